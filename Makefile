@@ -1,0 +1,46 @@
+# Every target sets up .venv from the lock by itself (once, quietly).
+PYTHON ?= python3.11
+VENV   := .venv
+LOCK   := containers/cpu.lock
+STAMP  := $(VENV)/.installed
+RUN    := $(VENV)/bin
+LOG    := $(VENV)-setup.log
+# One thread per process is the rule on a shared box; the program sets its own count per role.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test bench lint format setup clean
+.DEFAULT_GOAL := demo
+
+setup: $(STAMP)
+
+$(STAMP): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "needs $(PYTHON) (or: make PYTHON=python3.11 ...)"; exit 1; }
+	@echo "setting up $(VENV) from $(LOCK) (about three minutes, once; log: $(LOG))"
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && \
+	  { $(RUN)/pip install --no-deps --disable-pip-version-check pip==26.3 setuptools==78.1.1 wheel==0.45.1 && \
+	    $(RUN)/pip install --no-deps --no-build-isolation --disable-pip-version-check -r $(LOCK) && \
+	    $(RUN)/pip install --no-deps --no-build-isolation --disable-pip-version-check -e . ; } > $(LOG) 2>&1 || \
+	  { tail -n 20 $(LOG); echo "set-up failed; whole log: $(LOG)"; exit 1; }
+	@touch $@
+
+demo: $(STAMP)
+	@$(RUN)/nemo-cascade run cascade=nano
+
+test: $(STAMP)
+	@$(RUN)/pytest tests -m "not gpu and not bench"
+
+bench: $(STAMP)
+	@$(RUN)/pytest tests/benchmarks -m bench -s -q
+
+lint: $(STAMP)
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+	@$(RUN)/mypy nemo_cascade
+
+format: $(STAMP)
+	@$(RUN)/ruff format . && $(RUN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(LOG) runs

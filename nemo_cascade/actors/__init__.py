@@ -1,0 +1,1 @@
+"""Ray actors that place and watch the roles."""

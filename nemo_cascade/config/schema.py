@@ -1,0 +1,144 @@
+"""The whole run: everything that `nemo-cascade run` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import block
+from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
+from nemo_cascade.config.stage import Stage
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@block
+class ClusterConfig:
+    """Machines and processes."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto: gpu where one is present; gpu is refused where none is."""
+    num_nodes: PositiveInt = 1
+    """Machines."""
+    gpus_per_node: NonNegativeInt = 8
+    """GPUs of each machine that are ours."""
+    policy_threads: PositiveInt = 1
+    """CPU threads of each policy rank."""
+    rollout_threads: PositiveInt = 1
+    """CPU threads of each engine."""
+    object_store_mib: PositiveInt = 512
+    """Ray's shared memory on each node."""
+    ray_address: str | None = None
+    """Existing Ray cluster to join; null starts one on this machine."""
+    actor_start_deadline_s: PositiveFloat = 300.0
+    """A role that isn't up by then stops the run."""
+    step_deadline_s: PositiveFloat = 3600.0
+    """A training step that takes longer stops the run."""
+
+
+@block
+class RewardConfig:
+    """The verifier pool."""
+
+    workers: PositiveInt = 2
+    """Verifier processes per node."""
+    deadline_s: PositiveFloat = 10.0
+    """Most seconds for one verdict; the worker is killed then and the verdict is an error."""
+    max_error_fraction: Fraction = 0.05
+    """Largest share of verdicts of a step that may be errors; over it the run stops."""
+    max_pending: PositiveInt = 4096
+    """Verdicts in flight before submit() waits (back-pressure)."""
+
+
+@block
+class SuiteConfig:
+    """One evaluation suite: the same prompts at every stage."""
+
+    path: str
+    """JSONL or parquet of prompts, as for an RL stage."""
+    verifier: str
+    """Verifier in the reward registry."""
+    num_prompts: PositiveInt
+    """Prompts used: the first so many."""
+    samples_per_prompt: PositiveInt = 1
+    """avg@k: responses per prompt."""
+    mode: Literal["think", "no_think"] = "think"
+    """Mode flag behind every user turn."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How answers are drawn."""
+
+
+@block
+class EvaluationConfig:
+    """What is measured after each stage."""
+
+    suites: dict[str, SuiteConfig]
+    """Domain -> suite."""
+    evaluate_start: bool = True
+    """Also score the model that the cascade starts from."""
+
+
+@block
+class GateConfig:
+    """The decision after a stage, by paired bootstrap against the parent on the same prompts."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Significance level, one-sided."""
+    tolerance: NonNegativeFloat = 0.02
+    """A domain may fall by this much (absolute score) before it counts as a regression."""
+    bootstrap_samples: PositiveInt = 10000
+    """Resamples."""
+    on_regression: Literal["hold", "rollback", "promote"] = "hold"
+    """hold: stop the cascade; rollback: go on from the parent; promote: go on and record it."""
+
+
+@block
+class LoggingConfig:
+    """Where metrics go beside metrics.jsonl."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard events."""
+    progress: bool = True
+    """Live progress bars on a terminal."""
+
+
+@block
+class RunConfig:
+    """A whole cascade."""
+
+    name: str
+    """Name of the run; its folder is `<runs_dir>/<name>`."""
+    runs_dir: str = "runs"
+    """Where run folders live."""
+    data_dir: str = "${runs_dir}/data"
+    """Where prepared data sets live."""
+    prepare: Literal["none", "nano", "smol"] = "none"
+    """Procedural or packaged data to write under data_dir before the first stage."""
+    seed: NonNegativeInt = 0
+    """Seeds everything: initial weights, data order, sampling."""
+    resume: Literal["auto", "fork", "never"] = "auto"
+    """auto: go on where the folder's run stopped, if the configuration is the same; fork: accept a different one from
+    here on, recorded; never: refuse a folder that exists."""
+    model: ModelConfig
+    """Model."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Layout of the policy."""
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    """Number formats."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Machines."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    """Engines."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """Verifiers."""
+    evaluation: EvaluationConfig
+    """Suites."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """Gates."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Sinks."""
+    stages: dict[str, Stage]
+    """Stages by name; the order is the cascade's."""

@@ -1,0 +1,188 @@
+"""The stages of a cascade: supervised fine-tuning and GRPO."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import block
+from nemo_cascade.config.model import OptimizerConfig
+from nemo_cascade.config.rollout import SamplingConfig
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@block
+class SourceConfig:
+    """One file or folder of training conversations."""
+
+    path: str
+    """JSONL or parquet file (or a folder of them) with a `messages` column."""
+    domain: str = "general"
+    """Domain that its tokens count for in reports."""
+    repeat: PositiveInt = 1
+    """How often each sample enters an epoch (the papers' up-sampling)."""
+    max_samples: PositiveInt | None = None
+    """Use only the first so many rows."""
+
+
+@block
+class SftDataConfig:
+    """Training conversations of an SFT stage and the rules they must obey."""
+
+    sources: list[SourceConfig]
+    """What is trained on."""
+    overlong: Literal["refuse", "drop"] = "refuse"
+    """A sample longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
+    max_bad_fraction: Fraction = 0.0
+    """Largest share of samples that may be dropped or have no trainable token before the run is refused."""
+    shuffle_seed: NonNegativeInt = 0
+    """Seeds the order of the packs, together with the run's seed."""
+
+
+@block
+class PromptSetConfig:
+    """Prompts of an RL stage."""
+
+    path: str
+    """JSONL or parquet file; each row has `messages` (ending in a user turn) and what the verifier needs."""
+    domain: str
+    """Domain that is rewarded."""
+    verifier: str
+    """Verifier in the reward registry."""
+    mode: Literal["think", "no_think"] = "think"
+    """Mode flag put behind every user turn (arXiv 2512.13607, section 3.1.2)."""
+
+
+@block
+class AdvantageConfig:
+    """Group-relative advantage (arXiv 2512.13607, section 4.1.2; recipes differ in the switches)."""
+
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    """Mean of the group, or of the other G-1 rollouts."""
+    normalize_by_std: bool = True
+    """Divide by the group's standard deviation (off: Dr. GRPO)."""
+    std_epsilon: PositiveFloat = 1e-6
+    """Added to the standard deviation; a group whose spread is below it has advantage 0."""
+
+
+@block
+class PolicyLossConfig:
+    """The policy-gradient loss. The defaults are Cascade's: on-policy, token-level, no KL, no entropy."""
+
+    aggregation: Literal["token", "sequence"] = "token"
+    """token: one pool of all tokens of the global batch; sequence: mean per response, then mean over responses."""
+    clip_ratio_low: PositiveFloat = 0.2
+    """PPO ratio is clipped below at 1 - this; inert while there is one update per batch."""
+    clip_ratio_high: PositiveFloat = 0.2
+    """PPO ratio is clipped above at 1 + this (DAPO's clip-higher: 0.28)."""
+    correction: Literal["none", "truncated", "icepop", "sequence_mask"] = "none"
+    """Importance weight trainer/engine: none; truncated to [min, max]; tokens outside [min, max] masked (IcePop);
+    sequences whose geometric-mean ratio lies outside [min, max] masked, token weight raw otherwise."""
+    correction_min: NonNegativeFloat = 0.0
+    """Lower bound of the importance weight."""
+    correction_max: PositiveFloat = 2.0
+    """Upper bound of the importance weight."""
+    kl_coefficient: NonNegativeFloat = 0.0
+    """Weight of KL(policy || reference), k3 estimator exp(d) - 1 - d with d = logp_ref - logp."""
+    entropy_coefficient: NonNegativeFloat = 0.0
+    """Weight of the entropy bonus."""
+
+
+@block
+class DynamicSamplingConfig:
+    """Batch-wise dynamic sampling (DAPO; Cascade's IF-RL): resample until every group has variance."""
+
+    enabled: bool = False
+    """Drop groups whose rewards are all equal and draw new prompts in their place."""
+    max_rounds: PositiveInt = 4
+    """Generation rounds per step; after the last the step goes on with what there is, counted."""
+
+
+@block
+class CarryConfig:
+    """What a stage takes over from its parent beside the weights."""
+
+    optimizer: bool = False
+    """Keep Adam's moments and the schedule position (same layout and kind only)."""
+
+
+@block
+class PromiseConfig:
+    """What a stage promises; the gate checks it."""
+
+    improve: list[str] = field(default_factory=list)
+    """Domains whose score must rise significantly over the parent's."""
+    hold: list[str] = field(default_factory=lambda: ["*"])
+    """Domains that may not fall by more than the gate's tolerance; `*`: all others."""
+
+
+@block
+class StageBase:
+    """What all stages have."""
+
+    optimizer: OptimizerConfig
+    """AdamW and schedule."""
+    seq_length: PositiveInt
+    """Length of a packed micro-batch, tokens."""
+    checkpoint_every: PositiveInt = 50
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest complete checkpoints that stay on disk."""
+    carry: CarryConfig = field(default_factory=CarryConfig)
+    """What is taken over from the parent."""
+    promise: PromiseConfig = field(default_factory=PromiseConfig)
+    """What the gate checks afterwards."""
+    gate: dict[str, Any] = field(default_factory=dict)
+    """Fields of `gate` that this stage sets differently."""
+
+
+@block
+class SftStage(StageBase):
+    """Supervised fine-tuning on packed conversations; loss on assistant tokens only."""
+
+    kind: Literal["sft"] = "sft"
+    """Stage kind."""
+    data: SftDataConfig
+    """Conversations."""
+    global_batch_size: PositiveInt
+    """Packs per optimizer step over all data-parallel ranks."""
+    epochs: PositiveInt = 1
+    """Passes over the data."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many steps even if the epochs aren't over."""
+
+
+@block
+class GrpoStage(StageBase):
+    """Reinforcement learning with verifiable rewards, GRPO."""
+
+    kind: Literal["grpo"] = "grpo"
+    """Stage kind."""
+    prompts: PromptSetConfig
+    """Prompts and their verifier."""
+    steps: PositiveInt
+    """Rollout batches."""
+    prompts_per_step: PositiveInt
+    """Prompts per rollout batch (the papers' batch size B)."""
+    num_generations: Annotated[int, Field(ge=2)]
+    """Rollouts per prompt (the papers' G)."""
+    updates_per_batch: PositiveInt = 1
+    """Optimizer steps per rollout batch; 1 is strictly on-policy."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How rollouts are drawn."""
+    overlong: Literal["keep", "mask", "zero"] = "keep"
+    """Truncated rollouts: keep the verifier's score; mask (no gradient, but in the group's baseline); zero reward."""
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    """Group-relative advantage."""
+    loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    """Policy-gradient loss."""
+    dynamic_sampling: DynamicSamplingConfig = field(default_factory=DynamicSamplingConfig)
+    """Batch-wise filtering of groups without signal."""
+    rollouts_to_keep: NonNegativeInt = 64
+    """Rollouts per step written to rollouts/ to look at."""
+
+
+Stage = Annotated[SftStage | GrpoStage, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""Conversations to masked, packed token batches; prompts."""

@@ -1,0 +1,1 @@
+"""HF configs and weights to Megatron-Core models and back."""

@@ -1,0 +1,1 @@
+"""Memory, time and support before anything starts."""

@@ -1,0 +1,1 @@
+"""Verifiers and the killable pool that runs them."""

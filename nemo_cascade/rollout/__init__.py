@@ -1,0 +1,1 @@
+"""vLLM engines: generation and weight sync."""
