@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 
 setup: $(STAMP)
 
-$(STAMP): $(LOCK) pyproject.toml
+$(STAMP): $(LOCK)
 	@command -v $(PYTHON) >/dev/null || { echo "needs $(PYTHON) (or: make PYTHON=python3.11 ...)"; exit 1; }
 	@echo "setting up $(VENV) from $(LOCK) (about three minutes, once; log: $(LOG))"
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && \
