@@ -1,0 +1,185 @@
+"""The policy-gradient loss: GRPO as Cascade runs it, and the switches in which published recipes differ.
+
+Per trained token t of a response with advantage A (arXiv 2512.13607 section 4.1.2; the switches as in NeMo-RL):
+
+    on-policy   rho = exp(logp - sg(logp))                 value 1, gradient grad logp: REINFORCE
+    otherwise   rho = exp(logp - logp_previous)
+    policy      w * max(-A rho, -A clip(rho, 1 - low, 1 + high))
+    kl          + kl_coefficient * (exp(d) - 1 - d),  d = logp_reference - logp
+    entropy     - entropy_coefficient * H
+
+w is the importance weight trainer / engine (`correction.py`); it multiplies the policy term only.
+Shapes: T tokens of the micro-batch, D documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.errors import TrainingError
+from nemo_cascade.losses.correction import DocumentReduce, document_of_token, importance_correction
+from nemo_cascade.losses.output import LossOutput, sum_and_count
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTensors:
+    """A micro-batch's inputs to the loss, all [T] and aligned with the labels unless said otherwise.
+
+    Attributes:
+        loss_mask: 1 on response tokens that are trained.
+        advantages: advantage of each token's response.
+        cu_seqlens: [D + 1] document boundaries of the whole pack.
+        behaviour_logprobs: the engine's log-probability of the sampled token.
+        previous_logprobs: the trainer's, before the first update on this rollout batch; None when strictly on-policy.
+        reference_logprobs: the frozen reference policy's.
+        sequence_weights: 1 / (trained tokens of the token's response).
+        document: int64 document index of each token, needed only where this rank holds a share of the pack
+            (context parallelism); else derived from cu_seqlens.
+    """
+
+    loss_mask: Tensor
+    advantages: Tensor
+    cu_seqlens: Tensor
+    behaviour_logprobs: Tensor | None = None
+    previous_logprobs: Tensor | None = None
+    reference_logprobs: Tensor | None = None
+    sequence_weights: Tensor | None = None
+    document: Tensor | None = None
+
+    @classmethod
+    def from_extras(
+        cls, loss_mask: Tensor, cu_seqlens: Tensor, extras: Mapping[str, Tensor], document: Tensor | None = None
+    ) -> PolicyTensors:
+        """Build from a PackedBatch's tensors.
+
+        Raises:
+            TrainingError: `advantages` is missing, or an extra has an unknown name.
+        """
+        known = {"advantages", "behaviour_logprobs", "previous_logprobs", "reference_logprobs", "sequence_weights"}
+        if unknown := sorted(set(extras) - known):
+            raise TrainingError("unknown tensors for the policy loss", value=unknown, limit=sorted(known))
+        if "advantages" not in extras:
+            raise TrainingError("the policy loss needs advantages in the batch", value=sorted(extras))
+        return cls(loss_mask=loss_mask, cu_seqlens=cu_seqlens, document=document, **extras)
+
+    def require(self, name: str, reason: str) -> Tensor:
+        """Return a tensor that a setting makes necessary.
+
+        Raises:
+            TrainingError: it is missing.
+        """
+        tensor: Tensor | None = getattr(self, name)
+        if tensor is None:
+            raise TrainingError(f"the policy loss needs `{name}` in the batch because {reason}")
+        return tensor
+
+
+def policy_loss(
+    logprob_T: Tensor,
+    entropy_T: Tensor | None,
+    batch: PolicyTensors,
+    config: PolicyLossConfig,
+    reduce_documents: DocumentReduce | None = None,
+) -> LossOutput:
+    """Compute the summed loss of one micro-batch; the caller divides by the global batch's `count_units`.
+
+    Args:
+        logprob_T: [T] log-probability of each label under the policy, sampling temperature applied, with gradient.
+        entropy_T: [T] entropy of the policy at each label in nats; None if it isn't measured.
+        batch: masks, advantages, log-probabilities of other policies.
+        config: the switches.
+        reduce_documents: see `importance_correction`; needed for `sequence_mask` under context parallelism.
+
+    Returns:
+        Loss sum. Metrics over trained tokens, where their inputs exist: `entropy`, `clip_fraction`, `kl_reference`
+        (k3), `kl_engine` (k3 of engine from trainer), `logprob_difference_mean` (|trainer - engine|),
+        `importance_weight` (before any bound), `correction_fraction` (tokens masked or truncated). Maximum:
+        `logprob_difference_max`.
+
+    Raises:
+        TrainingError: a tensor that the switches need is missing.
+    """
+    mask_T = batch.loss_mask > 0
+    # Padding and prompt tokens carry no log-probabilities: set to a constant before exp(), so that no inf or NaN of
+    # theirs reaches a sum or, through 0 * inf, a gradient.
+    current_T = _masked(logprob_T.float() if logprob_T.dtype != torch.float64 else logprob_T, mask_T)
+    weight_T = mask_T.to(current_T.dtype)
+    if config.aggregation == "sequence":
+        weight_T = _masked(batch.require("sequence_weights", "aggregation is sequence").to(current_T), mask_T)
+    metrics: dict[str, Tensor] = {}
+    maxima: dict[str, Tensor] = {}
+
+    loss_T = _policy_term(current_T, mask_T, batch, config, metrics)
+    loss_T = loss_T * _engine_weight(current_T, mask_T, batch, config, reduce_documents, metrics, maxima)
+    if config.kl_coefficient > 0:
+        batch.require("reference_logprobs", "kl_coefficient is above 0")
+    if batch.reference_logprobs is not None:
+        kl_T = _k3(_masked(batch.reference_logprobs.to(current_T), mask_T) - current_T)
+        loss_T = loss_T + config.kl_coefficient * kl_T
+        metrics["kl_reference"] = sum_and_count(kl_T, mask_T)
+    if entropy_T is not None:
+        entropy_T = _masked(entropy_T.to(current_T.dtype), mask_T)
+        metrics["entropy"] = sum_and_count(entropy_T, mask_T)
+        loss_T = loss_T - config.entropy_coefficient * entropy_T
+    elif config.entropy_coefficient > 0:
+        raise TrainingError("the policy loss needs the entropy because entropy_coefficient is above 0")
+    return LossOutput((loss_T * weight_T).sum(), metrics, maxima)
+
+
+def _policy_term(
+    current_T: Tensor, mask_T: Tensor, batch: PolicyTensors, config: PolicyLossConfig, metrics: dict[str, Tensor]
+) -> Tensor:
+    """Return -A rho, clipped where an earlier update made the policy differ from the previous one."""
+    advantage_T = _masked(batch.advantages.to(current_T), mask_T)
+    if batch.previous_logprobs is None:
+        return -advantage_T * (current_T - current_T.detach()).exp()
+    ratio_T = (current_T - _masked(batch.previous_logprobs.to(current_T), mask_T)).exp()
+    clipped_T = ratio_T.clamp(1 - config.clip_ratio_low, 1 + config.clip_ratio_high)
+    free_T, bounded_T = -advantage_T * ratio_T, -advantage_T * clipped_T
+    metrics["clip_fraction"] = sum_and_count((bounded_T > free_T).to(current_T.dtype), mask_T)
+    return torch.maximum(free_T, bounded_T)
+
+
+def _engine_weight(
+    current_T: Tensor,
+    mask_T: Tensor,
+    batch: PolicyTensors,
+    config: PolicyLossConfig,
+    reduce_documents: DocumentReduce | None,
+    metrics: dict[str, Tensor],
+    maxima: dict[str, Tensor],
+) -> Tensor:
+    """Return the importance weight trainer / engine and record how far the two are apart."""
+    if config.correction != "none":
+        batch.require("behaviour_logprobs", f"correction is {config.correction}")
+    if batch.behaviour_logprobs is None:
+        return torch.ones_like(current_T)
+    trainer_T = batch.previous_logprobs if batch.previous_logprobs is not None else current_T
+    log_ratio_T = _masked(trainer_T.detach().to(current_T) - batch.behaviour_logprobs.to(current_T), mask_T)
+    document_T = batch.document
+    if document_T is None:
+        document_T = document_of_token(batch.cu_seqlens, current_T.numel())
+    num_documents = batch.cu_seqlens.numel() - 1
+    correction = importance_correction(log_ratio_T, mask_T, document_T, num_documents, config, reduce_documents)
+    difference_T = log_ratio_T.abs()
+    metrics["logprob_difference_mean"] = sum_and_count(difference_T, mask_T)
+    metrics["importance_weight"] = sum_and_count(log_ratio_T.exp(), mask_T)
+    metrics["kl_engine"] = sum_and_count(_k3(log_ratio_T), mask_T)
+    if config.correction != "none":
+        metrics["correction_fraction"] = sum_and_count(correction.touched_T.to(current_T.dtype), mask_T)
+    maxima["logprob_difference_max"] = difference_T.max().double()
+    return correction.weight_T
+
+
+def _masked(value_T: Tensor, mask_T: Tensor) -> Tensor:
+    return torch.where(mask_T, value_T, torch.zeros_like(value_T))
+
+
+def _k3(log_ratio_T: Tensor) -> Tensor:
+    """Return exp(d) - 1 - d, Schulman's unbiased, non-negative estimator; expm1 keeps small d exact."""
+    return torch.expm1(log_ratio_T) - log_ratio_T

@@ -1,0 +1,26 @@
+"""What a loss sum is divided by: counted from the whole batch, before any rank sees only its share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from nemo_cascade.types import PackedBatch
+
+
+def count_units(batch: PackedBatch, aggregation: Literal["token", "sequence"] = "token") -> int:
+    """Count what one micro-batch adds to the normaliser of the global batch.
+
+    Tokens (or responses) that an importance correction masks stay counted: masking lowers their weight to 0, it
+    doesn't raise the weight of the others.
+
+    Args:
+        batch: the whole micro-batch, not a context-parallel share of it.
+        aggregation: `token` counts trained tokens; `sequence` counts documents with at least one trained token.
+    """
+    trained_T = batch.loss_mask > 0
+    if aggregation == "token":
+        return int(trained_T.sum())
+    before_T = np.concatenate([[0], np.cumsum(trained_T)])
+    return int(np.count_nonzero(np.diff(before_T[batch.cu_seqlens])))
