@@ -1,0 +1,139 @@
+"""Read rows of JSONL and parquet files, one at a time, each with the file and line it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from blake3 import blake3
+
+from nemo_cascade.errors import DataError
+
+SUFFIXES = (".jsonl", ".parquet")
+_PARQUET_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A row as it lies in its file.
+
+    Attributes:
+        file: path of the file.
+        line: line of a JSONL file, row of a parquet file, both from 1.
+        payload: the undecoded line, or the row of a parquet file.
+    """
+
+    file: str
+    line: int
+    payload: bytes | dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Say where the row is, for people: `file:line`."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclass
+class Problems:
+    """Everything found wrong in some data: the first of them in words, all of them counted."""
+
+    limit: int = 20
+    total: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, problem: str) -> None:
+        """Note a problem."""
+        self.total += 1
+        if len(self.first) < self.limit:
+            self.first.append(problem)
+
+    def merge(self, other: Problems) -> None:
+        """Note all problems of another list."""
+        self.total += other.total
+        self.first += other.first[: self.limit - len(self.first)]
+
+    def refuse(self, what: str, mend: str) -> None:
+        """Raise DataError with all that was noted; return if nothing was."""
+        if self.total:
+            rest = self.total - len(self.first)
+            lines = [*self.first, *([f"... and {rest} more"] if rest else [])]
+            raise DataError(f"{self.total} {what}:" + "".join(f"\n  {line}" for line in lines) + "\n ", mend=mend)
+
+
+def data_files(path: str | Path) -> list[Path]:
+    """List the data files of a path: itself, or all JSONL and parquet files below it, sorted.
+
+    Raises:
+        DataError: nothing there, no data file in it, or a file of another kind.
+    """
+    root = Path(path)
+    if root.is_dir():
+        files = sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+        if not files:
+            raise DataError("no data file in the folder", value=str(root), limit=" or ".join(SUFFIXES))
+        return files
+    if not root.is_file():
+        raise DataError("no such data file or folder", value=str(root), mend="check the path, or prepare the data")
+    if root.suffix not in SUFFIXES:
+        raise DataError("unknown kind of data file", value=str(root), limit=" or ".join(SUFFIXES))
+    return [root]
+
+
+def read_raw(path: str | Path, max_rows: int | None = None) -> Iterator[RawRow]:
+    """Stream the rows of a file or folder undecoded; blank lines are passed over and don't count."""
+    left = max_rows if max_rows is not None else -1
+    for file in data_files(path):
+        for line, payload in _lines(file) if file.suffix == ".jsonl" else _parquet_rows(file):
+            if left == 0:
+                return
+            left -= 1
+            yield RawRow(str(file), line, payload)
+
+
+def decode_row(raw: RawRow) -> tuple[dict[str, Any], str | None]:
+    """Decode a raw row. Returns the row and None, or an empty row and what is wrong with it."""
+    if isinstance(raw.payload, dict):
+        return raw.payload, None
+    try:
+        row = json.loads(raw.payload)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return {}, f"broken line: {error}"
+    if not isinstance(row, dict):
+        return {}, f"not an object but {type(row).__name__}"
+    return row, None
+
+
+def hash_files(path: str | Path) -> list[str]:
+    """Hash the content of every data file of a path, in order (blake3, 64 hex digits each)."""
+    return [blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest() for file in data_files(path)]
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield number, line
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        table = pq.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"not a parquet file: {error}", value=str(file)) from error
+    with table:
+        number = 0
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                # Arrow fills the fields that a struct lacks with nulls; a turn without a field has none.
+                if isinstance(row.get("messages"), list):
+                    row["messages"] = [
+                        {k: v for k, v in m.items() if v is not None} if isinstance(m, dict) else m
+                        for m in row["messages"]
+                    ]
+                yield number, row
