@@ -178,6 +178,8 @@ def split_reasoning(text: str) -> tuple[str | None, str]:
 def _read(messages: Any, mode: Mode | None) -> tuple[list[_Turn], list[str]]:
     """Check the messages and settle each turn's text."""
     problems = _shape_problems(messages)
+    if mode is not None and mode not in FLAGS:
+        problems.append(f"unknown mode {mode!r} (known: {', '.join(FLAGS)})")
     if problems:
         return [], problems
     turns = [] if messages[0]["role"] == "system" else [_Turn("system", DEFAULT_SYSTEM)]
