@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -51,6 +51,18 @@ class RewardConfig:
     """Largest share of verdicts of a step that may be errors; over it the run stops."""
     max_pending: PositiveInt = 4096
     """Verdicts in flight before submit() waits (back-pressure)."""
+    memory_mib: PositiveInt = 4096
+    """Address space of one verifier process; over it the verdict is an error `memory`."""
+    recycle_after: PositiveInt = 2000
+    """Verdicts after which a verifier process is replaced by a fresh one, so that library caches can't grow for ever."""
+    slow_s: PositiveFloat = 5.0
+    """A verdict that takes longer is written to the slow-sample log."""
+    crash_budget: NonNegativeInt = 32
+    """Verifier processes that may die by themselves within the window; over it the run stops."""
+    crash_window_s: PositiveFloat = 60.0
+    """Length of that window."""
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Verifier name -> its own settings (judge URL, test limits, ...), handed to its constructor."""
 
 
 @block

@@ -1,0 +1,190 @@
+"""The verifier pool: killable processes that turn responses into verdicts, each within its deadline."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.errors import RewardError
+from nemo_cascade.rewards.crew import Task
+from nemo_cascade.rewards.dispatch import Dispatcher
+from nemo_cascade.rewards.frames import pack_task
+from nemo_cascade.rewards.registry import VERIFIERS, verifier_class, verifier_path
+from nemo_cascade.rewards.response import Response
+from nemo_cascade.rewards.tally import SlowSample
+from nemo_cascade.rewards.verifier import Golden
+from nemo_cascade.types import Verdict
+
+_LOAD_DEADLINE_S = 180.0
+_MAX_PENDING_BYTES = 1 << 30
+_TEXT_HEAD = 200
+
+Result = tuple[Any, Verdict]
+
+
+class VerifierPool:
+    """Verify responses in worker processes.
+
+    Each submitted sample gets exactly one verdict, in any order: a score, or an error of kind `timeout` (the deadline
+    passed; its process was killed), `crash` (two processes died over it), `memory`, `exception` (the verifier raised),
+    or a kind that the verifier named. The same sample gets the same verdict in every process.
+
+    Args:
+        config: number of processes, deadline, budgets, verifier options.
+        verifiers: name -> `module:class`, in place of the shipped registry.
+    """
+
+    def __init__(self, config: RewardConfig, verifiers: Mapping[str, str] = VERIFIERS) -> None:
+        self._config = config
+        self._verifiers = dict(verifiers)
+        self._lock = threading.Condition()
+        self._results: deque[Result] = deque()
+        self._loaded: set[str] = set()
+        self._next_id = 0
+        self._closed = False
+        self._dispatcher = Dispatcher(config, self._verifiers, self._lock)
+        self._dispatcher.start()
+
+    def __enter__(self) -> VerifierPool:
+        """Return the pool."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        """Close the pool."""
+        self.close()
+
+    def submit(self, key: Any, verifier_name: str, record: Mapping[str, Any], response: Response) -> None:
+        """Hand in one sample; waits while too many are in flight.
+
+        Args:
+            key: comes back with the verdict, as it is.
+            verifier_name: a name in the registry. Its first use waits until it is loaded.
+            record: the prompt's row.
+            response: what to judge.
+
+        Raises:
+            RewardError: the verifier is unknown or can't be loaded, or the pool is closed or has failed.
+        """
+        self._submit(key, verifier_name, record, response, self._results)
+
+    def collect(self, timeout_s: float) -> list[Result]:
+        """Return the verdicts that are ready; wait up to `timeout_s` for the first, if any is in flight.
+
+        Raises:
+            RewardError: the pool is closed or has failed (crash budget).
+        """
+        with self._lock:
+            self._wait(lambda: bool(self._results) or self._dispatcher.unfinished == 0, timeout_s)
+            return self._take(self._results)
+
+    def drain(self) -> list[Result]:
+        """Wait for all samples in flight and return every verdict not yet collected.
+
+        Raises:
+            RewardError: the pool is closed or has failed (crash budget).
+        """
+        with self._lock:
+            self._wait(lambda: self._dispatcher.unfinished == 0, None)
+            return self._take(self._results)
+
+    def self_test(self, names: Sequence[str]) -> None:
+        """Run the golden cases of verifiers through the worker processes.
+
+        Raises:
+            RewardError: lists every case that got another verdict than it must.
+        """
+        sink: deque[Result] = deque()
+        cases: list[tuple[str, Golden]] = []
+        for name in names:
+            cases += [(name, golden) for golden in verifier_class(verifier_path(name, self._verifiers)).golden]
+        for index, (name, golden) in enumerate(cases):
+            self._submit(index, name, golden.record, Response(golden.text), sink)
+        with self._lock:
+            self._wait(lambda: len(sink) == len(cases), None)
+        failures = []
+        for index, verdict in sorted(sink, key=lambda result: int(result[0])):
+            name, golden = cases[index]
+            if not _as_due(golden, verdict):
+                due = f"error {golden.error}" if golden.error else f"score {golden.score:g}"
+                got = f"error {verdict.error}" if verdict.error else f"score {verdict.score:g}"
+                failures.append(f"\n  {name}: {golden.text[:120]!r} must get {due}, got {got} ({verdict.detail})")
+        if failures:
+            raise RewardError(
+                f"{len(failures)} of {len(cases)} golden cases fail" + "".join(failures),
+                mend="a verifier or what it runs on (library, sandbox, judge server) is broken: repair it first",
+            )
+
+    def stats(self) -> dict[str, float]:
+        """Return counters and percentiles: verdicts, errors by kind, restarts by cause, seconds, pending."""
+        with self._lock:
+            return {**self._dispatcher.tally.stats(), "pending": float(self._dispatcher.unfinished)}
+
+    def slow_samples(self) -> list[SlowSample]:
+        """Return the newest verdicts that took longer than `slow_s` or met their deadline."""
+        return list(self._dispatcher.tally.slow_samples)
+
+    def close(self) -> None:
+        """End every process. Samples in flight are dropped; may be called more than once."""
+        if not self._closed:
+            self._closed = True
+            if self._dispatcher.is_alive():
+                self._dispatcher.post(None)
+            self._dispatcher.join()
+
+    def _submit(self, key: Any, name: str, record: Mapping[str, Any], response: Response, sink: deque[Result]) -> None:
+        verifier_path(name, self._verifiers)
+        self._ensure_loaded(name)
+        task_id, self._next_id = self._next_id, self._next_id + 1
+        frame = pack_task(task_id, name, record, response)
+        task = Task(task_id, key, name, frame, response.text[:_TEXT_HEAD], sink, time.monotonic())
+        dispatcher = self._dispatcher
+        with self._lock:
+            self._wait(
+                lambda: (
+                    dispatcher.unfinished < self._config.max_pending
+                    and (dispatcher.unfinished == 0 or dispatcher.unfinished_bytes + len(frame) <= _MAX_PENDING_BYTES)
+                ),
+                None,
+            )
+            dispatcher.unfinished += 1
+            dispatcher.unfinished_bytes += len(frame)
+        dispatcher.post(task)
+
+    def _ensure_loaded(self, name: str) -> None:
+        if name in self._loaded:
+            return
+        self._check()
+        future: Future[None] = Future()
+        self._dispatcher.post((name, future))
+        future.result(_LOAD_DEADLINE_S)
+        self._loaded.add(name)
+
+    def _wait(self, ready: Any, timeout_s: float | None) -> None:
+        """Wait with the lock held until `ready()`, failure or time-out; raises what broke the pool."""
+        self._check()
+        self._lock.wait_for(lambda: ready() or self._dispatcher.failure is not None, timeout_s)
+        self._check()
+
+    def _check(self) -> None:
+        if self._dispatcher.failure is not None:
+            raise self._dispatcher.failure.with_traceback(None)
+        if self._closed:
+            raise RewardError("the verifier pool is closed")
+
+    @staticmethod
+    def _take(results: deque[Result]) -> list[Result]:
+        taken = list(results)
+        results.clear()
+        return taken
+
+
+def _as_due(golden: Golden, verdict: Verdict) -> bool:
+    if golden.error is not None or verdict.score is None or golden.score is None:
+        return verdict.error == golden.error
+    return abs(verdict.score - golden.score) < 1e-9

@@ -1,0 +1,61 @@
+"""The verifiers by name. Importing this imports none of them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+from nemo_cascade.errors import RewardError
+from nemo_cascade.rewards.verifier import Verifier
+
+# A new verifier is one file and one line here: `name: "module:class"`.
+VERIFIERS: Mapping[str, str] = {
+    "math": "nemo_cascade.rewards.math:MathVerifier",
+    "instruction": "nemo_cascade.rewards.instruction:InstructionVerifier",
+}
+VERIFIER_NAMES: tuple[str, ...] = tuple(VERIFIERS)
+
+
+def verifier_path(name: str, verifiers: Mapping[str, str] = VERIFIERS) -> str:
+    """Return `module:class` of a verifier.
+
+    Raises:
+        RewardError: no verifier has that name.
+    """
+    if name not in verifiers:
+        close = difflib.get_close_matches(name, verifiers, n=1)
+        raise RewardError(
+            "unknown verifier",
+            value=repr(name),
+            limit=", ".join(verifiers),
+            mend=f"did you mean {close[0]!r}?" if close else "add it to rewards/registry.py",
+        )
+    return verifiers[name]
+
+
+def verifier_class(path: str) -> type[Verifier]:
+    """Import the class behind `module:class`.
+
+    Raises:
+        RewardError: the module or the class isn't there.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        return cast(type[Verifier], getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise RewardError("a verifier can't be imported", value=path, mend=str(error)) from error
+
+
+def build_verifier(path: str, options: Mapping[str, Any]) -> Verifier:
+    """Construct a verifier with its options.
+
+    Raises:
+        RewardError: it can't be imported or refuses its options.
+    """
+    make = verifier_class(path)
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise RewardError("a verifier refuses its options", value=dict(options), mend=str(error)) from error

@@ -1,0 +1,224 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.errors import RewardError
+from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.response import Response
+
+HERE = Path(__file__).parent
+PROBE = {
+    "probe": "probe_verifiers:Probe",
+    "wrong": "probe_verifiers:WrongGolden",
+    "threaded": "probe_verifiers:Threaded",
+}
+
+
+@pytest.fixture(autouse=True)
+def _probe_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def make_pool(**settings):
+    return VerifierPool(RewardConfig(**{"workers": 2, "deadline_s": 5.0, **settings}), PROBE)
+
+
+def ask(pool, record, text="", key="k"):
+    pool.submit(key, "probe", record, Response(text))
+    [(got, verdict)] = pool.drain()
+    assert got == key
+    return verdict
+
+
+def test_every_sample_gets_exactly_one_verdict_amid_hangs_crashes_and_errors(tmp_path):
+    rows = []
+    for index in range(300):
+        if index % 50 == 7:
+            rows.append(({"do": "hang"}, "timeout"))
+        elif index % 50 == 13:
+            rows.append(({"do": "die"}, "crash"))
+        elif index % 50 == 19:
+            rows.append(({"do": "die_once", "mark": str(tmp_path / str(index)), "score": 0.5}, 0.5))
+        elif index % 50 == 23:
+            rows.append(({"do": "raise"}, "exception"))
+        else:
+            rows.append(({"score": index / 7}, index / 7))
+    with make_pool(deadline_s=0.4) as pool:
+        results = []
+        for index, (record, _) in enumerate(rows):
+            pool.submit(index, "probe", record, Response(""))
+            results += pool.collect(0.0)
+        results += pool.drain()
+        stats = pool.stats()
+        assert pool.collect(1.0) == []
+    assert sorted(key for key, _ in results) == list(range(300))
+    assert all((verdict.error or verdict.score) == rows[key][1] for key, verdict in results)
+    assert stats["restarts/timeout"] == 6
+    assert stats["restarts/crash"] == 18  # six died twice, six once
+    assert stats["errors"] == 18
+    assert stats["pending"] == 0
+
+
+def test_hung_verifier_is_killed_at_its_deadline_and_reported_as_slow():
+    with make_pool(deadline_s=0.5) as pool:
+        ask(pool, {"score": 1.0})
+        start = time.monotonic()
+        verdict = ask(pool, {"do": "hang"}, text="the culprit", key=("math/17", 3))
+        assert 0.5 <= time.monotonic() - start < 1.5
+        assert verdict.error == "timeout"
+        [slow] = pool.slow_samples()
+        assert "math/17" in slow.key
+        assert "the culprit" in slow.text_head
+
+
+def test_errors_carry_their_kind_and_never_a_score():
+    with make_pool(memory_mib=2048) as pool:
+        refused, raised = ask(pool, {"do": "refuse"}), ask(pool, {"do": "raise"})
+        assert (refused.score, refused.error, refused.detail) == (None, "record", "probe refuses")
+        assert (raised.score, raised.error) == (None, "exception")
+        assert "ZeroDivisionError: probe (at probe_verifiers.py:" in raised.detail
+        assert ask(pool, {"do": "nan"}).error == "exception"
+        assert ask(pool, {"do": "memory"}).error == "memory"
+        assert ask(pool, {"score": 0.25}).score == 0.25
+
+
+def test_worker_killed_from_outside_is_replaced_and_its_sample_retried():
+    with make_pool(workers=1) as pool:
+        pool.submit("a", "probe", {"do": "sleep", "seconds": 0.6, "score": 1.0}, Response(""))
+        time.sleep(0.3)
+        [nursery] = psutil.Process().children()
+        [worker] = nursery.children()
+        worker.send_signal(signal.SIGKILL)
+        [(key, verdict)] = pool.drain()
+        assert (key, verdict.score) == ("a", 1.0)
+        assert pool.stats()["restarts/crash"] == 1
+
+
+def test_nursery_killed_from_outside_is_replaced_without_losing_samples():
+    with make_pool() as pool:
+        ask(pool, {"score": 1.0})
+        for index in range(8):
+            pool.submit(index, "probe", {"do": "sleep", "seconds": 0.2, "score": float(index)}, Response(""))
+        time.sleep(0.1)
+        [nursery] = psutil.Process().children()
+        nursery.send_signal(signal.SIGKILL)
+        assert sorted((key, verdict.score) for key, verdict in pool.drain()) == [(i, float(i)) for i in range(8)]
+        assert pool.stats()["restarts/nursery"] == 1
+
+
+def test_too_many_crashes_fail_the_pool():
+    with make_pool(crash_budget=3) as pool:
+        pool.submit(0, "probe", {"do": "die"}, Response(""))
+        assert [verdict.error for _, verdict in pool.drain()] == ["crash"]
+        pool.submit(1, "probe", {"do": "die"}, Response(""))
+        with pytest.raises(RewardError, match=r"keep dying.*status -11.*allowed: 3"):
+            pool.drain()
+        with pytest.raises(RewardError, match="keep dying"):
+            pool.submit("later", "probe", {}, Response(""))
+
+
+def test_submit_waits_while_too_many_are_in_flight():
+    with make_pool(workers=1, max_pending=2) as pool:
+        ask(pool, {"score": 1.0})
+        start = time.monotonic()
+        for index in range(4):
+            pool.submit(index, "probe", {"do": "sleep", "seconds": 0.2}, Response(""))
+        assert time.monotonic() - start >= 0.4
+        assert len(pool.drain()) == 4
+
+
+def test_self_test_lists_every_failing_case():
+    with make_pool() as pool:
+        pool.self_test(["probe"])
+        with pytest.raises(RewardError) as caught:
+            pool.self_test(["probe", "wrong"])
+        assert "2 of 4 golden cases fail" in str(caught.value)
+        assert "'first' must get score 1, got score 0" in str(caught.value)
+        assert "'third' must get score 0, got error exception" in str(caught.value)
+        assert pool.drain() == []
+
+
+def test_unknown_unloadable_or_threaded_verifiers_are_refused():
+    with make_pool() as pool:
+        with pytest.raises(RewardError, match="did you mean 'probe'"):
+            pool.submit(0, "prob", {}, Response(""))
+        with pytest.raises(RewardError, match="started 1 threads"):
+            pool.submit(0, "threaded", {}, Response(""))
+    config = RewardConfig(options={"probe": {"nonsense": 1}})
+    with VerifierPool(config, PROBE) as pool, pytest.raises(RewardError, match="nonsense"):
+        pool.submit(0, "probe", {}, Response(""))
+
+
+def test_huge_and_malformed_texts_pass_through_unchanged():
+    with make_pool() as pool:
+        for text in ("x" * (10 << 20), "\0" * 100, "lone \ud800 surrogate", "\u202edesrever"):
+            assert ask(pool, {"do": "length"}, text=text).score == len(text)
+
+
+def test_workers_are_recycled_and_hold_no_heavy_library():
+    with make_pool(recycle_after=10) as pool:
+        for index in range(50):
+            pool.submit(index, "probe", {"do": "modules"}, Response(""))
+        assert [verdict.score for _, verdict in pool.drain()] == [0.0] * 50
+        assert pool.stats().get("restarts/recycle", 0) >= 3
+        assert "restarts/crash" not in pool.stats()
+
+
+def test_timeout_kills_what_the_verifier_left_running_and_close_leaves_no_process(tmp_path):
+    mark = tmp_path / "pid"
+    with make_pool(deadline_s=0.5) as pool:
+        assert ask(pool, {"do": "leave_child", "mark": str(mark)}).error == "timeout"
+        gone = [p for p in psutil.process_iter(["pid"]) if _group_of(p.pid) == int(mark.read_text())]
+        assert [p for p in gone if p.status() != psutil.STATUS_ZOMBIE] == []
+        family = psutil.Process().children(recursive=True)
+        assert family
+    assert psutil.Process().children(recursive=True) == []
+
+
+def _group_of(pid):
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def test_processes_die_with_a_killed_parent():
+    script = """
+        import psutil, sys, time
+        from nemo_cascade.config.schema import RewardConfig
+        from nemo_cascade.rewards.pool import VerifierPool
+        from nemo_cascade.rewards.response import Response
+        pool = VerifierPool(RewardConfig(workers=2), {"probe": "probe_verifiers:Probe"})
+        for key in range(2):
+            pool.submit(key, "probe", {"do": "hang"}, Response(""))
+        while len(family := psutil.Process().children(recursive=True)) < 3:
+            time.sleep(0.02)
+        print(*(p.pid for p in family), flush=True)
+        time.sleep(600)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        family = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(family) == 3
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_verifier_names_are_listed_without_importing_any():
+    code = """
+        import sys
+        from nemo_cascade.rewards.registry import VERIFIER_NAMES
+        print({"math", "instruction"} <= set(VERIFIER_NAMES), [m for m in ("sympy", "torch") if m in sys.modules])
+    """
+    shown = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["True", "[]"]
