@@ -1,0 +1,172 @@
+"""Packed causal attention with torch's SDPA, and RMSNorm: the layers used where Transformer Engine is not.
+
+Shapes: T packed tokens, S sequence, B batch, N query heads, K key/value heads, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from nemo_cascade.models import backend  # before anything of megatron
+
+# A padded batch costs this much per padded token beside the attention itself (copying in and out), measured in
+# units of one query-key pair; a separate SDPA call costs _CALL_PAIRS of them.
+_CALL_PAIRS = 30_000
+_PAD_PAIRS = 64
+
+
+class RMSNorm(torch.nn.Module):
+    """Root-mean-square norm (arXiv 1910.07467) that says whether its gradient is summed over TP ranks.
+
+    Args:
+        config: Megatron TransformerConfig.
+        hidden_size: width of the last dimension.
+        eps: added to the mean square; None takes the config's.
+    """
+
+    def __init__(self, config: Any, hidden_size: int, eps: float | None = None, **_: Any) -> None:
+        super().__init__()
+        self.hidden_size, self.eps = hidden_size, config.layernorm_epsilon if eps is None else eps
+        self.weight = torch.nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype, device=backend.device()))
+        # Megatron all-reduces the gradients of parameters marked so: each TP rank sees other tokens.
+        self.weight.sequence_parallel = config.sequence_parallel
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the last dimension; any leading shape."""
+        return F.rms_norm(x, (self.hidden_size,), self.weight, self.eps)
+
+
+class PackedAttention(torch.nn.Module):
+    """Core attention for Megatron's `SelfAttention`: causal, within each document only.
+
+    The documents of a pack never meet in one score matrix, so nothing has to be masked and nothing can leak.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        layer_number: int,
+        attn_mask_type: Any,
+        attention_type: str,
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        cp_comm_type: str | None = None,
+        pg_collection: Any = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        assert not (attention_dropout or config.attention_dropout), "attention dropout is refused with the config"
+        self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
+        self.current_max_attn_logits = None  # Megatron reads it when it clips query-key products
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        attn_mask_type: Any = None,
+        attention_bias: torch.Tensor | None = None,
+        packed_seq_params: Any = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            query: [T, N, D] packed, or [S, B, N, D].
+            key: [T, K, D], or [S, B, K, D].
+            value: as key.
+            attention_mask: ignored, the mask is causal by construction.
+            attn_mask_type: ignored.
+            attention_bias: must be None.
+            packed_seq_params: document boundaries of a packed micro-batch; None for [S, B, ...].
+
+        Returns:
+            [T, N*D], or [S, B, N*D].
+        """
+        assert attention_bias is None
+        if packed_seq_params is None or packed_seq_params.qkv_format != "thd":
+            query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+            return sdpa(query, key, value, self.scale).permute(2, 0, 1, 3).flatten(2)
+        if query.is_meta:
+            return _FlashShaped.apply(query, key, value).flatten(1)
+        boundaries = host_boundaries(packed_seq_params)
+        attend = attend_padded if padding_pays(boundaries) else attend_each
+        return attend(query, key, value, boundaries, self.scale).flatten(1)
+
+
+def host_boundaries(packed_seq_params: Any) -> tuple[int, ...]:
+    """Return cu_seqlens as host integers; copied from the device once per micro-batch, not once per layer."""
+    boundaries: tuple[int, ...] | None = getattr(packed_seq_params, "host_boundaries", None)
+    if boundaries is None:
+        boundaries = tuple(packed_seq_params.cu_seqlens_q.tolist())
+        packed_seq_params.host_boundaries = boundaries
+    return boundaries
+
+
+def padding_pays(boundaries: Sequence[int]) -> bool:
+    """Tell whether one padded batch is cheaper than one SDPA call per document.
+
+    True for many short documents of nearly the same length; a long one among them makes all rows long.
+    """
+    lengths = [b - a for a, b in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    longest, padded = max(lengths), max(lengths) * len(lengths)
+    separate = sum(n * n / 2 for n in lengths) + _CALL_PAIRS * len(lengths)
+    together = padded * longest / 2 + _PAD_PAIRS * padded + _CALL_PAIRS
+    return len(lengths) > 1 and together < separate
+
+
+def attend_each(
+    q_TND: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, boundaries: Sequence[int], scale: float
+) -> torch.Tensor:
+    """Attend within each document by an SDPA call of its own; [T, N, D]."""
+    outputs = [
+        sdpa(*(x[a:b].transpose(0, 1)[None] for x in (q_TND, k_TKD, v_TKD)), scale)[0].transpose(0, 1)
+        for a, b in zip(boundaries[:-1], boundaries[1:], strict=True)
+        if b > a
+    ]
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+def attend_padded(
+    q_TND: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, boundaries: Sequence[int], scale: float
+) -> torch.Tensor:
+    """Attend within each document as rows of one right-padded batch (causal: padding is never seen); [T, N, D]."""
+    lengths = [b - a for a, b in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    rows, longest = len(lengths), max(lengths)
+    index = torch.cat([torch.arange(n) + row * longest for row, n in enumerate(lengths)]).to(q_TND.device)
+
+    def pad(x: torch.Tensor) -> torch.Tensor:
+        padded = x.new_zeros(rows * longest, *x.shape[1:]).index_copy(0, index, x)
+        return padded.view(rows, longest, *x.shape[1:]).transpose(1, 2)
+
+    output = sdpa(pad(q_TND), pad(k_TKD), pad(v_TKD), scale).transpose(1, 2)
+    return output.reshape(rows * longest, *q_TND.shape[1:]).index_select(0, index)
+
+
+def sdpa(q_BNSD: torch.Tensor, k_BKSD: torch.Tensor, v_BKSD: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attend causally with grouped key/value heads; [B, N, S, D]."""
+    repeat = q_BNSD.shape[1] // k_BKSD.shape[1]
+    if repeat > 1:
+        k_BKSD, v_BKSD = k_BKSD.repeat_interleave(repeat, 1), v_BKSD.repeat_interleave(repeat, 1)
+    return F.scaled_dot_product_attention(q_BNSD, k_BKSD, v_BKSD, is_causal=True, scale=scale)
+
+
+class _FlashShaped(torch.autograd.Function):
+    """Stand-in on meta tensors that saves what a flash kernel saves, not SDPA-math's S x S matrices."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = torch.empty_like(query)
+        log_sum_exp = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
+        ctx.save_for_backward(query, key, value, output, log_sum_exp)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.empty_like(saved) for saved in ctx.saved_tensors[:3])

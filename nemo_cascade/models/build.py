@@ -1,0 +1,191 @@
+"""Build this rank's part of the model as Megatron-Core's GPTModel, without weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.errors import ModelError
+from nemo_cascade.models import backend  # before anything of megatron
+from nemo_cascade.models.architectures import Architecture, Llama3Scaling, layout_problems
+from nemo_cascade.models.specs import block_spec, resolve_layer_spec
+from nemo_cascade.types import Int32
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Rotary tables are cached by length: rounding keeps the number of different lengths small.
+_ROTARY_GRANULE = 256
+
+
+def build_model(
+    arch: Architecture,
+    *,
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    precision: PrecisionConfig,
+    seq_length: int,
+) -> Any:
+    """Build the GPTModel of this rank (its pipeline stage, its tensor shard) on `backend.device()`.
+
+    All parameters are NaN until `weights.load_weights` fills them, so a forgotten load can't go unseen. Process
+    groups must exist (`training.runtime.start`). Collective where embeddings are tied over pipeline stages.
+
+    Args:
+        arch: what to build.
+        model: layer implementation and vocabulary padding.
+        parallel: layout; must be the one the process groups were made for.
+        precision: dtype of parameters and activations, FP8.
+        seq_length: tokens of the longest document.
+
+    Raises:
+        ModelError: a layout or length that this architecture can't have (every reason listed).
+        RuntimeUnavailableError: Transformer Engine was asked for and is absent.
+    """
+    from megatron.core import parallel_state
+    from megatron.core.models.gpt import GPTModel
+
+    layer_spec = resolve_layer_spec(model.layer_spec)
+    problems = layout_problems(arch, parallel)
+    if seq_length > arch.max_position_embeddings:
+        problems.append(f"seq_length {seq_length} exceeds max_position_embeddings {arch.max_position_embeddings}")
+    if precision.fp8 != "off" and (layer_spec != "transformer_engine" or precision.dtype != "bf16"):
+        problems.append(f"fp8={precision.fp8} needs layer_spec=transformer_engine and dtype=bf16")
+    if problems:
+        raise ModelError(f"{model.name} can't be built so: " + "; ".join(problems))
+    config = transformer_config(arch, parallel=parallel, precision=precision, layer_spec=layer_spec)
+    gpt = GPTModel(
+        config=config,
+        transformer_layer_spec=block_spec(config, layer_spec),
+        vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.tensor_model_parallel_size),
+        max_sequence_length=seq_length,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+        share_embeddings_and_output_weights=arch.tied,
+        position_embedding_type="rope",
+        rotary_base=arch.rope_theta,
+    )
+    if arch.rope_scaling is not None:
+        rotary = gpt.rotary_pos_emb
+        rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.rope_scaling)
+    return gpt
+
+
+def transformer_config(
+    arch: Architecture, *, parallel: ParallelConfig, precision: PrecisionConfig, layer_spec: str
+) -> Any:
+    """Return Megatron's TransformerConfig for an architecture in a layout.
+
+    Args:
+        arch: the model.
+        parallel: layout.
+        precision: number formats.
+        layer_spec: `transformer_engine` or `local`; fused kernels are used with the former.
+    """
+    from megatron.core.transformer import TransformerConfig
+
+    fused = layer_spec == "transformer_engine"
+    dtype = DTYPES[precision.dtype]
+    return TransformerConfig(
+        num_layers=arch.num_layers,
+        hidden_size=arch.hidden_size,
+        ffn_hidden_size=arch.ffn_hidden_size,
+        num_attention_heads=arch.num_attention_heads,
+        num_query_groups=arch.num_query_groups,
+        kv_channels=arch.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=arch.norm_epsilon,
+        qk_layernorm=arch.qk_norm,
+        add_qkv_bias=arch.qkv_bias,
+        add_bias_linear=False,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        init_method=_fill_nan,
+        output_layer_init_method=_fill_nan,
+        init_method_std=arch.init_std,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=precision.dtype == "bf16",
+        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
+        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        context_parallel_size=parallel.context_parallel_size,
+        expert_model_parallel_size=parallel.expert_model_parallel_size,
+        sequence_parallel=parallel.sequence_parallel,
+        # Packs of one step differ in length, so stages tell each other the shape.
+        variable_seq_lengths=parallel.pipeline_model_parallel_size > 1,
+        # Losses are sums; one all-reduced token count divides them.
+        calculate_per_token_loss=True,
+        bias_activation_fusion=True,
+        masked_softmax_fusion=False,
+        persist_layer_norm=fused,
+        apply_rope_fusion=fused,
+        gradient_accumulation_fusion=fused and importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
+        **_recompute(parallel),
+        **({} if precision.fp8 == "off" else {"fp8": precision.fp8, "fp8_recipe": precision.fp8_recipe}),
+    )
+
+
+def packed_sequences(cu_seqlens: Int32) -> Any:
+    """Return Megatron's PackedSeqParams for one packed micro-batch; every pipeline stage needs it.
+
+    Args:
+        cu_seqlens: [documents + 1] document boundaries, host memory, rising from 0.
+    """
+    from megatron.core.packed_seq_params import PackedSeqParams
+
+    boundaries = tuple(int(x) for x in cu_seqlens)
+    longest = max(b - a for a, b in zip(boundaries[:-1], boundaries[1:], strict=True))
+    limit = -(-longest // _ROTARY_GRANULE) * _ROTARY_GRANULE
+    if limit == boundaries[-1] and len(boundaries) > 2:
+        # Megatron takes a rotary table of exactly the pack's length for one without a restart at each document.
+        limit += _ROTARY_GRANULE
+    on_device = torch.from_numpy(np.ascontiguousarray(cu_seqlens, dtype=np.int32)).to(backend.device())
+    params = PackedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=on_device,
+        cu_seqlens_kv=on_device,
+        max_seqlen_q=limit,
+        max_seqlen_kv=limit,
+    )
+    params.host_boundaries = boundaries
+    return params
+
+
+def scale_llama3(inverse_frequencies: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:
+    """Stretch the slow rotary frequencies (transformers `_compute_llama3_parameters`).
+
+    Args:
+        inverse_frequencies: [D/2] unscaled theta ** (-2i/D), fp32.
+        scaling: factor and the two wavelengths between which it fades in.
+
+    Returns:
+        [D/2]
+    """
+    low = scaling.original_max_position_embeddings / scaling.low_freq_factor
+    high = scaling.original_max_position_embeddings / scaling.high_freq_factor
+    wavelength = 2 * math.pi / inverse_frequencies
+    stretched = inverse_frequencies / scaling.factor
+    smooth = (scaling.original_max_position_embeddings / wavelength - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
+    faded = (1 - smooth) * stretched + smooth * inverse_frequencies
+    result = torch.where(wavelength > low, stretched, inverse_frequencies)
+    return torch.where((wavelength <= low) & (wavelength >= high), faded, result)
+
+
+def _fill_nan(weight: torch.Tensor) -> torch.Tensor:
+    return weight.data.fill_(math.nan)
+
+
+def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
+    if parallel.recompute == "none":
+        return {}
+    if parallel.recompute == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
+    return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}

@@ -1,0 +1,202 @@
+"""HF model folders on disk: what tensors are in one, reading them in parts, writing one atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nemo_cascade.errors import ModelError
+from nemo_cascade.models.architectures import Architecture
+from nemo_cascade.models.maps import EMBEDDING, OUTPUT, Shape, hf_shapes
+
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+_INDEX = "model.safetensors.index.json"
+_COMPANIONS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model", "chat_template.jinja", "chat_template.json"]
+SHARD_BYTES = 4 * 2**30
+"""Largest safetensors file that is written, unless one tensor alone is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies, and what it is."""
+
+    file: Path
+    shape: Shape
+    dtype: torch.dtype
+
+
+class HfTensors:
+    """The safetensors of a folder. Opens files lazily, reads only the parts that are asked for.
+
+    Args:
+        folder: HF model folder.
+
+    Raises:
+        ModelError: no safetensors, a damaged file, the index and the files disagree, or a dtype that isn't floating.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stored: dict[str, StoredTensor] = {}
+        self._open: dict[Path, Any] = {}
+        files = sorted(folder.glob("*.safetensors"))
+        index = folder / _INDEX
+        if index.is_file():
+            listed: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = sorted({folder / name for name in listed.values()})
+            missing = [str(file) for file in files if not file.is_file()]
+            if missing:
+                raise ModelError("files listed in the safetensors index are missing", value=", ".join(missing))
+        if not files:
+            raise ModelError("no safetensors in the model folder", value=str(folder))
+        for file in files:
+            self._read_header(file)
+        if index.is_file() and set(listed) != set(self.stored):
+            raise ModelError(
+                "the safetensors index and the files list different tensors",
+                value=", ".join(sorted(set(listed) ^ set(self.stored))[:20]),
+            )
+
+    def _read_header(self, file: Path) -> None:
+        try:
+            opened = safe_open(file, "pt")
+        except (SafetensorError, OSError) as error:
+            raise ModelError("damaged safetensors file", value=f"{file}: {error}") from error
+        self._open[file] = opened
+        for name in opened.keys():  # noqa: SIM118 - not a mapping
+            part = opened.get_slice(name)
+            kind = part.get_dtype()
+            if kind not in _DTYPES:
+                raise ModelError(f"tensor {name} is not floating point", value=kind, limit=", ".join(_DTYPES))
+            self.stored[name] = StoredTensor(file, tuple(part.get_shape()), _DTYPES[kind])
+
+    def part(self, name: str) -> Any:
+        """Return a slice-able handle of a tensor (see `cuts.Slice`)."""
+        return self._open[self.stored[name].file].get_slice(name)
+
+    def check(self, arch: Architecture) -> None:
+        """Compare names and shapes with what the architecture needs.
+
+        Raises:
+            ModelError: listing every missing, surplus and wrongly shaped tensor.
+        """
+        expected = hf_shapes(arch)
+        problems = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in self.stored]
+        problems += [
+            f"wrong shape: {name} is {list(self.stored[name].shape)}, must be {list(shape)}"
+            for name, shape in expected.items()
+            if name in self.stored and self.stored[name].shape != shape
+        ]
+        output, embedding = OUTPUT.hf[0], EMBEDDING.hf[0]
+        surplus = [n for n in self.stored if n not in expected and not n.endswith(".rotary_emb.inv_freq")]
+        if arch.tied and output in surplus:
+            # Some writers store the tied tensor twice; harmless while both are the same.
+            surplus.remove(output)
+            if not problems and not self._same(output, embedding):
+                problems.append(f"{output} differs from {embedding}, although config.json says they are tied")
+        problems += [f"surplus: {name} {list(self.stored[name].shape)}" for name in surplus]
+        if problems:
+            raise ModelError(
+                f"{len(problems)} tensor(s) of this folder don't fit its config.json:\n  " + "\n  ".join(problems),
+                value=str(self.folder),
+            )
+
+    def _same(self, left: str, right: str) -> bool:
+        a, b = self.part(left), self.part(right)
+        if a.get_shape() != b.get_shape():
+            return False
+        rows, step = a.get_shape()[0], 8192
+        return all(torch.equal(a[i : i + step], b[i : i + step]) for i in range(0, rows, step))
+
+
+def write_hf_folder(
+    target: Path,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    companions: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write an HF model folder: complete under its name, or not at all.
+
+    Args:
+        target: the folder; one that exists is replaced once the new one is complete.
+        tensors: names and whole tensors; taken one at a time, at most one shard is held in memory.
+        companions: folder whose config.json and tokenizer files are copied.
+        shard_bytes: size at which a new file begins.
+    """
+    scratch = target.parent / f".{target.name}.writing"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    files, dtypes = _write_shards(scratch, tensors, shard_bytes)
+    for name in _COMPANIONS:
+        if (companions / name).is_file():
+            shutil.copyfile(companions / name, scratch / name)
+    config = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
+    (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if len(files) > 1:
+        total = sum(size for _, size in files.values())
+        weight_map = {name: file for name, (file, _) in files.items()}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (scratch / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    publish_folder(scratch, target)
+
+
+def publish_folder(scratch: Path, target: Path) -> None:
+    """Flush a finished folder to disk and give it its name, replacing what is there."""
+    for file in scratch.rglob("*"):
+        if file.is_file():
+            _flush(file)
+    _flush(scratch)
+    old = target.parent / f".{target.name}.replaced"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    scratch.rename(target)
+    _flush(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_shards(
+    folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], shard_bytes: int
+) -> tuple[dict[str, tuple[str, int]], dict[torch.dtype, int]]:
+    """Return file and bytes of every tensor, and bytes of every dtype."""
+    held: dict[str, torch.Tensor] = {}
+    shards: list[list[tuple[str, int]]] = []
+    dtypes: dict[torch.dtype, int] = {}
+
+    def flush() -> None:
+        save_file(held, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+        shards.append([(name, tensor.nbytes) for name, tensor in held.items()])
+        held.clear()
+
+    for name, tensor in tensors:
+        if held and sum(t.nbytes for t in held.values()) + tensor.nbytes > shard_bytes:
+            flush()
+        held[name] = tensor.detach().to("cpu").contiguous()
+        dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.nbytes
+    flush()
+    files = {}
+    for number, shard in enumerate(shards):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
+        (folder / f"shard-{number}").rename(folder / name)
+        files.update({tensor: (name, size) for tensor, size in shard})
+    return files, dtypes
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,59 @@
+"""Choose the layer implementation: Transformer Engine's on a GPU, or Megatron-Core's local layers anywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Literal
+
+from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.models import backend  # before anything of megatron
+from nemo_cascade.models.attention import PackedAttention, RMSNorm
+
+LayerSpec = Literal["transformer_engine", "local"]
+
+
+def resolve_layer_spec(wanted: Literal["auto", "transformer_engine", "local"]) -> LayerSpec:
+    """Return the implementation to build with.
+
+    Args:
+        wanted: `model.layer_spec`.
+
+    Raises:
+        RuntimeUnavailableError: Transformer Engine was asked for and it, or a GPU, is absent.
+    """
+    installed = importlib.util.find_spec("transformer_engine") is not None
+    if wanted == "auto":
+        return "transformer_engine" if backend.HAS_GPU and installed else "local"
+    if wanted == "transformer_engine" and not (backend.HAS_GPU and installed):
+        raise RuntimeUnavailableError(
+            "model.layer_spec=transformer_engine needs a GPU and the package transformer_engine",
+            value=f"GPU {'present' if backend.HAS_GPU else 'absent'}, package {'installed' if installed else 'absent'}",
+            mend="set model.layer_spec=local, or auto",
+        )
+    return wanted
+
+
+def block_spec(config: Any, layer_spec: LayerSpec) -> Any:
+    """Return Megatron's TransformerBlockSubmodules for this pipeline stage's layers.
+
+    Args:
+        config: Megatron TransformerConfig of the model.
+        layer_spec: result of `resolve_layer_spec`.
+    """
+    from megatron.core.models.gpt import gpt_layer_specs as specs
+    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+
+    layers = get_num_layers_to_build(config)
+    if layer_spec == "transformer_engine":
+        from megatron.core.extensions.transformer_engine import TENorm
+
+        layer = specs.get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+        return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=TENorm)
+    layer = specs.get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization=config.normalization)
+    # Megatron's own local norm refuses sequence parallelism, its local attention refuses packed documents.
+    layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = RMSNorm
+    attention = layer.submodules.self_attention.submodules
+    attention.core_attention = PackedAttention
+    if config.qk_layernorm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)

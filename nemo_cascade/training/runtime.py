@@ -1,0 +1,197 @@
+"""One Megatron rank's runtime: torch.distributed, process groups, random state, device; start, rebuild, stop."""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
+from nemo_cascade.models import backend  # before anything of megatron
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""A collective that takes longer has lost a partner."""
+
+device = backend.device
+synchronize = backend.synchronize
+empty_cache = backend.empty_cache
+peak_memory_bytes = backend.peak_memory_bytes
+
+
+@dataclass(slots=True)
+class Runtime:
+    """This process's place in the job; valid from `start` until `stop`.
+
+    Attributes:
+        rank: global rank.
+        world_size: number of ranks.
+        parallel: the layout of the process groups that exist now.
+        seed: seed of the model-parallel random states.
+    """
+
+    rank: int
+    world_size: int
+    parallel: ParallelConfig
+    seed: int
+
+    @property
+    def tp_rank(self) -> int:
+        """Tensor-parallel rank."""
+        return int(_groups().get_tensor_model_parallel_rank())
+
+    @property
+    def pp_rank(self) -> int:
+        """Pipeline stage."""
+        return int(_groups().get_pipeline_model_parallel_rank())
+
+    @property
+    def cp_rank(self) -> int:
+        """Context-parallel rank."""
+        return int(_groups().get_context_parallel_rank())
+
+    @property
+    def dp_rank(self) -> int:
+        """Data-parallel rank: which micro-batches are this rank's."""
+        return int(_groups().get_data_parallel_rank())
+
+    @property
+    def dp_size(self) -> int:
+        """Data-parallel size."""
+        return int(_groups().get_data_parallel_world_size())
+
+    @property
+    def is_first_stage(self) -> bool:
+        """Whether this rank embeds tokens."""
+        return bool(_groups().is_pipeline_first_stage())
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether this rank computes the loss."""
+        return bool(_groups().is_pipeline_last_stage())
+
+    @property
+    def reports(self) -> bool:
+        """Whether this rank's per-token results count: last stage, first tensor and context rank."""
+        return self.is_last_stage and self.tp_rank == 0 and self.cp_rank == 0
+
+    def rebuild(self, parallel: ParallelConfig, seed: int) -> None:
+        """Replace the process groups by those of another layout, and reseed. Collective.
+
+        The same layout keeps its groups. Models and optimizers of the old layout are void.
+
+        Raises:
+            ConfigError: the layout doesn't have as many ranks as there are.
+        """
+        if parallel != self.parallel:
+            _check_size(parallel, self.world_size)
+            _groups().destroy_model_parallel()
+            _make_groups(parallel)
+            self.parallel = parallel
+        self.seed = seed
+        _seed(seed)
+
+    def stop(self) -> None:
+        """Leave the job; without it gloo's threads may abort the process while it exits. Idempotent."""
+        stop()
+
+
+def start(
+    *,
+    rank: int,
+    world_size: int,
+    master_addr: str,
+    master_port: int,
+    parallel: ParallelConfig,
+    device: Literal["cpu", "gpu"],
+    threads: int,
+    seed: int,
+) -> Runtime:
+    """Join the job and build the layout's process groups. Collective; once per process until `stop`.
+
+    Args:
+        rank: this process's global rank.
+        world_size: number of processes.
+        master_addr: host of rank 0.
+        master_port: free TCP port on that host.
+        parallel: layout; its size must be world_size.
+        device: gpu (NCCL, this process sees its own GPU first) or cpu (gloo).
+        threads: CPU threads of torch in this process.
+        seed: seed of the model-parallel random states.
+
+    Raises:
+        ConfigError: the layout doesn't have world_size ranks.
+        RuntimeUnavailableError: no GPU is visible, or one is although the CPU was asked for.
+    """
+    _check_size(parallel, world_size)
+    if device == "gpu" and not backend.HAS_GPU:
+        raise RuntimeUnavailableError(
+            "cluster.device=gpu, but this process sees no CUDA GPU", mend="set cluster.device=cpu, or mend the driver"
+        )
+    if device == "cpu" and backend.HAS_GPU:
+        raise RuntimeUnavailableError(
+            "cluster.device=cpu, but this process sees a GPU and has set Megatron-Core up for it",
+            mend="start the process with CUDA_VISIBLE_DEVICES set to nothing",
+        )
+    assert not dist.is_initialized(), "start() was called twice; use Runtime.rebuild()"
+    torch.set_num_threads(threads)
+    if backend.HAS_GPU:
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    dist.init_process_group(
+        "nccl" if backend.HAS_GPU else "gloo",
+        init_method=f"tcp://{master_addr}:{master_port}",
+        rank=rank,
+        world_size=world_size,
+        timeout=COLLECTIVE_TIMEOUT,
+    )
+    atexit.register(stop)
+    _make_groups(parallel)
+    _seed(seed)
+    return Runtime(rank=rank, world_size=world_size, parallel=parallel, seed=seed)
+
+
+def stop() -> None:
+    """Destroy all process groups of this process. Idempotent."""
+    if dist.is_initialized():
+        _groups().destroy_model_parallel()
+        dist.destroy_process_group()
+    atexit.unregister(stop)
+
+
+def _groups() -> Any:
+    from megatron.core import parallel_state
+
+    return parallel_state
+
+
+def _make_groups(parallel: ParallelConfig, *, gloo: bool = True) -> None:
+    _groups().initialize_model_parallel(
+        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
+        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        context_parallel_size=parallel.context_parallel_size,
+        expert_model_parallel_size=parallel.expert_model_parallel_size,
+        distributed_timeout_minutes=int(COLLECTIVE_TIMEOUT.total_seconds() // 60),
+        create_gloo_process_groups=gloo,
+    )
+
+
+def _seed(seed: int) -> None:
+    from megatron.core import tensor_parallel
+
+    torch.manual_seed(seed)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+def _check_size(parallel: ParallelConfig, world_size: int) -> None:
+    if parallel.world_size != world_size:
+        raise ConfigError(
+            [
+                f"tensor {parallel.tensor_model_parallel_size} x pipeline {parallel.pipeline_model_parallel_size} x "
+                f"context {parallel.context_parallel_size} x data {parallel.data_parallel_size} is "
+                f"{parallel.world_size} ranks, but there are {world_size}"
+            ]
+        )
