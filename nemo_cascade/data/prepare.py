@@ -1,0 +1,29 @@
+"""Data that a run writes for itself before its first stage: procedural (nano) or out of installed packages (smol)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nemo_cascade.config.schema import RunConfig
+
+# The prepared sets are shared by all runs under one data_dir, so their seed is fixed, not the run's.
+DATA_SEED = 0
+
+
+def prepare_data(config: RunConfig, record: Callable[..., None]) -> Path | None:
+    """Write what `config.prepare` names under data_dir, once; return the tokenizer it brings, if any."""
+    if config.prepare == "none":
+        return None
+    folder = Path(config.data_dir) / config.prepare
+    if config.prepare == "nano":
+        from nemo_cascade.data.nano_tasks import prepare_nano
+
+        prepare_nano(folder, DATA_SEED)
+    else:
+        from nemo_cascade.data.smol import prepare_smol
+
+        prepare_smol(folder, DATA_SEED)
+    record("data_prepared", kind=config.prepare, files=sorted(p.name for p in folder.iterdir()))
+    tokenizer = folder / "tokenizer"
+    return tokenizer if tokenizer.is_dir() else None

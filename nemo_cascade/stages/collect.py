@@ -1,0 +1,226 @@
+"""One step's rollouts: generated and verified at the same time, grouped, judged, turned into advantages.
+
+Shapes: P prompts, G rollouts per prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.errors import RewardError, RolloutError
+from nemo_cascade.losses.advantage import group_advantages
+from nemo_cascade.telemetry.timers import PhaseTimer
+from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutBatch:
+    """P groups of G judged rollouts.
+
+    Attributes:
+        prompts: P prompts.
+        rollouts: [P][G].
+        verdicts: [P][G], the verifier's own words.
+        rewards: [P, G] float64 after the overlong rule; 0 where invalid, never used there.
+        valid: [P, G] bool; False where the verdict is an error or the rollout was aborted.
+        advantages: [P, G] float64; 0 where invalid or without spread.
+        trained: [P, G] bool; False where the rollout gets no gradient (invalid, or truncated under overlong=mask).
+        dropped_groups: groups that dynamic sampling threw away for want of variance.
+        rounds: generation rounds that dynamic sampling took.
+    """
+
+    prompts: list[Prompt]
+    rollouts: list[list[Rollout]]
+    verdicts: list[list[Verdict]]
+    rewards: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    advantages: NDArray[np.float64]
+    trained: NDArray[np.bool_]
+    dropped_groups: int
+    rounds: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens."""
+        return sum(r.response_ids.size for group in self.rollouts for r in group)
+
+    @property
+    def reward_mean(self) -> float:
+        """Mean reward of the valid rollouts."""
+        return float(self.rewards[self.valid].mean()) if self.valid.any() else 0.0
+
+    def metrics(self) -> dict[str, Any]:
+        """Return what a step's log line says of its rollouts."""
+        lengths = np.array([r.response_ids.size for group in self.rollouts for r in group])
+        truncated = np.array([r.finish_reason == FinishReason.LENGTH for group in self.rollouts for r in group])
+        judged = self.valid.any(axis=1)
+        best = np.where(self.valid, self.rewards, -np.inf).max(axis=1)[judged]
+        worst = np.where(self.valid, self.rewards, np.inf).min(axis=1)[judged]
+        errors: dict[str, int] = {}
+        for group in self.verdicts:
+            for verdict in group:
+                if verdict.error is not None:
+                    errors[verdict.error] = errors.get(verdict.error, 0) + 1
+        return {
+            "reward_mean": self.reward_mean,
+            "reward_std": float(self.rewards[self.valid].std()) if self.valid.any() else 0.0,
+            "solved_all": float((worst >= 1.0).mean()) if judged.any() else 0.0,
+            "solved_none": float((best <= 0.0).mean()) if judged.any() else 0.0,
+            "response_length_mean": float(lengths.mean()),
+            "response_length_p50": float(np.percentile(lengths, 50)),
+            "response_length_p95": float(np.percentile(lengths, 95)),
+            "response_length_max": int(lengths.max()),
+            "truncation_rate": float(truncated.mean()),
+            "verdict_errors": int((~self.valid).sum()),
+            "verdict_errors_by_kind": errors,
+            "groups": len(self.prompts),
+            "groups_dropped": self.dropped_groups,
+            "sampling_rounds": self.rounds,
+        }
+
+
+@dataclass(slots=True)
+class Group:
+    """The rollouts of one prompt, filled as they arrive; sample -> rollout, sample -> verdict."""
+
+    prompt: Prompt
+    rollouts: dict[int, Rollout] = field(default_factory=dict)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+
+    def valid(self, sample: int) -> bool:
+        """Tell whether the rollout ended by itself or by its limit and was judged."""
+        return self.verdicts[sample].error is None and self.rollouts[sample].finish_reason != FinishReason.ABORT
+
+    def truncated(self, sample: int) -> bool:
+        """Tell whether the rollout hit its token limit."""
+        return self.rollouts[sample].finish_reason == FinishReason.LENGTH
+
+    def reward(self, sample: int, overlong: str) -> float:
+        """Return the reward after the overlong rule; 0 for an invalid rollout, which nothing reads."""
+        if not self.valid(sample) or (overlong == "zero" and self.truncated(sample)):
+            return 0.0
+        score = self.verdicts[sample].score
+        assert score is not None
+        return score
+
+    def has_signal(self, overlong: str) -> bool:
+        """Tell whether at least two valid rollouts have different rewards."""
+        return len({self.reward(s, overlong) for s in self.rollouts if self.valid(s)}) > 1
+
+
+class Collector:
+    """Draws prompts in their fixed order, has them answered and judged."""
+
+    def __init__(
+        self,
+        prompts: PromptSet,
+        rollout: RolloutGroup,
+        reward: RewardGroup,
+        stage: GrpoStage,
+        config: RunConfig,
+        cursor: int,
+    ) -> None:
+        self.prompts, self.rollout, self.reward = prompts, rollout, reward
+        self.stage, self.config = stage, config
+        self.cursor = cursor
+
+    def collect(self, step: int, timer: PhaseTimer) -> RolloutBatch:
+        """Return the step's batch; `cursor` moves on by the prompts that were drawn.
+
+        Raises:
+            RewardError: more verdicts are errors than reward.max_error_fraction allows.
+            RolloutError: no group has any variance, or rollouts got lost.
+        """
+        wanted, dynamic, overlong = self.stage.prompts_per_step, self.stage.dynamic_sampling, self.stage.overlong
+        kept: list[Group] = []
+        dropped = 0
+        for round_index in range(dynamic.max_rounds if dynamic.enabled else 1):
+            groups = self._generate(step, round_index, wanted - len(kept), timer)
+            self._check_errors(groups, step)
+            useful = [g for g in groups if g.has_signal(overlong)] if dynamic.enabled else groups
+            kept += useful
+            dropped += len(groups) - len(useful)
+            if len(kept) == wanted:
+                break
+        if not kept:
+            raise RolloutError(
+                "no group of the step has any variance in its rewards",
+                value=f"{dropped} groups in {dynamic.max_rounds} rounds at step {step + 1}",
+                mend="easier or harder prompts, more rounds, or dynamic_sampling.enabled=false",
+            )
+        if len(kept) < wanted:
+            log.warning("step %d trains on %d of %d groups: the rest had no variance", step + 1, len(kept), wanted)
+        return self._batch(kept, dropped, round_index + 1)
+
+    def _generate(self, step: int, round_index: int, count: int, timer: PhaseTimer) -> list[Group]:
+        """Answer and judge `count` prompts; a rollout is submitted to its verifier the moment it ends."""
+        groups = {p.prompt_id: Group(p) for p in self.prompts.take(self.cursor, count, self.config.seed)}
+        self.cursor += count
+        size, sampling = self.stage.num_generations, self.stage.sampling
+        seed = rollout_seed(self.config.seed, step, round_index)
+        with timer.phase("generate"):
+            for rollout in self.rollout.generate([g.prompt for g in groups.values()], size, sampling, seed):
+                group = groups[rollout.prompt_id]
+                group.rollouts[rollout.sample] = rollout
+                self.reward.submit(f"{rollout.prompt_id}#{rollout.sample}", group.prompt, rollout)
+        with timer.phase("verify"):
+            for key, verdict in self.reward.drain():
+                prompt_id, _, sample = key.rpartition("#")
+                groups[prompt_id].verdicts[int(sample)] = verdict
+        for group in groups.values():
+            if not len(group.rollouts) == len(group.verdicts) == size:
+                raise RolloutError(
+                    f"prompt {group.prompt.prompt_id} lost rollouts or verdicts",
+                    value=f"{len(group.rollouts)} rollouts, {len(group.verdicts)} verdicts",
+                    limit=size,
+                )
+        return list(groups.values())
+
+    def _check_errors(self, groups: list[Group], step: int) -> None:
+        """Stop the run where too many verdicts are errors: a broken verifier must not train anybody."""
+        bad = [g.verdicts[s] for g in groups for s in g.rollouts if not g.valid(s)]
+        total, limit = len(groups) * self.stage.num_generations, self.config.reward.max_error_fraction
+        if len(bad) > limit * total:
+            kinds = sorted({f"{v.error or 'aborted rollout'}: {v.detail}" for v in bad})
+            raise RewardError(
+                f"too many verdicts of step {step + 1} are errors",
+                value=f"{len(bad)} of {total} ({'; '.join(kinds[:3])})",
+                limit=f"{limit:.1%}",
+                mend="look at the verifier and its deadline, or raise reward.max_error_fraction",
+            )
+
+    def _batch(self, groups: list[Group], dropped: int, rounds: int) -> RolloutBatch:
+        samples, overlong = range(self.stage.num_generations), self.stage.overlong
+        rewards = np.array([[g.reward(s, overlong) for s in samples] for g in groups], dtype=np.float64)
+        valid = np.array([[g.valid(s) for s in samples] for g in groups], dtype=bool)
+        truncated = np.array([[g.truncated(s) for s in samples] for g in groups], dtype=bool)
+        return RolloutBatch(
+            prompts=[g.prompt for g in groups],
+            rollouts=[[g.rollouts[s] for s in samples] for g in groups],
+            verdicts=[[g.verdicts[s] for s in samples] for g in groups],
+            rewards=rewards,
+            valid=valid,
+            advantages=group_advantages(rewards, valid, self.stage.advantage),
+            trained=valid & ~truncated if overlong == "mask" else valid,
+            dropped_groups=dropped,
+            rounds=rounds,
+        )
+
+
+def rollout_seed(seed: int, step: int, round_index: int) -> int:
+    """Return the seed of one generation round: a pure function of the run's seed and the place in the run."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{round_index}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big")

@@ -1,0 +1,113 @@
+"""What a stage is given, and how it starts, checkpoints and resumes: the same for every kind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.actors.policy import PolicyGroup
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.stages.roles import Roles
+from nemo_cascade.telemetry.metrics import MetricsLog, MetricsSink
+from nemo_cascade.telemetry.tensorboard import TensorBoardSink
+from nemo_cascade.training.checkpoint import CheckpointStore
+
+log = logging.getLogger(__name__)
+
+# Weight versions of different stages never meet: stage i counts from i * this.
+VERSIONS_PER_STAGE = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """A stage's surroundings.
+
+    Attributes:
+        config: the whole run's configuration.
+        name: the stage's folder name, `03-math_rl`, as in the ledger.
+        index: its place in the cascade, from 1.
+        folder: where everything it writes goes.
+        parent_hf: HF folder of the weights it starts from.
+        parent_checkpoint: the parent's last training checkpoint, for `carry.optimizer`.
+        data_folder: where tokenised data is kept between runs.
+        roles: actors.
+        record: appends an event to the ledger (`Ledger.append`).
+    """
+
+    config: RunConfig
+    name: str
+    index: int
+    folder: Path
+    parent_hf: Path
+    parent_checkpoint: Path | None
+    data_folder: Path
+    roles: Roles
+    record: Callable[..., None]
+
+    @property
+    def hf_folder(self) -> Path:
+        """The stage's result: HF safetensors, config and tokenizer."""
+        return self.folder / "hf"
+
+    def version(self, step: int) -> int:
+        """Return the weight version after `step` rollout batches of this stage."""
+        return self.index * VERSIONS_PER_STAGE + step
+
+    @contextmanager
+    def metrics(self, steps_done: int) -> Iterator[MetricsLog]:
+        """Open metrics.jsonl (and other sinks) behind the steps that are done: later lines will be made again."""
+        sinks: list[MetricsSink] = []
+        if self.config.logging.tensorboard:
+            sinks.append(TensorBoardSink(self.folder / "tensorboard"))
+        metrics = MetricsLog(self.folder / "metrics.jsonl", sinks)
+        try:
+            metrics.truncate_from(steps_done + 1)
+            yield metrics
+        finally:
+            metrics.close()
+
+
+class StageCheckpoints:
+    """Save, find and prune a stage's training checkpoints."""
+
+    def __init__(self, context: StageContext, stage: SftStage | GrpoStage, total_steps: int) -> None:
+        self.context, self.stage, self.total_steps = context, stage, total_steps
+        self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints)
+
+    def resume(self, policy: PolicyGroup) -> tuple[int, dict[str, Any]]:
+        """Load the newest complete checkpoint into the policy; return (steps done, its state)."""
+        found = self.store.newest()
+        for name in self.store.damaged:
+            self.context.record("checkpoint_refused", stage=self.context.name, details={"reason": name})
+        if found is None:
+            self._carry(policy)
+            return 0, {}
+        step, path = found
+        state = policy.load_checkpoint(str(path))
+        self.context.record("stage_resumed", stage=self.context.name, details={"step": step, "checkpoint": path.name})
+        log.info("%s resumes at step %d of %d", self.context.name, step, self.total_steps)
+        return step, state
+
+    def save_if_due(self, policy: PolicyGroup, steps_done: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint every `checkpoint_every` steps and at the end."""
+        if steps_done % self.stage.checkpoint_every and steps_done != self.total_steps:
+            return
+        policy.save_checkpoint(str(self.store.begin(steps_done)), state)
+        self.store.commit(steps_done)
+        self.store.prune()
+
+    def _carry(self, policy: PolicyGroup) -> None:
+        """Take over the parent's optimizer where the stage asks for it (weights always come from parent_hf)."""
+        if self.stage.carry.optimizer and self.context.parent_checkpoint is not None:
+            policy.load_optimizer(str(self.context.parent_checkpoint))
+
+
+def finish(context: StageContext, policy: PolicyGroup) -> None:
+    """Export the trained weights and note who holds them."""
+    policy.export_hf(str(context.hf_folder))
+    context.roles.policy_now_holds(context.hf_folder)

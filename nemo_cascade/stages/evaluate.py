@@ -1,0 +1,73 @@
+"""Score a model on the suites of all domains, on the same prompts with the same seeds at every stage."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.config.schema import RunConfig, SuiteConfig
+from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.errors import RewardError
+from nemo_cascade.evaluation.scores import DomainScores, Scores
+from nemo_cascade.stages.roles import Roles
+from nemo_cascade.telemetry.progress import Progress
+from nemo_cascade.types import FinishReason
+
+
+def evaluate(config: RunConfig, roles: Roles, hf_folder: Path, version: int, label: str) -> Scores:
+    """Return the scores of the weights in `hf_folder` on every suite, per prompt and sample.
+
+    Raises:
+        RewardError: a verifier fails its self-test, or more verdicts are errors than reward.max_error_fraction allows.
+    """
+    rollout, reward = roles.engines_with(hf_folder, version), roles.reward(hf_folder)
+    suites = config.evaluation.suites
+    reward.self_test(sorted({suite.verifier for suite in suites.values()}))
+    return Scores({d: _run_suite(config, d, s, rollout, reward, hf_folder, label) for d, s in suites.items()})
+
+
+def _run_suite(
+    config: RunConfig,
+    domain: str,
+    suite: SuiteConfig,
+    rollout: RolloutGroup,
+    reward: RewardGroup,
+    hf_folder: Path,
+    label: str,
+) -> DomainScores:
+    """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded."""
+    prompts = PromptSet.load(
+        suite.path,
+        domain=domain,
+        verifier=suite.verifier,
+        mode=suite.mode,
+        tokenizer=load_tokenizer(hf_folder),
+        max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
+    ).first(suite.num_prompts)
+    by_id = {p.prompt_id: p for p in prompts}
+    samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}
+    total, tokens, truncated, errors = len(prompts) * suite.samples_per_prompt, 0, 0, 0
+    # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
+    seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
+    with Progress(f"{label}: {domain}", total, 0, config.logging) as progress:
+        for answer in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
+            reward.submit(f"{answer.prompt_id}#{answer.sample}", by_id[answer.prompt_id], answer)
+            tokens += answer.response_ids.size
+            truncated += answer.finish_reason == FinishReason.LENGTH
+            progress.advance()
+        for key, verdict in reward.drain():
+            prompt_id, _, sample = key.rpartition("#")
+            samples[prompt_id][int(sample)] = verdict.score
+            errors += verdict.score is None
+    if errors > config.reward.max_error_fraction * total:
+        raise RewardError(
+            f"too many verdicts of the {domain} suite are errors",
+            value=f"{errors} of {total}",
+            limit=f"{config.reward.max_error_fraction:.1%}",
+            mend="look at the verifier and its deadline, or raise reward.max_error_fraction",
+        )
+    details = {"response_tokens_mean": tokens / total, "truncation_rate": truncated / total}
+    return DomainScores.build(list(samples), list(samples.values()), details)

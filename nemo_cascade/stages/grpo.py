@@ -1,0 +1,70 @@
+"""GRPO as Nemotron-Cascade trains it (arXiv 2512.13607, section 4.1.2): strictly on-policy by default.
+
+    for each step:
+        hand the policy's weights to the engines          # version = step; equality proven after the first
+        draw B prompts, G rollouts each; verify each as it finishes
+        A_i = (r_i - mean(r_1..r_G)) / std(r_1..r_G)      # the same on every token of rollout i
+        loss = - sum over all tokens of the batch of A_i * ratio / number of tokens
+        one AdamW update (no KL, no entropy term)
+
+The switches that other recipes need (leave-one-out, clip-higher, importance correction, KL, sequence-level loss,
+dynamic sampling, overlong rules) are fields of GrpoStage; each is read in exactly one place.
+"""
+
+from __future__ import annotations
+
+from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.stages.collect import Collector
+from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
+from nemo_cascade.stages.log_lines import optimizer_line, throughput
+from nemo_cascade.stages.policy_batch import policy_updates
+from nemo_cascade.stages.roles import stage_setup
+from nemo_cascade.stages.rollout_log import write_rollouts
+from nemo_cascade.telemetry.progress import Progress
+from nemo_cascade.telemetry.timers import PhaseTimer
+
+
+def run_grpo(context: StageContext, stage: GrpoStage) -> None:
+    """Train one GRPO stage to its end, from wherever its folder says it stands."""
+    config, roles = context.config, context.roles
+    tokenizer = load_tokenizer(context.parent_hf)
+    prompts = PromptSet.load(
+        stage.prompts.path,
+        domain=stage.prompts.domain,
+        verifier=stage.prompts.verifier,
+        mode=stage.prompts.mode,
+        tokenizer=tokenizer,
+        max_prompt_tokens=config.rollout.max_model_len - stage.sampling.max_tokens,
+    )
+    policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
+    rollout, reward = roles.rollout(context.parent_hf), roles.reward(context.parent_hf)
+    reward.self_test([stage.prompts.verifier])
+    checkpoints = StageCheckpoints(context, stage, stage.steps)
+    done, state = checkpoints.resume(policy)
+    collector = Collector(prompts, rollout, reward, stage, config, cursor=state.get("cursor", 0))
+
+    timer = PhaseTimer()
+    with context.metrics(done) as metrics, Progress(context.name, stage.steps, done, config.logging) as progress:
+        for step in range(done, stage.steps):
+            with timer.phase("sync"):
+                sync = roles.sync(context.version(step), verify=proof_due(config.rollout.weight_sync.verify, step))
+            batch = collector.collect(step, timer)
+            results = policy_updates(policy, batch, stage, config, step, timer)
+            write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
+            tokens = batch.num_tokens
+            line = {
+                **batch.metrics(),
+                **optimizer_line(results),
+                "sync_logprob_difference_max": sync.max_logprob_difference,
+            }
+            metrics.log(step + 1, {**line, **throughput(timer.finish(), tokens)})
+            progress.advance(f"reward {batch.reward_mean:.3f}")
+            checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "cursor": collector.cursor})
+    finish(context, policy)
+
+
+def proof_due(rule: str, step: int) -> bool:
+    """Tell whether trainer and engine must prove equal log-probs at this step; a function of the step alone."""
+    return rule == "always" or (rule == "first" and step == 0)

@@ -1,0 +1,33 @@
+"""The parts of a line of metrics.jsonl that all stage kinds share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nemo_cascade.training.policy import StepResult
+
+
+def optimizer_line(results: Sequence[StepResult]) -> dict[str, Any]:
+    """Return what the optimizer steps of one line say; a loss or norm that wasn't finite (a skipped step) is None."""
+    last = results[-1]
+    loss = sum(r.loss for r in results) / len(results)
+    return {
+        "loss": finite_or_none(loss),
+        "grad_norm": finite_or_none(last.grad_norm),
+        "lr": last.lr,
+        "tokens": sum(r.tokens for r in results),
+        "skipped": sum(int(r.skipped) for r in results),
+        **{name: finite_or_none(value) for name, value in last.metrics.items()},
+    }
+
+
+def throughput(seconds: dict[str, float], tokens: int) -> dict[str, Any]:
+    """Return the timing part of a line: seconds by phase and tokens per second of the whole step."""
+    return {"seconds": seconds, "tokens_per_s": tokens / max(sum(seconds.values()), 1e-9)}
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return the value, or None where it couldn't be measured."""
+    return value if math.isfinite(value) else None

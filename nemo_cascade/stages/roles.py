@@ -1,0 +1,134 @@
+"""The actor groups of a run: started when first needed, kept across stages, torn down together."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import TracebackType
+
+from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.policy import PolicyGroup
+from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.actors.sync import SyncReport, sync_weights
+from nemo_cascade.config.model import OptimizerConfig
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.training.policy import PolicySetup
+
+log = logging.getLogger(__name__)
+
+
+class Roles:
+    """Policy, rollout and reward actors of one run, and whose weights each of them holds.
+
+    Use as a context manager: leaving it stops every process that was started, on every exit path.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.cluster: Cluster | None = None
+        self._policy: PolicyGroup | None = None
+        self._rollout: RolloutGroup | None = None
+        self._reward: RewardGroup | None = None
+        self._policy_holds: str | None = None
+        self._rollout_holds: str | None = None
+
+    def __enter__(self) -> Roles:
+        self.cluster = Cluster(self.config.cluster)
+        self.cluster.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for group in (self._rollout, self._reward, self._policy):
+            if group is not None:
+                group.close()
+        if self.cluster is not None:
+            self.cluster.stop()
+
+    def policy(self, setup: PolicySetup) -> PolicyGroup:
+        """Return the policy ranks with a fresh model, optimizer and schedule as `setup` says."""
+        group = self._policy_group()
+        group.setup(setup)
+        self._policy_holds = None
+        return group
+
+    def rollout(self, model_path: Path) -> RolloutGroup:
+        """Return the engines; the first call starts them from `model_path`."""
+        if self._rollout is None:
+            assert self.cluster is not None, "enter Roles first"
+            self._rollout = RolloutGroup(self.cluster, self.config.rollout, str(model_path), self.config.seed)
+            self._rollout_holds = str(model_path)
+        return self._rollout
+
+    def reward(self, tokenizer_path: Path) -> RewardGroup:
+        """Return the verifier workers."""
+        if self._reward is None:
+            assert self.cluster is not None, "enter Roles first"
+            self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path), self.config.sandbox)
+        return self._reward
+
+    def sync(self, version: int, *, verify: bool) -> SyncReport:
+        """Hand the policy's weights to the engines, as weight version `version`."""
+        assert self._policy is not None and self._rollout is not None, "sync needs both roles"
+        report = sync_weights(self._policy, self._rollout, version, self.config.rollout.weight_sync, verify=verify)
+        self._rollout_holds = self._policy_holds
+        return report
+
+    def policy_now_holds(self, hf_folder: Path) -> None:
+        """Record that the policy's weights are those of `hf_folder` (just loaded or just exported)."""
+        self._policy_holds = str(hf_folder)
+
+    def engines_with(self, hf_folder: Path, version: int) -> RolloutGroup:
+        """Return the engines holding the weights of `hf_folder`, by a verified sync where they hold others."""
+        rollout = self.rollout(hf_folder)
+        if self._rollout_holds != str(hf_folder):
+            if self._policy_holds != str(hf_folder):
+                self.policy(forward_setup(self.config, hf_folder))
+                self.policy_now_holds(hf_folder)
+            self.sync(version, verify=True)
+        return rollout
+
+    def _policy_group(self) -> PolicyGroup:
+        if self._policy is None:
+            assert self.cluster is not None, "enter Roles first"
+            self._policy = PolicyGroup(self.cluster, self.config.parallel)
+        return self._policy
+
+
+def stage_setup(config: RunConfig, stage: SftStage | GrpoStage, hf_folder: Path, total_steps: int) -> PolicySetup:
+    """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
+    rl = isinstance(stage, GrpoStage)
+    return PolicySetup(
+        hf_path=str(hf_folder),
+        model=config.model,
+        parallel=config.parallel,
+        precision=config.precision,
+        optimizer=stage.optimizer,
+        total_steps=total_steps,
+        seq_length=stage.seq_length,
+        seed=config.seed,
+        objective="policy" if rl else "sft",
+        loss=stage.loss if rl else None,
+        temperature=stage.sampling.temperature if rl else 1.0,
+        reference_hf_path=str(hf_folder) if rl and stage.loss.kl_coefficient > 0 else None,
+    )
+
+
+def forward_setup(config: RunConfig, hf_folder: Path) -> PolicySetup:
+    """Return a setup that only serves weights: for evaluating a finished stage in a resumed run."""
+    first = next(iter(config.stages.values()))
+    return PolicySetup(
+        hf_path=str(hf_folder),
+        model=config.model,
+        parallel=config.parallel,
+        precision=config.precision,
+        optimizer=OptimizerConfig(lr=1e-12),
+        total_steps=1,
+        seq_length=first.seq_length,
+        seed=config.seed,
+        objective="sft",
+        loss=None,
+    )

@@ -1,0 +1,42 @@
+"""Rollouts on disk, to look at: one gzipped JSONL per step."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+from nemo_cascade.data.tokenizer import ChatTokenizer
+from nemo_cascade.stages.collect import RolloutBatch
+
+
+def write_rollouts(folder: Path, step: int, batch: RolloutBatch, tokenizer: ChatTokenizer, most: int) -> None:
+    """Write the first `most` rollouts of a step, whole groups, to rollouts/step_NNNNNN.jsonl.gz."""
+    if most == 0:
+        return
+    target = folder / "rollouts" / f"step_{step:06d}.jsonl.gz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for p, prompt in enumerate(batch.prompts):
+        for g, rollout in enumerate(batch.rollouts[p]):
+            verdict = batch.verdicts[p][g]
+            lines.append(
+                {
+                    "prompt_id": prompt.prompt_id,
+                    "domain": prompt.domain,
+                    "prompt": tokenizer.decode(rollout.prompt_ids),
+                    "response": tokenizer.decode(rollout.response_ids),
+                    "reward": float(batch.rewards[p, g]) if batch.valid[p, g] else None,
+                    "advantage": float(batch.advantages[p, g]),
+                    "error": verdict.error,
+                    "detail": verdict.detail,
+                    "finish_reason": str(rollout.finish_reason),
+                    "version": rollout.version,
+                }
+            )
+        if len(lines) >= most:
+            break
+    partial = target.with_suffix(".tmp")
+    with gzip.open(partial, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    partial.rename(target)
