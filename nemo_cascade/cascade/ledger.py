@@ -2,8 +2,8 @@
 
 One JSON line per event:
 
-    {"number": 3, "time": "2026-01-02T03:04:05.678+00:00", "event": "stage_finished", "stage": "01-sft1",
-     "hashes": {"checkpoint": "..."}, "details": {...}, "previous": "<hash of record 2>", "hash": "<of this one>"}
+    {"number": 3, "time": "2026-01-02T03:04:05.678+00:00", "event": "trained", "stage": "sft1",
+     "details": {"checkpoint": "<content hash>", ...}, "previous": "<hash of record 2>", "hash": "<of this one>"}
 
 `hash` covers everything else in the record, `previous` included, so no record can be altered, removed or swapped
 without breaking the chain at a line that can be named.
@@ -12,7 +12,7 @@ without breaking the chain at a line that can be named.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,9 @@ class Record:
     Attributes:
         number: counts from 0.
         time: ISO 8601, UTC, milliseconds.
-        event: what happened (`run_started`, `stage_started`, `stage_finished`, `gate`, `resumed`, ...).
-        stage: folder name of the stage it concerns, or None for the run.
-        hashes: content hashes by role: config, data, parent_checkpoint, checkpoint, code, ...
-        details: further facts, JSON-like.
+        event: what happened (`run_started`, `stage_started`, `trained`, `scored`, `decided`, ...).
+        stage: name of the stage it concerns, or None for the run.
+        details: facts by name, JSON-like, content hashes (config, data, parent, checkpoint, code) among them.
         previous: hash of the record before; GENESIS for the first.
         hash: hash of all other fields.
     """
@@ -43,10 +42,9 @@ class Record:
     time: str
     event: str
     stage: str | None
-    hashes: Mapping[str, str]
     details: Mapping[str, Any]
     previous: str
-    hash: str = field(default="")
+    hash: str
 
 
 _FIELDS = {entry.name for entry in fields(Record)}
@@ -73,31 +71,29 @@ class Ledger:
         """All events in order."""
         return tuple(self._records)
 
-    def append(
-        self,
-        event: str,
-        *,
-        stage: str | None = None,
-        hashes: Mapping[str, str] | None = None,
-        details: Mapping[str, Any] | None = None,
-    ) -> Record:
-        """Record an event; on return it is on disk."""
-        previous = self._records[-1].hash if self._records else GENESIS
-        body = {
+    def append(self, event: str, stage: str | None = None, **details: Any) -> Record:
+        """Record an event; on return it is on disk.
+
+        Raises:
+            RunFolderError: a detail isn't JSON-like.
+        """
+        body: dict[str, Any] = {
             "number": len(self._records),
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "stage": stage,
-            "hashes": dict(hashes or {}),
-            "details": dict(details or {}),
-            "previous": previous,
+            "details": details,
+            "previous": self._records[-1].hash if self._records else GENESIS,
         }
-        record = Record(**body, hash=hash_json(body))  # type: ignore[arg-type]
+        try:
+            record = Record(**body, hash=hash_json(body))
+        except (TypeError, ValueError) as error:
+            raise RunFolderError(f"the event {event} has a detail that isn't JSON-like", value=str(error)) from error
         append_line(self.path, asdict(record))
         self._records.append(record)
         return record
 
-    def last(self, event: str, stage: str | None = None) -> Record | None:
+    def find(self, event: str, stage: str | None = None) -> Record | None:
         """Return the newest event of that kind (and stage, if given), or None."""
         for record in reversed(self._records):
             if record.event == event and stage in (None, record.stage):

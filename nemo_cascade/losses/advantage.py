@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import AdvantageConfig
 from nemo_cascade.errors import RewardError
-from nemo_cascade.types import Float32
 
 _MIN_VALID = 2
 
@@ -37,8 +36,10 @@ class GroupSummary:
     signal_P: NDArray[np.bool_]
 
 
-def group_advantages(rewards_PG: NDArray[np.floating], valid_PG: NDArray[np.bool_], config: AdvantageConfig) -> Float32:
-    """Return the advantage of each rollout, shape [P, G].
+def group_advantages(
+    rewards_PG: NDArray[np.floating], valid_PG: NDArray[np.bool_], config: AdvantageConfig
+) -> NDArray[np.float64]:
+    """Return the advantage of each rollout, float64 [P, G].
 
     With n valid rollouts in a group and r their rewards:
 
@@ -63,7 +64,7 @@ def group_advantages(rewards_PG: NDArray[np.floating], valid_PG: NDArray[np.bool
     advantage = np.zeros_like(rewards)
     for p in np.flatnonzero(usable_P):
         advantage[p, valid[p]] = _one_group(rewards[p, valid[p]], config)
-    return advantage.astype(np.float32)
+    return advantage
 
 
 def summarise_groups(

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from nemo_cascade.errors import RunFolderError, TrainingError
 from nemo_cascade.telemetry.jsonl import append_line, read_lines, repair_tail, replace_lines
-
-
-class MetricsSink(Protocol):
-    """Where metrics go beside the file."""
-
-    def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Take one step's values."""
-        ...
-
-    def close(self) -> None:
-        """Flush and release."""
-        ...
+from nemo_cascade.telemetry.tensorboard import TensorBoardSink
 
 
 class MetricsLog:
@@ -32,15 +22,16 @@ class MetricsLog:
 
     Args:
         path: the file; it is made with the first line. An incomplete last line (a crash) is dropped.
-        sinks: further places for the same values.
+        tensorboard_dir: folder for TensorBoard events of the same values; None for no events.
 
     Raises:
         RunFolderError: the file holds a damaged line, or steps that don't rise.
+        RuntimeUnavailableError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, path: Path, sinks: Sequence[MetricsSink] = ()) -> None:
+    def __init__(self, path: Path, tensorboard_dir: Path | None = None) -> None:
         self.path = path
-        self._sinks = tuple(sinks)
+        self._board = TensorBoardSink(tensorboard_dir) if tensorboard_dir is not None else None
         path.parent.mkdir(parents=True, exist_ok=True)
         repair_tail(path)
         records = read_metrics(path)
@@ -76,8 +67,8 @@ class MetricsLog:
                 record[name] = _plain(name, value)
         append_line(self.path, record)
         self._last_step = step
-        for sink in self._sinks:
-            sink.log(step, record)
+        if self._board is not None:
+            self._board.log(step, record)
 
     def truncate_from(self, step: int) -> int:
         """Drop all lines of `step` and later in one atomic replacement, as a resume from an earlier checkpoint needs.
@@ -97,9 +88,17 @@ class MetricsLog:
         return read_metrics(self.path)
 
     def close(self) -> None:
-        """Close the sinks; the file itself is never held open."""
-        for sink in self._sinks:
-            sink.close()
+        """Close the TensorBoard events; the file itself is never held open."""
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 PHASES = ("generate", "verify", "logprob", "train", "sync", "other")
 
@@ -44,6 +45,16 @@ class PhaseTimer:
         done = {name: seconds for name, seconds in self._seconds.items() if seconds > 0}
         self._seconds = dict.fromkeys(PHASES, 0.0)
         return done
+
+    def report(self, tokens: int) -> dict[str, Any]:
+        """End the step and return its log fields: `seconds` by phase and `tokens_per_s` over the whole step.
+
+        Args:
+            tokens: what the step processed.
+        """
+        seconds = self.finish()
+        total = sum(seconds.values())
+        return {"seconds": seconds, "tokens_per_s": tokens / total if total > 0 else None}
 
     def _charge(self) -> None:
         now = self._clock()

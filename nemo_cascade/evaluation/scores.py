@@ -1,0 +1,105 @@
+"""Scores of one model on all suites: per domain, per prompt, per sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_cascade.errors import RunFolderError
+from nemo_cascade.evaluation.statistics import Float64, pass_at_k, standard_error
+from nemo_cascade.telemetry.jsonl import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class DomainScores:
+    """One domain's scores. n prompts, k samples each.
+
+    Attributes:
+        prompt_ids: [n], unique.
+        sample_nk: [n, k] score of each sample; NaN where the verifier gave an error, which is never a score.
+    """
+
+    prompt_ids: tuple[str, ...]
+    sample_nk: Float64
+
+    @property
+    def errors(self) -> int:
+        """Samples without a score."""
+        return int(np.isnan(self.sample_nk).sum())
+
+    @property
+    def score_n(self) -> Float64:
+        """Mean over each prompt's scored samples, [n]; NaN where there is none."""
+        scored_nk = ~np.isnan(self.sample_nk)
+        count_n = scored_nk.sum(axis=1)
+        total_n = np.where(scored_nk, self.sample_nk, 0.0).sum(axis=1)
+        return np.where(count_n > 0, total_n / np.maximum(count_n, 1), np.nan)
+
+    def summary(self) -> dict[str, Any]:
+        """Return score (mean over prompts), n (prompts with a score) and stderr (None for n < 2)."""
+        score_n = self.score_n
+        scored_n = score_n[~np.isnan(score_n)]
+        score = float(scored_n.mean()) if scored_n.size else None
+        return {"score": score, "n": int(scored_n.size), "stderr": standard_error(scored_n)}
+
+    def pass_at(self, k: int, threshold: float = 1.0) -> float:
+        """Return pass@k over prompts with at least k scored samples; a sample passes from `threshold` on.
+
+        Raises:
+            RunFolderError: no prompt has k scored samples.
+        """
+        drawn_n = (~np.isnan(self.sample_nk)).sum(axis=1)
+        enough_n = drawn_n >= k
+        if not enough_n.any():
+            raise RunFolderError("pass@k needs k scored samples of a prompt", value=int(drawn_n.max()), limit=f">= {k}")
+        passed_n = (self.sample_nk >= threshold).sum(axis=1)
+        return float(pass_at_k(passed_n[enough_n], drawn_n[enough_n], k).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One model's scores on all domains.
+
+    Attributes:
+        samples: domain -> prompt id -> score of each sample, None where the verifier gave an error. Every prompt of a
+            domain has as many samples.
+        details: domain -> further measured numbers (mean response length, share truncated, ...).
+    """
+
+    samples: Mapping[str, Mapping[str, Sequence[float | None]]]
+    details: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def domain(self, name: str) -> DomainScores:
+        """Return one domain's scores as arrays."""
+        prompts = self.samples[name]
+        rows = [list(row) for row in prompts.values()]
+        return DomainScores(tuple(prompts), np.array(rows, dtype=np.float64).reshape(len(rows), -1))
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return {domain: {score, n, stderr}}."""
+        return {name: self.domain(name).summary() for name in self.samples}
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically; floats read back to the same bits."""
+        content = {"summary": self.summary(), "samples": self.samples, "details": self.details}
+        write_atomically(path, (json.dumps(content, allow_nan=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Scores:
+        """Read what `save` wrote.
+
+        Raises:
+            RunFolderError: the file is missing or isn't such a file.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            scores = cls(raw["samples"], raw["details"])
+            scores.summary()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunFolderError(f"can't read the scores in {path}", value=repr(error)) from error
+        return scores
