@@ -89,15 +89,61 @@ FAMILIES: Mapping[str, _Family] = {
 }
 
 _READ = frozenset(
-    ["model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "max_position_embeddings", "initializer_range", "hidden_act", "attention_dropout", "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "architectures", "pretraining_tp", "is_llama_config", "rope_interleaved"]
+    [
+        "model_type",
+        "num_hidden_layers",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "tie_word_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "max_position_embeddings",
+        "initializer_range",
+        "hidden_act",
+        "attention_dropout",
+        "attention_bias",
+        "mlp_bias",
+        "use_sliding_window",
+        "sliding_window",
+        "max_window_layers",
+        "layer_types",
+        "architectures",
+        "pretraining_tp",
+        "is_llama_config",
+        "rope_interleaved",
+    ]
 )
 # They say nothing about the computation.
 _INERT = frozenset(
-    ["bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype", "transformers_version", "use_cache", "_name_or_path", "transformers.js_config", "auto_map", "name_or_path", "unsloth_version"]
+    [
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "_name_or_path",
+        "transformers.js_config",
+        "auto_map",
+        "name_or_path",
+        "unsloth_version",
+    ]
 )
-_REQUIRED_SIZES = (
-    ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size", "max_position_embeddings"]
-)
+_REQUIRED_SIZES = [
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+]
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -189,7 +235,7 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
         problems.append(f"{arch.num_layers} layers are not a multiple of pipeline_model_parallel_size {pipeline}")
     if parallel.expert_model_parallel_size > 1:
         problems.append(
-            f"expert_model_parallel_size {parallel.expert_model_parallel_size} on a dense {arch.model_type}: it has no experts"
+            f"expert_model_parallel_size {parallel.expert_model_parallel_size}: {arch.model_type} has no experts"
         )
     if parallel.context_parallel_size > 1:
         problems.append(f"context_parallel_size {parallel.context_parallel_size} is not supported; 1 is")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class PackedAttention(torch.nn.Module):
         **_: Any,
     ) -> None:
         super().__init__()
-        assert not (attention_dropout or config.attention_dropout), "attention dropout is refused with the config"
+        assert not attention_dropout, "attention dropout is refused with the config"
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
         self.current_max_attn_logits = None  # Megatron reads it when it clips query-key products
 
@@ -114,7 +115,7 @@ def padding_pays(boundaries: Sequence[int]) -> bool:
 
     True for many short documents of nearly the same length; a long one among them makes all rows long.
     """
-    lengths = [b - a for a, b in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    lengths = [b - a for a, b in pairwise(boundaries)]
     longest, padded = max(lengths), max(lengths) * len(lengths)
     separate = sum(n * n / 2 for n in lengths) + _CALL_PAIRS * len(lengths)
     together = padded * longest / 2 + _PAD_PAIRS * padded + _CALL_PAIRS
@@ -125,9 +126,13 @@ def attend_each(
     q_TND: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, boundaries: Sequence[int], scale: float
 ) -> torch.Tensor:
     """Attend within each document by an SDPA call of its own; [T, N, D]."""
+
+    def row(x: torch.Tensor, a: int, b: int) -> torch.Tensor:
+        return x[a:b].transpose(0, 1)[None]
+
     outputs = [
-        sdpa(*(x[a:b].transpose(0, 1)[None] for x in (q_TND, k_TKD, v_TKD)), scale)[0].transpose(0, 1)
-        for a, b in zip(boundaries[:-1], boundaries[1:], strict=True)
+        sdpa(row(q_TND, a, b), row(k_TKD, a, b), row(v_TKD, a, b), scale)[0].transpose(0, 1)
+        for a, b in pairwise(boundaries)
         if b > a
     ]
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
@@ -137,7 +142,7 @@ def attend_padded(
     q_TND: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, boundaries: Sequence[int], scale: float
 ) -> torch.Tensor:
     """Attend within each document as rows of one right-padded batch (causal: padding is never seen); [T, N, D]."""
-    lengths = [b - a for a, b in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    lengths = [b - a for a, b in pairwise(boundaries)]
     rows, longest = len(lengths), max(lengths)
     index = torch.cat([torch.arange(n) + row * longest for row, n in enumerate(lengths)]).to(q_TND.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def packed_sequences(cu_seqlens: Int32) -> Any:
     from megatron.core.packed_seq_params import PackedSeqParams
 
     boundaries = tuple(int(x) for x in cu_seqlens)
-    longest = max(b - a for a, b in zip(boundaries[:-1], boundaries[1:], strict=True))
+    longest = max(b - a for a, b in pairwise(boundaries))
     limit = -(-longest // _ROTARY_GRANULE) * _ROTARY_GRANULE
     if limit == boundaries[-1] and len(boundaries) > 2:
         # Megatron takes a rotary table of exactly the pack's length for one without a restart at each document.

@@ -29,8 +29,39 @@ class _Target:
 
 target = _Target(torch.device("cpu"))
 
-_FACTORIES = ["zeros", "ones", "empty", "full", "tensor", "as_tensor", "arange", "rand", "randn", "randint", "randperm", "eye", "linspace", "triu_indices", "tril_indices", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_strided"]
-_TYPED_TENSORS = ["FloatTensor", "HalfTensor", "BFloat16Tensor", "IntTensor", "LongTensor", "DoubleTensor", "ByteTensor"]
+_FACTORIES = [
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "tensor",
+    "as_tensor",
+    "arange",
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "eye",
+    "linspace",
+    "triu_indices",
+    "tril_indices",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "empty_strided",
+]
+_TYPED_TENSORS = [
+    "FloatTensor",
+    "HalfTensor",
+    "BFloat16Tensor",
+    "IntTensor",
+    "LongTensor",
+    "DoubleTensor",
+    "ByteTensor",
+]
 
 
 class _Stream:
@@ -51,8 +82,8 @@ class _Stream:
     def __enter__(self) -> _Stream:
         return self
 
-    def __exit__(self, *exc: object) -> bool:
-        return False
+    def __exit__(self, *exc: object) -> None:
+        pass
 
 
 class _Event(_Stream):

@@ -20,7 +20,19 @@ from nemo_cascade.models.maps import EMBEDDING, OUTPUT, Shape, hf_shapes
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 _INDEX = "model.safetensors.index.json"
-_COMPANIONS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model", "chat_template.jinja", "chat_template.json"]
+_COMPANIONS = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+]
 SHARD_BYTES = 4 * 2**30
 """Largest safetensors file that is written, unless one tensor alone is larger."""
 
@@ -68,7 +80,7 @@ class HfTensors:
 
     def _read_header(self, file: Path) -> None:
         try:
-            opened = safe_open(file, "pt")
+            opened: Any = safe_open(file, "pt")
         except (SafetensorError, OSError) as error:
             raise ModelError("damaged safetensors file", value=f"{file}: {error}") from error
         self._open[file] = opened
