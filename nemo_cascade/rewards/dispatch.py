@@ -201,6 +201,7 @@ class Dispatcher(threading.Thread):
             self.tally.restart("recycle")
             return
         self.tally.restart("crash")
+        self._count_crash(f"worker {pid} ended with status {status}")
         if task is not None:
             task.crashes += 1
             if task.crashes < _MAX_ATTEMPTS:
@@ -208,7 +209,6 @@ class Dispatcher(threading.Thread):
             else:
                 detail = f"the verifier's process died twice, last with status {status}"
                 self._finish(task, Verdict(None, "crash", detail, time.monotonic() - task.started))
-        self._count_crash(f"worker {pid} ended with status {status}")
 
     def _drain_channel(self, worker: Worker) -> None:
         """Take the reply that a process may have sent just before its end."""
