@@ -1,0 +1,250 @@
+"""Key paths of the schema (`stages.math_rl.optimizer.lr`): which exist, what they mean, what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.config.stage import StageBase
+from nemo_cascade.errors import CascadeError
+
+# A stage's `gate` is a free mapping in the schema, but what it may hold are the gate's own fields.
+_PARTIAL_BLOCKS: Mapping[tuple[type, str], type] = {(StageBase, "gate"): GateConfig}
+
+NO_DEFAULT: Any = PydanticUndefined
+
+
+@dataclass(frozen=True, eq=False)
+class SchemaField:
+    """One field of a block, as a key path reached it.
+
+    Attributes:
+        key: the full path.
+        block: the class that declares the field.
+        name: the field.
+        annotation: its type, without `Annotated`.
+        constraints: bounds such as Gt(0).
+    """
+
+    key: str
+    block: type
+    name: str
+    annotation: Any
+    constraints: tuple[Any, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """The docstring under the field; a subclass does not inherit it from pydantic, so look up the bases."""
+        for base in self.block.__mro__:
+            info = _declared(base).get(self.name)
+            if info is not None and info.description:
+                return " ".join(info.description.split())
+        return ""
+
+    @property
+    def default(self) -> Any:
+        """The schema's default, or NO_DEFAULT where the field must be given."""
+        info = _declared(self.block)[self.name]
+        return info.get_default(call_default_factory=True, validated_data={})
+
+
+def _declared(cls: type) -> Mapping[str, FieldInfo]:
+    fields: Mapping[str, FieldInfo] = cls.__dict__.get("__pydantic_fields__", {})
+    return fields
+
+
+def is_block(annotation: Any) -> bool:
+    """Tell whether a type is a config block."""
+    return isinstance(annotation, type) and bool(_declared(annotation))
+
+
+def block_fields(block: type) -> list[str]:
+    """Return the names of a block's fields, in order of declaration."""
+    return list(_declared(block))
+
+
+def _strip(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _partial_block(owner: type, name: str) -> type | None:
+    for (block, field), partial in _PARTIAL_BLOCKS.items():
+        if issubclass(owner, block) and field == name:
+            return partial
+    return None
+
+
+def candidates(annotation: Any, data: Any = None) -> list[Any]:
+    """Return the types behind an annotation: a union's members, narrowed to the one whose `kind` the data names."""
+    annotation = _strip(annotation)
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return [annotation]
+    members = [_strip(m) for m in get_args(annotation) if m is not type(None)]
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    return [m for m in members if is_block(m) and _kind_of(m) == kind] or members
+
+
+def _kind_of(block: type) -> Any:
+    info = _declared(block).get("kind")
+    return info.default if info else None
+
+
+def find(key: str, data: Mapping[str, Any] | None = None, *, may_add: bool = True) -> list[SchemaField]:
+    """Resolve a key path against the schema.
+
+    Args:
+        key: dotted path; list items by number.
+        data: the composed configuration, which tells the kinds and names of stages and suites.
+        may_add: whether names that `data` lacks may be used in free mappings (stages, suites, architecture).
+
+    Returns:
+        The field that the path ends at or runs through last (an entry of a mapping belongs to the mapping's field);
+        several if the kind of the stage is not known and more than one kind has the field.
+
+    Raises:
+        CascadeError: there is no such key; names the closest.
+    """
+    here: list[tuple[Any, SchemaField | None]] = [(RunConfig, None)]
+    value: Any = data
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        path = ".".join(parts[: depth + 1])
+        above = ".".join(parts[:depth])
+        following, known = _follow(here, part, path, value)
+        if not following:
+            raise unknown_key(path, above, part, known)
+        opened = _is_mapping(here)
+        if opened and not may_add and isinstance(value, Mapping) and part not in value:
+            raise unknown_key(path, above, part, [str(k) for k in value], adding=key)
+        value = _item(value, part)
+        here = following
+    return list({(found.block, found.name): found for _, found in here if found is not None}.values())
+
+
+def _is_mapping(here: Sequence[tuple[Any, SchemaField | None]]) -> bool:
+    return any(get_origin(annotation) is dict or annotation is dict for annotation, _ in here)
+
+
+def _follow(
+    here: Sequence[tuple[Any, SchemaField | None]], part: str, path: str, value: Any
+) -> tuple[list[tuple[Any, SchemaField | None]], list[str]]:
+    following: list[tuple[Any, SchemaField | None]] = []
+    known: list[str] = []
+    for annotation, found in here:
+        for kind in candidates(annotation, value):
+            if is_block(kind):
+                fields = _declared(kind)
+                known += [name for name in fields if name not in known]
+                if part in fields:
+                    info = fields[part]
+                    partial = _partial_block(kind, part)
+                    reached = SchemaField(path, kind, part, _strip(info.annotation), tuple(info.metadata))
+                    following.append((partial or info.annotation, reached))
+            elif get_origin(kind) is dict:
+                following.append((get_args(kind)[1], found))
+            elif get_origin(kind) is list and part.isdigit():
+                following.append((get_args(kind)[0], found))
+            elif kind is Any:
+                following.append((Any, found))
+    return following, known
+
+
+def _item(value: Any, part: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(part)
+    if isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit() and int(part) < len(value):
+        return value[int(part)]
+    return None
+
+
+def unknown_key(path: str, above: str, part: str, known: Sequence[str], *, adding: str | None = None) -> CascadeError:
+    """Build the refusal of a key, with the nearest known one.
+
+    Args:
+        path: the offending path up to and with `part`.
+        above: the path of the block or mapping that lacks it.
+        part: the unknown name.
+        known: names that would have been accepted there.
+        adding: the whole key, if `+key=value` would be the way to add an entry.
+    """
+    prefix = f"{above}." if above else ""
+    near = nearest(part, known)
+    mend = f"did you mean {prefix}{near}?" if near else None
+    if adding and not mend:
+        mend = f"to add an entry write +{adding}=..."
+    limit = None if near else (", ".join(known) if known else f"{above} is a single value and has no keys")
+    return CascadeError("unknown key", value=path, limit=limit, mend=mend)
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known name most like a word, or None if none is close."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
+    if close:
+        return close[0]
+    longer = [name for name in known if len(word) >= 3 and (name.startswith(word) or name.endswith(word))]
+    return longer[0] if longer else None
+
+
+def fields_of(block: type) -> list[SchemaField]:
+    """Return a block's fields, keyed by their names alone."""
+    return [SchemaField(n, block, n, _strip(i.annotation), tuple(i.metadata)) for n, i in _declared(block).items()]
+
+
+def inner_block(annotation: Any, data: Any = None) -> type | None:
+    """Return the block that an annotation holds (itself, or the entries of a list or mapping), if just one."""
+    blocks = [kind for kind in _inner(annotation, data) if is_block(kind)]
+    return blocks[0] if len(blocks) == 1 else None
+
+
+def leaves(block: type = RunConfig, prefix: str = "") -> Iterator[SchemaField]:
+    """Yield every field that holds a value rather than a block; `*` stands for names of stages and suites."""
+    for name, info in _declared(block).items():
+        key = f"{prefix}{name}"
+        kinds = _inner(info.annotation)
+        blocks = [k for k in kinds if is_block(k)]
+        if not blocks:
+            yield SchemaField(key, block, name, _strip(info.annotation), tuple(info.metadata))
+        star = "" if is_block(_strip(info.annotation)) else ".*"
+        for inner in blocks:
+            yield from leaves(inner, f"{key}{star}.")
+
+
+def _inner(annotation: Any, data: Any = None) -> list[Any]:
+    found: list[Any] = []
+    for kind in candidates(annotation, data):
+        if get_origin(kind) in (dict, list):
+            found += candidates(get_args(kind)[-1], data)
+        else:
+            found.append(kind)
+    return found
+
+
+def type_text(annotation: Any, constraints: Sequence[Any] = ()) -> str:
+    """Say a type in words: `int > 0`, `one of cpu | gpu`, `list of SourceConfig`."""
+    bounds = list(constraints)
+    while get_origin(annotation) is Annotated:
+        annotation, *more = get_args(annotation)
+        bounds += more
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        text = "one of " + " | ".join(str(a) for a in args)
+    elif origin in (Union, types.UnionType):
+        text = " or ".join("null" if a is type(None) else type_text(a) for a in args)
+    elif origin is list:
+        text = f"list of {type_text(args[0])}"
+    elif origin is dict:
+        text = "mapping of name to " + ("any value" if args[1] is Any else type_text(args[1]))
+    else:
+        text = {bool: "true | false"}.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    limits = [f"{sign} {getattr(b, a)}" for b in bounds for a, sign in signs.items() if getattr(b, a, None) is not None]
+    return f"{text} {' and '.join(limits)}" if limits else text

