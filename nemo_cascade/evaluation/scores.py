@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class DomainScores:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One model's scores on all domains.
+    """One model's scores on all domains; made with a score that isn't finite, or ragged samples, it is refused.
 
     Attributes:
         samples: domain -> prompt id -> score of each sample, None where the verifier gave an error. Every prompt of a
@@ -73,6 +74,18 @@ class Scores:
 
     samples: Mapping[str, Mapping[str, Sequence[float | None]]]
     details: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, prompts in self.samples.items():
+            if len({len(row) for row in prompts.values()}) > 1:
+                raise RunFolderError(f"the prompts of the domain {name} have different numbers of samples")
+            for prompt, row in prompts.items():
+                if not all(x is None or math.isfinite(x) for x in row):
+                    raise RunFolderError(
+                        f"the prompt {prompt} of the domain {name} has a score that isn't finite",
+                        value=list(row),
+                        mend="give None for a verifier error",
+                    )
 
     def domain(self, name: str) -> DomainScores:
         """Return one domain's scores as arrays."""
@@ -99,7 +112,6 @@ class Scores:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             scores = cls(raw["samples"], raw["details"])
-            scores.summary()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(f"can't read the scores in {path}", value=repr(error)) from error
         return scores

@@ -1,0 +1,252 @@
+"""The decision after a stage: do its scores keep what the stage promised, compared with its parent's?
+
+Prompts are the same before and after, so differences are paired by prompt. Per domain, at level alpha, one-sided:
+
+    improve  kept if the score rose significantly (p_greater < alpha)
+    hold     broken if the score fell by more than the tolerance and significantly (p_less < alpha)
+
+A broken promise has the outcome that `on_regression` names; otherwise the stage is promoted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.config.stage import PromiseConfig
+from nemo_cascade.errors import ConfigError, RunFolderError
+from nemo_cascade.evaluation.scores import DomainScores, Scores
+from nemo_cascade.evaluation.statistics import paired_bootstrap
+from nemo_cascade.telemetry.jsonl import write_atomically
+
+Outcome = Literal["promote", "hold", "rollback"]
+Promise = Literal["improve", "hold", "none"]
+Verdict = Literal["improved", "not improved", "held", "regressed", "up", "down", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """One domain before and after.
+
+    Attributes:
+        domain: name.
+        promise: what the stage promised for it.
+        score: mean score after the stage.
+        parent_score: mean score of the parent, on the same prompts.
+        difference: score - parent_score.
+        low: lower end of the difference's 95 % interval.
+        high: upper end.
+        p_greater: one-sided p-value against "no better".
+        p_less: one-sided p-value against "no worse".
+        n: prompts compared.
+        dropped: prompts left out because one side has no score for them (verifier errors).
+        verdict: improved | not improved (promised to improve), held | regressed (promised to hold),
+            up | down | unchanged (no promise; up and down are significant).
+        significant: whether the difference is significant in its direction.
+    """
+
+    domain: str
+    promise: Promise
+    score: float
+    parent_score: float
+    difference: float
+    low: float
+    high: float
+    p_greater: float
+    p_less: float
+    n: int
+    dropped: int
+    verdict: Verdict
+    significant: bool
+
+    @property
+    def broken(self) -> bool:
+        """Whether the promise was broken."""
+        return self.verdict in ("not improved", "regressed")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the gate decided, and why.
+
+    Attributes:
+        stage: name of the stage.
+        outcome: promote: go on from here; hold: stop the cascade; rollback: go on from the parent.
+        reasons: one sentence each.
+        rows: all domains.
+        alpha: significance level.
+        tolerance: allowed fall.
+    """
+
+    stage: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    rows: tuple[GateRow, ...]
+    alpha: float
+    tolerance: float
+
+    @property
+    def reason(self) -> str:
+        """All reasons in one line."""
+        return "; ".join(self.reasons)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the ledger records: outcome, reason, and each domain's difference."""
+        differences = {row.domain: row.difference for row in self.rows}
+        return {"outcome": self.outcome, "reason": self.reason, "differences": differences}
+
+    def save(self, path: Path) -> None:
+        """Write gate.json, atomically."""
+        write_atomically(path, (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Decision:
+        """Read gate.json.
+
+        Raises:
+            RunFolderError: the file is missing or isn't such a file.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            rows = tuple(GateRow(**row) for row in raw.pop("rows"))
+            return cls(rows=rows, reasons=tuple(raw.pop("reasons")), **raw)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunFolderError(f"can't read the gate's decision in {path}", value=repr(error)) from error
+
+
+def stage_gate(config: RunConfig, stage: str) -> GateConfig:
+    """Return the run's gate with the stage's own changes.
+
+    Raises:
+        ConfigError: the stage changes fields that don't exist, or to values that aren't allowed; all at once.
+    """
+    changes = config.stages[stage].gate
+    known = [entry.name for entry in fields(GateConfig)]
+    problems = []
+    for key in changes:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+            problems.append(f"stages.{stage}.gate.{key}: no such field; {hint}")
+    try:
+        gate = GateConfig(**{**asdict(config.gate), **{key: changes[key] for key in changes if key in known}})
+    except ValidationError as error:
+        for entry in error.errors():
+            where = ".".join(str(part) for part in entry["loc"])
+            problems.append(f"stages.{stage}.gate.{where}: {entry['msg']}; got: {entry['input']}")
+    if problems:
+        raise ConfigError(problems)
+    return gate
+
+
+def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: Scores) -> Decision:
+    """Compare a stage's scores with its parent's and decide.
+
+    Args:
+        config: the run's configuration: levels, promises, outcomes, seed of the bootstrap.
+        stage: name of the stage.
+        parent_scores: the parent's scores on the same prompts; None where it wasn't scored: then promoted, and said.
+        scores: the stage's scores.
+
+    Raises:
+        RunFolderError: the two were scored on different domains or prompts, or a promised domain has no scores.
+    """
+    gate, promise = stage_gate(config, stage), config.stages[stage].promise
+    if parent_scores is None:
+        reason = "the parent has no scores: nothing was compared, no promise was checked"
+        return Decision(stage, "promote", (reason,), (), gate.alpha, gate.tolerance)
+    _check_domains(stage, scores, parent_scores, promise)
+    rows = tuple(
+        _compare(name, scores.domain(name), parent_scores.domain(name), promise, gate, config.seed)
+        for name in scores.samples
+    )
+    broken = [row for row in rows if row.broken]
+    outcome: Outcome = gate.on_regression if broken else "promote"
+    reasons = tuple(_reason(row, gate) for row in broken) or ("every promise was kept",)
+    return Decision(stage, outcome, reasons, rows, gate.alpha, gate.tolerance)
+
+
+def _compare(
+    name: str, after: DomainScores, before: DomainScores, promise: PromiseConfig, config: GateConfig, seed: int
+) -> GateRow:
+    if set(after.prompt_ids) != set(before.prompt_ids):
+        different = sorted(set(after.prompt_ids) ^ set(before.prompt_ids))
+        raise RunFolderError(
+            f"the stage and its parent were scored on different prompts of the domain {name}",
+            value=f"{len(different)} prompts in one only, e.g. {different[:3]}",
+            mend="evaluate both with the same suites",
+        )
+    row_of = {prompt: row for row, prompt in enumerate(before.prompt_ids)}
+    after_n = after.score_n
+    before_n = before.score_n[[row_of[prompt] for prompt in after.prompt_ids]]
+    both_n = ~np.isnan(after_n) & ~np.isnan(before_n)
+    if not both_n.any():
+        raise RunFolderError(
+            f"no prompt of the domain {name} has a score both before and after the stage",
+            value=f"{after.errors} and {before.errors} samples with verifier errors",
+            mend="look at the verifier's errors",
+        )
+    after_n, before_n = after_n[both_n], before_n[both_n]
+    paired = paired_bootstrap(after_n, before_n, config.bootstrap_samples, seed)
+    promised = _promised(name, promise)
+    up, down = paired.p_greater < config.alpha, paired.p_less < config.alpha
+    verdict: Verdict
+    if promised == "improve":
+        verdict = "improved" if up else "not improved"
+    elif promised == "hold":
+        verdict = "regressed" if down and paired.difference < -config.tolerance else "held"
+    else:
+        verdict = "up" if up else "down" if down else "unchanged"
+    return GateRow(
+        domain=name,
+        promise=promised,
+        score=float(after_n.mean()),
+        parent_score=float(before_n.mean()),
+        difference=paired.difference,
+        low=paired.low,
+        high=paired.high,
+        p_greater=paired.p_greater,
+        p_less=paired.p_less,
+        n=paired.n,
+        dropped=int((~both_n).sum()),
+        verdict=verdict,
+        significant=up or down,
+    )
+
+
+def _promised(domain: str, promise: PromiseConfig) -> Promise:
+    if domain in promise.improve:
+        return "improve"
+    return "hold" if domain in promise.hold or "*" in promise.hold else "none"
+
+
+def _reason(row: GateRow, gate: GateConfig) -> str:
+    change = f"{row.parent_score:.3f} -> {row.score:.3f} ({row.difference:+.3f})"
+    if row.verdict == "not improved":
+        return f"{row.domain} didn't rise significantly: {change}, p {row.p_greater:.2g} >= {gate.alpha:g}"
+    limit = f"by more than {gate.tolerance:g}"
+    return f"{row.domain} fell {limit}, significantly: {change}, p {row.p_less:.2g} < {gate.alpha:g}"
+
+
+def _check_domains(stage: str, scores: Scores, parent_scores: Scores, promise: PromiseConfig) -> None:
+    if set(scores.samples) != set(parent_scores.samples):
+        raise RunFolderError(
+            f"the stage {stage} and its parent were scored on different domains",
+            value=f"{sorted(scores.samples)} and {sorted(parent_scores.samples)}",
+            mend="evaluate both with the same suites",
+        )
+    promised: Sequence[str] = [*promise.improve, *(domain for domain in promise.hold if domain != "*")]
+    if missing := sorted(set(promised) - set(scores.samples)):
+        raise RunFolderError(
+            f"the stage {stage} promises something about domains that weren't scored",
+            value=missing,
+            limit=sorted(scores.samples),
+        )

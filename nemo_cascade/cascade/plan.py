@@ -1,0 +1,108 @@
+"""The typed list of stages that a configuration means, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from nemo_cascade.cascade.folder import STAGE_NAME, START, RunFolder
+from nemo_cascade.cascade.gate import stage_gate
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage, SftStage, StageBase
+from nemo_cascade.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage of the cascade.
+
+    Attributes:
+        index: place in the cascade, from 1.
+        name: its key in the configuration.
+        folder: where it writes, `<run>/stages/03-math_rl`.
+        parent: name of the stage (or `start`) that it starts from by plan; a gate that rolls back changes that.
+        stage: its configuration.
+        steps: lines of its metrics: optimizer steps for sft, rollout batches for grpo; None for sft without
+            max_steps until the data are packed (`with_steps_per_epoch`).
+        tokens_per_step: most tokens a step can hold: the packs of a global batch, or all rollouts at full length
+            (prompts not counted).
+    """
+
+    index: int
+    name: str
+    folder: Path
+    parent: str
+    stage: SftStage | GrpoStage
+    steps: int | None
+    tokens_per_step: int
+
+    @property
+    def kind(self) -> Literal["sft", "grpo"]:
+        """Stage kind."""
+        return self.stage.kind
+
+    @property
+    def optimizer_steps(self) -> int | None:
+        """Optimizer steps of the whole stage, where known."""
+        updates = self.stage.updates_per_batch if isinstance(self.stage, GrpoStage) else 1
+        return None if self.steps is None else self.steps * updates
+
+    def with_steps_per_epoch(self, steps_per_epoch: int) -> PlannedStage:
+        """Fill in an sft stage's steps once the data are packed: all epochs, or max_steps if that is less."""
+        if not isinstance(self.stage, SftStage):
+            return self
+        whole = self.stage.epochs * steps_per_epoch
+        limit = self.stage.max_steps
+        return replace(self, steps=whole if limit is None else min(whole, limit))
+
+
+def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
+    """Lay out the cascade.
+
+    Raises:
+        ConfigError: all problems at once: no stages, names that can't be folders, gate fields that don't exist,
+            promises about domains without a suite.
+    """
+    problems: list[str] = []
+    planned: list[PlannedStage] = []
+    if not config.stages:
+        problems.append("the cascade has no stages; mend: add at least one under `stages`")
+    parent = START
+    for index, (name, stage) in enumerate(config.stages.items(), 1):
+        if not STAGE_NAME.fullmatch(name) or name == START:
+            problems.append(
+                f"stages.{name}: a stage's name is a folder's; allowed: letters, digits, `_`, `-`, `.`, not `{START}`"
+            )
+        problems += _promise_problems(name, stage, set(config.evaluation.suites))
+        try:
+            stage_gate(config, name)
+        except ConfigError as error:
+            problems += error.violations
+        steps = stage.steps if isinstance(stage, GrpoStage) else None
+        place = folder.stage(index, name)
+        planned.append(PlannedStage(index, name, place, parent, stage, steps, _tokens_per_step(stage)))
+        parent = name
+    if problems:
+        raise ConfigError(problems)
+    return planned
+
+
+def _tokens_per_step(stage: SftStage | GrpoStage) -> int:
+    if isinstance(stage, SftStage):
+        return stage.global_batch_size * stage.seq_length
+    return stage.prompts_per_step * stage.num_generations * stage.sampling.max_tokens
+
+
+def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str]:
+    problems = []
+    for promise, domains in (("improve", stage.promise.improve), ("hold", stage.promise.hold)):
+        for domain in domains:
+            if domain not in suites and not (promise == "hold" and domain == "*"):
+                problems.append(
+                    f"stages.{name}.promise.{promise}: no evaluation suite for the domain; got: {domain}; "
+                    f"allowed: {', '.join(sorted(suites))}"
+                )
+    for domain in sorted(set(stage.promise.improve) & set(stage.promise.hold)):
+        problems.append(f"stages.{name}.promise: `{domain}` is promised to improve and to hold; name it once")
+    return problems
