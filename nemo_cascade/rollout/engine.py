@@ -1,0 +1,328 @@
+"""One vLLM engine: token ids in; token ids, log-probs, finish reason and weight version out.
+
+The engine runs inside this process and is stepped by hand. All requests of a generation are added before the first
+step, each with a seed of its own, and the prefix cache starts empty; so the same weights, prompts and seed give the
+same bits, whatever the engine did before. The samples of a prompt share its prefix through vLLM's prefix cache.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
+from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
+from nemo_cascade.rollout.buckets import DTYPES, SyncSummary, WeightBucket
+from nemo_cascade.rollout.environment import Device, prepare_vllm
+from nemo_cascade.rollout.manifest import WeightManifest
+from nemo_cascade.rollout.sampling import check_prompts, request_seed, sampling_params, stop_token_ids
+from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
+from nemo_cascade.types import FinishReason, Float32, Int32, Prompt, Rollout
+
+log = logging.getLogger(__name__)
+
+GIB = 1 << 30
+
+
+class RolloutWorker:
+    """One vLLM engine, without Ray.
+
+    Args:
+        model_path: HF folder: config, safetensors, tokenizer.
+        config: engine settings.
+        seed: seeds vLLM itself; sampling has its own seeds.
+        threads: CPU threads.
+        device: cpu or gpu.
+
+    Raises:
+        RolloutError: the folder has no end-of-turn token.
+        RuntimeUnavailableError: no vLLM for the device.
+    """
+
+    def __init__(self, *, model_path: str, config: RolloutConfig, seed: int, threads: int, device: Device) -> None:
+        self.config, self.model_path = config, Path(model_path)
+        self._version = 0
+        self._pending_version = 0
+        self.stop_ids = stop_token_ids(self.model_path)
+        self._manifest = WeightManifest.of_folder(self.model_path)
+        self._state = SyncState(config.weight_sync.deadline_s)
+        self._received: set[str] = set()
+        self._buckets: list[WeightBucket] = []
+        started = time.monotonic()
+        self._engine = _start_engine(self.model_path, config, seed, threads, device)
+        self.start_seconds = time.monotonic() - started
+
+    @property
+    def version(self) -> int:
+        """The weight version that the engine holds: 0 for the folder it was started from."""
+        return self._version
+
+    @property
+    def phase(self) -> SyncPhase:
+        """Where the engine stands in a weight hand-over."""
+        return self._state.phase
+
+    def generate(
+        self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
+    ) -> Iterator[Rollout]:
+        """Sample `num_generations` responses to each prompt; yield each as it ends.
+
+        The result is a pure function of weights and arguments, bit for bit. Leaving the iterator early aborts what is
+        still running.
+
+        Args:
+            prompts: unique prompt ids; the same prompt in another list may give other bits (other batches round
+                differently).
+            num_generations: samples per prompt.
+            sampling: temperature 0 is greedy; the log-probs are then those of temperature 1.
+            seed: of this generation.
+
+        Raises:
+            RolloutError: a prompt too long for max_model_len, two with the same id, or an engine that returned
+                what it was not asked for.
+            DeadlineError: not done within generate_deadline_s.
+            WeightSyncError: the engine is in the middle of a weight hand-over.
+        """
+        self._state.require(SyncPhase.GENERATING, "generate")
+        if self._engine.has_unfinished_requests():
+            raise RolloutError("the engine is still busy with another generation")
+        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len)
+        requests = {
+            f"{index}/{sample}": (prompt, sample)
+            for index, prompt in enumerate(prompts)
+            for sample in range(num_generations)
+        }
+        return self._generate(requests, sampling, seed)
+
+    def _generate(
+        self, requests: dict[str, tuple[Prompt, int]], sampling: SamplingConfig, seed: int
+    ) -> Iterator[Rollout]:
+        self._empty_prefix_cache()
+        waiting = set(requests)
+        try:
+            for key, (prompt, sample) in requests.items():
+                params = sampling_params(sampling, request_seed(seed, prompt.prompt_id, sample), self.stop_ids)
+                self._engine.add_request(key, {"prompt_token_ids": prompt.token_ids.tolist()}, params)
+            deadline = time.monotonic() + self.config.generate_deadline_s
+            while waiting:
+                for output in self._step(waiting, deadline):
+                    waiting.discard(output.request_id)
+                    prompt, sample = requests[output.request_id]
+                    yield self._rollout(prompt, sample, output.outputs[0])
+        finally:
+            if waiting:
+                self._engine.abort_request(sorted(waiting))
+
+    def _step(self, waiting: set[str], deadline: float) -> list[Any]:
+        """Take one engine step; return the requests that it finished."""
+        if time.monotonic() > deadline:
+            raise DeadlineError(
+                f"generation took too long, {len(waiting)} rollouts are unfinished",
+                limit=f"{self.config.generate_deadline_s:g} s",
+                mend="lower sampling.max_tokens or the batch, or raise rollout.generate_deadline_s",
+            )
+        if not self._engine.has_unfinished_requests():
+            raise RolloutError("the engine lost requests", value=f"{len(waiting)} never finished")
+        return [output for output in self._engine.step() if output.finished]
+
+    def _rollout(self, prompt: Prompt, sample: int, completion: Any) -> Rollout:
+        ids = np.asarray(completion.token_ids, dtype=np.int32)
+        logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
+        reason = FinishReason(completion.finish_reason)
+        name = f"{prompt.prompt_id} sample {sample}"
+        if ids.size == 0 or logprobs.shape != ids.shape:
+            raise RolloutError(f"{name}: tokens and log-probs differ", value=f"{ids.size} and {logprobs.size}")
+        if not np.isfinite(logprobs).all():
+            raise RolloutError(
+                f"{name}: the engine sampled from a broken distribution",
+                value=f"{int((~np.isfinite(logprobs)).sum())} log-probs are not finite",
+                mend="the weights hold NaN or infinite values: look at the trainer's grad norm",
+            )
+        if (reason is FinishReason.STOP) != (int(ids[-1]) in self.stop_ids):
+            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=self.stop_ids)
+        return Rollout(prompt.prompt_id, sample, prompt.token_ids, ids, logprobs, reason, self._version)
+
+    def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
+        """Score given tokens: log-prob of each token from the second on, under the present weights.
+
+        Args:
+            sequences: token ids, each of at least 2 tokens, shorter than max_model_len.
+            temperature: divides the logits.
+
+        Returns:
+            For each sequence of n tokens, [n - 1] log-probs.
+
+        Raises:
+            RolloutError: a sequence of the wrong length.
+        """
+        self._state.require(SyncPhase.GENERATING, "probe")
+        wrong = [s.size for s in sequences if not 2 <= s.size < self.config.max_model_len]
+        if wrong:
+            raise RolloutError(
+                "probe sequences of the wrong length", value=wrong, limit=f"2..{self.config.max_model_len - 1} tokens"
+            )
+        self._call("set_probe_temperature", temperature)
+        try:
+            return self._score(sequences)
+        finally:
+            self._call("set_probe_temperature", 1.0)
+
+    def _score(self, sequences: list[Int32]) -> list[Float32]:
+        from vllm import SamplingParams
+
+        self._empty_prefix_cache()
+        params = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False, ignore_eos=True
+        )
+        for index, sequence in enumerate(sequences):
+            self._engine.add_request(str(index), {"prompt_token_ids": sequence.tolist()}, params)
+        waiting = {str(i) for i in range(len(sequences))}
+        deadline = time.monotonic() + self.config.generate_deadline_s
+        scores: dict[int, Float32] = {}
+        while waiting:
+            for output in self._step(waiting, deadline):
+                waiting.discard(output.request_id)
+                index = int(output.request_id)
+                scores[index] = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+                if scores[index].size != sequences[index].size - 1:
+                    raise RolloutError("the engine scored another number of tokens", value=scores[index].size)
+        return [scores[i] for i in range(len(sequences))]
+
+    def begin_update(self, version: int) -> None:
+        """Stop sampling and get ready to receive weight version `version`.
+
+        Raises:
+            WeightSyncError: a hand-over is under way, a generation is running, or the version is not newer.
+        """
+        if self._engine.has_unfinished_requests():
+            raise WeightSyncError("the engine is still generating", mend="finish or leave the generation first")
+        if version <= self._version:
+            raise WeightSyncError("weight versions only go up", value=version, limit=f"> {self._version}")
+        self._state.move(SyncPhase.PAUSED)
+        self._pending_version, self._received, self._buckets = version, set(), []
+        self._state.move(SyncPhase.RECEIVING)
+        self._guarded("start_weight_update")
+
+    def receive(self, bucket: WeightBucket) -> None:
+        """Load one bucket into the engine's model.
+
+        Raises:
+            WeightSyncError: unknown, misshapen or repeated weights; bytes that changed; no hand-over under way.
+            DeadlineError: receiving lasts too long.
+        """
+        self._state.require(SyncPhase.RECEIVING, "receive weights")
+        try:
+            self._manifest.check_bucket(bucket.entries, DTYPES[self.config.dtype], self._received)
+        except WeightSyncError:
+            self._state.move(SyncPhase.BROKEN)
+            raise
+        self._guarded("update_weights", {"bucket": bucket})
+        self._received.update(entry.name for entry in bucket.entries)
+        self._buckets.append(bucket)
+
+    def finish_update(self, sent: SyncSummary) -> None:
+        """Check that everything arrived, forget what the old weights computed, and go back to sampling.
+
+        Raises:
+            WeightSyncError: weights are missing, or what arrived is not what the sender sent.
+        """
+        self._state.move(SyncPhase.VERIFYING)
+        try:
+            self._manifest.check_complete(self._received)
+            got = SyncSummary.of(self._buckets)
+            if got != sent:
+                raise WeightSyncError("the engine received other weights than were sent", value=got, limit=sent)
+        except WeightSyncError:
+            self._state.move(SyncPhase.BROKEN)
+            raise
+        self._guarded("finish_weight_update")
+        self._empty_prefix_cache()
+        self._version = self._pending_version
+        self._state.move(SyncPhase.GENERATING)
+
+    def abort_update(self) -> None:
+        """Give up a hand-over: the engine is broken until it gets a complete one."""
+        if self._state.phase in (SyncPhase.RECEIVING, SyncPhase.VERIFYING):
+            self._state.move(SyncPhase.BROKEN)
+            self._received, self._buckets = set(), []
+
+    def close(self) -> None:
+        """Stop the engine and release its memory."""
+        self._engine.engine_core.shutdown()
+
+    def _call(self, method: str, *args: Any) -> None:
+        self._engine.collective_rpc(method, args=args)
+
+    def _guarded(self, method: str, *args: Any) -> None:
+        """Call a method of vLLM's weight transfer; a failure leaves the engine broken."""
+        try:
+            self._call(method, *args)
+        except WeightSyncError:
+            self._state.move(SyncPhase.BROKEN)
+            raise
+        except (RuntimeError, ValueError, KeyError, AssertionError, TypeError) as error:
+            self._state.move(SyncPhase.BROKEN)
+            raise WeightSyncError(
+                f"vLLM refused weights in {method}", value=f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _empty_prefix_cache(self) -> None:
+        """Forget cached prefixes: they hold what other weights, or another generation, computed."""
+        if not self._engine.reset_prefix_cache():
+            raise RolloutError("the engine's prefix cache can't be reset while requests hold its blocks")
+
+
+def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, device: Device) -> Any:
+    if device == "cpu" and config.tensor_parallel_size > 1:
+        raise RuntimeUnavailableError(
+            "an engine on CPU has one process",
+            value=f"rollout.tensor_parallel_size={config.tensor_parallel_size}",
+            limit=1,
+            mend="use rollout.num_engines instead",
+        )
+    prepare_vllm(device, threads)
+    from vllm.config.weight_transfer import WeightTransferConfig
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    from nemo_cascade.rollout import vllm_worker
+
+    memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    if device == "cpu":
+        memory = {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB)}
+    arguments = EngineArgs(
+        model=str(path),
+        dtype=DTYPES[config.dtype],
+        seed=seed,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
+        block_size=config.block_size,
+        enforce_eager=config.enforce_eager,
+        tensor_parallel_size=config.tensor_parallel_size,
+        enable_prefix_caching=True,
+        async_scheduling=False,  # a batch must not depend on how fast the host is
+        logprobs_mode="processed_logprobs",
+        generation_config="vllm",  # sampling is ours alone, never the folder's
+        skip_tokenizer_init=True,
+        disable_log_stats=True,
+        load_format="safetensors",
+        weight_transfer_config=WeightTransferConfig(backend=vllm_worker.TRANSFER),
+        worker_extension_cls=f"{vllm_worker.__name__}.{vllm_worker.WorkerExtension.__name__}",
+        **memory,
+    )
+    return LLMEngine.from_engine_args(arguments)
+
+
+def generate_all(
+    worker: RolloutWorker, prompts: Sequence[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
+) -> list[Rollout]:
+    """Return a generation's rollouts in the order of prompts and samples."""
+    place = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
+    rollouts = worker.generate(list(prompts), num_generations, sampling, seed)
+    return sorted(rollouts, key=lambda r: (place[r.prompt_id], r.sample))

@@ -1,0 +1,91 @@
+"""From prompts and sampling settings to vLLM requests; pure functions, so that a rerun asks for the same things."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.config.rollout import SamplingConfig
+from nemo_cascade.errors import RolloutError
+from nemo_cascade.types import Prompt
+
+TURN_END = "<|im_end|>"
+
+
+def request_seed(seed: int, prompt_id: str, sample: int) -> int:
+    """Return the sampling seed of one rollout: 63 bits, a pure function of its place in the run."""
+    digest = hashlib.blake2b(f"{seed}/{prompt_id}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def stop_token_ids(model_path: Path) -> list[int]:
+    """Return the ids that end a response: `<|im_end|>` where the tokenizer has it, else the model's own EOS ids.
+
+    Raises:
+        RolloutError: the folder names no such token.
+    """
+    tokenizer = model_path / "tokenizer.json"
+    if tokenizer.is_file():
+        added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", [])
+        found = [int(t["id"]) for t in added if t["content"] == TURN_END]
+        if found:
+            return found
+    for name in ("generation_config.json", "config.json"):
+        file = model_path / name
+        ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+        if ids is not None:
+            return [int(i) for i in (ids if isinstance(ids, list) else [ids])]
+    raise RolloutError(
+        "the model has no end-of-turn token",
+        value=model_path,
+        limit=f"{TURN_END} in tokenizer.json, or eos_token_id in generation_config.json or config.json",
+    )
+
+
+def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int) -> None:
+    """Refuse prompts that leave no room for a full response, are empty, or share an id.
+
+    Raises:
+        RolloutError: names every such prompt (the first ten) with its length.
+    """
+    room = max_model_len - max_tokens
+    long = [f"{p.prompt_id} ({p.token_ids.size} tokens)" for p in prompts if p.token_ids.size > room]
+    if long:
+        raise RolloutError(
+            f"{len(long)} of {len(prompts)} prompts are too long for their response",
+            value=", ".join(long[:10]),
+            limit=f"{room} tokens = max_model_len {max_model_len} - max_tokens {max_tokens}",
+            mend="raise rollout.max_model_len, lower sampling.max_tokens, or leave these prompts out",
+        )
+    empty = [p.prompt_id for p in prompts if not p.token_ids.size]
+    if empty:
+        raise RolloutError("empty prompts", value=", ".join(empty[:10]), limit="at least 1 token")
+    twice = [name for name, count in Counter(p.prompt_id for p in prompts).items() if count > 1]
+    if twice:
+        raise RolloutError(
+            "prompts with the same id: their samples would be copies of each other", value=", ".join(twice[:10])
+        )
+
+
+def sampling_params(sampling: SamplingConfig, seed: int, stop_ids: Sequence[int]) -> Any:
+    """Return vLLM's parameters of one rollout; log-probs of the sampled token only, nothing is detokenised."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        seed=seed,
+        stop_token_ids=list(stop_ids),
+        ignore_eos=True,  # only stop_token_ids end a response
+        logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )

@@ -1,0 +1,113 @@
+"""What runs inside vLLM's own worker: the shared-memory weight transfer and the probe's temperature.
+
+vLLM imports this module in every worker process (`worker_extension_cls`) before it loads the model. Importing it
+registers the transfer with vLLM's weight-transfer interface and, on a machine without a GPU, keeps linear layers
+unpacked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import vllm._custom_ops as custom_ops
+from vllm.distributed.weight_transfer import base
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers import utils as layer_dispatch
+from vllm.platforms import current_platform
+
+from nemo_cascade.errors import WeightSyncError
+from nemo_cascade.rollout.buckets import OpenBucket, WeightBucket
+
+TRANSFER = "nemo_cascade_shared_memory"
+
+
+@dataclass
+class TransferInit(base.WeightTransferInitInfo):  # type: ignore[misc]
+    """Nothing to agree on: manifests travel with the buckets."""
+
+
+@dataclass
+class TransferUpdate(base.WeightTransferUpdateInfo):  # type: ignore[misc]
+    """One bucket."""
+
+    bucket: WeightBucket
+
+
+class SharedMemoryTransfer(base.WeightTransferEngine[TransferInit, TransferUpdate]):  # type: ignore[misc]
+    """Load weights from bucket files; remembers which of the model's parameters were written."""
+
+    init_info_cls = TransferInit
+    update_info_cls = TransferUpdate
+    _written: set[str]
+
+    def init_transfer_engine(self, init_info: TransferInit) -> None:
+        """Do nothing: there is no connection to open."""
+
+    def start_weight_update(self) -> None:
+        """Begin a hand-over. Layers whose kernels hold repacked copies are set up for reloading, on a GPU."""
+        self._written = set()
+        if not current_platform.is_cpu():
+            from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+            initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: TransferUpdate) -> None:
+        """Load one bucket.
+
+        Raises:
+            WeightSyncError: the bucket's bytes are not those that were sent.
+        """
+        with OpenBucket(update_info.bucket) as bucket:
+            self._written |= self.model.load_weights(bucket.tensors()) or set()
+
+    def finish_weight_update(self) -> None:
+        """End a hand-over.
+
+        Raises:
+            WeightSyncError: a parameter of the engine's model was not written.
+        """
+        if not current_platform.is_cpu():
+            from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+            finalize_layerwise_reload(self.model, self.model_config)
+        stale = sorted(name for name, _ in self.model.named_parameters() if name not in self._written)
+        if stale:
+            raise WeightSyncError(
+                f"{len(stale)} parameters of the engine kept their old values",
+                value=", ".join(stale[:5]),
+                mend="the architecture's load_weights does not cover them: it can't be synchronised",
+            )
+
+    def shutdown(self) -> None:
+        """Do nothing: no bucket stays open."""
+
+
+class WorkerExtension:
+    """Methods that vLLM adds to its worker class; called through `collective_rpc`."""
+
+    model_runner: Any
+
+    def set_probe_temperature(self, temperature: float) -> None:
+        """Scale the log-probs of prompt tokens, which vLLM always computes at temperature 1. 1 restores vLLM's own."""
+        sampler = self.model_runner.sampler
+        if temperature == 1.0:
+            sampler.__dict__.pop("compute_logprobs", None)
+        else:
+            sampler.compute_logprobs = lambda logits: (
+                logits.to(torch.float32).div(temperature).log_softmax(dim=-1, dtype=torch.float32)
+            )
+
+
+def _register() -> None:
+    if TRANSFER not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(TRANSFER, SharedMemoryTransfer)
+    if current_platform.is_cpu():
+        # vLLM's CPU build repacks linear weights and frees the originals, so new weights would have nowhere to go
+        # (and a tied head would keep its old copy). Plain layers make a hand-over exact, at the same speed.
+        custom_ops._supports_onednn = False
+        layer_dispatch.check_cpu_sgl_kernel = lambda *_: False
+
+
+_register()
