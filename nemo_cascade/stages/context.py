@@ -29,7 +29,7 @@ class StageContext:
 
     Attributes:
         config: the whole run's configuration.
-        name: the stage's folder name, `03-math_rl`, as in the ledger.
+        name: the stage's name, as in `config.stages` and the ledger.
         index: its place in the cascade, from 1.
         folder: where everything it writes goes.
         parent_hf: HF folder of the weights it starts from.
@@ -83,13 +83,13 @@ class StageCheckpoints:
         """Load the newest complete checkpoint into the policy; return (steps done, its state)."""
         found = self.store.newest()
         for name in self.store.damaged:
-            self.context.record("checkpoint_refused", stage=self.context.name, details={"reason": name})
+            self.context.record("checkpoint_refused", stage=self.context.name, reason=name)
         if found is None:
             self._carry(policy)
             return 0, {}
         step, path = found
         state = policy.load_checkpoint(str(path))
-        self.context.record("stage_resumed", stage=self.context.name, details={"step": step, "checkpoint": path.name})
+        self.context.record("stage_resumed", stage=self.context.name, step=step, checkpoint=path.name)
         log.info("%s resumes at step %d of %d", self.context.name, step, self.total_steps)
         return step, state
 

@@ -11,7 +11,7 @@ from nemo_cascade.config.schema import RunConfig, SuiteConfig
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
-from nemo_cascade.evaluation.scores import DomainScores, Scores
+from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.types import FinishReason
@@ -26,7 +26,10 @@ def evaluate(config: RunConfig, roles: Roles, hf_folder: Path, version: int, lab
     rollout, reward = roles.engines_with(hf_folder, version), roles.reward(hf_folder)
     suites = config.evaluation.suites
     reward.self_test(sorted({suite.verifier for suite in suites.values()}))
-    return Scores({d: _run_suite(config, d, s, rollout, reward, hf_folder, label) for d, s in suites.items()})
+    samples, details = {}, {}
+    for domain, suite in suites.items():
+        samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, reward, hf_folder, label)
+    return Scores(samples, details)
 
 
 def _run_suite(
@@ -37,7 +40,7 @@ def _run_suite(
     reward: RewardGroup,
     hf_folder: Path,
     label: str,
-) -> DomainScores:
+) -> tuple[dict[str, list[float | None]], dict[str, float]]:
     """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded."""
     prompts = PromptSet.load(
         suite.path,
@@ -69,5 +72,4 @@ def _run_suite(
             limit=f"{config.reward.max_error_fraction:.1%}",
             mend="look at the verifier and its deadline, or raise reward.max_error_fraction",
         )
-    details = {"response_tokens_mean": tokens / total, "truncation_rate": truncated / total}
-    return DomainScores.build(list(samples), list(samples.values()), details)
+    return samples, {"response_tokens_mean": tokens / total, "truncation_rate": truncated / total}

@@ -13,6 +13,8 @@ dynamic sampling, overlong rules) are fields of GrpoStage; each is read in exact
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from nemo_cascade.config.stage import GrpoStage
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.tokenizer import load_tokenizer
@@ -49,22 +51,20 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     with context.metrics(done) as metrics, Progress(context.name, stage.steps, done, config.logging) as progress:
         for step in range(done, stage.steps):
             with timer.phase("sync"):
-                sync = roles.sync(context.version(step), verify=proof_due(config.rollout.weight_sync.verify, step))
+                hand_over(context, step, first=step == done)
             batch = collector.collect(step, timer)
             results = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
-            tokens = batch.num_tokens
-            line = {
-                **batch.metrics(),
-                **optimizer_line(results),
-                "sync_logprob_difference_max": sync.max_logprob_difference,
-            }
-            metrics.log(step + 1, {**line, **throughput(timer.finish(), tokens)})
+            line = {**batch.metrics(), **optimizer_line(results)}
+            metrics.log(step + 1, {**line, **throughput(timer.finish(), batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "cursor": collector.cursor})
     finish(context, policy)
 
 
-def proof_due(rule: str, step: int) -> bool:
-    """Tell whether trainer and engine must prove equal log-probs at this step; a function of the step alone."""
-    return rule == "always" or (rule == "first" and step == 0)
+def hand_over(context: StageContext, step: int, *, first: bool) -> None:
+    """Sync the weights; where asked for, trainer and engine prove equal log-probs, and the ledger has the numbers."""
+    rule = context.config.rollout.weight_sync.verify
+    report = context.roles.sync(context.version(step), verify=rule == "always" or (rule == "first" and first))
+    if report.max_logprob_difference is not None:
+        context.record("weights_proven", stage=context.name, step=step, **asdict(report))

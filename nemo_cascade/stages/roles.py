@@ -72,7 +72,8 @@ class Roles:
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:
         """Hand the policy's weights to the engines, as weight version `version`."""
-        assert self._policy is not None and self._rollout is not None, "sync needs both roles"
+        assert self._policy is not None, "sync needs a policy"
+        assert self._rollout is not None, "sync needs engines"
         report = sync_weights(self._policy, self._rollout, version, self.config.rollout.weight_sync, verify=verify)
         self._rollout_holds = self._policy_holds
         return report

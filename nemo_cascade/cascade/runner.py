@@ -1,0 +1,190 @@
+"""Run a cascade: train a stage, score all domains, decide at the gate, go on; resume at the first thing not done.
+
+start model -> scores
+for each stage:
+    train from the parent's weights      (resumes inside the stage by its own checkpoints)
+    score every domain on the same prompts
+    gate: promote, hold or roll back     (paired bootstrap against the parent)
+    parent = the better checkpoint
+report
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.cascade.folder import START, RunFolder
+from nemo_cascade.cascade.gate import Decision, decide
+from nemo_cascade.cascade.hashes import code_version, hash_folder
+from nemo_cascade.cascade.ledger import Ledger
+from nemo_cascade.cascade.plan import PlannedStage, plan_stages
+from nemo_cascade.cascade.report import write_report
+from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.data.prepare import prepare_data
+from nemo_cascade.errors import RunFolderError
+from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.models.sources import materialize_model
+from nemo_cascade.stages.context import VERSIONS_PER_STAGE, StageContext
+from nemo_cascade.stages.evaluate import evaluate
+from nemo_cascade.stages.grpo import run_grpo
+from nemo_cascade.stages.roles import Roles
+from nemo_cascade.stages.sft import run_sft
+
+log = logging.getLogger(__name__)
+
+HELD = 3  # exit code of a cascade that its gate stopped
+
+RUN_STAGE: dict[type, Callable[[StageContext, Any], None]] = {SftStage: run_sft, GrpoStage: run_grpo}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The checkpoint that the next stage starts from.
+
+    Attributes:
+        name: stage that made it, or `start`.
+        folder: of that stage.
+        scores: of all domains, or None where the start model is not scored.
+    """
+
+    name: str
+    folder: Path
+    scores: Scores | None
+
+    @property
+    def hf(self) -> Path:
+        """Its weights."""
+        return self.folder / "hf"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Its last training checkpoint; the start model has none."""
+        found = sorted((self.folder / "checkpoints").glob("step_*"))
+        return found[-1] if found else None
+
+
+class CascadeRunner:
+    """One run folder, worked on until every stage is decided."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self.config, self.folder = config, folder
+        self.ledger = Ledger(folder.ledger)
+
+    def run(self) -> int:
+        """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
+        self.ledger.append("run_started", config=config_hash(self.config), code=code_version(), seed=self.config.seed)
+        try:
+            with Roles(self.config) as roles:
+                return self._cascade(roles)
+        except BaseException as error:
+            self.ledger.append("run_stopped", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            write_report(self.folder.path)
+
+    def _cascade(self, roles: Roles) -> int:
+        tokenizer = prepare_data(self.config, self.ledger.append)
+        parent = self._start(roles, tokenizer)
+        for planned in plan_stages(self.config, self.folder):
+            decision = self._decided(planned)
+            if decision is None:
+                self._train(planned, parent, roles)
+                scores = self._score(planned.name, planned.index, planned.folder, roles)
+                decision = self._gate(planned, parent, scores)
+                write_report(self.folder.path)
+            if decision.outcome == "hold":
+                log.error("the gate holds the cascade after %s: %s", planned.name, decision.reason)
+                return HELD
+            if decision.outcome == "promote":
+                parent = Standing(planned.name, planned.folder, Scores.load(planned.folder / "scores.json"))
+        self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
+        return 0
+
+    def _start(self, roles: Roles, tokenizer: Path | None) -> Standing:
+        """Make the start model's HF folder and score it."""
+        folder = self.folder.start
+        materialize_model(self.config.model, folder / "hf", self.config.seed, tokenizer)
+        scored = self.config.evaluation.evaluate_start
+        return Standing(START, folder, self._score(START, 0, folder, roles) if scored else None)
+
+    def _train(self, planned: PlannedStage, parent: Standing, roles: Roles) -> None:
+        """Train a stage to its exported weights, unless the ledger says it is."""
+        if self.ledger.find("trained", planned.name):
+            return
+        context = StageContext(
+            config=self.config,
+            name=planned.name,
+            index=planned.index,
+            folder=planned.folder,
+            parent_hf=parent.hf,
+            parent_checkpoint=parent.checkpoint,
+            data_folder=Path(self.config.data_dir) / "tokenised",
+            roles=roles,
+            record=self.ledger.append,
+        )
+        parent_hash = hash_folder(parent.hf)
+        self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
+        log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
+        RUN_STAGE[type(planned.stage)](context, planned.stage)
+        self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
+
+    def _score(self, name: str, index: int, folder: Path, roles: Roles) -> Scores:
+        """Score a model on every domain, once."""
+        target = folder / "scores.json"
+        if not target.is_file():
+            version = (index + 1) * VERSIONS_PER_STAGE - 1
+            evaluate(self.config, roles, folder / "hf", version, name).save(target)
+            self.folder.collect_scores()
+            self.ledger.append("scored", name, **Scores.load(target).summary())
+        return Scores.load(target)
+
+    def _gate(self, planned: PlannedStage, parent: Standing, scores: Scores) -> Decision:
+        """Decide whether the cascade goes on from this stage, and write it down."""
+        decision = decide(self.config, planned.name, parent.scores, scores)
+        decision.save(planned.folder / "gate.json")
+        self.ledger.append("decided", planned.name, parent=parent.name, **decision.summary())
+        log.info("gate after %s: %s (%s)", planned.name, decision.outcome, decision.reason)
+        return decision
+
+    def _decided(self, planned: PlannedStage) -> Decision | None:
+        """Return the decision of an earlier start of this run, if the stage has one."""
+        decided = self.ledger.find("decided", planned.name)
+        return Decision.load(planned.folder / "gate.json") if decided else None
+
+
+@contextmanager
+def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator[RunFolder]:
+    """Claim the run folder: refuse another configuration's or one in use; record configuration and provenance.
+
+    Raises:
+        RunFolderError: it belongs to another configuration, or another process works in it.
+    """
+    folder = RunFolder(Path(config.runs_dir) / config.name)
+    resumed = check_run_folder(folder.path, config)
+    changes = config_diff(read_config(folder.path), config) if resumed else []
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                "another process works in this run folder", value=folder.path, mend="wait for it, or name=ANOTHER"
+            ) from None
+        if changes:
+            Ledger(folder.ledger).append("forked", changes=changes)
+        write_record(folder.path, config, provenance)
+        yield folder
+
+
+def run_cascade(config: RunConfig, provenance: dict[str, Any]) -> int:
+    """Run or resume a cascade; the run folder tells what is done. Returns the exit code."""
+    with opened_run_folder(config, provenance) as folder:
+        return CascadeRunner(config, folder).run()
