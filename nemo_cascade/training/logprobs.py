@@ -24,9 +24,10 @@ def label_logprobs(
     vocab_size: int,
     temperature: float = 1.0,
     group: dist.ProcessGroup | None = None,
+    entropy: bool = True,
     overwrite_logits: bool = False,
     chunk_tokens: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Compute log softmax(logits / temperature)[label] and the entropy of each row.
 
     Args:
@@ -35,25 +36,26 @@ def label_logprobs(
         vocab_size: true size; columns from here on are padding and take no part in the softmax.
         temperature: divides the logits.
         group: the tensor-parallel group; None if the vocabulary is not split.
+        entropy: whether the entropy is wanted; it costs another pass over each chunk.
         overwrite_logits: let the backward pass write its gradient into `logits_TV`'s own memory. Only for logits that
             nobody reads afterwards.
         chunk_tokens: rows worked on at a time; default: as many as make a 256 MiB temporary.
 
     Returns:
-        (logprob_T, entropy_T), float32, equal on all ranks of the group; both can be differentiated.
+        (logprob_T, entropy_T or None), float32, equal on all ranks of the group; both can be differentiated.
     """
     assert labels_T.shape == (logits_TV.shape[0],), (logits_TV.shape, labels_T.shape)
     rows = chunk_tokens or max(1, _CHUNK_ELEMENTS // max(1, logits_TV.shape[1]))
     columns = logits_TV.shape[1]
     offset = 0 if group is None else dist.get_rank(group) * columns
     valid = min(max(vocab_size - offset, 0), columns)
-    result: tuple[Tensor, Tensor] = _LabelLogprobs.apply(
-        logits_TV, labels_T, offset, valid, 1.0 / temperature, group, overwrite_logits, rows
+    logprob_T, entropy_T = _LabelLogprobs.apply(
+        logits_TV, labels_T, offset, valid, 1.0 / temperature, group, entropy, overwrite_logits, rows
     )
-    return result
+    return logprob_T, entropy_T if entropy else None
 
 
-class _LabelLogprobs(torch.autograd.Function):
+class _LabelLogprobs(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any,
@@ -63,6 +65,7 @@ class _LabelLogprobs(torch.autograd.Function):
         valid: int,
         scale: float,
         group: dist.ProcessGroup | None,
+        entropy: bool,
         overwrite: bool,
         rows: int,
     ) -> tuple[Tensor, Tensor]:
@@ -81,7 +84,8 @@ class _LabelLogprobs(torch.autograd.Function):
             x.sub_(max_T[part, None])
             weights = x.exp()
             sums_3T[0, part] = weights.sum(1)
-            sums_3T[1, part] = weights.mul_(x).sum(1)
+            if entropy:
+                sums_3T[1, part] = weights.mul_(x).sum(1)
             sums_3T[2, part] = torch.where(mine_T[part], label, 0.0)
         if group is not None and dist.get_world_size(group) > 1:
             own_T = max_T.clone()
@@ -101,11 +105,11 @@ class _LabelLogprobs(torch.autograd.Function):
         return logprob_T, entropy_T
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_logprob_T: Tensor | None, grad_entropy_T: Tensor | None) -> tuple[Any, ...]:
         """Apply d logprob/dx = (onehot - p) and dH/dx = -p (log p + H), x being the scaled logits."""
         logits_TV, local_T, mine_T, logsumexp_T, entropy_T = ctx.saved_tensors
-        nothing = (None,) * 7
+        nothing = (None,) * 8
         if grad_logprob_T is None and grad_entropy_T is None:
             return None, *nothing
         grad_TV = logits_TV.detach() if ctx.overwrite else torch.empty_like(logits_TV)

@@ -1,0 +1,185 @@
+"""What the ranks write into a checkpoint folder and read back: Megatron's sharded format, reshardable.
+
+Model and optimizer are stored by global tensor name, so a checkpoint of one layout loads into another (TP, PP and DP
+may all change). Megatron's own writer starts a process that imports the main module again, and forks; neither is
+possible inside a Ray worker or beside threads. Here torch's plain writer stores the same format in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
+from torch.distributed.checkpoint import save as torch_save
+
+from nemo_cascade.errors import CheckpointError
+from nemo_cascade.models import backend
+
+# backend first: Megatron-Core assumes CUDA while it is imported.
+from megatron.core import dist_checkpointing, parallel_state  # isort: skip
+from megatron.core.dist_checkpointing import ShardedObject  # isort: skip
+from megatron.core.dist_checkpointing.core import CheckpointingException  # isort: skip
+from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy  # isort: skip
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper  # isort: skip
+from megatron.core.dist_checkpointing.strategies.torch import (  # isort: skip
+    MCoreSavePlanner,
+    _replace_state_dict_keys_with_sharded_keys,
+    mcore_to_pyt_state_dict,
+)
+from megatron.core.tensor_parallel import get_cuda_rng_tracker  # isort: skip
+
+STATE = "state.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a checkpoint says beside its tensors.
+
+    Attributes:
+        kind: what must be the same where it is loaded (dtype, optimizer sharding, ...).
+        layout: what may change, as `tensor_model_parallel_size` and so on.
+        skipped_steps: steps of the stage whose gradient was not finite.
+        user: the caller's own JSON-like state.
+    """
+
+    kind: Mapping[str, Any]
+    layout: Mapping[str, Any]
+    skipped_steps: int
+    user: Mapping[str, Any]
+
+
+def save(folder: Path, model: torch.nn.Module, optimizer: Any, saved: Saved) -> None:
+    """Write model, optimizer, random state and `saved`; collective.
+
+    Args:
+        folder: existing and empty, the same for all ranks.
+        model: the bare GPTModel of this rank.
+        optimizer: Megatron's optimizer.
+        saved: written by rank 0 as state.json.
+
+    Raises:
+        CheckpointError: a file could not be written.
+    """
+    metadata = _metadata()
+    sharded = {"model": model.sharded_state_dict(metadata=metadata), "random": _random_state()}
+    sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=False, metadata=metadata)
+    strategy: Any = _InProcessSave("torch_dist", 1)
+    group = metadata["dp_cp_group"]
+    if dist.get_world_size(group) > 1:
+        strategy = FullyParallelSaveStrategyWrapper(strategy, group)
+    try:
+        dist_checkpointing.save(sharded, str(folder), sharded_strategy=strategy)
+        if dist.get_rank() == 0:
+            body = {
+                "kind": saved.kind,
+                "layout": saved.layout,
+                "skipped_steps": saved.skipped_steps,
+                "user": saved.user,
+            }
+            (folder / STATE).write_text(json.dumps(body, indent=1), encoding="utf-8")
+    except (CheckpointException, CheckpointingException, OSError) as error:
+        raise CheckpointError("the checkpoint could not be written", value=f"{folder}: {error}") from error
+    except TypeError as error:
+        raise CheckpointError("the extra state is not JSON-like", value=str(error)) from error
+    dist.barrier()
+
+
+def load(
+    folder: Path, model: torch.nn.Module, optimizer: Any, kind: Mapping[str, Any], layout: Mapping[str, Any]
+) -> Saved:
+    """Fill model, optimizer and random state from a checkpoint; collective.
+
+    Args:
+        folder: a committed and verified checkpoint.
+        model: the bare GPTModel of this rank.
+        optimizer: Megatron's optimizer, made for the same model.
+        kind: must equal the saved one.
+        layout: may differ; random state is only restored where it doesn't (no trained number draws on it: dropout is
+            refused).
+
+    Raises:
+        CheckpointError: unreadable, of another kind, or of another model.
+    """
+    saved = read_state(folder)
+    different = [
+        f"{key}: saved {saved.kind.get(key)!r}, here {kind[key]!r}" for key in kind if saved.kind.get(key) != kind[key]
+    ]
+    if different:
+        raise CheckpointError(f"the checkpoint {folder} is of another kind", value="; ".join(different))
+    metadata = _metadata()
+    sharded = {"model": model.sharded_state_dict(metadata=metadata)}
+    sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=True, metadata=metadata)
+    same_layout = saved.layout == layout
+    if same_layout:
+        sharded["random"] = _random_state()
+    try:
+        loaded = dist_checkpointing.load(sharded, str(folder))
+    except (CheckpointException, CheckpointingException, KeyError, OSError) as error:
+        raise CheckpointError("the checkpoint does not fit this model", value=f"{folder}: {error}") from error
+    model.load_state_dict(loaded["model"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    if same_layout:
+        _restore_random_state(loaded["random"])
+    else:
+        _log.info("checkpoint of layout %s loaded into %s", dict(saved.layout), dict(layout))
+    return saved
+
+
+def read_state(folder: Path) -> Saved:
+    """Read what a checkpoint says about itself.
+
+    Raises:
+        CheckpointError: it has no readable state.json.
+    """
+    try:
+        return Saved(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError("this is not a readable checkpoint", value=f"{folder / STATE}: {error}") from error
+
+
+def _metadata() -> dict[str, Any]:
+    return {
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+        "chained_optim_avoid_prefix": True,
+    }
+
+
+def _random_state() -> ShardedObject:
+    state = {"host": torch.get_rng_state(), "tracker": get_cuda_rng_tracker().get_states()}
+    if backend.HAS_GPU:
+        state["device"] = torch.cuda.get_rng_state()
+    return ShardedObject("random_state", state, (dist.get_world_size(),), (dist.get_rank(),), replica_id=0)
+
+
+def _restore_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["host"])
+    if backend.HAS_GPU:
+        torch.cuda.set_rng_state(state["device"])
+    get_cuda_rng_tracker().set_states(state["tracker"])
+
+
+class _InProcessSave(SaveShardedStrategy):  # type: ignore[misc]
+    """Megatron's torch_dist format through torch's own writer: no process is started."""
+
+    @property
+    def can_handle_sharded_objects(self) -> bool:
+        """Tell Megatron that objects go into the same files as tensors."""
+        return True
+
+    def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> None:
+        """Write this rank's shards; collective."""
+        flat, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict, True)
+        torch_save(
+            mcore_to_pyt_state_dict(flat, False),
+            storage_writer=FileSystemWriter(checkpoint_dir),
+            planner=MCoreSavePlanner(flatten_state_dict=False),
+        )

@@ -1,0 +1,331 @@
+"""One Megatron rank of the policy: what the actors call, and tests without them."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.errors import ConfigError, TrainingError
+from nemo_cascade.models import backend
+from nemo_cascade.models.architectures import Architecture, read_architecture
+from nemo_cascade.models.build import build_model
+from nemo_cascade.models.weights import export_weights, load_weights, save_hf
+from nemo_cascade.training import dist_checkpoint, runtime
+from nemo_cascade.training.optimizer import PolicyOptimizer
+from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.step import (
+    Scoring,
+    StepResult,
+    TrainStep,
+    forward_logprobs,
+    reinforcement_loss,
+    sft_loss,
+)
+from nemo_cascade.types import BatchSource, Float32
+
+# backend first: Megatron-Core assumes CUDA while it is imported.
+from megatron.core.distributed import DistributedDataParallel  # isort: skip
+from megatron.core.distributed import DistributedDataParallelConfig, finalize_model_grads  # isort: skip
+
+__all__ = ["PolicySetup", "PolicyWorker", "StepResult"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PolicySetup:
+    """What a stage wants of the policy.
+
+    Attributes:
+        hf_path: HF folder of the weights to start from (config, safetensors, tokenizer).
+        model: layer implementation, vocabulary padding.
+        parallel: layout; its size is the number of ranks.
+        precision: number formats.
+        optimizer: AdamW and schedule.
+        total_steps: the stage's optimizer steps.
+        seq_length: longest pack, tokens.
+        seed: of Megatron's random states.
+        objective: supervised fine-tuning, or policy gradient.
+        loss: the policy-gradient loss; only and always with objective `policy`.
+        temperature: of the sampling distribution, where log-probabilities are the policy's.
+        reference_hf_path: HF folder of a frozen second model for `logprobs(which="reference")`.
+    """
+
+    hf_path: str
+    model: ModelConfig
+    parallel: ParallelConfig
+    precision: PrecisionConfig
+    optimizer: OptimizerConfig
+    total_steps: int
+    seq_length: int
+    seed: int
+    objective: Literal["sft", "policy"]
+    loss: PolicyLossConfig | None = None
+    temperature: float = 1.0
+    reference_hf_path: str | None = None
+
+    def check(self) -> None:
+        """Refuse a set-up that contradicts itself.
+
+        Raises:
+            ConfigError: listing every contradiction.
+        """
+        problems = []
+        if (self.objective == "policy") != (self.loss is not None):
+            problems.append(f"objective {self.objective!r} {'needs' if self.loss is None else 'takes no'} loss")
+        if self.temperature <= 0:
+            problems.append(f"temperature {self.temperature} can't score log-probabilities; it must be above 0")
+        if self.objective == "sft" and self.temperature != 1.0:
+            problems.append(f"temperature {self.temperature} has no meaning in supervised fine-tuning; leave it at 1")
+        if problems:
+            raise ConfigError(problems)
+
+
+@dataclass(slots=True)
+class _Ready:
+    """Everything that exists between set-up and the next one."""
+
+    setup: PolicySetup
+    arch: Architecture
+    model: Any
+    optimizer: PolicyOptimizer
+    scoring: Scoring
+    step: TrainStep
+    reference: Any | None
+
+
+class PolicyWorker:
+    """One rank. All methods but `close` are collective: every rank calls them in the same order.
+
+    Args:
+        rank: global rank.
+        world_size: number of ranks.
+        master_addr: host of rank 0.
+        master_port: free TCP port on that host.
+        device: what this process computes on.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        master_addr: str,
+        master_port: int,
+        device: Literal["cpu", "gpu"],
+        threads: int,
+    ) -> None:
+        self._place = {"rank": rank, "world_size": world_size, "master_addr": master_addr, "master_port": master_port}
+        self._device, self._threads = device, threads
+        self._runtime: runtime.Runtime | None = None
+        self._ready: _Ready | None = None
+
+    def setup(self, setup: PolicySetup) -> dict[str, Any]:
+        """Build model, optimizer and loss from fresh weights; may be called again for the next stage.
+
+        Returns:
+            Facts for the report: parameters, padded vocabulary, data-parallel size, peak memory so far.
+
+        Raises:
+            CascadeError: a set-up, layout, model or precision that can't be had; every reason listed.
+        """
+        setup.check()
+        capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
+        check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
+        self._drop()
+        self._join(setup)
+        arch = read_architecture(Path(setup.hf_path))
+        bare = self._build(setup, arch, setup.hf_path)
+        bare.config.finalize_model_grads_func = _finalize_sums
+        model = DistributedDataParallel(
+            bare.config,
+            DistributedDataParallelConfig(
+                grad_reduce_in_fp32=True, use_distributed_optimizer=setup.parallel.use_distributed_optimizer
+            ),
+            bare,
+        )
+        bare.config.no_sync_func = model.no_sync
+        optimizer = PolicyOptimizer([model], setup.optimizer, setup.parallel, setup.precision, setup.total_steps)
+        multiple = token_multiple(
+            setup.precision,
+            sequence_parallel=setup.parallel.sequence_parallel,
+            tensor_parallel=setup.parallel.tensor_model_parallel_size,
+        )
+        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple)
+        step = TrainStep(
+            model=model,
+            optimizer=optimizer,
+            loss=sft_loss(scoring) if setup.loss is None else reinforcement_loss(scoring, setup.loss),
+            aggregation="token" if setup.loss is None else setup.loss.aggregation,
+            multiple=multiple,
+            max_skipped=setup.optimizer.max_skipped_steps,
+        )
+        self._ready = _Ready(setup, arch, model, optimizer, scoring, step, self._reference(setup))
+        return {
+            "architecture": arch.model_type,
+            "rank_parameters": sum(parameter.numel() for parameter in bare.parameters()),
+            "padded_vocab_size": bare.vocab_size,
+            "data_parallel_size": setup.parallel.data_parallel_size,
+            "peak_memory_bytes": backend.peak_memory_bytes(),
+        }
+
+    def train_step(self, source: BatchSource, step: int) -> StepResult:
+        """Train on one global batch.
+
+        Args:
+            source: hands out the micro-batches of every data-parallel rank.
+            step: optimizer step of the stage, from 0; decides data and learning rate.
+
+        Raises:
+            TrainingError: an empty batch, or a non-finite step beyond `optimizer.max_skipped_steps`.
+        """
+        return self._set_up.step.run(self._micro_batches(source, step), step)
+
+    def logprobs(
+        self, source: BatchSource, step: int, which: Literal["policy", "reference"] = "policy"
+    ) -> list[Float32] | None:
+        """Score the labels of a global batch.
+
+        Args:
+            source: hands out the micro-batches.
+            step: which global batch.
+            which: the policy as it is now, or the frozen reference.
+
+        Returns:
+            Per own micro-batch the log-probability of each label [T], temperature applied; None on ranks that are
+            not the last pipeline stage's first tensor-parallel rank.
+
+        Raises:
+            TrainingError: there is no reference.
+        """
+        ready = self._set_up
+        model = ready.model if which == "policy" else ready.reference
+        if model is None:
+            raise TrainingError("no reference model was set up", mend="give PolicySetup.reference_hf_path")
+        scores = forward_logprobs(model, self._micro_batches(source, step), ready.scoring)
+        if not self._joined.reports:
+            return None
+        return [score.cpu().numpy() for score in scores]
+
+    def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
+        """Write model, optimizer, random state and the caller's JSON-like state into an empty folder.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        ready = self._set_up
+        saved = dist_checkpoint.Saved(
+            kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=ready.step.skipped, user=state
+        )
+        dist_checkpoint.save(Path(folder), ready.model.module, ready.optimizer.megatron, saved)
+
+    def load_checkpoint(self, folder: str) -> dict[str, Any]:
+        """Take over everything that `save_checkpoint` wrote, in this or another layout.
+
+        Returns:
+            The caller's state.
+
+        Raises:
+            CheckpointError: unreadable, or of another model, dtype or optimizer.
+        """
+        ready = self._set_up
+        saved = dist_checkpoint.load(
+            Path(folder),
+            ready.model.module,
+            ready.optimizer.megatron,
+            kind=_kind(ready),
+            layout=asdict(ready.setup.parallel),
+        )
+        ready.step.skipped = saved.skipped_steps
+        return dict(saved.user)
+
+    def export_hf(self, folder: str) -> None:
+        """Write the policy as an HF folder: safetensors, config, tokenizer files."""
+        ready = self._set_up
+        save_hf(ready.model, ready.arch, Path(ready.setup.hf_path), Path(folder))
+
+    def weight_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (HF name, whole tensor) on rank 0, one at a time; the other ranks must exhaust it too.
+
+        The tensors may share memory with the model: copy before training goes on.
+        """
+        ready = self._set_up
+        yield from export_weights(ready.model, ready.arch)
+
+    def close(self) -> None:
+        """Free the model and leave the job. Idempotent."""
+        self._drop()
+        if self._runtime is not None:
+            self._runtime.stop()
+            self._runtime = None
+
+    @property
+    def _set_up(self) -> _Ready:
+        if self._ready is None:
+            raise TrainingError("the policy worker is not set up", mend="call setup() first")
+        return self._ready
+
+    @property
+    def _joined(self) -> runtime.Runtime:
+        assert self._runtime is not None, "setup() joins the job"
+        return self._runtime
+
+    def _join(self, setup: PolicySetup) -> None:
+        if self._runtime is None:
+            self._runtime = runtime.start(
+                **self._place,  # type: ignore[arg-type]
+                parallel=setup.parallel,
+                device=self._device,
+                threads=self._threads,
+                seed=setup.seed,
+            )
+        else:
+            self._runtime.rebuild(setup.parallel, setup.seed)
+
+    def _drop(self) -> None:
+        """Let go of models and optimizer before new ones are built: two sets would not fit."""
+        self._ready = None
+        gc.collect()
+        backend.empty_cache()
+
+    def _build(self, setup: PolicySetup, arch: Architecture, hf_path: str) -> Any:
+        model = build_model(
+            arch,
+            model=setup.model,
+            parallel=setup.parallel,
+            precision=setup.precision,
+            seq_length=setup.seq_length,
+        )
+        load_weights(model, arch, Path(hf_path))
+        return model
+
+    def _reference(self, setup: PolicySetup) -> Any | None:
+        if setup.reference_hf_path is None:
+            return None
+        arch = read_architecture(Path(setup.reference_hf_path))
+        return self._build(setup, arch, setup.reference_hf_path).requires_grad_(False).eval()
+
+    def _micro_batches(self, source: BatchSource, step: int) -> list[Any]:
+        return source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size)
+
+
+def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups: Any) -> None:
+    """Reduce gradients as sums; the step divides them by the global count, which every rank already knows."""
+    finalize_model_grads(model, None, **groups)
+
+
+def _kind(ready: _Ready) -> dict[str, Any]:
+    """Return what must be equal for a checkpoint to be loaded."""
+    return {
+        "dtype": ready.setup.precision.dtype,
+        "distributed_optimizer": ready.setup.parallel.use_distributed_optimizer,
+        "architecture": asdict(ready.arch),
+    }

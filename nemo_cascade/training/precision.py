@@ -1,0 +1,53 @@
+"""Number formats of the policy, and the refusal of those that this machine can't compute."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from nemo_cascade.config.model import PrecisionConfig
+from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
+
+
+def check_precision(precision: PrecisionConfig, *, gpu: bool, capability: tuple[int, int] | None = None) -> None:
+    """Refuse a precision that can't be had here.
+
+    Megatron hands FP8 to Transformer Engine by `fp8` and `fp8_recipe`; block scaling needs Hopper, MXFP8 Blackwell.
+
+    Args:
+        precision: what is wanted.
+        gpu: whether a CUDA GPU is present.
+        capability: its compute capability, where there is one.
+
+    Raises:
+        ConfigError: FP8 on top of fp32.
+        RuntimeUnavailableError: FP8 without a GPU, without Transformer Engine, or on too old a GPU.
+    """
+    if precision.fp8 == "off":
+        return
+    if precision.dtype != "bf16":
+        raise ConfigError([f"precision.fp8={precision.fp8} needs precision.dtype=bf16, got {precision.dtype}"])
+    mend = "set precision.fp8=off, or run in a container with Transformer Engine on a Hopper or newer GPU"
+    if not gpu:
+        raise RuntimeUnavailableError("FP8 needs a CUDA GPU and this machine has none", value=precision.fp8, mend=mend)
+    if importlib.util.find_spec("transformer_engine") is None:
+        raise RuntimeUnavailableError(
+            "FP8 needs Transformer Engine, which is not installed", value=precision.fp8, mend=mend
+        )
+    least = {"tensorwise": (8, 9), "delayed": (8, 9), "blockwise": (9, 0), "mxfp8": (10, 0)}[precision.fp8_recipe]
+    if capability is None or capability < least:
+        raise RuntimeUnavailableError(
+            f"the GPU is too old for FP8 recipe {precision.fp8_recipe}",
+            value=capability,
+            limit=f">= {least}",
+            mend=mend,
+        )
+
+
+def token_multiple(precision: PrecisionConfig, *, sequence_parallel: bool, tensor_parallel: int) -> int:
+    """Return what the length of every pack must be a multiple of.
+
+    Sequence parallelism deals tokens out to the TP ranks; FP8 matrix products want sides that are multiples of 16
+    (32 for MXFP8's blocks).
+    """
+    tile = 1 if precision.fp8 == "off" else 32 if precision.fp8_recipe == "mxfp8" else 16
+    return tile * tensor_parallel if sequence_parallel else tile

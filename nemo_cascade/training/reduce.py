@@ -1,0 +1,122 @@
+"""Numbers that all ranks must agree on: unit counts, losses, metrics, whether a step is finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from nemo_cascade.errors import TrainingError
+from nemo_cascade.losses.output import LossOutput
+from nemo_cascade.losses.units import count_units
+from nemo_cascade.models import backend
+from nemo_cascade.types import PackedBatch
+
+from megatron.core import parallel_state  # isort: skip  (behind backend, which makes it importable without CUDA)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalCounts:
+    """Counts over the whole global batch.
+
+    Attributes:
+        units: what the loss sum is divided by (trained tokens, or responses).
+        trained_tokens: labels that are trained.
+        tokens: all tokens, prompt and padding between documents included.
+    """
+
+    units: int
+    trained_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedLoss:
+    """Loss and metrics of the whole global batch, the same on every rank."""
+
+    loss_sum: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def global_counts(batches: Sequence[PackedBatch], aggregation: Literal["token", "sequence"], step: int) -> GlobalCounts:
+    """Count over all data-parallel ranks.
+
+    Args:
+        batches: this rank's micro-batches, whole (not a pipeline stage's share).
+        aggregation: unit of the loss.
+        step: for the error.
+
+    Raises:
+        TrainingError: the ranks have different numbers of micro-batches or none, or nothing is trained.
+    """
+    number = len(batches)
+    local = (
+        sum(count_units(batch, aggregation) for batch in batches),
+        sum(count_units(batch, "token") for batch in batches),
+        sum(batch.num_tokens for batch in batches),
+        number,
+        number * number,
+    )
+    total = torch.tensor(local, dtype=torch.int64, device=backend.device())
+    group = parallel_state.get_data_parallel_group()
+    dist.all_reduce(total, group=group)
+    units, trained, tokens, numbers, squares = (int(x) for x in total.tolist())
+    # The mean of squares equals the square of the mean only where all are equal.
+    if numbers == 0 or squares * dist.get_world_size(group) != numbers * numbers:
+        raise TrainingError(
+            f"step {step}: every data-parallel rank needs as many micro-batches as the others, at least one",
+            value=f"{number} here, {numbers} on {dist.get_world_size(group)} ranks together",
+        )
+    if units == 0:
+        raise TrainingError(f"step {step}: no token of the global batch is trained", mend="check the loss masks")
+    return GlobalCounts(units, trained, tokens)
+
+
+def reduce_losses(outputs: Sequence[LossOutput]) -> ReducedLoss:
+    """Add up losses and metrics of all micro-batches and data-parallel ranks and tell every pipeline stage.
+
+    Args:
+        outputs: one per micro-batch on the last pipeline stage, none elsewhere.
+
+    Returns:
+        The same on every rank. A metric without a single count is left out.
+    """
+    payload: list[Any] = [None]
+    if parallel_state.is_pipeline_last_stage():
+        payload = [_over_data_parallel(outputs)]
+    group = parallel_state.get_pipeline_model_parallel_group()
+    if dist.get_world_size(group) > 1:
+        source = parallel_state.get_pipeline_model_parallel_last_rank()
+        dist.broadcast_object_list(payload, src=source, group=group, device=backend.device())
+    assert isinstance(payload[0], ReducedLoss)
+    return payload[0]
+
+
+def all_true(flag: bool) -> bool:
+    """Return whether the flag is set on every rank."""
+    agreed = torch.tensor(int(flag), dtype=torch.int32, device=backend.device())
+    dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
+    return bool(agreed.item())
+
+
+def _over_data_parallel(outputs: Sequence[LossOutput]) -> ReducedLoss:
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    names, maxima_names = sorted(outputs[0].metrics), sorted(outputs[0].maxima)
+    # float64: the split into micro-batches and ranks must not show in the last digits.
+    sums = torch.zeros((len(names) + 1, 2), dtype=torch.float64, device=backend.device())
+    for output in outputs:
+        sums[0, 0] += output.loss_sum.double()
+        for row, name in enumerate(names, 1):
+            sums[row] += output.metrics[name]
+    dist.all_reduce(sums, group=group)
+    (loss_sum, _), *pairs = sums.tolist()
+    metrics = {name: total / count for name, (total, count) in zip(names, pairs, strict=True) if count}
+    if maxima_names:
+        stacked = [torch.stack([output.maxima[name].double() for output in outputs]).max() for name in maxima_names]
+        maxima = torch.stack(stacked)
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX, group=group)
+        metrics.update(zip(maxima_names, maxima.tolist(), strict=True))
+    return ReducedLoss(loss_sum, metrics)

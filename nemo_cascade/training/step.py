@@ -1,0 +1,247 @@
+"""One optimizer step, and the forward pass without one, over Megatron's pipeline schedules.
+
+Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. Shapes: T tokens, V vocabulary columns here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.errors import TrainingError
+from nemo_cascade.losses.cross_entropy import cross_entropy_loss
+from nemo_cascade.losses.output import LossOutput
+from nemo_cascade.losses.policy import PolicyTensors, policy_loss
+from nemo_cascade.training.logprobs import label_logprobs
+from nemo_cascade.training.micro_batch import MicroBatch, on_device
+from nemo_cascade.training.optimizer import PolicyOptimizer
+from nemo_cascade.training.reduce import GlobalCounts, ReducedLoss, all_true, global_counts, reduce_losses
+from nemo_cascade.types import PackedBatch
+
+# backend first: Megatron-Core assumes CUDA while it is imported.
+from megatron.core import parallel_state  # isort: skip
+from megatron.core.pipeline_parallel import get_forward_backward_func  # isort: skip
+
+Loss = Callable[[Tensor, MicroBatch], LossOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimizer step did; the same on every rank.
+
+    Attributes:
+        step: from 0.
+        loss: per unit (trained token, or response) of the global batch.
+        grad_norm: global L2 norm before clipping.
+        lr: learning rate used; 0 where the step was skipped.
+        tokens: trained tokens of the global batch.
+        skipped: loss or gradient was not finite, so nothing was updated.
+        metrics: means and maxima over the global batch.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    tokens: int
+    skipped: bool
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How logits become log-probabilities.
+
+    Attributes:
+        vocab_size: true size; the model's padding behind it takes no part.
+        temperature: divides the logits.
+        multiple: packs are padded to a multiple of this many tokens.
+    """
+
+    vocab_size: int
+    temperature: float
+    multiple: int
+
+    def logprobs(self, logits_1TV: Tensor, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        """Return log-probability of each label and the entropy, [T] float32; the logits' memory is given up."""
+        return label_logprobs(
+            logits_1TV[0],
+            batch.labels,
+            vocab_size=self.vocab_size,
+            temperature=self.temperature,
+            group=parallel_state.get_tensor_model_parallel_group(),
+            entropy=entropy,
+            overwrite_logits=True,
+        )
+
+
+def sft_loss(scoring: Scoring) -> Loss:
+    """Return the loss of supervised fine-tuning: cross entropy on the trained labels."""
+
+    def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
+        logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
+        return cross_entropy_loss(logprob_T, batch.loss_mask)
+
+    return loss
+
+
+def reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
+    """Return the policy-gradient loss."""
+
+    def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
+        logprob_T, entropy_T = scoring.logprobs(logits_1TV, batch, entropy=True)
+        if config.entropy_coefficient == 0 and entropy_T is not None:
+            entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
+        tensors = PolicyTensors.from_extras(batch.loss_mask, batch.cu_seqlens, batch.extras)
+        return policy_loss(logprob_T, entropy_T, tensors, config)
+
+    return loss
+
+
+@dataclass(slots=True)
+class TrainStep:
+    """The training step of one rank.
+
+    Attributes:
+        model: DDP-wrapped model chunk.
+        optimizer: over its parameters.
+        loss: of one micro-batch, as a sum.
+        aggregation: what the sum is divided by.
+        multiple: packs are padded to a multiple of this many tokens.
+        max_skipped: steps that may be skipped before training stops.
+        skipped: steps skipped so far in this stage.
+    """
+
+    model: Any
+    optimizer: PolicyOptimizer
+    loss: Loss
+    aggregation: Literal["token", "sequence"]
+    multiple: int
+    max_skipped: int
+    skipped: int = 0
+
+    def run(self, batches: Sequence[PackedBatch], step: int) -> StepResult:
+        """Train on this rank's share of a global batch; collective.
+
+        Args:
+            batches: whole micro-batches of this data-parallel rank, the same on all its TP and PP ranks.
+            step: from 0.
+
+        Raises:
+            TrainingError: nothing to train on, or one non-finite step too many. Raised on every rank alike.
+        """
+        counts = global_counts(batches, self.aggregation, step)
+        self.model.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        outputs = run_schedule(self.model, batches, self.loss, multiple=self.multiple, forward_only=False)
+        self.model.scale_gradients(1.0 / counts.units)
+        reduced = reduce_losses(outputs)
+        grad_norm = self.optimizer.prepare()
+        loss = reduced.loss_sum / counts.units
+        finite = all_true(math.isfinite(loss) and math.isfinite(grad_norm))
+        lr = self.optimizer.apply(step, grad_norm) if finite else 0.0
+        if not finite:
+            self._count_skip(step, loss, grad_norm)
+        return _result(step, loss, grad_norm, lr, finite, counts, reduced)
+
+    def _count_skip(self, step: int, loss: float, grad_norm: float) -> None:
+        self.skipped += 1
+        if self.skipped > self.max_skipped:
+            raise TrainingError(
+                f"step {step}: loss or gradient is not finite, and too many steps of this stage were skipped for that",
+                value=f"loss {loss}, gradient norm {grad_norm}, {self.skipped} steps",
+                limit=f"optimizer.max_skipped_steps = {self.max_skipped}",
+                mend="lower optimizer.lr, look at the data of this step, or go back to an earlier checkpoint",
+            )
+
+
+def forward_logprobs(model: Any, batches: Sequence[PackedBatch], scoring: Scoring) -> list[Tensor]:
+    """Score the labels of each micro-batch without gradient; collective.
+
+    Returns:
+        One [T] float32 per micro-batch, without padding, on the last pipeline stage; empty elsewhere.
+    """
+
+    def score(logits_1TV: Tensor, batch: MicroBatch) -> Tensor:
+        logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
+        return logprob_T[: batch.num_tokens]
+
+    with torch.no_grad():
+        return run_schedule(model, batches, score, multiple=scoring.multiple, forward_only=True)
+
+
+def run_schedule(
+    model: Any,
+    batches: Sequence[PackedBatch],
+    finish: Callable[[Tensor, MicroBatch], Any],
+    *,
+    multiple: int,
+    forward_only: bool,
+) -> list[Any]:
+    """Run Megatron's schedule for this layout: one pass after the other, or 1F1B over pipeline stages.
+
+    Args:
+        model: this rank's model chunk.
+        batches: micro-batches; all stages need them, for their document boundaries.
+        finish: turns the last stage's logits [1, T, V] into its result, a LossOutput where gradients are wanted.
+        multiple: packs are padded to a multiple of this many tokens.
+        forward_only: no backward pass.
+
+    Returns:
+        What `finish` returned per micro-batch, its loss detached; empty on all but the last stage.
+    """
+
+    def forward_step(iterator: Iterator[MicroBatch], chunk: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        batch = next(iterator)
+        output = chunk(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=None,
+            packed_seq_params=batch.packed,
+        )
+        return output, partial(_finish, finish, batch)
+
+    schedule = get_forward_backward_func()
+    results: list[Any] = schedule(
+        forward_step_func=forward_step,
+        data_iterator=on_device(batches, multiple),
+        model=[model],
+        num_microbatches=len(batches),
+        seq_length=max(batch.num_tokens for batch in batches),
+        micro_batch_size=1,
+        forward_only=forward_only,
+    )
+    return results
+
+
+def _finish(
+    finish: Callable[[Tensor, MicroBatch], Any], batch: MicroBatch, logits_1TV: Tensor
+) -> tuple[Tensor, Tensor, Any]:
+    """Answer as Megatron expects: (loss sum, unit count, what to keep). The count is ours, so Megatron's is 0."""
+    result = finish(logits_1TV, batch)
+    none = torch.zeros((), dtype=torch.int32, device=logits_1TV.device)
+    if isinstance(result, LossOutput):
+        kept = LossOutput(result.loss_sum.detach(), result.metrics, result.maxima)
+        return result.loss_sum, none, kept
+    return logits_1TV.new_zeros(()), none, result
+
+
+def _result(
+    step: int, loss: float, grad_norm: float, lr: float, finite: bool, counts: GlobalCounts, reduced: ReducedLoss
+) -> StepResult:
+    return StepResult(
+        step=step,
+        loss=loss,
+        grad_norm=grad_norm,
+        lr=lr,
+        tokens=counts.trained_tokens,
+        skipped=not finite,
+        metrics={**reduced.metrics, "total_tokens": float(counts.tokens)},
+    )
