@@ -42,7 +42,7 @@ class Dispatcher(threading.Thread):
         self.unfinished_bytes = 0
         self.failure: CascadeError | None = None
         self._config, self._paths, self._lock = config, paths, lock
-        self._inbox: deque[Task | tuple[str, Future[None]] | None] = deque()
+        self._inbox: deque[Task | tuple[str, Future[None]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._queue: deque[Task] = deque()
@@ -57,8 +57,8 @@ class Dispatcher(threading.Thread):
 
     # -- called from other threads ---------------------------------------------------------------------------------
 
-    def post(self, item: Task | tuple[str, Future[None]] | None) -> None:
-        """Hand over a task, a verifier to load, or None to end.
+    def post(self, item: Task | tuple[str, Future[None]]) -> None:
+        """Hand over a task or a verifier to load.
 
         Raises:
             RewardError: the thread has ended.
@@ -68,6 +68,14 @@ class Dispatcher(threading.Thread):
                 raise self.failure or RewardError("the verifier pool is closed")
             self._inbox.append(item)
             os.eventfd_write(self._wake, 1)
+
+    def stop(self) -> None:
+        """End the thread and all processes, and wait for that."""
+        with self._lock:
+            self._closing = True
+            if not self._ended:
+                os.eventfd_write(self._wake, 1)
+        self.join()
 
     # -- this thread -----------------------------------------------------------------------------------------------
 
@@ -108,9 +116,7 @@ class Dispatcher(threading.Thread):
         os.eventfd_read(self._wake)
         while self._inbox:
             item = self._inbox.popleft()
-            if item is None:
-                self._closing = True
-            elif isinstance(item, Task):
+            if isinstance(item, Task):
                 self._queue.append(item)
             elif item[0] in self._loads:
                 _chain(self._loads[item[0]], item[1])

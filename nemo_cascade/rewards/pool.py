@@ -131,11 +131,8 @@ class VerifierPool:
 
     def close(self) -> None:
         """End every process. Samples in flight are dropped; may be called more than once."""
-        if not self._closed:
-            self._closed = True
-            if self._dispatcher.is_alive():
-                self._dispatcher.post(None)
-            self._dispatcher.join()
+        self._closed = True
+        self._dispatcher.stop()
 
     def _submit(self, key: Any, name: str, record: Mapping[str, Any], response: Response, sink: deque[Result]) -> None:
         verifier_path(name, self._verifiers)
