@@ -22,16 +22,15 @@ from typing import Any
 from nemo_cascade.cascade.folder import START, RunFolder
 from nemo_cascade.cascade.gate import Decision, decide
 from nemo_cascade.cascade.hashes import code_version, hash_folder
+from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, SftStage
-from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
-from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.stages.context import VERSIONS_PER_STAGE, StageContext
 from nemo_cascade.stages.evaluate import evaluate
 from nemo_cascade.stages.grpo import run_grpo
@@ -51,31 +50,22 @@ class Standing:
 
     Attributes:
         name: stage that made it, or `start`.
-        folder: of that stage.
+        hf: its weights.
+        checkpoint: its last training checkpoint; the start model has none.
         scores: of all domains, or None where the start model is not scored.
     """
 
     name: str
-    folder: Path
+    hf: Path
+    checkpoint: Path | None
     scores: Scores | None
-
-    @property
-    def hf(self) -> Path:
-        """Its weights."""
-        return self.folder / "hf"
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """Its last training checkpoint; the start model has none."""
-        found = sorted((self.folder / "checkpoints").glob("step_*"))
-        return found[-1] if found else None
 
 
 class CascadeRunner:
     """One run folder, worked on until every stage is decided."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: RunConfig, folder: RunFolder, inputs: Inputs) -> None:
+        self.config, self.folder, self.inputs = config, folder, inputs
         self.ledger = Ledger(folder.ledger)
 
     def run(self) -> int:
@@ -91,29 +81,32 @@ class CascadeRunner:
             write_report(self.folder.path)
 
     def _cascade(self, roles: Roles) -> int:
-        tokenizer = prepare_data(self.config, self.ledger.append)
-        parent = self._start(roles, tokenizer)
+        parent = self._start(roles)
         for planned in plan_stages(self.config, self.folder):
             decision = self._decided(planned)
             if decision is None:
                 self._train(planned, parent, roles)
-                scores = self._score(planned.name, planned.index, planned.folder, roles)
+                scores = self._score(planned.name, planned.index, planned.folder, planned.folder / "hf", roles)
                 decision = self._gate(planned, parent, scores)
                 write_report(self.folder.path)
             if decision.outcome == "hold":
                 log.error("the gate holds the cascade after %s: %s", planned.name, decision.reason)
                 return HELD
             if decision.outcome == "promote":
-                parent = Standing(planned.name, planned.folder, Scores.load(planned.folder / "scores.json"))
+                parent = self._standing(planned)
         self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
         return 0
 
-    def _start(self, roles: Roles, tokenizer: Path | None) -> Standing:
-        """Make the start model's HF folder and score it."""
-        folder = self.folder.start
-        materialize_model(self.config.model, folder / "hf", self.config.seed, tokenizer)
-        scored = self.config.evaluation.evaluate_start
-        return Standing(START, folder, self._score(START, 0, folder, roles) if scored else None)
+    def _start(self, roles: Roles) -> Standing:
+        """Score the model that the cascade starts from."""
+        hf, scored = self.inputs.start_hf, self.config.evaluation.evaluate_start
+        return Standing(START, hf, None, self._score(START, 0, self.folder.start, hf, roles) if scored else None)
+
+    def _standing(self, planned: PlannedStage) -> Standing:
+        """Return a promoted stage as the next one's parent."""
+        checkpoints = sorted((planned.folder / "checkpoints").glob("step_*"))
+        scores = Scores.load(planned.folder / "scores.json")
+        return Standing(planned.name, planned.folder / "hf", checkpoints[-1] if checkpoints else None, scores)
 
     def _train(self, planned: PlannedStage, parent: Standing, roles: Roles) -> None:
         """Train a stage to its exported weights, unless the ledger says it is."""
@@ -126,7 +119,7 @@ class CascadeRunner:
             folder=planned.folder,
             parent_hf=parent.hf,
             parent_checkpoint=parent.checkpoint,
-            data_folder=Path(self.config.data_dir) / "tokenised",
+            data_folder=self.inputs.tokenised,
             roles=roles,
             record=self.ledger.append,
         )
@@ -136,12 +129,12 @@ class CascadeRunner:
         RUN_STAGE[type(planned.stage)](context, planned.stage)
         self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 
-    def _score(self, name: str, index: int, folder: Path, roles: Roles) -> Scores:
+    def _score(self, name: str, index: int, folder: Path, hf: Path, roles: Roles) -> Scores:
         """Score a model on every domain, once."""
         target = folder / "scores.json"
         if not target.is_file():
             version = (index + 1) * VERSIONS_PER_STAGE - 1
-            evaluate(self.config, roles, folder / "hf", version, name).save(target)
+            evaluate(self.config, roles, hf, version, name).save(target)
             self.folder.collect_scores()
             self.ledger.append("scored", name, **Scores.load(target).summary())
         return Scores.load(target)
@@ -186,5 +179,6 @@ def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator
 
 def run_cascade(config: RunConfig, provenance: dict[str, Any]) -> int:
     """Run or resume a cascade; the run folder tells what is done. Returns the exit code."""
+    inputs = check_inputs(config)
     with opened_run_folder(config, provenance) as folder:
-        return CascadeRunner(config, folder).run()
+        return CascadeRunner(config, folder, inputs).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from nemo_cascade.config.schema import RunConfig
@@ -11,7 +10,7 @@ from nemo_cascade.config.schema import RunConfig
 DATA_SEED = 0
 
 
-def prepare_data(config: RunConfig, record: Callable[..., None]) -> Path | None:
+def prepare_data(config: RunConfig) -> Path | None:
     """Write what `config.prepare` names under data_dir, once; return the tokenizer it brings, if any."""
     if config.prepare == "none":
         return None
@@ -24,6 +23,5 @@ def prepare_data(config: RunConfig, record: Callable[..., None]) -> Path | None:
         from nemo_cascade.data.smol import prepare_smol
 
         prepare_smol(folder, DATA_SEED)
-    record("data_prepared", kind=config.prepare, files=sorted(p.name for p in folder.iterdir()))
     tokenizer = folder / "tokenizer"
     return tokenizer if tokenizer.is_dir() else None

@@ -1,0 +1,81 @@
+"""Everything a cascade reads, checked before the run folder exists and before any process starts.
+
+The start model is made, every stage's conversations are tokenised and packed (the stages find them again by their
+content), every prompt of every RL stage and suite is rendered. What is wrong is told at once, for all stages.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_cascade.cascade.hashes import hash_json
+from nemo_cascade.config.provenance import config_values
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import SftStage
+from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.prepare import prepare_data
+from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.errors import CascadeError, ConfigError
+from nemo_cascade.models.sources import materialize_model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the first stage starts from.
+
+    Attributes:
+        start_hf: HF folder of the start model.
+        tokenised: folder of the packed data of all stages, under keys of their content.
+    """
+
+    start_hf: Path
+    tokenised: Path
+
+
+def check_inputs(config: RunConfig) -> Inputs:
+    """Prepare data and start model, and read all inputs once.
+
+    Raises:
+        CascadeError: what is wrong; a ConfigError that lists everything where more than one thing is.
+    """
+    data = Path(config.data_dir)
+    tokenizer = prepare_data(config)
+    key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
+    start_hf = materialize_model(config.model, data / "models" / f"{config.model.name}-{key}", config.seed, tokenizer)
+    load_tokenizer(start_hf)
+    inputs = Inputs(start_hf, data / "tokenised")
+    problems: list[CascadeError] = []
+    for name in [*config.stages, *config.evaluation.suites]:
+        try:
+            _read(config, name, inputs)
+        except CascadeError as problem:
+            problems.append(problem)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ConfigError(problems)
+    return inputs
+
+
+def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
+    """Read what one stage or suite reads."""
+    room, stage = config.rollout.max_model_len, config.stages.get(name)
+    tokenizer = load_tokenizer(inputs.start_hf)
+    if isinstance(stage, SftStage):
+        multiple = config.parallel.document_multiple
+        store = build_packed_store(stage, inputs.start_hf, inputs.tokenised, document_multiple=multiple)
+        log.info("%s: %d packs of %d tokens, fill %.4f", name, len(store), stage.seq_length, store.stats["fill"])
+    elif stage is not None:
+        source, limit = stage.prompts, room - stage.sampling.max_tokens
+        prompts = PromptSet.load(source.path, source.domain, source.verifier, source.mode, tokenizer, limit)
+        prompts.first(stage.prompts_per_step)
+        log.info("%s: %d prompts, %d of them duplicates", name, len(prompts), prompts.duplicates)
+    if name in config.evaluation.suites:
+        suite = config.evaluation.suites[name]
+        limit = room - suite.sampling.max_tokens
+        PromptSet.load(suite.path, name, suite.verifier, suite.mode, tokenizer, limit).first(suite.num_prompts)

@@ -1,0 +1,101 @@
+"""Drive the real command line as a user does: start it, watch its files, kill it, compare what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+# The nano cascade in miniature. The entropy bonus keeps the policy moving even where no answer is right yet,
+# so that a resume which lost anything shows in the next line.
+MICRO = [
+    "cascade=nano",
+    "stages.sft1.max_steps=8",
+    "stages.sft2.max_steps=8",
+    "stages.sft1.checkpoint_every=4",
+    "stages.sft2.checkpoint_every=3",
+    "stages.math_rl.steps=5",
+    "stages.math_rl.checkpoint_every=2",
+    "stages.math_rl.prompts_per_step=4",
+    "stages.math_rl.num_generations=4",
+    "stages.math_rl.sampling.max_tokens=32",
+    "stages.math_rl.loss.entropy_coefficient=0.01",
+    "evaluation.suites.math.num_prompts=12",
+    "evaluation.suites.instruction.num_prompts=12",
+    "evaluation.suites.math.sampling.max_tokens=32",
+    "evaluation.suites.instruction.sampling.max_tokens=32",
+    "gate.on_regression=promote",
+    "logging.progress=false",
+]
+TIMINGS = {"seconds", "tokens_per_s"}
+
+
+def start(runs_dir: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:
+    """Start `nemo-cascade run` on the miniature."""
+    command = [sys.executable, "-m", "nemo_cascade", "run", *MICRO, f"name={name}", f"runs_dir={runs_dir}", *overrides]
+    log = (runs_dir / f"{name}.log").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def finish(process: subprocess.Popen[bytes], log: Path, timeout_s: float = 280) -> int:
+    """Wait for the end; a run that hangs is a failure with its last words."""
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"the run did not end in {timeout_s} s:\n{tail(log)}") from None
+
+
+def kill_when(process: subprocess.Popen[bytes], metrics: Path, lines: int, log: Path, timeout_s: float = 280) -> None:
+    """Send SIGKILL to the driver as soon as a metrics file has so many lines."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        assert process.poll() is None, f"the run ended before it could be killed:\n{tail(log)}"
+        if metrics.is_file() and metrics.read_bytes().count(b"\n") >= lines:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"{metrics} never had {lines} lines:\n{tail(log)}")
+
+
+def metrics_of(run: Path) -> dict[str, list[dict[str, object]]]:
+    """Return every stage's lines without the timings."""
+    return {
+        path.parent.name: [
+            {key: value for key, value in json.loads(line).items() if key not in TIMINGS}
+            for line in path.read_text().splitlines()
+        ]
+        for path in sorted(run.glob("stages/*/metrics.jsonl"))
+    }
+
+
+def wait_until_gone(mark: str, timeout_s: float = 30) -> list[str]:
+    """Wait until no process's command line or environment has `mark`; return what is left."""
+    end = time.monotonic() + timeout_s
+    left: list[str] = []
+    while time.monotonic() < end:
+        left = []
+        for process in psutil.process_iter():
+            try:
+                text = " ".join(process.cmdline()) + " " + " ".join(f"{k}={v}" for k, v in process.environ().items())
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+            if mark in text and process.pid != os.getpid():
+                left.append(f"{process.pid} {' '.join(process.cmdline())[:100]}")
+        if not left:
+            return []
+        time.sleep(0.5)
+    return left
+
+
+def tail(log: Path, lines: int = 40) -> str:
+    """Return the end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.is_file() else "(no log)"
