@@ -120,6 +120,7 @@ def transformer_config(
         sequence_parallel=parallel.sequence_parallel,
         # Packs of one step differ in length, so stages tell each other the shape.
         variable_seq_lengths=parallel.pipeline_model_parallel_size > 1,
+        moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
         bias_activation_fusion=True,
