@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from nemo_cascade.config.base import block
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.stage import Stage
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -146,6 +147,8 @@ class RunConfig:
     """Engines."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Verifiers."""
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    """Isolation of model-written programs."""
     evaluation: EvaluationConfig
     """Suites."""
     gate: GateConfig = field(default_factory=GateConfig)

@@ -1,0 +1,51 @@
+"""The sandbox that runs model-written programs, and the limits of one run."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import block
+
+
+@block
+class Limits:
+    """What one run of an untrusted program may use; over any of them it is killed and the outcome says which."""
+
+    cpu_s: PositiveFloat = 10.0
+    """CPU seconds of all its processes together (rounded up to whole seconds for a single process)."""
+    wall_s: PositiveFloat = 10.0
+    """Seconds from its start until it must have ended."""
+    memory_mib: Annotated[int, Field(ge=64)] = 512
+    """Address space of each process, and resident memory of all of them together. Python itself takes about 40."""
+    output_kib: PositiveInt = 256
+    """Kept and allowed output, standard output and standard error each."""
+    processes: PositiveInt = 16
+    """Processes and threads at the same time."""
+    files_mib: PositiveInt = 16
+    """Size of its private /tmp, all files together, and the largest single file."""
+
+
+@block
+class SandboxConfig:
+    """Isolation and warm workers for untrusted programs."""
+
+    isolation: Literal["bubblewrap", "rlimits"] = "bubblewrap"
+    """bubblewrap: namespaces, private root and /tmp, seccomp, limits; refused where the kernel forbids namespaces.
+    rlimits: limits, seccomp and no capabilities only: the program can read what this user can read."""
+    workers: PositiveInt = 2
+    """Warm interpreters, each running one program at a time."""
+    limits: Limits = field(default_factory=Limits)
+    """Limits of a run that names none of its own."""
+    compile_limits: Limits = field(
+        default_factory=lambda: Limits(wall_s=20.0, memory_mib=1024, output_kib=64, files_mib=64)
+    )
+    """Limits of a compiler run."""
+    recycle_after: PositiveInt = 2000
+    """A worker is replaced by a fresh one after so many runs."""
+    packages: list[str] = field(default_factory=lambda: ["numpy"])
+    """Installed top-level packages that programs may import beside the standard library, where present."""
+    queue: PositiveInt = 1024
+    """Runs that may wait for a worker; one more is refused (back-pressure)."""

@@ -1,0 +1,97 @@
+"""Compile C++ inside the sandbox, once per source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+
+from nemo_cascade.config.sandbox import Limits
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.execution import Errand, memory_file
+from nemo_cascade.sandbox.isolation import find_compiler
+from nemo_cascade.sandbox.outcome import outcome_of
+from nemo_cascade.sandbox.pool import WorkerPool
+from nemo_cascade.sandbox.program import Outcome, Program, Status
+
+_OPTIONS = ("-std=c++17", "-O2", "-pipe")
+_PRODUCT = "program"
+_KEPT = 256
+
+Compiled = bytes | Outcome
+
+
+class Compiler:
+    """Compiles programs and keeps the last few hundred results. Thread-safe.
+
+    Args:
+        pool: where the compiler runs: its input is as untrusted as any program.
+        limits: of one compiler run.
+        environment: of programs.
+    """
+
+    def __init__(self, pool: WorkerPool, limits: Limits, environment: Mapping[str, str]) -> None:
+        self._pool, self._limits, self._environment = pool, limits, environment
+        self._lock = threading.Lock()
+        self._results: OrderedDict[str, Future[Compiled]] = OrderedDict()
+
+    def compile(self, program: Program) -> Compiled:
+        """Return the binary, or the outcome with status `compile_error`.
+
+        Raises:
+            SandboxError: if there is no compiler, or the sandbox broke.
+        """
+        key = _key(program)
+        with self._lock:
+            result = self._results.get(key)
+            ours = result is None
+            if result is None:
+                result = self._results[key] = Future()
+                while len(self._results) > _KEPT:
+                    self._results.popitem(last=False)
+            self._results.move_to_end(key)
+        if ours:
+            try:
+                result.set_result(self._compile(program))
+            except BaseException as error:  # others may wait for it; the next one shall try anew
+                with self._lock:
+                    self._results.pop(key, None)
+                result.set_exception(error)
+        return result.result()
+
+    def _compile(self, program: Program) -> Compiled:
+        compiler = find_compiler()
+        if compiler is None:
+            raise SandboxError("no C++ compiler", limit="/usr/bin/g++ or /usr/bin/c++", mend="install g++")
+        target = memory_file("binary")
+        try:
+            header = {
+                "kind": "command",
+                "argv": [compiler, *_OPTIONS, "-o", _PRODUCT, program.main_file],
+                "entry": compiler,
+                "product": _PRODUCT,
+                "environment": self._environment,
+            }
+            files = {**program.files, program.main_file: program.source_bytes()}
+            errand = Errand(header, files, self._limits, extra={"product": target}, compile_job=True)
+            outcome = outcome_of(self._pool.execute([errand])[0])
+            if not outcome.ok:
+                return replace(outcome, status=Status.COMPILE_ERROR, detail=f"the compiler: {outcome.detail}")
+            return _whole_file(target)
+        finally:
+            os.close(target)
+
+
+def _whole_file(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _key(program: Program) -> str:
+    digest = hashlib.sha256()
+    for name, content in [(program.main_file, program.source_bytes()), *sorted(program.files.items())]:
+        digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "replace") + content)
+    return digest.hexdigest()

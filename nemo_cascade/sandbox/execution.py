@@ -1,0 +1,196 @@
+"""Run children of one worker to their end: feed them, read what they say, kill what goes over a limit."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemo_cascade.config.sandbox import Limits
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.inside.job import BROKEN, STARTED
+from nemo_cascade.sandbox.worker import Ended, Worker, WorkerLostError, send_job
+
+_PIECE = 1 << 16
+_SETUP_DEADLINE_S = 20.0
+_DEATH_DEADLINE_S = 5.0
+
+
+@dataclass
+class Errand:
+    """One child with its job and what it has said so far.
+
+    Attributes:
+        header: the job's header.
+        files: files to write before it starts.
+        limits: what it may use.
+        stdin: what it reads.
+        extra: further descriptors it gets, by name; they stay the caller's to close.
+        essential: the others are killed when it ends.
+    """
+
+    header: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    limits: Limits
+    stdin: bytes = b""
+    extra: Mapping[str, int] = field(default_factory=dict)
+    essential: bool = True
+    compile_job: bool = False
+    said: dict[str, bytearray] = field(default_factory=dict)
+    over: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    ended: Ended | None = None
+    pid: int = -1
+
+    def fresh(self) -> Errand:
+        """Return the same errand, not yet run."""
+        return Errand(self.header, self.files, self.limits, self.stdin, self.extra, self.essential, self.compile_job)
+
+
+def memory_file(name: str, content: bytes = b"") -> int:
+    """Return a descriptor of an anonymous file with this content, at its beginning."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+class Execution:
+    """Runs errands side by side on one worker."""
+
+    def __init__(self, worker: Worker, errands: list[Errand]) -> None:
+        self._worker, self._errands = worker, errands
+        self._poll = select.poll()
+        self._readers: dict[int, tuple[Errand, str]] = {}
+        self._born = time.monotonic()
+
+    def run(self) -> None:
+        """Run all errands to their end and fill in what came of them.
+
+        Raises:
+            WorkerLostError: if the worker died or hung; nothing is known about the programs then.
+            SandboxError: if a child could not be set up.
+        """
+        self._poll.register(self._worker.channel, select.POLLIN)
+        try:
+            for errand in self._errands:
+                self._launch(errand)
+            while any(errand.ended is None for errand in self._errands):
+                self._turn()
+            self._drain()
+        finally:
+            for descriptor in self._readers:
+                os.close(descriptor)
+
+    def _launch(self, errand: Errand) -> None:
+        spare = self._worker.take((errand.limits.files_mib, errand.compile_job))
+        errand.pid = spare.pid
+        given = {"stdin": memory_file("stdin", errand.stdin)}
+        for stream in ("stdout", "stderr"):
+            read, given[stream] = os.pipe()
+            os.set_blocking(read, False)
+            errand.said[stream] = bytearray()
+            self._listen(read, errand, stream)
+        self._listen(os.dup(spare.connection.fileno()), errand, "connection")
+        errand.said["connection"] = bytearray()
+        limits = {name: getattr(errand.limits, name) for name in errand.limits.__dataclass_fields__}
+        try:
+            send_job(spare, {**errand.header, "limits": limits}, errand.files, {**given, **errand.extra})
+        finally:
+            spare.connection.close()
+            for descriptor in given.values():
+                os.close(descriptor)
+        watch = None
+        if errand.limits.processes > 1:
+            watch = {"pid": spare.pid, "memory_mib": errand.limits.memory_mib, "cpu_s": errand.limits.cpu_s}
+        self._worker.refill(watch)
+
+    def _listen(self, descriptor: int, errand: Errand, stream: str) -> None:
+        self._readers[descriptor] = (errand, stream)
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _turn(self) -> None:
+        self._enforce_deadlines()
+        wait_s = min(self._deadline(errand) for errand in self._errands if errand.ended is None) - time.monotonic()
+        for descriptor, _ in self._poll.poll(max(0.0, wait_s) * 1000 + 1):
+            if descriptor == self._worker.channel.fileno():
+                self._worker.hear()
+                self._note_ends()
+            elif descriptor in self._readers:
+                self._read(descriptor)
+
+    def _deadline(self, errand: Errand) -> float:
+        if errand.over is not None:
+            assert errand.ended_at is not None
+            return errand.ended_at + _DEATH_DEADLINE_S
+        if errand.started_at is None:
+            return self._born + _SETUP_DEADLINE_S
+        return errand.started_at + errand.limits.wall_s
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        for errand in self._errands:
+            if errand.ended is not None or now < self._deadline(errand):
+                continue
+            if errand.over is not None or errand.started_at is None:
+                raise WorkerLostError("a confined child neither starts nor dies", value=errand.over or "setting up")
+            self._kill(errand, "timeout")
+
+    def _kill(self, errand: Errand, reason: str) -> None:
+        if errand.over is None and errand.ended is None:
+            errand.over, errand.ended_at = reason, time.monotonic()
+            self._worker.kill(errand.pid)
+
+    def _note_ends(self) -> None:
+        for errand in self._errands:
+            if errand.ended is None and errand.pid in self._worker.ended:
+                errand.ended = self._worker.ended.pop(errand.pid)
+                errand.ended_at = errand.ended_at or time.monotonic()
+                if errand.essential:
+                    for other in self._errands:
+                        self._kill(other, "abandoned")
+
+    def _read(self, descriptor: int) -> bool:
+        errand, stream = self._readers[descriptor]
+        try:
+            piece = os.read(descriptor, _PIECE)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # the child died before it read all of its job
+            piece = b""
+        if not piece:
+            self._poll.unregister(descriptor)
+            os.close(descriptor)
+            del self._readers[descriptor]
+            return False
+        if stream == "connection":
+            self._hear_child(errand, piece)
+            return True
+        kept, room = errand.said[stream], errand.limits.output_kib * 1024
+        if len(kept) + len(piece) > room:
+            self._kill(errand, "output")
+            errand.over = errand.over or "output"  # it may have ended by itself meanwhile
+        kept += piece[: room - len(kept)]
+        return True
+
+    def _hear_child(self, errand: Errand, piece: bytes) -> None:
+        errand.said["connection"] += piece
+        if errand.said["connection"].startswith(STARTED):
+            errand.started_at = errand.started_at or time.monotonic()
+
+    def _drain(self) -> None:
+        """Read what is left in the pipes: all writers are dead, so each ends or is empty."""
+        for descriptor in list(self._readers):
+            os.set_blocking(descriptor, False)
+            while descriptor in self._readers and self._read(descriptor):
+                pass
+        for errand in self._errands:
+            if errand.started_at is None:
+                said = bytes(errand.said["connection"]).removeprefix(BROKEN).decode("utf-8", "replace")
+                raise SandboxError("a confined child could not be set up", value=said or errand.ended)

@@ -1,0 +1,106 @@
+"""Give up power, step by step: namespaces, private /tmp and /proc, user, capabilities, limits."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import resource
+from collections.abc import Mapping
+
+CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x20, 0x4000, 0x40000
+_PR_SET_PDEATHSIG, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 1, 23, 24, 38, 47
+_PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _LAST_CAPABILITY = 4, 0x20080522, 63
+_SIGKILL = 9
+_INODES_PER_MIB = 256
+_STACK_BYTES = 64 << 20
+_OPEN_FILES = 128
+
+RUN_UID = 1000
+"""User and group of the program, as it sees them."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Move the calling process (for CLONE_NEWPID: its next children) to new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def enter(descriptor: int, kind: int) -> None:
+    """Move the calling process (for CLONE_NEWPID: its next children) to the namespace behind a descriptor."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None) -> None:
+    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), options), f"mount {target.decode()}")
+
+
+def private_mounts(files_mib: int) -> None:
+    """Give the calling process a fresh /tmp of limited size and the /proc of its own process namespace."""
+    unshare(CLONE_NEWNS)
+    _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    _mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+    inodes = _INODES_PER_MIB * files_mib + 64
+    options = f"size={files_mib}m,nr_inodes={inodes},mode=755,uid={RUN_UID},gid={RUN_UID}"
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode())
+
+
+def drop_privileges(change_user: bool) -> None:
+    """Become the program's user where that is possible, lose every capability for good, never gain any by exec.
+
+    Args:
+        change_user: the namespace maps more than one user, so the program gets one of its own.
+    """
+    for capability in range(_LAST_CAPABILITY + 1):
+        if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
+            with contextlib.suppress(OSError):  # without CAP_SETPCAP the bounding set stays; no_new_privs rules then
+                _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability bounding set")
+    if change_user:
+        os.setgroups([])
+        os.setresgid(RUN_UID, RUN_UID, RUN_UID)
+        os.setresuid(RUN_UID, RUN_UID, RUN_UID)
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    _check(_libc.capset(header, nothing), "capset")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill the calling process when its parent dies."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "parent death signal")
+
+
+def limit_resources(limits: Mapping[str, float], process_overhead: int) -> None:
+    """Set the resource limits of one run.
+
+    Args:
+        limits: the fields of Limits.
+        process_overhead: processes of the sandbox itself that the kernel counts to the same user.
+    """
+    memory = int(limits["memory_mib"]) << 20
+    files = int(limits["files_mib"]) << 20
+    ceilings = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: math.ceil(limits["cpu_s"]),
+        resource.RLIMIT_NPROC: int(limits["processes"]) + process_overhead,
+        resource.RLIMIT_FSIZE: files,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_STACK: min(_STACK_BYTES, memory),
+    }
+    for kind, ceiling in ceilings.items():
+        hard = resource.getrlimit(kind)[1]
+        value = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
+        resource.setrlimit(kind, (value, value))

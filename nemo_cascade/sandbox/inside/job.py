@@ -1,0 +1,177 @@
+"""What a forked child does: shut itself in, wait for its job, run it.
+
+A job is one frame on the child's socket: two little-endian u32 (header and body length), the header (JSON), the body
+(the files' bytes, end to end). Descriptors travel with its first byte, in the order of the header's `descriptors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import confine, seccomp
+
+EXIT_BROKEN = 251
+"""Exit status of a child that failed before its program started."""
+EXIT_MEMORY = 250
+"""Exit status of a Python program that ended with MemoryError."""
+BROKEN = b"!"
+"""Sent to the host before what went wrong, instead of STARTED."""
+STARTED = b"s"
+"""Sent to the host right before the program's first instruction."""
+
+_PRELOADED = (
+    "abc array ast asyncio base64 bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum "
+    "fractions functools hashlib heapq io itertools json math numbers operator os pickle pprint queue random re "
+    "statistics string struct sys textwrap threading time traceback types typing unittest uuid"
+)
+_MOST_DESCRIPTORS = 8
+_NPROC_OF_THE_SANDBOX = 8
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """How a child shuts itself in."""
+
+    namespaces: bool
+    change_user: bool
+    files_mib: int
+    folder: str
+    seccomp_filter: bytes
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as received.
+
+    Attributes:
+        header: `kind`, `limits`, `argv`, `environment`, and what the kind needs.
+        files: path relative to the run's folder -> bytes.
+        descriptors: name -> number.
+    """
+
+    header: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    descriptors: Mapping[str, int]
+
+
+def preload() -> None:
+    """Import what programs use most, once for all runs."""
+    for name in _PRELOADED.split():
+        importlib.import_module(name)
+    for kind in ("python_program", "command"):
+        importlib.import_module(f"{__package__}.{kind}")
+
+
+def become(connection: socket.socket, confinement: Confinement) -> None:
+    """Turn the forked child into a confined run. Never returns."""
+    try:
+        connection = _only_descriptor(connection)
+        _shut_in(confinement)
+        job = _receive(connection)
+        if job is None:  # the host hung up: this spare is not needed
+            os._exit(0)
+        _prepare(job, confinement)
+    except BaseException as error:  # told to the host: nobody else can hear it
+        connection.sendall(BROKEN + f"{type(error).__name__}: {error}".encode()[:4000])
+        os._exit(EXIT_BROKEN)
+
+    def started() -> None:
+        connection.sendall(STARTED)
+        connection.close()
+
+    importlib.import_module(f"{__package__}.{job.header['kind']}").run(job, started)
+
+
+def _shut_in(confinement: Confinement) -> None:
+    os.setsid()
+    if confinement.namespaces:
+        confine.private_mounts(confinement.files_mib)
+    else:
+        confine.die_with_parent()
+    confine.drop_privileges(confinement.change_user)
+    os.chdir(confinement.folder)
+    seccomp.install(confinement.seccomp_filter)
+
+
+def _prepare(job: Job, confinement: Confinement) -> None:
+    _write_files(job.files)
+    overhead = 0 if confinement.change_user else _NPROC_OF_THE_SANDBOX
+    confine.limit_resources(job.header["limits"], overhead)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(job.descriptors[name], number, inheritable=True)
+        os.close(job.descriptors[name])
+    os.environ.clear()
+    os.environ.update(job.header["environment"])
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a command would inherit that
+        signal.signal(ignored, signal.SIG_DFL if job.header["kind"] == "command" else signal.SIG_IGN)
+    random.seed()
+    gc.enable()
+
+
+def _only_descriptor(connection: socket.socket) -> socket.socket:
+    """Close everything inherited but the connection; standard streams become /dev/null."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    kept = connection.detach()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 4096)
+    return socket.socket(fileno=kept)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < count:
+        piece = connection.recv(min(count - len(parts), 1 << 20))
+        if not piece:
+            return None
+        parts += piece
+    return bytes(parts)
+
+
+def _receive(connection: socket.socket) -> Job | None:
+    first, descriptors, _, _ = socket.recv_fds(connection, 8, _MOST_DESCRIPTORS)
+    if not first:
+        return None
+    rest = _exactly(connection, 8 - len(first)) if len(first) < 8 else b""
+    if rest is None:
+        return None
+    header_length, body_length = struct.unpack("<II", first + rest)
+    header_bytes, body = _exactly(connection, header_length), _exactly(connection, body_length)
+    if header_bytes is None or body is None:
+        return None
+    header = json.loads(header_bytes)
+    files, offset = {}, 0
+    for path, length in header["files"]:
+        files[path] = body[offset : offset + length]
+        offset += length
+    return Job(header, files, dict(zip(header["descriptors"], descriptors, strict=True)))
+
+
+def _write_files(files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        folder = os.path.dirname(path)
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+
+
+def forget_sandbox_modules() -> None:
+    """Take the sandbox's own modules out of sys.modules, so that a program's names can't clash with them."""
+    package = __package__ or "inside"
+    for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
+        with contextlib.suppress(KeyError):
+            del sys.modules[name]

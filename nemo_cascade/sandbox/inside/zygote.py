@@ -1,0 +1,174 @@
+"""The warm interpreter: it forks confined children, tells when they end, and never sees a program or a test.
+
+The host sends sources, tests and secrets straight to a child over the child's own socket. So nothing that one run was
+told can be found in the memory of another: every child is a copy of a process that knew nothing.
+
+Messages on the channel (one JSON object per packet):
+    host -> zygote: {"spawn": files_mib | null, "compile": bool, "watch": {"pid", "memory_mib", "cpu_s"} | null}
+                    {"kill": pid}
+    zygote -> host: {"ready": python version}
+                    {"spare": pid, "shape": [files_mib, compile]} with the child's socket attached
+                    {"exit": pid, "status": wait status, "cpu_s": float, "rss_mib": float, "reason": str | null}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import confine, job, seccomp
+from .tree import Watch, Watched
+
+_CHANNEL = 0
+_CLOCK_TICKS_MS = 50
+
+
+@dataclass
+class Child:
+    """A forked child that hasn't been waited for."""
+
+    pid: int
+    pidfd: int
+    folder: str | None
+
+
+@dataclass
+class Zygote:
+    """State of the fork server.
+
+    Attributes:
+        namespaces: children get their own process and mount namespace (else resource limits and seccomp only).
+        change_user: children become another user than the zygote.
+        folder: where children's folders are made, without namespaces.
+    """
+
+    namespaces: bool
+    change_user: bool
+    folder: str | None
+    channel: socket.socket
+    filters: dict[bool, bytes]
+    own_pid_namespace: int = -1
+    children: dict[int, Child] = field(default_factory=dict)
+    watch: Watch = field(default_factory=Watch)
+
+    def serve(self) -> None:
+        """Obey the host until it hangs up."""
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        self._send({"ready": platform.python_version()}, [])
+        while True:
+            for descriptor, _ in poll.poll(_CLOCK_TICKS_MS if self.watch else None):
+                if descriptor == self.channel.fileno():
+                    packet = self.channel.recv(1 << 16)
+                    if not packet:
+                        return
+                    self._obey(json.loads(packet), poll)
+                else:
+                    self._bury(descriptor, poll)
+            for pid in self.watch.over_limit():
+                self._kill(pid)
+
+    def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        socket.send_fds(self.channel, [json.dumps(message).encode()], descriptors)
+
+    def _obey(self, message: dict[str, Any], poll: select.poll) -> None:
+        if "kill" in message:
+            self._kill(message["kill"])
+            return
+        if message["watch"] is not None:
+            self.watch.add(Watched(**message["watch"]))
+        if message["spawn"] is not None:
+            child = self._spawn(message["spawn"], message["compile"])
+            poll.register(child.pidfd, select.POLLIN)
+
+    def _kill(self, pid: int) -> None:
+        child = self.children.get(pid)
+        if child is None:  # ended already; its pid may belong to nobody or somebody else
+            return
+        if not self.namespaces:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+    def _spawn(self, files_mib: int, compile_job: bool) -> Child:
+        ours, theirs = socket.socketpair()
+        folder = None if self.namespaces else tempfile.mkdtemp(dir=self.folder)
+        if self.namespaces:
+            confine.unshare(confine.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                job.become(
+                    theirs,
+                    job.Confinement(
+                        namespaces=self.namespaces,
+                        change_user=self.change_user,
+                        files_mib=files_mib,
+                        folder=folder or "/tmp",  # the sandbox's own
+                        seccomp_filter=self.filters[self.namespaces or compile_job],
+                    ),
+                )
+            finally:
+                os._exit(job.EXIT_BROKEN)
+        if self.namespaces:
+            confine.enter(self.own_pid_namespace, confine.CLONE_NEWPID)
+        theirs.close()
+        child = Child(pid, os.pidfd_open(pid), folder)
+        self.children[pid] = child
+        self._send({"spare": pid, "shape": [files_mib, compile_job]}, [ours.fileno()])
+        ours.close()
+        return child
+
+    def _bury(self, pidfd: int, poll: select.poll) -> None:
+        child = next(c for c in self.children.values() if c.pidfd == pidfd)
+        pid, status, usage = os.wait4(child.pid, 0)
+        if not self.namespaces:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        poll.unregister(pidfd)
+        os.close(pidfd)
+        del self.children[pid]
+        if child.folder is not None:
+            shutil.rmtree(child.folder, ignore_errors=True)
+        report = {
+            "exit": pid,
+            "status": status,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "rss_mib": usage.ru_maxrss / 1024,
+            "reason": self.watch.remove(pid),
+        }
+        self._send(report, [])
+
+
+def main(argv: list[str]) -> None:
+    """Start: argv = [namespaces 0|1, change user 0|1, folder or empty]."""
+    namespaces, change_user, folder = argv[0] == "1", argv[1] == "1", argv[2] or None
+    job.preload()
+    machine = platform.machine()
+    zygote = Zygote(
+        namespaces=namespaces,
+        change_user=change_user,
+        folder=folder,
+        channel=socket.socket(fileno=_CHANNEL),
+        filters={allow: seccomp.build_filter(machine, allow) for allow in (False, True)},
+    )
+    if namespaces:
+        zygote.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        confine.die_with_parent()
+    sys.path[:] = [entry for entry in sys.path if entry != "/opt/sandbox"]
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    zygote.serve()

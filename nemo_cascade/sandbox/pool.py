@@ -1,0 +1,149 @@
+"""Warm workers: hand them out one run at a time, replace the worn and the dead, push back when too much waits."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.execution import Errand, Execution
+from nemo_cascade.sandbox.isolation import Launch
+from nemo_cascade.sandbox.worker import Worker, WorkerLostError
+
+_ATTEMPTS = 2
+
+
+class SandboxBusyError(SandboxError):
+    """More runs are waiting than the queue holds: try again later."""
+
+
+class WorkerPool:
+    """Runs errands on warm workers. Thread-safe.
+
+    Args:
+        config: number of workers, queue, recycling.
+        launch: how a worker is started.
+
+    Raises:
+        SandboxError: if the workers can't be started.
+    """
+
+    def __init__(self, config: SandboxConfig, launch: Launch) -> None:
+        self._config, self._launch = config, launch
+        self._owner = os.getpid()
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        self._places = threading.BoundedSemaphore(config.workers + config.queue)
+        # The kernel kills a worker when the thread that started it ends, so one thread starts all and lives on.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
+        self._lock = threading.Lock()
+        self._all: set[Worker] = set()
+        self._successors: dict[Worker, Future[Worker]] = {}
+        self._closed = False
+        self.replaced = 0
+        """Workers that died or hung and were replaced."""
+        self.recycled = 0
+        """Workers that were replaced for their age."""
+        try:
+            for started in [self._starter.submit(self._start_worker) for _ in range(config.workers)]:
+                self._idle.put(started.result())
+        except BaseException:
+            self.close()
+            raise
+
+    def process_ids(self) -> list[int]:
+        """Return the first process of each live worker."""
+        with self._lock:
+            return sorted(worker.process_id for worker in self._all)
+
+    def execute(self, errands: list[Errand]) -> list[Errand]:
+        """Run errands side by side on one worker; once more on another if that worker breaks.
+
+        Raises:
+            SandboxBusyError: if too many runs are waiting already.
+            SandboxError: if two workers broke, or the pool is closed.
+        """
+        assert os.getpid() == self._owner, "a sandbox doesn't survive a fork: make one in each process"
+        if not self._places.acquire(blocking=False):
+            limit = self._config.workers + self._config.queue
+            raise SandboxBusyError("the sandbox has too many runs waiting", limit=limit, mend="try again later")
+        try:
+            lost: WorkerLostError | None = None
+            for _ in range(_ATTEMPTS):
+                attempt = [errand.fresh() for errand in errands]
+                try:
+                    with self._worker() as worker:
+                        Execution(worker, attempt).run()
+                    return attempt
+                except WorkerLostError as error:
+                    lost = error
+            raise SandboxError("a run broke two sandbox workers; nothing is known about its program", value=lost)
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Kill all workers with everything in them; runs that are under way fail."""
+        with self._lock:
+            self._closed = True
+            workers, self._all = self._all, set()
+        for worker in workers:
+            worker.close()
+        self._starter.shutdown(wait=True, cancel_futures=True)
+        if self._launch.workspace is not None:
+            shutil.rmtree(self._launch.workspace, ignore_errors=True)
+
+    @contextmanager
+    def _worker(self) -> Iterator[Worker]:
+        worker = self._idle.get()
+        try:
+            yield worker
+        except BaseException:  # in whatever state it is, it must not see another run
+            self._idle.put(self._replace(worker))
+            raise
+        self._idle.put(self._renewed(worker))
+
+    def _replace(self, worker: Worker) -> Worker:
+        self._retire(worker)
+        self.replaced += 1
+        successor = self._successors.pop(worker, None) or self._starter.submit(self._start_worker)
+        return successor.result()
+
+    def _renewed(self, worker: Worker) -> Worker:
+        """Return the worker, or its successor once that is up; the old one serves until then."""
+        if worker.runs < self._config.recycle_after:
+            return worker
+        successor = self._successors.get(worker)
+        if successor is None:
+            self._successors[worker] = self._starter.submit(self._start_worker)
+            return worker
+        if not successor.done():
+            return worker
+        del self._successors[worker]
+        self._retire(worker)
+        self.recycled += 1
+        return successor.result()
+
+    def _retire(self, worker: Worker) -> None:
+        with self._lock:
+            self._all.discard(worker)
+        worker.close()
+
+    def _start_worker(self) -> Worker:
+        worker = Worker(self._launch, (self._config.limits.files_mib, False))
+        try:
+            worker.start()
+        except BaseException:
+            worker.close()
+            raise
+        with self._lock:
+            closed = self._closed
+            self._all.add(worker)
+        if closed:
+            self._retire(worker)
+            raise SandboxError("the sandbox is closed")
+        return worker

@@ -1,0 +1,248 @@
+"""The host's side of one warm worker: start it, take confined children from it, hear of their end, replace it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.isolation import Launch, refuse_namespaces
+
+_START_DEADLINE_S = 60.0
+_REPLY_DEADLINE_S = 20.0
+_PACKET = 1 << 16
+_STACK_BYTES = 256 << 20  # leaves room under the stack for programs that raise their limit
+
+
+class WorkerLostError(SandboxError):
+    """The worker process died or stopped answering; the run says nothing about the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A confined child that waits for its job."""
+
+    pid: int
+    connection: socket.socket
+    shape: tuple[int, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended, as its parent saw it."""
+
+    status: int
+    cpu_s: float
+    rss_mib: float
+    reason: str | None
+
+
+@dataclass(eq=False)
+class Worker:
+    """One warm interpreter. Not thread-safe: the pool gives it to one thread at a time.
+
+    Attributes:
+        launch: how it is started.
+        shape: (files_mib, compile) of the spare that it keeps ready.
+        runs: children that were given a job.
+    """
+
+    launch: Launch
+    shape: tuple[int, bool]
+    runs: int = 0
+    ended: dict[int, Ended] = field(default_factory=dict)
+    spares: list[Spare] = field(default_factory=list)
+    _pending: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+    _channel: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it can fork.
+
+        Raises:
+            SandboxError: with the kernel's or bubblewrap's reason where it can't.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_START_DEADLINE_S)
+        self._channel = ours
+        with theirs, contextlib.ExitStack() as closing:
+            command, release = list(self.launch.command), None
+            pass_fds: tuple[int, ...] = ()
+            if self.launch.map_users:
+                release = _UserMap(closing)
+                command[1:1] = release.options
+                pass_fds = release.inherited
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=self.launch.environment,
+                pass_fds=pass_fds,
+                start_new_session=True,
+                umask=0o022,
+                cwd="/",
+            )
+            if release is not None:
+                release.write(self._process)
+        message, _ = self._receive(starting=True)
+        assert "ready" in message, message
+        self.request_spare(self.shape)
+
+    @property
+    def channel(self) -> socket.socket:
+        """The socket to poll for messages of the worker."""
+        assert self._channel is not None, "the worker was not started"
+        return self._channel
+
+    @property
+    def process_id(self) -> int:
+        """Process id of the worker's first process on this machine."""
+        assert self._process is not None, "the worker was not started"
+        return self._process.pid
+
+    def request_spare(self, shape: tuple[int, bool]) -> None:
+        """Ask for one more waiting child."""
+        self._send({"spawn": shape[0], "compile": shape[1], "watch": None})
+        self._pending += 1
+
+    def refill(self, watch: Mapping[str, Any] | None) -> None:
+        """Start to watch a running child, and ask for a new spare if none is ready or on its way."""
+        wanted = not self.spares and self._pending == 0
+        if wanted or watch is not None:
+            self._send({"spawn": self.shape[0] if wanted else None, "compile": self.shape[1], "watch": watch})
+        self._pending += wanted
+
+    def take(self, shape: tuple[int, bool]) -> Spare:
+        """Return a waiting child of a shape; wait for it if need be."""
+        if self._pending == 0 and not any(spare.shape == shape for spare in self.spares):
+            self.request_spare(shape)
+        while True:
+            for spare in self.spares:
+                if spare.shape == shape:
+                    self.spares.remove(spare)
+                    self.runs += 1
+                    return spare
+            if self._pending == 0:
+                self.request_spare(shape)
+            self.hear()
+
+    def kill(self, pid: int) -> None:
+        """Have a child and all its processes killed; its end is still to be heard."""
+        self._send({"kill": pid})
+
+    def hear(self) -> None:
+        """Receive one message and file it: a spare, or the end of a child."""
+        message, descriptors = self._receive()
+        if "spare" in message:
+            self._pending -= 1
+            connection = socket.socket(fileno=descriptors[0])
+            self.spares.append(Spare(message["spare"], connection, tuple(message["shape"])))
+            return
+        self.ended[message["exit"]] = Ended(message["status"], message["cpu_s"], message["rss_mib"], message["reason"])
+
+    def close(self) -> None:
+        """Kill the worker with everything in it and wait for its end."""
+        for spare in self.spares:
+            spare.connection.close()
+        self.spares.clear()
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, 9)
+            self._process.wait()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        try:
+            self.channel.send(json.dumps(message).encode())
+        except OSError as error:
+            raise WorkerLostError("a sandbox worker is gone", value=error) from error
+
+    def _receive(self, starting: bool = False) -> tuple[dict[str, Any], list[int]]:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self.channel, _PACKET, 1)
+        except OSError as error:  # a deadline too
+            raise WorkerLostError("a sandbox worker doesn't answer", value=error) from error
+        if not packet:
+            raise self._death(starting)
+        if starting:
+            self.channel.settimeout(_REPLY_DEADLINE_S)
+        return json.loads(packet), descriptors
+
+    def _death(self, starting: bool) -> SandboxError:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        os.set_blocking(self._process.stderr.fileno(), False)
+        said = (self._process.stderr.read() or b"").decode("utf-8", "replace").strip()
+        if starting and said.startswith("bwrap:"):
+            return refuse_namespaces(said)
+        return WorkerLostError("a sandbox worker died", value=f"{said[-500:]} (status {self._process.returncode})")
+
+
+class _UserMap:
+    """Maps two users into the new namespace: root (for set-up only) and one that owns nothing on this machine."""
+
+    def __init__(self, closing: contextlib.ExitStack) -> None:
+        self._info, info_write = os.pipe()
+        block_read, self._block = os.pipe()
+        self.inherited = (info_write, block_read)
+        self.options = ["--info-fd", str(info_write), "--userns-block-fd", str(block_read)]
+        for descriptor in (self._info, self._block):
+            closing.callback(os.close, descriptor)
+
+    def write(self, process: subprocess.Popen[bytes]) -> None:
+        """Write the maps as soon as the process has its namespace, and let it go on."""
+        for descriptor in self.inherited:
+            os.close(descriptor)
+        told = b""
+        while b"}" not in told:
+            piece = os.read(self._info, 4096)
+            if not piece:  # it died; the reason is on its standard error
+                return
+            told += piece
+        child = json.loads(told)["child-pid"]
+        for kind in ("uid", "gid"):
+            outside, own = _unused_id(kind, child), os.geteuid() if kind == "uid" else os.getegid()
+            Path(f"/proc/{child}/{kind}_map").write_text(f"0 {own} 1\n1000 {outside} 1\n")
+        os.write(self._block, b"1")
+
+
+def _unused_id(kind: str, salt: int) -> int:
+    """Return an id that no account is likely to have and no other live worker has, within this process's own map."""
+    lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+    start, _, length = (int(value) for value in max(lines, key=lambda line: int(line.split()[2])).split())
+    half = length // 2
+    return start + half + salt % max(1, length - half - 1)
+
+
+def send_job(
+    spare: Spare, header: Mapping[str, Any], files: Mapping[str, bytes], descriptors: Mapping[str, int]
+) -> None:
+    """Send a waiting child its job; see inside/job.py for the frame."""
+    full = {
+        **header,
+        "files": [[path, len(content)] for path, content in files.items()],
+        "descriptors": list(descriptors),
+    }
+    encoded = json.dumps(full).encode()
+    body = b"".join(files.values())
+    frame = struct.pack("<II", len(encoded), len(body)) + encoded + body
+    spare.connection.settimeout(_REPLY_DEADLINE_S)
+    try:
+        sent = socket.send_fds(spare.connection, [frame], list(descriptors.values()))
+        spare.connection.sendall(frame[sent:])
+    except OSError as error:
+        raise WorkerLostError("a confined child is gone before its job", value=error) from error
