@@ -109,7 +109,10 @@ def check_run_folder(folder: Path, config: RunConfig) -> bool:
     Raises:
         RunFolderError: the folder belongs to another configuration (with the difference), or must not exist.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
+        return False
+    # Left by a start that was killed while it wrote its first files.
+    if folder.is_dir() and all(f.name.startswith(".") or f.name == "provenance.yaml" for f in folder.iterdir()):
         return False
     if config.resume == "never":
         raise RunFolderError(

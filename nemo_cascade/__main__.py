@@ -1,0 +1,10 @@
+"""`python -m nemo_cascade` is `nemo-cascade`."""
+
+from __future__ import annotations
+
+import sys
+
+from nemo_cascade.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Arguments that several verbs take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `[OVERRIDE ...]` and `--config-dir`."""
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="cascade=nano, key=value, +key=value, ~key")
+    parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="your own config files; they come first")

@@ -1,0 +1,119 @@
+"""Take an HF model through Megatron-Core and back, in a layout of your choice, and prove that no bit changed.
+
+nemo-cascade convert models/Qwen3-8B-Base /tmp/back --tensor-model-parallel-size 2
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from nemo_cascade.cli.terminal import out
+from nemo_cascade.config.host import gpu_present
+from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.errors import CascadeError, ConfigError, ModelError
+from nemo_cascade.models.architectures import layout_problems, read_architecture
+
+TAKES_OVERRIDES = False
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="HF_FOLDER", help="config.json, safetensors, tokenizer")
+    parser.add_argument("target", type=Path, metavar="NEW_FOLDER", help="where the way back ends; must not exist")
+    parser.add_argument("--tensor-model-parallel-size", type=int, default=1, metavar="N")
+    parser.add_argument("--pipeline-model-parallel-size", type=int, default=1, metavar="N")
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of the Megatron model (fp32)")
+    parser.add_argument("--deadline-s", type=float, default=1800.0, metavar="SECONDS", help="give up after (1800)")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Convert there and back over local processes and compare every tensor."""
+    architecture = read_architecture(args.source)
+    if min(args.tensor_model_parallel_size, args.pipeline_model_parallel_size) < 1:
+        raise ConfigError([CascadeError("a parallel size is at least 1", value="0 or less")])
+    parallel = ParallelConfig(
+        tensor_model_parallel_size=args.tensor_model_parallel_size,
+        pipeline_model_parallel_size=args.pipeline_model_parallel_size,
+    )
+    problems: list[CascadeError | str] = list(layout_problems(architecture, parallel))
+    if args.target.exists():
+        problems.append(CascadeError("the target exists", value=args.target, mend="name a new folder"))
+    if problems:
+        raise ConfigError(problems)
+    from nemo_cascade.training.launch import run_ranks
+
+    out.print(f"{architecture.model_type}, {architecture.num_layers} layers, over {parallel.world_size} process(es)")
+    run_ranks(
+        there_and_back,
+        parallel.world_size,
+        str(args.source),
+        str(args.target),
+        parallel,
+        PrecisionConfig(dtype=args.dtype),
+        deadline_s=args.deadline_s,
+    )
+    different, tensors = compare_folders(args.source, args.target)
+    if different:
+        raise ModelError(
+            f"{len(different)} of {tensors} tensors came back changed",
+            value=", ".join(different[:10]),
+            limit="bit-identical",
+            mend="--dtype fp32, unless the model is stored in bf16" if args.dtype == "bf16" else None,
+        )
+    out.print(f"{tensors} tensors came back bit-identical: {escape(str(args.target))}")
+    return 0
+
+
+def there_and_back(
+    rank: int,
+    world_size: int,
+    port: int,
+    source: str,
+    target: str,
+    parallel: ParallelConfig,
+    precision: PrecisionConfig,
+) -> None:
+    """Load an HF folder into this rank's part of the Megatron model and write it out again. Collective."""
+    from nemo_cascade.models.build import build_model
+    from nemo_cascade.models.weights import load_weights, save_hf
+    from nemo_cascade.training import runtime
+
+    architecture = read_architecture(Path(source))
+    joined = runtime.start(
+        rank=rank, world_size=world_size, master_addr="127.0.0.1", master_port=port, parallel=parallel,
+        device="gpu" if gpu_present() else "cpu", threads=1, seed=0,
+    )  # fmt: skip
+    model: Any = build_model(
+        architecture, model=ModelConfig(name=Path(source).name, path=source), parallel=parallel, precision=precision,
+        seq_length=1,
+    )  # fmt: skip
+    load_weights(model, architecture, Path(source))
+    save_hf(model, architecture, Path(source), Path(target))
+    joined.stop()
+
+
+def compare_folders(left: Path, right: Path) -> tuple[list[str], int]:
+    """Return the tensors of `left` that `right` lacks or holds with other values, and how many there are.
+
+    A tensor may come back in a wider dtype: it is compared by value then, which is exact. A tied output layer that
+    `left` stores twice need not come back.
+    """
+    import torch
+
+    from nemo_cascade.models.hf_folder import HfTensors
+
+    before, after = HfTensors(left), HfTensors(right)
+    tied = {"lm_head.weight"} if read_architecture(left).tied else set()
+    names = sorted((set(before.stored) - tied) | set(after.stored))
+    different = [
+        name
+        for name in names
+        if name not in before.stored
+        or name not in after.stored
+        or not torch.equal(before.part(name)[:].to(torch.float64), after.part(name)[:].to(torch.float64))
+    ]
+    return different, len(names)

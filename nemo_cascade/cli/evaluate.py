@@ -1,0 +1,51 @@
+"""Score an HF model folder on the suites of a cascade, as its stages are scored.
+
+nemo-cascade evaluate runs/nano/stages/03-math_rl/hf cascade=nano
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.cli.terminal import out, table
+
+TAKES_OVERRIDES = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("folder", type=Path, metavar="HF_FOLDER", help="config.json, safetensors, tokenizer")
+    add_overrides(parser)
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the scores of every sample, as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Start engines and verifiers, score every domain, print the table."""
+    quoted = "'" + str(args.folder.absolute()).replace("'", "\\'") + "'"
+    of_folder = ["model.source=hf", f"model.path={quoted}", "model.architecture={}"]
+    config = preflight([*args.overrides, *of_folder], args.config_dir, fresh_folder=True).config
+    from nemo_cascade.data.prepare import prepare_data
+    from nemo_cascade.stages.evaluate import evaluate
+    from nemo_cascade.stages.roles import Roles
+
+    def record(event: str, **facts: Any) -> None:
+        """Nothing is being trained: there is no ledger to write to."""
+
+    prepare_data(config, record)
+    with Roles(config) as roles:
+        scores = evaluate(config, roles, args.folder, 0, args.folder.name)
+    if args.save is not None:
+        scores.save(args.save)
+    shown = table(escape(str(args.folder)), "domain", "score#", "standard error#", "prompts#")
+    for domain, line in scores.summary().items():
+        shown.add_row(
+            domain, *("-" if line[k] is None else f"{line[k]:.4f}" for k in ("score", "stderr")), str(line["n"])
+        )
+    out.print(shown)
+    return 0

@@ -1,0 +1,76 @@
+"""The command `nemo-cascade`: one verb per file, and what its endings look like.
+
+Exit codes: 0 done; 1 a defect of the program (with traceback); 2 refused or failed with a reason; 3 the gate holds the
+cascade; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+
+from nemo_cascade import __version__
+from nemo_cascade.cli import convert, doctor, evaluate, explain, plan, report, run, terminal
+from nemo_cascade.errors import CascadeError
+
+VERBS: tuple[ModuleType, ...] = (run, plan, explain, report, evaluate, convert, doctor)
+
+DEFECT, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all verbs."""
+    parser = argparse.ArgumentParser(prog="nemo-cascade", description="Post-train models stage by stage.")
+    parser.add_argument("--version", action="version", version=f"nemo-cascade {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in VERBS:
+        name = module.__name__.rpartition(".")[2]
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        verb = verbs.add_parser(name, help=summary, description=module.__doc__, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        verb.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
+        module.configure(verb)
+        verb.set_defaults(execute=module.execute, takes_overrides=module.TAKES_OVERRIDES)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; overrides may stand before, between and after the options."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(list(arguments))
+    unknown = [word for word in rest if word.startswith("-") or not args.takes_overrides]
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    if args.takes_overrides:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    args = parse(sys.argv[1:] if arguments is None else arguments)
+    terminal.set_up_logging(args.debug)
+    try:
+        return int(args.execute(args))
+    except CascadeError as error:
+        if args.debug:
+            traceback.print_exc()
+        terminal.show_error(error)
+        return REFUSED
+    except KeyboardInterrupt:
+        terminal.err.print("interrupted; `nemo-cascade run` with the same arguments goes on from the last checkpoint")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`).
+        return DEFECT
+    except Exception:
+        traceback.print_exc()
+        terminal.err.print("[bold red]defect[/]: this is an error of the program, not of your configuration")
+        return DEFECT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Check a run and show what it would do; starts no process and writes nothing.
+
+nemo-cascade plan cascade=nano
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.markup import escape
+
+from nemo_cascade.cascade.plan import PlannedStage
+from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.preflight import Preflight, preflight
+from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.config.host import resolved_device
+from nemo_cascade.config.provenance import config_hash
+from nemo_cascade.config.stage import SftStage
+
+TAKES_OVERRIDES = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_overrides(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the plan of a run that would be accepted."""
+    ready = preflight(args.overrides, args.config_dir)
+    show(ready)
+    return 0
+
+
+def show(ready: Preflight) -> None:
+    """Print a checked run: what, on what, stage by stage."""
+    config, model = ready.config, ready.architecture
+    parallel, rollout = config.parallel, config.rollout
+    state = "goes on where it stopped" if ready.resumes else "new"
+    facts = table(f"run {escape(config.name)}", "", "")
+    facts.add_row("folder", f"{escape(str(ready.folder))} ({state})")
+    facts.add_row("configuration", f"{config_hash(config)}, seed {config.seed}")
+    facts.add_row(
+        "model",
+        f"{escape(config.model.name)}: {model.model_type}, {model.num_layers} layers, hidden {model.hidden_size}, "
+        f"heads {model.num_attention_heads}/{model.num_query_groups}, "
+        f"vocabulary {model.vocab_size if model.vocab_size > 1 else 'of its tokenizer'}, source {config.model.source}",
+    )
+    facts.add_row(
+        "policy",
+        f"{parallel.world_size} rank{'s' * (parallel.world_size > 1)} = TP {parallel.tensor_model_parallel_size} x "
+        f"PP {parallel.pipeline_model_parallel_size} x CP {parallel.context_parallel_size} x "
+        f"DP {parallel.data_parallel_size}, "
+        f"{config.precision.dtype}" + (f" with fp8 {config.precision.fp8}" if config.precision.fp8 != "off" else ""),
+    )
+    facts.add_row(
+        "engines",
+        f"{rollout.num_engines} x TP {rollout.tensor_parallel_size}, {rollout.placement}, {rollout.dtype}, "
+        f"prompt and response up to {rollout.max_model_len} tokens",
+    )
+    facts.add_row("device", f"{resolved_device(config.cluster)}, {config.cluster.num_nodes} machine(s)")
+    facts.add_row(
+        "data", escape(config.data_dir) + (f", written by prepare={config.prepare}" * (config.prepare != "none"))
+    )
+    out.print(facts)
+    out.print()
+    stages = table(
+        "stages", "##", "stage", "kind", "steps#", "batch", "tokens/step#", "length#", "lr#", "data, reward, promise"
+    )
+    for planned in ready.stages:
+        stages.add_row(*_row(planned))
+    out.print(stages)
+    out.print()
+    suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")
+    for domain, suite in config.evaluation.suites.items():
+        suites.add_row(
+            domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.verifier, escape(suite.path)
+        )
+    out.print(suites)
+
+
+def _row(planned: PlannedStage) -> tuple[str, ...]:
+    stage = planned.stage
+    if isinstance(stage, SftStage):
+        steps = str(planned.steps) if planned.steps else f"{stage.epochs} epoch{'s' * (stage.epochs > 1)}"
+        if stage.max_steps:
+            steps = f"<= {stage.max_steps}"
+        batch, length = f"{stage.global_batch_size} packs", stage.seq_length
+        about = ", ".join(s.path + (f" x{s.repeat}" if s.repeat > 1 else "") for s in stage.data.sources)
+    else:
+        updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
+        steps, length = str(stage.steps), stage.sampling.max_tokens
+        batch = f"{stage.prompts_per_step} x {stage.num_generations}{updates}"
+        about = f"{stage.prompts.path}, {stage.prompts.verifier}"
+    improve = ", ".join(stage.promise.improve) or "nothing"
+    about += f"; improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
+    numbers = (f"<= {planned.tokens_per_step}", str(length), f"{stage.optimizer.lr:g}")
+    return (str(planned.index), planned.name, planned.kind, steps, batch, *numbers, escape(about))

@@ -1,0 +1,122 @@
+"""Everything that can be refused before a process starts: configuration, plan, model, verifiers, run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.cascade.plan import PlannedStage, plan_stages
+from nemo_cascade.config.compose import compose
+from nemo_cascade.config.provenance import check_run_folder
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.validate import violations
+from nemo_cascade.errors import CascadeError, ConfigError, ModelError
+from nemo_cascade.models.architectures import Architecture, architecture_from_hf, layout_problems, read_architecture
+from nemo_cascade.rewards.registry import VERIFIER_NAMES
+
+# What SmolLM2-135M's own config.json says; its weights come out of an installed package, not of a folder.
+SMOLLM2 = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "rope_theta": 100000,
+    "tie_word_embeddings": True,
+}
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A run that may start.
+
+    Attributes:
+        config: the composed configuration.
+        provenance: where its values came from.
+        stages: the plan.
+        architecture: the model's sizes.
+        folder: the run folder.
+        resumes: whether the folder holds an earlier start of this run.
+    """
+
+    config: RunConfig
+    provenance: dict[str, Any]
+    stages: list[PlannedStage]
+    architecture: Architecture
+    folder: Path
+    resumes: bool
+
+
+def preflight(overrides: Sequence[str], config_dir: Path | None, *, fresh_folder: bool = False) -> Preflight:
+    """Compose and check a run; writes nothing and starts nothing.
+
+    Args:
+        overrides: Hydra's grammar.
+        config_dir: the user's own config files.
+        fresh_folder: don't look at the run folder, the caller has no use for it.
+
+    Raises:
+        ConfigError: lists every violation of fields, plan, model and machine.
+        RunFolderError: the folder belongs to another configuration.
+    """
+    config, provenance = compose(overrides, config_dir)
+    problems: list[CascadeError | str] = list(violations(config, VERIFIER_NAMES))
+    folder = RunFolder(Path(config.runs_dir) / config.name)
+    stages: list[PlannedStage] = []
+    try:
+        stages = plan_stages(config, folder)
+    except ConfigError as error:
+        problems += error.violations
+    architecture = None
+    if config.model.source != "hf" or _has_config(config):
+        try:
+            architecture = architecture_of(config)
+            problems += model_problems(config, architecture)
+        except ModelError as error:
+            problems.append(error)
+    if problems or architecture is None:
+        raise ConfigError(problems)
+    resumes = False if fresh_folder else check_run_folder(folder.path, config)
+    return Preflight(config, provenance, stages, architecture, folder.path, resumes)
+
+
+def _has_config(config: RunConfig) -> bool:
+    return config.model.path is not None and (Path(config.model.path) / "config.json").is_file()
+
+
+def architecture_of(config: RunConfig) -> Architecture:
+    """Return the sizes of the model that a run starts from.
+
+    Raises:
+        ModelError: it is missing or can't be represented.
+    """
+    if config.model.source == "random":
+        # The vocabulary may be left to the tokenizer, which is made with the data: 1 stands for it here.
+        return architecture_from_hf({"vocab_size": 1, **config.model.architecture})
+    if config.model.source == "smollm2":
+        return architecture_from_hf(SMOLLM2)
+    return read_architecture(Path(config.model.path or ""))
+
+
+def model_problems(config: RunConfig, architecture: Architecture) -> list[CascadeError]:
+    """Return what makes this model unfit for this layout and these lengths."""
+    problems = [
+        CascadeError(text, mend="choose another size under parallel")
+        for text in layout_problems(architecture, config.parallel)
+    ]
+    limit = f"max_position_embeddings={architecture.max_position_embeddings} of {config.model.name}"
+    lengths = {"rollout.max_model_len": config.rollout.max_model_len}
+    lengths |= {f"stages.{name}.seq_length": stage.seq_length for name, stage in config.stages.items()}
+    for key, length in lengths.items():
+        if length > architecture.max_position_embeddings:
+            mend = f"{key}={architecture.max_position_embeddings}"
+            problems.append(
+                CascadeError("longer than the model's positions", value=f"{key}={length}", limit=limit, mend=mend)
+            )
+    return problems

@@ -1,0 +1,43 @@
+"""Run a cascade, or resume it where its run folder stands.
+
+nemo-cascade run cascade=nano
+nemo-cascade run cascade=nano name=hot stages.math_rl.sampling.temperature=1.2
+nemo-cascade run cascade=nano --dry
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from nemo_cascade.cli import plan
+from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.config.host import installed
+from nemo_cascade.errors import RuntimeUnavailableError
+
+TAKES_OVERRIDES = True
+
+_NEEDED = ("torch", "megatron", "ray", "vllm", "transformers")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_overrides(parser)
+    parser.add_argument("--dry", action="store_true", help="check everything and show the plan, start nothing")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Check the whole run first, then start it."""
+    if args.dry:
+        return plan.execute(args)
+    ready = preflight(args.overrides, args.config_dir)
+    missing = [module for module in _NEEDED if not installed(module)]
+    if missing:
+        raise RuntimeUnavailableError(
+            "a run needs packages that are not installed",
+            value=", ".join(missing),
+            mend="make setup (CPU), or the container of containers/README.md; `nemo-cascade doctor` tells more",
+        )
+    from nemo_cascade.cascade.runner import run_cascade
+
+    return run_cascade(ready.config, ready.provenance)
