@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError
@@ -78,72 +78,34 @@ class _Family:
     class_name: str
     qk_norm: bool = False
     qkv_bias: bool = False
-    head_dim: Literal["required", "optional", "absent"] = "optional"
-    tied_default: bool = False
+    head_dim_required: bool = False
 
 
 FAMILIES: Mapping[str, _Family] = {
-    "qwen3": _Family("Qwen3ForCausalLM", qk_norm=True, head_dim="required"),
+    "qwen3": _Family("Qwen3ForCausalLM", qk_norm=True, head_dim_required=True),
     "qwen2": _Family("Qwen2ForCausalLM", qkv_bias=True),
     "llama": _Family("LlamaForCausalLM"),
 }
 
-_READ = frozenset(
-    [
-        "model_type",
-        "num_hidden_layers",
-        "hidden_size",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "vocab_size",
-        "tie_word_embeddings",
-        "rms_norm_eps",
-        "rope_theta",
-        "rope_scaling",
-        "rope_parameters",
-        "max_position_embeddings",
-        "initializer_range",
-        "hidden_act",
-        "attention_dropout",
-        "attention_bias",
-        "mlp_bias",
-        "use_sliding_window",
-        "sliding_window",
-        "max_window_layers",
-        "layer_types",
-        "architectures",
-        "pretraining_tp",
-        "is_llama_config",
-        "rope_interleaved",
-    ]
-)
+# fmt: off
+_READ = frozenset((
+    "model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim",
+    "num_key_value_heads", "vocab_size", "tie_word_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
+    "rope_parameters", "max_position_embeddings", "initializer_range", "hidden_act", "attention_dropout",
+    "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers", "layer_types",
+    "architectures", "pretraining_tp", "is_llama_config", "rope_interleaved",
+))
 # They say nothing about the computation.
-_INERT = frozenset(
-    [
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "dtype",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-        "_name_or_path",
-        "transformers.js_config",
-        "auto_map",
-        "name_or_path",
-        "unsloth_version",
-    ]
-)
-_REQUIRED_SIZES = [
-    "num_hidden_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "vocab_size",
+_INERT = frozenset((
+    "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "dtype", "torch_dtype",
+    "transformers_version", "use_cache",
+    "name_or_path", "transformers.js_config", "auto_map", "unsloth_version",
+))
+_REQUIRED_SIZES = (
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
     "max_position_embeddings",
-]
+)
+# fmt: on
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -264,10 +226,12 @@ def _unsupported(config: Mapping[str, Any], family: _Family) -> list[str]:
     ]
     if "use_sliding_window" not in config:  # Mistral-style: a window without a switch is in use
         rules.append(("sliding_window", lambda v: not v, "sliding-window attention is not supported"))
-    if family.head_dim == "required":
+    if family.head_dim_required:
         rules.append(("head_dim", lambda v: v is not None, "must be given"))
     problems = [f"{key}={config.get(key)!r} ({limit})" for key, ok, limit in rules if not ok(config.get(key))]
-    unknown = sorted(key for key, value in config.items() if key not in _READ | _INERT and value)
+    known = _READ | _INERT
+    # A falsy unknown field switches nothing on; a leading underscore is transformers' own book-keeping.
+    unknown = sorted(key for key, value in config.items() if key not in known and value and not key.startswith("_"))
     return problems + [f"unknown field {key}={config[key]!r}" for key in unknown]
 
 

@@ -29,39 +29,16 @@ class _Target:
 
 target = _Target(torch.device("cpu"))
 
-_FACTORIES = [
-    "zeros",
-    "ones",
-    "empty",
-    "full",
-    "tensor",
-    "as_tensor",
-    "arange",
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "eye",
-    "linspace",
-    "triu_indices",
-    "tril_indices",
-    "empty_like",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "rand_like",
-    "randn_like",
-    "empty_strided",
-]
-_TYPED_TENSORS = [
-    "FloatTensor",
-    "HalfTensor",
-    "BFloat16Tensor",
-    "IntTensor",
-    "LongTensor",
-    "DoubleTensor",
-    "ByteTensor",
-]
+# fmt: off
+_FACTORIES = (
+    "zeros", "ones", "empty", "full", "tensor", "as_tensor", "arange", "rand", "randn", "randint", "randperm", "eye",
+    "linspace", "triu_indices", "tril_indices", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like",
+    "randn_like", "empty_strided",
+)
+_TYPED_TENSORS = (
+    "FloatTensor", "HalfTensor", "BFloat16Tensor", "IntTensor", "LongTensor", "DoubleTensor", "ByteTensor",
+)
+# fmt: on
 
 
 class _Stream:

