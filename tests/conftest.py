@@ -1,1 +1,13 @@
-"""Marks `tests/` as importable, so that tests share what they make their data with."""
+"""Fixtures that several packages' tests share; marks `tests/` as importable."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(tmp_path_factory):
+    """SmolLM2-135M-Instruct with its real weights as an HF folder (about 25 s, once per session)."""
+    from nemo_cascade.config.model import ModelConfig
+    from nemo_cascade.models.sources import materialize_model
+
+    folder = tmp_path_factory.mktemp("models") / "smollm2"
+    return materialize_model(ModelConfig(name="smollm2", source="smollm2"), folder, seed=0, tokenizer_dir=None)

@@ -52,8 +52,14 @@ def fill_adam_state(optimizer: Any) -> None:
 
 
 def _silence() -> None:
-    # Megatron-Core says at import what is absent; that is known here, and the layer choice is explicit.
-    warnings.filterwarnings("ignore", message="(Apex|Transformer Engine).*not installed")
+    # Megatron-Core says at import what is absent, which is known here, and later what it itself calls in torch and in
+    # its own configuration by an outdated name, which no user can change.
+    for message in (
+        "(Apex|Transformer Engine).*not installed",
+        "full scope is deprecated",
+        ".*torch.distributed.* is deprecated",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _mend_random_state() -> None:

@@ -1,0 +1,178 @@
+"""Every layout computes what transformers computes, and gives back the weights bit by bit."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from tests.hf_models import (
+    ARCHITECTURES,
+    make_documents,
+    pipeline_logits,
+    reference_logits,
+    write_hf_model,
+)
+
+WORLD = 6
+TINY_LAYOUTS = {
+    "tp1": {"dp": 6},
+    "tp2": {"tp": 2, "dp": 3},
+    "tp3": {"tp": 3, "dp": 2},
+    "pp2": {"pp": 2, "dp": 3},
+    "pp3 tp2": {"pp": 3, "tp": 2},
+    "pp2 tp3 sp": {"pp": 2, "tp": 3, "sp": True},
+    "pp6": {"pp": 6},
+    "tp6": {"tp": 6},
+}
+# 9 query and 3 key/value heads can be split by 3, not by 2.
+SMOLLM2_LAYOUTS = {name: TINY_LAYOUTS[name] for name in ("tp1", "tp3", "pp2")} | {"pp2 tp3": {"pp": 2, "tp": 3}}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    folder: str
+    layouts: dict
+    documents: list
+    dtype: str = "fp32"
+    export_in: tuple = ()
+
+
+def parallel(tp=1, pp=1, dp=1, sp=False):
+    return ParallelConfig(
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        data_parallel_size=dp,
+        sequence_parallel=sp,
+    )
+
+
+def run_cases(rank, world_size, port, cases, scratch):
+    """Return {(case, layout): logits} from whichever rank has them, and write exports under `scratch`."""
+    from nemo_cascade.models.architectures import read_architecture
+    from nemo_cascade.models.build import build_model
+    from nemo_cascade.models.weights import load_weights, save_hf
+    from nemo_cascade.training import runtime
+
+    results, job = {}, None
+    for layout_name, layout in _layouts(cases):
+        if job is None:
+            job = runtime.start(
+                rank=rank,
+                world_size=world_size,
+                master_addr="127.0.0.1",
+                master_port=port,
+                parallel=parallel(**layout),
+                device="cpu",
+                threads=1,
+                seed=1,
+            )
+        job.rebuild(parallel(**layout), seed=1)
+        for case in cases:
+            if layout_name not in case.layouts:
+                continue
+            arch = read_architecture(Path(case.folder))
+            model = build_model(
+                arch,
+                model=ModelConfig(name=case.name),
+                parallel=parallel(**layout),
+                precision=PrecisionConfig(dtype=case.dtype),
+                seq_length=512,
+            )
+            if job.dp_rank == 0:
+                load_weights(model, arch, Path(case.folder))
+                logits = pipeline_logits(model, case.documents)
+                if logits is not None and job.tp_rank == 0:
+                    assert logits.shape[1] % (128 * job.parallel.tensor_model_parallel_size) == 0
+                    results[case.name, layout_name] = logits[:, : arch.vocab_size].float().numpy()
+            if layout_name in case.export_in:
+                save_hf(model, arch, Path(case.folder), Path(scratch) / f"{case.name} {layout_name}")
+    job.stop()
+    return results
+
+
+def _layouts(cases):
+    return {name: layout for case in cases for name, layout in case.layouts.items()}.items()
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory, smollm2_folder):
+    from nemo_cascade.training.launch import run_ranks
+
+    scratch = tmp_path_factory.mktemp("parity")
+    cases = [
+        Case(
+            name,
+            str(write_hf_model(scratch / name, name)),
+            TINY_LAYOUTS,
+            make_documents((41, 3, 16, 1, 30, 5), 501),
+            export_in=tuple(TINY_LAYOUTS),
+        )
+        for name in ARCHITECTURES
+    ]
+    for dtype in ("fp32", "bf16"):
+        folder = scratch / f"stored in bf16, trained in {dtype}"
+        write_hf_model(folder, "qwen3_tied", torch.bfloat16)
+        layouts = {"pp3 tp2": TINY_LAYOUTS["pp3 tp2"]}
+        cases.append(
+            Case(folder.name, str(folder), layouts, make_documents((9, 9), 501), dtype, export_in=tuple(layouts))
+        )
+    cases.append(
+        Case(
+            "smollm2",
+            str(smollm2_folder),
+            SMOLLM2_LAYOUTS,
+            make_documents((48, 7), 49152),
+            export_in=("pp2 tp3",),
+        )
+    )
+    answers = run_ranks(run_cases, WORLD, cases, str(scratch), deadline_s=280)
+    logits = {key: value for answer in answers for key, value in answer.items()}
+    return scratch, {case.name: case for case in cases}, logits
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "smollm2"])
+def test_every_layout_computes_transformers_logits(outcome, name):
+    _, cases, logits = outcome
+    case = cases[name]
+    expected = reference_logits(case.folder, case.documents)
+    scale = np.abs(expected).max()
+    assert {layout for key, layout in logits if key == name} == set(case.layouts)
+    for layout in case.layouts:
+        error = np.abs(logits[name, layout] - expected).max() / scale
+        assert error < (2e-5 if name == "smollm2" else 2e-6), (layout, error)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "smollm2"])
+def test_weights_come_back_bit_identical_from_every_layout(outcome, name):
+    scratch, cases, _ = outcome
+    source = read_tensors(Path(cases[name].folder))
+    for layout in cases[name].export_in:
+        exported = read_tensors(scratch / f"{name} {layout}")
+        assert exported.keys() == source.keys()
+        for tensor_name, tensor in source.items():
+            assert exported[tensor_name].dtype == tensor.dtype
+            assert torch.equal(exported[tensor_name], tensor), (layout, tensor_name)
+
+
+@pytest.mark.distributed
+def test_exported_dtype_is_the_source_files_unless_that_would_lose_bits(outcome):
+    scratch, cases, _ = outcome
+    for trained_in, stored_in in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        name = f"stored in bf16, trained in {trained_in}"
+        target = scratch / f"{name} pp3 tp2"
+        source, exported = read_tensors(Path(cases[name].folder)), read_tensors(target)
+        assert {tensor.dtype for tensor in exported.values()} == {stored_in}
+        assert all(torch.equal(exported[key].to(torch.bfloat16), tensor) for key, tensor in source.items())
+        assert json.loads((target / "config.json").read_text())["dtype"] == str(stored_in).removeprefix("torch.")
+
+
+def read_tensors(folder):
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
