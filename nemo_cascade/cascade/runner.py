@@ -72,7 +72,7 @@ class CascadeRunner:
         """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
         self.ledger.append("run_started", config=config_hash(self.config), code=code_version(), seed=self.config.seed)
         try:
-            with Roles(self.config) as roles:
+            with Roles(self.config, self.folder.path / "logs") as roles:
                 return self._cascade(roles)
         except BaseException as error:
             self.ledger.append("run_stopped", error=f"{type(error).__name__}: {error}")

@@ -13,8 +13,7 @@ from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, SftStage
 from nemo_cascade.stages.roles import Roles
-from nemo_cascade.telemetry.metrics import MetricsLog, MetricsSink
-from nemo_cascade.telemetry.tensorboard import TensorBoardSink
+from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore
 
 log = logging.getLogger(__name__)
@@ -61,15 +60,10 @@ class StageContext:
     @contextmanager
     def metrics(self, steps_done: int) -> Iterator[MetricsLog]:
         """Open metrics.jsonl (and other sinks) behind the steps that are done: later lines will be made again."""
-        sinks: list[MetricsSink] = []
-        if self.config.logging.tensorboard:
-            sinks.append(TensorBoardSink(self.folder / "tensorboard"))
-        metrics = MetricsLog(self.folder / "metrics.jsonl", sinks)
-        try:
+        board = self.folder / "tensorboard" if self.config.logging.tensorboard else None
+        with MetricsLog(self.folder / "metrics.jsonl", tensorboard_dir=board) as metrics:
             metrics.truncate_from(steps_done + 1)
             yield metrics
-        finally:
-            metrics.close()
 
 
 class StageCheckpoints:
@@ -102,7 +96,7 @@ class StageCheckpoints:
         self.store.prune()
 
     def _carry(self, policy: PolicyGroup) -> None:
-        """Take over the parent's optimizer where the stage asks for it: its last checkpoint has the weights of its hf/."""
+        """Take over the parent's optimizer where the stage asks for it: its last checkpoint has the weights of its hf."""
         if self.stage.carry.optimizer and self.context.parent_checkpoint is not None:
             policy.load_checkpoint(str(self.context.parent_checkpoint))
             self.context.record("optimizer_carried", stage=self.context.name)

@@ -20,7 +20,7 @@ from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
-from nemo_cascade.stages.log_lines import optimizer_line, throughput
+from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.policy_batch import policy_updates
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.stages.rollout_log import write_rollouts
@@ -56,7 +56,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             results = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
             line = {**batch.metrics(), **optimizer_line(results)}
-            metrics.log(step + 1, {**line, **throughput(timer.finish(), batch.num_tokens)})
+            metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "cursor": collector.cursor})
     finish(context, policy)

@@ -23,11 +23,6 @@ def optimizer_line(results: Sequence[StepResult]) -> dict[str, Any]:
     }
 
 
-def throughput(seconds: dict[str, float], tokens: int) -> dict[str, Any]:
-    """Return the timing part of a line: seconds by phase and tokens per second of the whole step."""
-    return {"seconds": seconds, "tokens_per_s": tokens / max(sum(seconds.values()), 1e-9)}
-
-
 def finite_or_none(value: float) -> float | None:
     """Return the value, or None where it couldn't be measured."""
     return value if math.isfinite(value) else None

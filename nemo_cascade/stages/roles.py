@@ -23,10 +23,14 @@ class Roles:
     """Policy, rollout and reward actors of one run, and whose weights each of them holds.
 
     Use as a context manager: leaving it stops every process that was started, on every exit path.
+
+    Args:
+        config: the run's configuration.
+        log_folder: where the actors' own logs are kept.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, log_folder: Path) -> None:
+        self.config, self.log_folder = config, log_folder
         self.cluster: Cluster | None = None
         self._policy: PolicyGroup | None = None
         self._rollout: RolloutGroup | None = None
@@ -35,7 +39,7 @@ class Roles:
         self._rollout_holds: str | None = None
 
     def __enter__(self) -> Roles:
-        self.cluster = Cluster(self.config.cluster)
+        self.cluster = Cluster(self.config.cluster, self.log_folder)
         self.cluster.start()
         return self
 
@@ -67,7 +71,7 @@ class Roles:
         """Return the verifier workers."""
         if self._reward is None:
             assert self.cluster is not None, "enter Roles first"
-            self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path), self.config.sandbox)
+            self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path))
         return self._reward
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:

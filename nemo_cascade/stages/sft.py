@@ -13,7 +13,7 @@ from nemo_cascade.config.stage import SftStage
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
-from nemo_cascade.stages.log_lines import optimizer_line, throughput
+from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
@@ -23,7 +23,7 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     """Train one SFT stage to its end, from wherever its folder says it stands."""
     multiple = context.config.parallel.document_multiple
     store = build_packed_store(stage, context.parent_hf, context.data_folder, document_multiple=multiple)
-    context.record("data_packed", stage=context.name, key=store.folder.name, **store.stats)
+    context.record("data_packed", stage=context.name, **store.stats)
     source = PackedSource(store.folder, stage.global_batch_size, context.config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
 
@@ -36,7 +36,7 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
         for step in range(done, steps):
             with timer.phase("train"):
                 result = policy.train_step(source, step)
-            metrics.log(step + 1, {**optimizer_line([result]), **throughput(timer.finish(), result.tokens)})
+            metrics.log(step + 1, {**optimizer_line([result]), **timer.report(tokens=result.tokens)})
             progress.advance(f"loss {result.loss:.3f}")
             checkpoints.save_if_due(policy, step + 1, {"step": step + 1})
     finish(context, policy)

@@ -17,6 +17,8 @@ import psutil
 MICRO = [
     "cascade=nano",
     "stages.sft1.max_steps=8",
+    "stages.sft1.optimizer.lr_warmup_steps=2",
+    "stages.sft2.optimizer.lr_warmup_steps=2",
     "stages.sft2.max_steps=8",
     "stages.sft1.checkpoint_every=4",
     "stages.sft2.checkpoint_every=3",

@@ -1,0 +1,109 @@
+"""Bad input, given to the real command line: refused before anything starts, naming value, limit and mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The nano data and tokenizer, written once; each case spoils a copy."""
+    from nemo_cascade.data.nano_tasks import prepare_nano
+
+    folder = tmp_path_factory.mktemp("data")
+    prepare_nano(folder / "nano", 0)
+    return folder
+
+
+def run(tmp_path, *overrides):
+    command = [sys.executable, "-m", "nemo_cascade", "run", "cascade=nano", "name=bad", f"runs_dir={tmp_path}/runs"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *overrides], capture_output=True, text=True, env=env, timeout=120)
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2, text
+    assert "Traceback" not in text
+    assert not (tmp_path / "runs" / "bad").exists(), "a refused run left a run folder"
+    return text
+
+
+def spoiled_source(tmp_path, prepared, line, spoil):
+    """Copy the first SFT file with one line spoiled; return the overrides that use it."""
+    lines = (prepared / "nano" / "sft1.jsonl").read_text().splitlines()
+    lines[line - 1] = spoil(lines[line - 1])
+    path = tmp_path / "spoiled.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return f"stages.sft1.data.sources=[{{path: {path}}}]"
+
+
+def test_misspelt_key_gets_a_suggestion(tmp_path):
+    text = run(tmp_path, "stages.math_rl.optimizer.lrr=1e-4")
+    assert "stages.math_rl.optimizer.lr" in text
+    assert "did you mean" in text
+
+
+def test_tensor_parallel_that_does_not_divide_heads(tmp_path):
+    text = run(tmp_path, "parallel.tensor_model_parallel_size=3")
+    assert "tensor_model_parallel_size" in text
+    assert "3" in text
+
+
+def test_missing_model_folder_is_named(tmp_path):
+    text = run(tmp_path, "model.source=hf", f"model.path={tmp_path}/nowhere")
+    assert f"{tmp_path}/nowhere" in text
+
+
+def test_gpu_asked_for_and_absent(tmp_path):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    assert "GPU" in run(tmp_path, "cluster.device=gpu")
+
+
+def test_all_violations_are_listed_at_once(tmp_path):
+    text = run(tmp_path, "cluster.device=gpu", "parallel.tensor_model_parallel_size=3", "stages.sft1.seq_length=100000")
+    assert "GPU" in text or shutil.which("nvidia-smi")
+    assert "tensor_model_parallel_size" in text
+    assert "100000" in text
+
+
+def test_broken_line_is_named(tmp_path, prepared):
+    source = spoiled_source(tmp_path, prepared, 17, lambda line: line[: len(line) // 2])
+    text = run(tmp_path, source)
+    assert "spoiled.jsonl:17" in text
+
+
+def test_sample_without_assistant_turn_is_named(tmp_path, prepared):
+    def drop_answer(line):
+        row = json.loads(line)
+        row["messages"] = [m for m in row["messages"] if m["role"] != "assistant"]
+        return json.dumps(row)
+
+    text = run(tmp_path, spoiled_source(tmp_path, prepared, 5, drop_answer))
+    assert "spoiled.jsonl:5" in text
+    assert "assistant" in text
+
+
+def test_tokenizer_without_special_tokens_is_refused(tmp_path, prepared):
+    from nemo_cascade.config.model import ModelConfig
+    from nemo_cascade.models.sources import materialize_model
+
+    architecture = {
+        "model_type": "qwen3", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 512,
+        "max_position_embeddings": 1024, "tie_word_embeddings": True,
+    }  # fmt: skip
+    model = ModelConfig(name="t", source="random", architecture=architecture)
+    folder = materialize_model(model, tmp_path / "model", 0, prepared / "nano" / "tokenizer")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["content"] != "<|im_end|>"]
+    tokenizer["model"]["vocab"].pop("<|im_end|>", None)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    text = run(tmp_path, "model.source=hf", f"model.path={folder}", "~model.architecture")
+    assert "<|im_end|>" in text
