@@ -77,8 +77,12 @@ class Compiler:
                 "environment": self._environment,
             }
             files = {**program.files, program.main_file: program.source_bytes()}
-            errand = Errand(header, files, self._limits, extra={"product": target}, compile_job=True)
-            outcome = outcome_of(self._pool.execute([errand])[0])
+
+            def prepare() -> list[Errand]:
+                os.ftruncate(target, 0)
+                return [Errand(header, files, self._limits, extra={"product": target}, compile_job=True)]
+
+            outcome = outcome_of(self._pool.execute(prepare)[0])
             if not outcome.ok:
                 return replace(outcome, status=Status.COMPILE_ERROR, detail=f"the compiler: {outcome.detail}")
             return _whole_file(target)

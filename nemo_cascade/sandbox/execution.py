@@ -17,6 +17,7 @@ from nemo_cascade.sandbox.worker import Ended, Worker, WorkerLostError, send_job
 _PIECE = 1 << 16
 _SETUP_DEADLINE_S = 20.0
 _DEATH_DEADLINE_S = 5.0
+_NOT_LAUNCHED = -1
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Errand:
         limits: what it may use.
         stdin: what it reads.
         extra: further descriptors it gets, by name; they stay the caller's to close.
+        gifts: likewise, but closed here once it has them, so that it alone holds them.
         essential: the others are killed when it ends.
     """
 
@@ -37,6 +39,7 @@ class Errand:
     limits: Limits
     stdin: bytes = b""
     extra: Mapping[str, int] = field(default_factory=dict)
+    gifts: Mapping[str, int] = field(default_factory=dict)
     essential: bool = True
     compile_job: bool = False
     said: dict[str, bytearray] = field(default_factory=dict)
@@ -44,11 +47,7 @@ class Errand:
     started_at: float | None = None
     ended_at: float | None = None
     ended: Ended | None = None
-    pid: int = -1
-
-    def fresh(self) -> Errand:
-        """Return the same errand, not yet run."""
-        return Errand(self.header, self.files, self.limits, self.stdin, self.extra, self.essential, self.compile_job)
+    pid: int = _NOT_LAUNCHED
 
 
 def memory_file(name: str, content: bytes = b"") -> int:
@@ -59,6 +58,11 @@ def memory_file(name: str, content: bytes = b"") -> int:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _close_all(descriptors: Mapping[str, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
 
 
 class Execution:
@@ -87,11 +91,14 @@ class Execution:
         finally:
             for descriptor in self._readers:
                 os.close(descriptor)
+            for errand in self._errands:
+                if errand.pid == _NOT_LAUNCHED:
+                    _close_all(errand.gifts)
 
     def _launch(self, errand: Errand) -> None:
         spare = self._worker.take((errand.limits.files_mib, errand.compile_job))
         errand.pid = spare.pid
-        given = {"stdin": memory_file("stdin", errand.stdin)}
+        given = {**errand.gifts, "stdin": memory_file("stdin", errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
             os.set_blocking(read, False)
@@ -104,8 +111,7 @@ class Execution:
             send_job(spare, {**errand.header, "limits": limits}, errand.files, {**given, **errand.extra})
         finally:
             spare.connection.close()
-            for descriptor in given.values():
-                os.close(descriptor)
+            _close_all(given)
         watch = None
         if errand.limits.processes > 1:
             watch = {"pid": spare.pid, "memory_mib": errand.limits.memory_mib, "cpu_s": errand.limits.cpu_s}

@@ -50,7 +50,8 @@ def _status(errand: Errand, exit_code: int, stderr: str) -> tuple[Status, str]:
     if reason in _LIMIT_STATUS:
         return _LIMIT_STATUS[reason], told[reason]
     if reason is not None or exit_code == -signal.SIGKILL:
-        return Status.KILLED, reason or "killed by the system, most likely out of memory"
+        why = "stopped when the tests had ended" if reason else "killed by the system, most likely out of memory"
+        return Status.KILLED, why
     if exit_code < 0:
         return Status.ERROR, f"ended by {signal.Signals(-exit_code).name}"
     return (Status.OK, "") if exit_code == 0 else (Status.ERROR, f"exit status {exit_code}")

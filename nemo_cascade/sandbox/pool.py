@@ -6,7 +6,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -61,8 +61,11 @@ class WorkerPool:
         with self._lock:
             return sorted(worker.process_id for worker in self._all)
 
-    def execute(self, errands: list[Errand]) -> list[Errand]:
+    def execute(self, prepare: Callable[[], list[Errand]]) -> list[Errand]:
         """Run errands side by side on one worker; once more on another if that worker breaks.
+
+        Args:
+            prepare: makes the errands, anew for each attempt.
 
         Raises:
             SandboxBusyError: if too many runs are waiting already.
@@ -75,11 +78,11 @@ class WorkerPool:
         try:
             lost: WorkerLostError | None = None
             for _ in range(_ATTEMPTS):
-                attempt = [errand.fresh() for errand in errands]
                 try:
                     with self._worker() as worker:
-                        Execution(worker, attempt).run()
-                    return attempt
+                        errands = prepare()
+                        Execution(worker, errands).run()
+                    return errands
                 except WorkerLostError as error:
                     lost = error
             raise SandboxError("a run broke two sandbox workers; nothing is known about its program", value=lost)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 
 from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.sandbox.compiling import Compiler
 from nemo_cascade.sandbox.execution import Errand, memory_file
 from nemo_cascade.sandbox.isolation import bubblewrap_launch, rlimits_launch
+from nemo_cascade.sandbox.judging import FunctionTests, IoCase, Judgement, judge_functions, same_output
 from nemo_cascade.sandbox.outcome import outcome_of
 from nemo_cascade.sandbox.pool import WorkerPool
 from nemo_cascade.sandbox.program import Outcome, Program
@@ -61,23 +63,61 @@ class Sandbox:
         header = {"argv": list(program.args), "entry": program.main_file, "environment": self._environment}
         if program.language == "python":
             files = {**program.files, program.main_file: program.source_bytes()}
-            errand = Errand({**header, "kind": "python_program"}, files, limits, program.stdin_bytes())
-            return outcome_of(self.pool.execute([errand])[0])
+            python = {**header, "kind": "python_program"}
+            return self._outcome(lambda: Errand(python, files, limits, program.stdin_bytes()))
         compiled = self._compiler.compile(program)
         if isinstance(compiled, Outcome):
             return compiled
         binary = memory_file("program", compiled)
         try:
-            errand = Errand(
-                {**header, "kind": "command"}, program.files, limits, program.stdin_bytes(), {"binary": binary}
-            )
-            return outcome_of(self.pool.execute([errand])[0])
+            command = {**header, "kind": "command"}
+            given = {"binary": binary}
+            return self._outcome(lambda: Errand(command, program.files, limits, program.stdin_bytes(), given))
         finally:
             os.close(binary)
+
+    def _outcome(self, prepare: Callable[[], Errand]) -> Outcome:
+        return outcome_of(self.pool.execute(lambda: [prepare()])[0])
 
     def run_many(self, programs: Sequence[Program], limits: Limits | None = None) -> list[Outcome]:
         """Run programs side by side on all workers; outcomes in the order of the programs."""
         return list(self._callers.map(lambda program: self.run(program, limits), programs))
+
+    def judge(self, program: Program, tests: FunctionTests, limits: Limits | None = None) -> Judgement:
+        """Judge a Python solution by tests that call it: the tests run in another process than the solution.
+
+        Args:
+            program: the solution.
+            tests: trusted tests.
+            limits: of the solution, for all tests together; default: the configuration's.
+
+        Raises:
+            SandboxError: if the sandbox itself broke, or is too busy.
+        """
+        return judge_functions(self.pool, program, tests, limits or self.config.limits, self._environment)
+
+    def judge_output(self, program: Program, cases: Sequence[IoCase], limits: Limits | None = None) -> Judgement:
+        """Judge a whole program by what it prints for given inputs; the first failed case ends it.
+
+        Args:
+            program: the solution; its own `stdin` is not used.
+            cases: inputs with the outputs that they must give. The program never sees an expected output.
+            limits: of each case; default: the configuration's.
+
+        Raises:
+            SandboxError: if the sandbox itself broke, or is too busy.
+        """
+        assert cases, "no cases to judge by"
+        results, details = [], []
+        for case in cases:
+            outcome = self.run(replace(program, stdin=case.stdin), limits)
+            passed = outcome.ok and same_output(outcome.stdout, case.expected, case.tolerance)
+            results.append(passed)
+            details.append("" if passed else outcome.detail or "wrong output")
+            if not passed:
+                break
+        unseen = len(cases) - len(results)
+        return Judgement((*results, *[False] * unseen), (*details, *["not run"] * unseen), outcome)
 
     def close(self) -> None:
         """Kill all workers with everything in them."""

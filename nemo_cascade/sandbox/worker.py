@@ -82,7 +82,7 @@ class Worker:
                 pass_fds = release.inherited
             self._process = subprocess.Popen(
                 command,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=self.launch.environment,

@@ -70,7 +70,7 @@ def preload() -> None:
     """Import what programs use most, once for all runs."""
     for name in _PRELOADED.split():
         importlib.import_module(name)
-    for kind in ("python_program", "command"):
+    for kind in ("python_program", "solution", "harness", "command"):
         importlib.import_module(f"{__package__}.{kind}")
 
 

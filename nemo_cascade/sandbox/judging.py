@@ -1,0 +1,163 @@
+"""Judge solutions so that passing is proven: by a secret of the checker's process, or by output compared here.
+
+A solution never shares an interpreter with a test. It can't know the secret, end the checker, patch it, or answer a
+comparison: exit statuses, printed expected answers and overridden operators prove nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from nemo_cascade.config.sandbox import Limits
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.execution import Errand, memory_file
+from nemo_cascade.sandbox.outcome import outcome_of
+from nemo_cascade.sandbox.pool import WorkerPool
+from nemo_cascade.sandbox.program import Outcome, Program, Status
+
+_CHECKER_MEMORY_MIB = 1024
+_CHECKER_GRACE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTests:
+    """Trusted Python tests of an untrusted Python solution.
+
+    Attributes:
+        tests: texts of asserts, each judged for itself. They see what the solution defines under its own names. One
+            that defines `check(candidate)` has it called with the entry point (HumanEval's form).
+        entry_point: the function under test; empty where the tests call it by its name.
+        setup: runs once before the tests (imports, helpers).
+    """
+
+    tests: tuple[str, ...]
+    entry_point: str = ""
+    setup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IoCase:
+    """One run of a whole program: its input, and the output it must print.
+
+    Attributes:
+        stdin: input.
+        expected: output; trailing blanks of lines and blank lines at the end don't count.
+        tolerance: where set, numbers may differ by this much, relative or absolute.
+    """
+
+    stdin: str
+    expected: str
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What tests say about a solution.
+
+    Attributes:
+        results: one per test, in order; True is proven.
+        details: one per test: why it failed, empty where it passed.
+        outcome: how the solution's process ended (of the first failed case for whole programs).
+        unjudgeable: why the tests themselves can't be run, or None; `results` are all False then and mean nothing.
+    """
+
+    results: tuple[bool, ...]
+    details: tuple[str, ...]
+    outcome: Outcome
+    unjudgeable: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """All tests passed, and there was one."""
+        return bool(self.results) and all(self.results)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the tests that passed."""
+        return sum(self.results) / len(self.results) if self.results else 0.0
+
+
+def judge_functions(
+    pool: WorkerPool, program: Program, tests: FunctionTests, limits: Limits, environment: Mapping[str, str]
+) -> Judgement:
+    """Judge a solution by function calls; see Sandbox.judge."""
+    if program.language != "python":
+        raise SandboxError("function tests need a Python solution", value=program.language, mend="judge by IoCase")
+    secret = secrets.token_hex(32)
+    report = memory_file("report")
+    header = {"environment": environment, "entry": program.main_file, "argv": []}
+    told = {"secret": secret, "tests": tests.tests, "entry_point": tests.entry_point, "setup": tests.setup}
+    files = {**program.files, program.main_file: program.source_bytes()}
+    checker_limits = replace(
+        limits,
+        memory_mib=max(limits.memory_mib, _CHECKER_MEMORY_MIB),
+        cpu_s=limits.wall_s,
+        wall_s=limits.wall_s + _CHECKER_GRACE_S,
+    )
+
+    def prepare() -> list[Errand]:
+        os.ftruncate(report, 0)
+        ours, theirs = (end.detach() for end in socket.socketpair())
+        solution, checker = {**header, "kind": "solution"}, {**header, **told, "kind": "harness"}
+        return [
+            Errand(solution, files, limits, program.stdin_bytes(), gifts={"peer": theirs}, essential=False),
+            Errand(checker, {}, checker_limits, extra={"report": report}, gifts={"peer": ours}),
+        ]
+
+    try:
+        ran, checked = pool.execute(prepare)
+        return _read_report(report, secret, len(tests.tests), outcome_of(ran), outcome_of(checked))
+    finally:
+        os.close(report)
+
+
+def _read_report(report: int, secret: str, count: int, solution: Outcome, checker: Outcome) -> Judgement:
+    text = os.pread(report, os.fstat(report).st_size, 0)
+    if not text:  # out of time or memory: no proof, no pass
+        detail = solution.detail if solution.status is not Status.KILLED else checker.detail
+        return Judgement((False,) * count, (detail or "no verdict",) * count, solution)
+    told = json.loads(text)
+    if not hmac.compare_digest(str(told["secret"]), secret):
+        raise SandboxError("the checker's report carries the wrong secret")
+    if told["error"] is not None:
+        return Judgement((False,) * count, ("",) * count, solution, unjudgeable=str(told["error"]))
+    results = tuple(bool(passed) for passed, _ in told["results"])
+    reason = _reason(solution)
+    details = tuple(f"{detail}; {reason}" if reason and detail else str(detail) for _, detail in told["results"])
+    return Judgement(results, details, solution)
+
+
+def _reason(solution: Outcome) -> str:
+    """Say why the solution ended before its tests, where it did."""
+    if solution.status in (Status.OK, Status.KILLED):
+        return ""
+    last = solution.stderr.strip().rsplit("\n", 1)[-1]
+    return f"{solution.detail}: {last}" if last and solution.status is Status.ERROR else solution.detail
+
+
+def same_output(actual: str, expected: str, tolerance: float | None) -> bool:
+    """Compare outputs line by line without trailing blanks, or word by word with a tolerance for numbers."""
+    if tolerance is None:
+        return _lines(actual) == _lines(expected)
+    words, wanted = actual.split(), expected.split()
+    return len(words) == len(wanted) and all(
+        word == want or _close(word, want, tolerance) for word, want in zip(words, wanted, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _close(word: str, want: str, tolerance: float) -> bool:
+    try:
+        return math.isclose(float(word), float(want), rel_tol=tolerance, abs_tol=tolerance)
+    except ValueError:
+        return False
