@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
@@ -34,10 +33,7 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.stages.evaluate import evaluate
     from nemo_cascade.stages.roles import Roles
 
-    def record(event: str, **facts: Any) -> None:
-        """Nothing is being trained: there is no ledger to write to."""
-
-    prepare_data(config, record)
+    prepare_data(config)
     with Roles(config) as roles:
         scores = evaluate(config, roles, args.folder, 0, args.folder.name)
     if args.save is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -29,25 +29,41 @@ SHIPPED_CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @dataclass(frozen=True)
 class ConfigDirs:
-    """Where config files are looked up: the user's folder first, then the shipped one."""
+    """Where config files are looked up; the first folder holds config.yaml, the first match wins."""
 
     folders: tuple[Path, ...]
 
     @classmethod
     def of(cls, config_dir: Path | None) -> ConfigDirs:
-        """Build the search order; `config_dir` adds to the shipped files and wins over them.
+        """Build the search order.
+
+        Args:
+            config_dir: adds its files to the shipped ones; one that has its own config.yaml goes before them.
 
         Raises:
-            ConfigError: a folder is missing.
+            ConfigError: a folder is missing, or an added file has the name of a shipped one.
         """
-        if config_dir is not None and not config_dir.expanduser().is_dir():
-            raise ConfigError([CascadeError("config folder not found", value=config_dir, mend="check --config-dir")])
-        own = [config_dir.expanduser().resolve()] if config_dir is not None else []
-        folders = tuple(dict.fromkeys([*own, *([SHIPPED_CONF] if SHIPPED_CONF.is_dir() else [])]))
-        if not any((folder / f"{CONFIG_NAME}.yaml").is_file() for folder in folders):
-            problem = CascadeError(f"no {CONFIG_NAME}.yaml", value=SHIPPED_CONF, mend="pass --config-dir FOLDER")
+        if config_dir is None:
+            folders: tuple[Path, ...] = (SHIPPED_CONF,)
+        else:
+            own = config_dir.expanduser().resolve()
+            if not own.is_dir():
+                problem = CascadeError("config folder not found", value=config_dir, mend="check --config-dir")
+                raise ConfigError([problem])
+            replaces = (own / f"{CONFIG_NAME}.yaml").is_file()
+            # Hydra wants the primary config in its first folder.
+            folders = tuple(dict.fromkeys((own, SHIPPED_CONF) if replaces else (SHIPPED_CONF, own)))
+            hidden = (
+                [] if replaces else [f for f in own.rglob("*.yaml") if (SHIPPED_CONF / f.relative_to(own)).exists()]
+            )
+            if hidden:
+                mend = f"give them other names, or take over all of {CONFIG_NAME}.yaml"
+                what = "these files have names of shipped ones and would not be read"
+                raise ConfigError([CascadeError(what, value=", ".join(map(str, hidden)), mend=mend)])
+        if not (folders[0] / f"{CONFIG_NAME}.yaml").is_file():
+            problem = CascadeError(f"no {CONFIG_NAME}.yaml", value=folders[0], mend="pass --config-dir FOLDER")
             raise ConfigError([problem])
-        return cls(folders)
+        return cls(tuple(folder for folder in folders if folder.is_dir()))
 
     def groups(self) -> dict[str, list[str]]:
         """Return every config group with its choices."""
@@ -68,22 +84,13 @@ class ConfigDirs:
             yield [f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []
 
 
-@dataclass(frozen=True)
-class _Value:
-    """A value override as typed, as parsed, and as Hydra gets it."""
-
-    typed: str
-    parsed: Override
-    line: str
-
-
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[RunConfig, dict[str, Any]]:
     """Compose, convert and check a run's configuration.
 
     Args:
         overrides: Hydra's grammar: `cascade=nano`, `stages.math_rl.optimizer.lr=1e-4`, `+key=value`, `++key=value`,
             `~key`. A key of the schema needs no `+`, whether or not a file mentions it.
-        config_dir: folder with config files beside (and before) the shipped ones.
+        config_dir: folder with further config files.
 
     Returns:
         The configuration and its provenance: `overrides`, `config_dirs`, `origins` (dotted key -> file:line, override
@@ -102,17 +109,15 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[R
         except CascadeError as error:
             # A misspelt cascade=... leaves none chosen: say it once.
             told = any(f"{error.mend}".removeprefix("add ").split("=")[0] + "=" in f"{p.mend}" for p in problems)
-            raise ConfigError([*problems, *([] if told else [error]), *_adapt(values, None)[1]]) from None
-        adapted, more = _adapt(values, base)
-        problems += more
-        composed, applied, more = _apply(fixed + groups, base, adapted)
-        problems += more
+            raise ConfigError([*problems, *([] if told else [error]), *_unknown(values)]) from None
         loader = GlobalHydra.instance().config_loader()
         merged = loader.compute_defaults_list(CONFIG_NAME, fixed + groups, RunMode.RUN).defaults
-    data, more = _resolve(composed)
+    applied, more = _apply(base, values)
+    problems += more
+    data, more = _resolve(base)
     if more:
         raise ConfigError([*problems, *more])
-    origins = trace_origins(merged, dirs.folders, [(v.parsed, v.typed) for v in applied])
+    origins = trace_origins(merged, dirs.folders, applied)
     config, more = strict.check(data, origins)
     problems += more
     if problems or config is None:
@@ -174,23 +179,15 @@ def _sort(
     return chosen, values, problems
 
 
-def _adapt(values: Sequence[Override], base: DictConfig | None) -> tuple[list[_Value], list[CascadeError]]:
-    """Check keys against the schema, and let `key=value` set schema keys that no file mentions."""
-    data = OmegaConf.to_container(base) if base is not None else None
-    assert data is None or isinstance(data, dict)
-    known = {str(k): v for k, v in data.items()} if data is not None else None
-    adapted: list[_Value] = []
+def _unknown(values: Sequence[Override]) -> list[CascadeError]:
+    """Check keys where nothing could be composed: a stage may then have any name and kind."""
     problems: list[CascadeError] = []
     for override in values:
-        typed = override.input_line or ""
-        plain = override.type == OverrideType.CHANGE
         try:
-            keys.find(override.key_or_group, known, may_add=not (plain or override.is_delete()))
+            keys.find(override.key_or_group)
         except CascadeError as error:
             problems.append(error)
-        else:
-            adapted.append(_Value(typed, override, f"++{typed}" if plain else typed))
-    return adapted, problems
+    return problems
 
 
 def _hydra(lines: Sequence[str]) -> DictConfig:
@@ -210,27 +207,48 @@ def _translate(message: str) -> CascadeError:
     return CascadeError(text)
 
 
-def _apply(
-    lines: Sequence[str], base: DictConfig, values: Sequence[_Value]
-) -> tuple[DictConfig, list[_Value], list[CascadeError]]:
-    """Apply value overrides; Hydra stops at the first it refuses, so then each is tried in turn."""
-    try:
-        return _hydra([*lines, *(v.line for v in values)]), list(values), []
-    except CascadeError:
-        pass
-    composed, applied, problems = base, list[_Value](), list[CascadeError]()
-    for value in values:
+def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Override], list[CascadeError]]:
+    """Apply value overrides in place, by Hydra's rules, with the schema (not the files) telling which keys exist.
+
+    Hydra itself stops at the first that it refuses, and takes `key=value` only for keys that a file mentions.
+    """
+    applied: list[Override] = []
+    problems: list[CascadeError] = []
+    OmegaConf.set_struct(composed, False)
+    for override in values:
+        data = OmegaConf.to_container(composed)
+        assert isinstance(data, dict)
+        named_anew = override.is_add() or override.is_force_add()
         try:
-            composed = _hydra([*lines, *(v.line for v in applied), value.line])
-            applied.append(value)
+            keys.find(override.key_or_group, {str(k): v for k, v in data.items()}, may_add=named_anew)
+            _apply_one(composed, override)
         except CascadeError as error:
             problems.append(error)
-    return composed, applied, problems
+        except OmegaConfBaseException as error:
+            problems.append(CascadeError("the override can't be applied", value=override.input_line, mend=str(error)))
+        else:
+            applied.append(override)
+    return applied, problems
+
+
+def _apply_one(composed: DictConfig, override: Override) -> None:
+    key, value = override.key_or_group, override.value()
+    present = OmegaConf.select(composed, key, throw_on_missing=False)
+    if not override.is_delete():
+        if override.is_add() and present is not None and not isinstance(value, dict | list):
+            raise CascadeError("+ adds, but the key has a value", value=f"{key}={present}", mend=f"{key}={value}")
+        OmegaConf.update(composed, key, value, merge=True, force_add=True)
+        return
+    if present is None:
+        raise CascadeError("nothing to delete: no file sets the key", value=key, mend=f"{key}=VALUE sets it")
+    if value is not None and value != present:
+        raise CascadeError("not deleted, because the value is another", value=f"{key}={present}", limit=value)
+    above, _, name = key.rpartition(".")
+    del (OmegaConf.select(composed, above) if above else composed)[name]
 
 
 def _resolve(composed: DictConfig) -> tuple[dict[str, Any], list[CascadeError]]:
     """Fill interpolations, those of schema defaults too; drop every key that a file left as `???`."""
-    OmegaConf.set_struct(composed, False)
     for info in fields(RunConfig):
         default = keys.SchemaField(info.name, RunConfig, info.name, None).default
         if isinstance(default, str) and "${" in default and info.name not in composed:

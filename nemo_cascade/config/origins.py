@@ -29,14 +29,14 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def trace_origins(
-    merged: Sequence[ResultDefault], folders: Sequence[Path], applied: Sequence[tuple[Override, str]]
+    merged: Sequence[ResultDefault], folders: Sequence[Path], applied: Sequence[Override]
 ) -> dict[str, str]:
     """Replay the merge of files and overrides, remembering who wrote each key last.
 
     Args:
         merged: Hydra's defaults list, in merge order.
         folders: config folders, first match wins.
-        applied: the overrides that took effect, each with what the user typed.
+        applied: the overrides that took effect.
 
     Returns:
         Dotted key -> `conf/cascade/nano.yaml:12` or `command line: key=value`.
@@ -51,7 +51,7 @@ def trace_origins(
         lines = {f"{entry.package}.{k}" if entry.package else k: n for k, n in key_lines(file)}
         _forget_lists(origins, lines)
         origins |= {key: f"{name}:{line}" for key, line in lines.items()}
-    for override, typed in applied:
+    for override in applied:
         key = override.key_or_group
         inside = isinstance(override.value(), Mapping) and not override.is_delete()
         for known in [k for k in origins if k == key or k.startswith(f"{key}.")]:
@@ -59,7 +59,7 @@ def trace_origins(
                 del origins[known]
         written = flatten(override.value(), key) if inside else {key: None}
         if not override.is_delete():
-            origins |= dict.fromkeys(written, f"command line: {typed}")
+            origins |= dict.fromkeys(written, f"command line: {override.input_line}")
     return origins
 
 

@@ -12,7 +12,6 @@ from pydantic_core import ErrorDetails
 
 from nemo_cascade.config import keys
 from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.config.stage import StageBase
 from nemo_cascade.errors import CascadeError, ConfigError
 
 
@@ -39,24 +38,29 @@ def to_run_config(data: Mapping[str, Any], origins: Mapping[str, str] | None = N
 
 def check(data: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[RunConfig | None, list[CascadeError]]:
     """Convert like `to_run_config`, but return the violations instead of raising them."""
+    problems = _gate_problems(data, origins)
     try:
         # JSON, because only there does pydantic's strict mode take mappings for dataclasses: "8", 8.0 and true are
         # then not the integer 8, while 1 still is the float 1.0.
         config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        return None, [_violation(e, data, origins) for e in error.errors(include_url=False)]
-    problems = [p for name, stage in config.stages.items() for p in _gate_problems(name, stage, origins)]
+        return None, [_violation(e, data, origins) for e in error.errors(include_url=False)] + problems
     return (None if problems else config), problems
 
 
-def _gate_problems(name: str, stage: StageBase, origins: Mapping[str, str]) -> list[CascadeError]:
-    defaults = {field: getattr(GateConfig(), field) for field in keys.block_fields(GateConfig)}
-    try:
-        _adapter(GateConfig).validate_json(json.dumps(defaults | stage.gate, default=str), strict=True)
-    except ValidationError as error:
-        data = {"stages": {name: {"kind": getattr(stage, "kind", None), "gate": stage.gate}}}
-        return [_violation(e, data, origins, prefix=("stages", name, "gate")) for e in error.errors(include_url=False)]
-    return []
+def _gate_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> list[CascadeError]:
+    """A stage's `gate` is a free mapping in the schema; here its fields are held to those of the gate."""
+    problems: list[CascadeError] = []
+    stages = data.get("stages")
+    for name, stage in stages.items() if isinstance(stages, Mapping) else ():
+        changes = stage.get("gate") if isinstance(stage, Mapping) else None
+        if isinstance(changes, Mapping):
+            try:
+                _adapter(GateConfig).validate_json(json.dumps(changes, default=str), strict=True)
+            except ValidationError as error:
+                where = ("stages", name, "gate")
+                problems += [_violation(e, data, origins, prefix=where) for e in error.errors(include_url=False)]
+    return problems
 
 
 def _violation(

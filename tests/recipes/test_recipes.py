@@ -1,0 +1,106 @@
+"""Every shipped config file composes, is accepted and says only what differs from what it builds on."""
+
+import json
+
+import pytest
+import yaml
+
+from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.config import host
+from nemo_cascade.config.compose import SHIPPED_CONF, ConfigDirs, compose
+from nemo_cascade.config.origins import flatten
+
+CASCADES = ConfigDirs.of(None).groups()["cascade"]
+FAMILIES = {
+    group: names for group, names in ConfigDirs.of(None).groups().items() if group not in ("cascade", "optimizer")
+}
+
+# Sizes of the models that recipes name but that are not on this machine; from their published config.json.
+PUBLISHED = {
+    "models/Qwen3-8B-Base": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
+    "models/Qwen3-14B-Base": {"hidden_size": 5120, "intermediate_size": 17408, "num_hidden_layers": 40, "num_attention_heads": 40},
+}  # fmt: skip
+QWEN3 = {
+    "model_type": "qwen3",
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+}
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Stand in an empty folder with the config.json of every published model, on a machine with GPUs."""
+    monkeypatch.chdir(tmp_path)
+    for folder, sizes in PUBLISHED.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text(json.dumps({**QWEN3, **sizes}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_every_cascade_is_accepted_at_its_full_scale(name, elsewhere, monkeypatch):
+    config, _ = compose([f"cascade={name}"])
+    monkeypatch.setattr(host, "gpu_present", lambda: config.cluster.device == "gpu")
+    if config.prepare == "none":
+        for key, value in flatten(yaml_of(name)).items():
+            if key.endswith("path") and str(value).startswith("${data_dir}"):
+                file = elsewhere / value.replace("${data_dir}", config.data_dir)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+    lines = [f"cascade={name}"] + ["cluster.ray_address=auto"] * (config.cluster.num_nodes > 1)
+    ready = preflight(lines, None)
+    assert ready.stages
+    assert config.stages
+
+
+@pytest.mark.parametrize("index", range(max(map(len, FAMILIES.values()))))
+def test_every_choice_of_every_group_composes(index):
+    chosen = {group: names[min(index, len(names) - 1)] for group, names in FAMILIES.items()}
+    stage = chosen.pop("stage")
+    lines = [f"+stage@stages.more={stage}", "stages.more.seq_length=8", "stages.more.optimizer.lr=1"]
+    lines += (
+        ["stages.more.data.sources=[{path:x}]"]
+        if stage == "sft"
+        else ["stages.more.steps=1", "stages.more.prompts={path:x,domain:math,verifier:math}"]
+    )
+    compose(["cascade=nano", *lines, *(f"{group}={choice}" for group, choice in chosen.items())])
+
+
+def yaml_of(name):
+    return yaml.safe_load((SHIPPED_CONF / "cascade" / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_a_cascade_says_only_what_differs_from_its_families(name):
+    written = yaml_of(name)
+    families = {
+        key.removeprefix("/stage@stages."): choice
+        for entry in written["defaults"]
+        if isinstance(entry, dict)
+        for key, choice in entry.items()
+        if key.startswith("/stage@")
+    }
+    assert set(families) == set(written["stages"])
+    for stage, family in families.items():
+        alone = family_values(family)
+        said_twice = [
+            key for key, value in flatten(written["stages"][stage]).items() if key in alone and alone[key] == value
+        ]
+        assert said_twice == [], f"{stage} repeats {family}"
+
+
+def family_values(family):
+    """Return a stage family's own values, its bases' included: dotted key -> value."""
+    written = yaml.safe_load((SHIPPED_CONF / "stage" / f"{family}.yaml").read_text())
+    values = {}
+    for entry in written.pop("defaults"):
+        if isinstance(entry, dict):
+            ((key, choice),) = entry.items()
+            optimizer = yaml.safe_load((SHIPPED_CONF / "optimizer" / f"{choice}.yaml").read_text())
+            assert key == "/optimizer@optimizer"
+            values |= flatten(optimizer, "optimizer")
+        elif entry != "_self_":
+            values |= family_values(entry)
+    return values | flatten(written)

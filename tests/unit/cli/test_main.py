@@ -1,0 +1,146 @@
+"""The command line as a user meets it: clear refusals, exit codes, nothing half-written."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nemo_cascade.cli import main as command
+from nemo_cascade.cli import plan
+from nemo_cascade.config import host
+from nemo_cascade.config.compose import compose
+from nemo_cascade.config.provenance import write_record
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(host, "gpu_present", lambda: False)
+
+    def run(*arguments):
+        code = command.main(arguments)
+        told = capsys.readouterr()
+        return code, told.out, " ".join(told.err.split())
+
+    return run
+
+
+def test_a_plan_shows_stages_and_layout_and_writes_nothing(cli, tmp_path):
+    code, told, _ = cli("run", "cascade=nano", "--dry", "name=mine", "parallel=tp2")
+    assert code == 0
+    for words in ("runs/mine (new)", "TP 2 x PP 1", "sft1", "math_rl", "16 x 8", "math_train.jsonl", "improves math"):
+        assert words in told
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSALS = {
+    "a misspelt key": (["stages.math_rl.optimizer.lrr=1"], ["did you mean stages.math_rl.optimizer.lr?"]),
+    "no such model": (["model=qwen3_8b"], ["model folder not found", "models/Qwen3-8B-Base", "set model.path"]),
+    "much at once": (
+        [
+            "parallel.tensor_model_parallel_size=3",
+            "parallel.pipeline_model_parallel_size=3",
+            "parallel.context_parallel_size=2",
+            "cluster.device=gpu",
+            "stages.sft1.seq_length=8192",
+            "stages.sft1.promise.improve=[chess]",
+            "stages.math_rl.prompts.verifier=maths",
+        ],
+        [
+            "num_attention_heads 4 is not a multiple of tensor_model_parallel_size 3",
+            "num_key_value_heads 2 is not a multiple of tensor_model_parallel_size 3",
+            "4 layers are not a multiple of pipeline_model_parallel_size 3",
+            "context_parallel_size 2 is not supported",
+            "asks for a GPU, this machine has none; got: gpu; allowed: cpu; mend: cluster.device=cpu",
+            "stages.sft1.seq_length=8192; allowed: max_position_embeddings=4096",
+            "got: chess",
+            "did you mean math?",
+        ],
+    ),
+    "no such architecture": (["model.architecture.model_type=mamba"], ["unsupported model_type", "qwen3"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_what_cannot_run_is_refused_clearly_and_leaves_nothing_behind(cli, tmp_path, arguments, words):
+    code, told, complaint = cli("run", "cascade=nano", *arguments)
+    assert code == command.REFUSED
+    assert told == ""
+    assert "Traceback" not in complaint
+    for word in words:
+        assert word in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_of_another_configuration_is_refused_with_the_difference(cli, tmp_path):
+    folder = tmp_path / "runs" / "nano"
+    write_record(folder, *compose(["cascade=nano"]))
+    before = {f.name: f.read_bytes() for f in folder.iterdir()}
+    code, _, complaint = cli("run", "cascade=nano", "stages.math_rl.sampling.temperature=1.2")
+    assert code == command.REFUSED
+    assert "stages.math_rl.sampling.temperature: 1.0 -> 1.2" in complaint
+    assert "resume=fork" in complaint
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
+    assert "goes on where it stopped" in cli("plan", "cascade=nano")[1]
+
+
+def test_a_traceback_is_shown_for_defects_and_on_request_only(cli, monkeypatch):
+    def broken(overrides, config_dir):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(plan, "preflight", broken)
+    code, _, complaint = cli("plan", "cascade=nano")
+    assert code == command.DEFECT
+    assert "ZeroDivisionError: oops" in complaint
+    code, _, complaint = cli("run", "cascade=nanoo", "--debug")
+    assert code == command.REFUSED
+    assert "Traceback" in complaint
+
+    def interrupted(overrides, config_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plan, "preflight", interrupted)
+    assert cli("plan", "cascade=nano")[0] == command.INTERRUPTED
+
+
+def test_overrides_may_stand_around_options_and_unknown_options_are_refused(cli):
+    args = command.parse(["run", "cascade=nano", "--dry", "~seed", "+a.b=1"])
+    assert args.overrides == ["cascade=nano", "~seed", "+a.b=1"]
+    for wrong in (["run", "cascade=nano", "--drry"], ["report", "runs/x", "cascade=nano"], []):
+        with pytest.raises(SystemExit) as ended:
+            command.main(wrong)
+        assert ended.value.code == command.REFUSED
+
+
+def test_explain_tells_value_and_origin(cli):
+    code, told, _ = cli("explain", "stages.math_rl.optimizer.lr", "cascade=nano", "stages.math_rl.optimizer.lr=1e-4")
+    assert code == 0
+    assert "Peak learning rate" in told
+    assert "command line: stages.math_rl.optimizer.lr=1e-4" in told
+    assert "nano | " in cli("explain", "model")[1]
+    assert cli("explain", "rollout.kv_cach_gib")[0] == command.REFUSED
+
+
+def test_report_refuses_what_is_no_run_folder(cli, tmp_path):
+    code, _, complaint = cli("report", str(tmp_path))
+    assert code == command.REFUSED
+    assert "no config.yaml" in complaint
+
+
+def test_doctor_compares_with_the_lock(cli, tmp_path):
+    lock = tmp_path / "x.lock"
+    lock.write_text("# pins\nnumpy==0.0.1\nno-such-package-here==1.0\n")
+    code, told, _ = cli("doctor", "--lock", str(lock))
+    assert code == command.REFUSED
+    assert "missing: no-such-package-here" in told
+    assert "(lock: 0.0.1)" in told
+    assert "no CUDA GPU here" in told
+
+
+def test_planning_loads_no_heavy_library(tmp_path):
+    code = (
+        "import sys; from nemo_cascade.cli.main import main; assert main(['plan', 'cascade=nano']) == 0;"
+        "heavy = {'torch', 'megatron', 'vllm', 'ray', 'transformers'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=60)

@@ -1,0 +1,32 @@
+"""No dead options: every key of the schema is read by name somewhere in the program."""
+
+import ast
+from pathlib import Path
+
+import nemo_cascade
+from nemo_cascade.config.keys import leaves
+
+PACKAGE = Path(nemo_cascade.__file__).parent
+
+# Declaring, checking, printing and recording a value is not using it.
+_NO_READERS = {
+    "config/" + name for name in ("model.py", "rollout.py", "stage.py", "schema.py", "sandbox.py", "validate.py")
+}
+
+
+def names_read():
+    """Return every attribute that the program reads (`x.attribute`), by name."""
+    read = set()
+    for file in PACKAGE.rglob("*.py"):
+        where = file.relative_to(PACKAGE).as_posix()
+        if where in _NO_READERS or where.startswith("cli/"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+    return read
+
+
+def test_every_key_of_the_schema_has_a_reader():
+    read = names_read()
+    assert sorted({leaf.key for leaf in leaves() if leaf.name not in read}) == []

@@ -1,0 +1,33 @@
+"""Every key can be explained, and says where its value came from."""
+
+import pytest
+
+from nemo_cascade.config.compose import compose
+from nemo_cascade.config.explain import explain
+from nemo_cascade.config.keys import leaves
+from nemo_cascade.errors import CascadeError
+
+
+def test_every_key_of_the_schema_has_a_meaning():
+    assert [leaf.key for leaf in leaves() if not leaf.meaning] == []
+
+
+def test_a_quantity_is_explained_with_unit_bounds_default_and_origin():
+    config, provenance = compose(["cascade=nano", "reward.deadline_s=3"])
+    (answer,) = explain("reward.deadline_s", config, provenance["origins"])
+    assert answer.unit == "seconds"
+    assert (answer.type, answer.default, answer.value) == ("float > 0", "10.0", "3.0")
+    assert answer.origin == "command line: reward.deadline_s=3"
+    assert "verdict" in answer.meaning
+    (answer,) = explain("stages.math_rl.optimizer.lr", config, provenance["origins"])
+    assert answer.origin.startswith("conf/cascade/nano.yaml:")
+    assert answer.default == "none, must be given"
+
+
+def test_without_a_run_any_stage_name_stands_for_all_kinds():
+    sft, grpo = explain("stages.anything.kind")
+    assert {sft.default, grpo.default} == {"sft", "grpo"}
+    (block,) = explain("stages.anything.loss")
+    assert "kl_coefficient" in dict(block.fields)
+    with pytest.raises(CascadeError, match=r"did you mean stages.anything.loss.kl_coefficient\?"):
+        explain("stages.anything.loss.kl_coeficient")

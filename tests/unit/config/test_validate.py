@@ -1,0 +1,118 @@
+"""Checks across fields: what can't run is refused before anything starts, all of it at once."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nemo_cascade.config import host
+from nemo_cascade.config.compose import compose
+from nemo_cascade.config.validate import violations
+
+VERIFIERS = ("math", "instruction")
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return compose(["cascade=nano"])[0]
+
+
+def found(*overrides, verifiers=VERIFIERS):
+    return [str(v) for v in violations(compose(["cascade=nano", *overrides])[0], verifiers)]
+
+
+def expect(lines, *words):
+    for word in words:
+        assert sum(word in line for line in lines) == 1, (word, lines)
+    assert len(lines) == len(words), lines
+
+
+def test_the_shipped_nano_cascade_has_nothing_to_refuse(nano):
+    assert violations(nano, VERIFIERS) == []
+
+
+def test_wrong_numbers_of_all_stages_are_listed_together():
+    lines = found(
+        "parallel.data_parallel_size=3",
+        "stages.sft1.optimizer.min_lr=1",
+        "stages.sft1.carry.optimizer=true",
+        "stages.sft2.optimizer.lr_warmup_steps=100",
+        "stages.math_rl.carry.optimizer=true",
+        "stages.math_rl.updates_per_batch=3",
+        "stages.math_rl.sampling={top_p:0.95,top_k:20,max_tokens:512}",
+        "stages.math_rl.loss.correction=truncated",
+        "stages.math_rl.loss.correction_max=0.0001",
+        "stages.math_rl.loss.correction_min=0.5",
+        "stages.math_rl.seq_length=128",
+        "evaluation.suites.math.sampling.temperature=0",
+        "evaluation.suites.instruction.sampling.max_tokens=256",
+    )
+    expect(
+        lines,
+        "stages.sft1.global_batch_size=16; allowed: a multiple of parallel.data_parallel_size=3",
+        "stages.sft2.global_batch_size=16; allowed: a multiple of parallel.data_parallel_size=3",
+        "stages.sft1.optimizer.min_lr=1.0; allowed: at most lr=0.003",
+        "first stage has no parent's optimizer",
+        "stages.sft2.optimizer.lr_warmup_steps=100; allowed: less than 100",
+        "sft2 is sft, math_rl is grpo",
+        "updates_per_batch=3; allowed: a divisor of prompts_per_step x num_generations = 128",
+        "stages.math_rl.sampling.max_tokens=512; allowed: less than rollout.max_model_len=256",
+        "correction=truncated with sampling top_p=0.95, top_k=20; allowed: top_p=1 and top_k=0",
+        "correction_min=0.5; allowed: less than correction_max=0.0001",
+        "stages.math_rl.seq_length=128; allowed: at least rollout.max_model_len=256",
+        "greedy answers are all the same; got: evaluation.suites.math.samples_per_prompt",
+        "evaluation.suites.instruction.sampling.max_tokens=256; allowed: less than",
+    )
+
+
+def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(host, "gpu_present", lambda: False)
+    monkeypatch.setattr(host, "installed", lambda module: False)
+    lines = found(
+        "cluster.device=gpu",
+        "precision=fp8",
+        "model.layer_spec=transformer_engine",
+        "model.source=hf",
+        f"model.path={tmp_path}/none",
+        "prepare=none",
+        f"data_dir={tmp_path}",
+        "evaluation.suites.math.verifier=mth",
+        "cluster.num_nodes=2",
+        "name=a/b",
+    )
+    expect(
+        lines,
+        "cluster.device asks for a GPU, this machine has none",
+        "FP8 needs Transformer Engine",
+        "Transformer Engine is not installed; got: model.layer_spec",
+        f"model folder not found; got: model.path={tmp_path}/none",
+        "stages.sft1.data.sources.0.path=",
+        "stages.sft2.data.sources.0.path=",
+        "stages.math_rl.prompts.path=",
+        "evaluation.suites.math.path=",
+        "evaluation.suites.instruction.path=",
+        "evaluation.suites.math.verifier=mth; allowed: math, instruction; mend: did you mean math?",
+        "several machines need a Ray cluster; got: cluster.num_nodes=2",
+        "name can't be a folder",
+        "need more GPUs than there are; got: 1; allowed: 0",
+    )
+
+
+def test_policy_and_engines_must_fit_the_gpus(nano, monkeypatch):
+    monkeypatch.setattr(host, "gpu_present", lambda: True)
+    cluster = replace(nano.cluster, device="gpu", gpus_per_node=4)
+    config = replace(nano, cluster=cluster, parallel=replace(nano.parallel, data_parallel_size=4))
+    assert violations(config, VERIFIERS) == []
+    apart = replace(config, rollout=replace(config.rollout, placement="disaggregated"))
+    expect(
+        [str(v) for v in violations(apart, VERIFIERS)],
+        "disaggregated) need more GPUs than there are; got: 5; allowed: 4",
+    )
+
+
+def test_data_that_prepare_will_write_need_not_exist_yet_but_no_other(tmp_path):
+    elsewhere = tmp_path / "mine.jsonl"
+    lines = found(f"data_dir={tmp_path}", f"stages.sft1.data.sources.0.path={elsewhere}")
+    expect(lines, f"data not found; got: stages.sft1.data.sources.0.path={elsewhere}")
+    elsewhere.write_text(json.dumps({}) + "\n")
+    assert found(f"data_dir={tmp_path}", f"stages.sft1.data.sources.0.path={elsewhere}") == []
