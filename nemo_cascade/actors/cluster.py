@@ -1,0 +1,248 @@
+"""One Ray per run: started on loopback (or joined), and ended with everything in it on every exit path.
+
+Who ends what: `stop()` ends the actors and Ray; the guardian ends what is left of them, also when the driver was
+killed and could not say goodbye; and each actor watches the driver by itself (lifeline).
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from nemo_cascade.actors import guardian
+from nemo_cascade.actors.lifeline import Driver
+from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
+from nemo_cascade.config.host import resolved_device
+from nemo_cascade.config.schema import ClusterConfig
+from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.rollout.buckets import SHARED_MEMORY
+
+log = logging.getLogger(__name__)
+
+MIB = 1 << 20
+GUARDIAN_DEADLINE_S = guardian.GRACE_S + guardian.KILL_DEADLINE_S + 5.0
+_RAY_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Every actor has an environment of its own, so workers started in advance would only take memory.
+    "RAY_enable_worker_prestart": "0",
+}
+LOOPBACK = "127.0.0.1"
+
+
+class Cluster:
+    """Ray for one run.
+
+    Use as a context manager, or call `stop()` yourself; an interpreter that exits without it stops too, and SIGTERM
+    becomes SystemExit so that the way out is the usual one.
+
+    Args:
+        config: device, threads, object store, address to join.
+        log_folder: where the actors' logs are kept when the cluster stops; None drops them.
+
+    Attributes:
+        driver: this process.
+        device: what actors compute on.
+        session: folder of Ray's files and of the actors' stack dumps.
+        shared_memory: folder for weight buckets, on this machine.
+        slots: the run's GPUs, node by node; empty on CPU.
+    """
+
+    def __init__(self, config: ClusterConfig, log_folder: Path | None = None) -> None:
+        self.config, self.log_folder = config, log_folder
+        self.driver = Driver.here()
+        self.device = resolved_device(config)
+        self.session = Path()
+        self.shared_memory = Path()
+        self.slots: list[GpuSlot] = []
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._previous_sigterm: Any = None
+        self._running = False
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def joined(self) -> bool:
+        """Whether Ray belongs to somebody else."""
+        return self.config.ray_address is not None
+
+    def start(self) -> None:
+        """Start Ray, or join the one at `ray_address`.
+
+        Raises:
+            RuntimeUnavailableError: Ray does not come up.
+        """
+        assert not self._running, "the cluster runs already"
+        self._make_folders()
+        self._start_guardian()
+        atexit.register(self.stop)
+        self._running = True
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._previous_sigterm = signal.signal(signal.SIGTERM, _exit_on_signal)
+        started = time.monotonic()
+        try:
+            self._start_ray()
+        except (ConnectionError, RuntimeError, OSError, TimeoutError) as error:
+            self.stop()
+            raise RuntimeUnavailableError(
+                "Ray did not start" if not self.joined else f"no Ray at {self.config.ray_address}",
+                value=f"{type(error).__name__}: {error}",
+                mend="look at the free memory and at other Ray processes of this machine",
+            ) from error
+        log.info("Ray is up in %.1f s", time.monotonic() - started)
+
+    def stop(self) -> None:
+        """End Ray and every process of the run; may be called more than once."""
+        if not self._running:
+            return
+        self._running = False
+        atexit.unregister(self.stop)
+        if self._previous_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._previous_sigterm)
+            self._previous_sigterm = None
+        import ray
+
+        ray.shutdown()
+        self._keep_logs()
+        self._stop_guardian()
+
+    def environment(self, threads: int, **extra: str) -> dict[str, str]:
+        """Return the environment of an actor that computes with `threads` CPU threads."""
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+            "OMP_DYNAMIC": "FALSE",
+            "MKL_DYNAMIC": "FALSE",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            **extra,
+        }
+
+    def _make_folders(self) -> None:
+        # Ray's sockets live below this folder, and the path of a socket has 107 bytes: TMPDIR may be too deep.
+        base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 24 else "/tmp"
+        self.session = Path(tempfile.mkdtemp(prefix="cascade-", dir=base))
+        self.shared_memory = SHARED_MEMORY / self.session.name
+        self.shared_memory.mkdir(mode=0o700)
+        (self.session / "stacks").mkdir()
+
+    def _start_guardian(self) -> None:
+        arguments = [str(self.driver.pid), str(self.driver.ticks), str(self.session), str(self.shared_memory)]
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-I", "-S", guardian.__file__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C at the terminal is for the driver
+            cwd="/",
+        )
+
+    def _start_ray(self) -> None:
+        os.environ.update(_RAY_QUIET)
+        os.environ[guardian.MARKER] = str(self.session)  # inherited by all that Ray starts
+        options: dict[str, Any] = {"address": self.config.ray_address}
+        if not self.joined:
+            # Other users of this machine must not be able to talk to the run's Ray.
+            token = self.session / "token"
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32), encoding="ascii")
+            os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+            options = {
+                "address": "local",
+                "num_cpus": 1,
+                "num_gpus": self.config.gpus_per_node if self.device == "gpu" else 0,
+                "include_dashboard": False,
+                "object_store_memory": self.config.object_store_mib * MIB,
+                "_node_ip_address": LOOPBACK,
+                "_temp_dir": str(self.session),
+            }
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        with nullcontext() if self.joined else _on_loopback():
+            ray.init(
+                **options,
+                namespace=self.session.name,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+        address = ray.util.get_node_ip_address()
+        if not self.joined and address != LOOPBACK:
+            raise RuntimeError(f"Ray listens on {address}, not on the loopback address")
+        del os.environ[guardian.MARKER]  # what the driver itself starts is its own affair
+        if self.device == "gpu":
+            self.slots = reserve_gpus(
+                self.config.num_nodes * self.config.gpus_per_node, self.config.actor_start_deadline_s
+            )
+
+    def _keep_logs(self) -> None:
+        """Copy the workers' non-empty logs out of the session before it is removed."""
+        if self.log_folder is None:
+            return
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        for pattern in ("session_latest/logs/worker-*", "stacks/*"):
+            for file in self.session.glob(pattern):
+                if file.is_file() and file.stat().st_size:
+                    shutil.copy2(file, self.log_folder / file.name)
+
+    def _stop_guardian(self) -> None:
+        if self._guardian is None:
+            return
+        assert self._guardian.stdin is not None
+        self._guardian.stdin.close()
+        try:
+            left = self._guardian.wait(GUARDIAN_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            left = 1
+        if left:
+            log.error(
+                "processes of the session %s did not end: %s",
+                self.session,
+                guardian.session_processes(str(self.session)),
+            )
+        self._guardian = None
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep a Ray that is started meanwhile off the network.
+
+    On Linux it would replace a loopback address by the machine's own; the switch that it has for other systems is
+    read when Ray is imported, which may be long ago.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,108 @@
+"""Which GPU belongs to whom. All GPUs of the run are reserved at once; roles are then placed by node and device.
+
+The policy takes GPUs from the front. Colocated engines sit on the same ones, engine i on the GPUs
+[i * TP, (i + 1) * TP); disaggregated engines take theirs from the back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nemo_cascade.config.rollout import RolloutConfig
+from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSlot:
+    """One GPU: Ray's id of its node, and its number there."""
+
+    node_id: str
+    gpu: int
+
+
+def reserve_gpus(count: int, deadline_s: float) -> list[GpuSlot]:
+    """Reserve `count` GPUs of the cluster for the run, and find out where they are.
+
+    Returns:
+        The GPUs, sorted by node and number.
+
+    Raises:
+        RuntimeUnavailableError: the cluster doesn't have them, or not within the deadline.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    def where() -> GpuSlot:
+        context = ray.get_runtime_context()
+        return GpuSlot(context.get_node_id(), int(context.get_accelerator_ids()["GPU"][0]))
+
+    group = placement_group([{"GPU": 1}] * count, strategy="PACK")
+    try:
+        ray.get(group.ready(), timeout=deadline_s)
+        task = ray.remote(where)
+        return sorted(
+            ray.get(
+                [
+                    task.options(
+                        num_cpus=0,
+                        num_gpus=1,
+                        scheduling_strategy=PlacementGroupSchedulingStrategy(
+                            placement_group=group, placement_group_bundle_index=index
+                        ),
+                    ).remote()
+                    for index in range(count)
+                ],
+                timeout=deadline_s,
+            ),
+            key=lambda slot: (slot.node_id, slot.gpu),
+        )
+    except GetTimeoutError as error:
+        raise RuntimeUnavailableError(
+            "the cluster does not give the run its GPUs",
+            value=f"{int(ray.cluster_resources().get('GPU', 0))} GPUs in the cluster",
+            limit=f"{count} = cluster.num_nodes * cluster.gpus_per_node",
+            mend="wait for the nodes to join, or lower cluster.num_nodes",
+        ) from error
+
+
+def policy_slots(slots: Sequence[GpuSlot], world_size: int) -> list[GpuSlot]:
+    """Return each policy rank's GPU.
+
+    Raises:
+        ConfigError: more ranks than GPUs.
+    """
+    if world_size > len(slots):
+        raise ConfigError([f"the policy's layout needs {world_size} GPUs, the run has {len(slots)}"])
+    return list(slots[:world_size])
+
+
+def engine_slots(slots: Sequence[GpuSlot], config: RolloutConfig) -> list[list[GpuSlot]]:
+    """Return the GPUs of each engine.
+
+    Raises:
+        ConfigError: too few GPUs, or an engine that would span nodes.
+    """
+    size, count = config.tensor_parallel_size, config.num_engines
+    if size * count > len(slots):
+        raise ConfigError([f"{count} engines of {size} GPUs need {size * count}, the run has {len(slots)}"])
+    own = list(slots[: size * count] if config.placement == "colocated" else slots[-size * count :])
+    engines = [own[i * size : (i + 1) * size] for i in range(count)]
+    split = [i for i, engine in enumerate(engines) if len({slot.node_id for slot in engine}) > 1]
+    if split:
+        raise ConfigError(
+            [f"engine {i} would span nodes: choose a tensor_parallel_size that divides a node" for i in split]
+        )
+    return engines
+
+
+def placed_on(slots: Sequence[GpuSlot]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the environment and the Ray options that put an actor onto GPUs of one node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    devices = ",".join(str(slot.gpu) for slot in slots)
+    strategy = NodeAffinitySchedulingStrategy(node_id=slots[0].node_id, soft=False)
+    return {"CUDA_VISIBLE_DEVICES": devices}, {"scheduling_strategy": strategy}

@@ -1,0 +1,191 @@
+"""The verifiers: one actor per node, each with its own pool of killable processes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.fleet import Fleet, Member
+from nemo_cascade.actors.member import Actor
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.errors import DeadlineError, RewardError
+from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
+
+# Submissions on their way to an actor before submit() waits for the oldest.
+MAX_UNCONFIRMED = 256
+SILENCE_MARGIN_S = 60.0
+COLLECT_S = 2.0
+
+
+class RewardActor(Actor):
+    """A verifier pool's process; decodes responses."""
+
+    pool: Any = None
+    tokenizer: Any = None
+
+    def start(self, config: RewardConfig, tokenizer_path: str) -> None:
+        """Start the pool and load the tokenizer."""
+        from nemo_cascade.data.chat import load_tokenizer
+        from nemo_cascade.rewards.pool import VerifierPool
+
+        self.tokenizer = load_tokenizer(tokenizer_path)
+        self.pool = VerifierPool(config)
+
+    def submit(
+        self, key: str, verifier: str, record: dict[str, Any], response_ids: Int32, reason: FinishReason
+    ) -> None:
+        """Hand a response to its verifier."""
+        from nemo_cascade.data.chat import response_text
+        from nemo_cascade.rewards.response import Response
+
+        text = response_text(self.tokenizer, response_ids)
+        self.pool.submit(key, verifier, record, Response(text, response_ids, reason))
+
+    def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
+        """Return what is ready."""
+        results: list[tuple[str, Verdict]] = self.pool.collect(timeout_s)
+        return results
+
+    def self_test(self, names: list[str]) -> None:
+        """Run golden cases."""
+        self.pool.self_test(names)
+
+    def stats(self) -> dict[str, float]:
+        """Return the pool's counters."""
+        stats: dict[str, float] = self.pool.stats()
+        return stats
+
+    def close(self) -> None:
+        """End the pool's processes."""
+        if self.pool is not None:
+            self.pool.close()
+
+
+class RewardGroup:
+    """All verifier pools.
+
+    Args:
+        cluster: where they live.
+        config: pool settings.
+        tokenizer_path: HF folder whose tokenizer decodes responses.
+
+    Raises:
+        CascadeError: an actor does not come up.
+    """
+
+    def __init__(self, cluster: Cluster, config: RewardConfig, tokenizer_path: str) -> None:
+        self.cluster, self.config = cluster, config
+        self._fleet = Fleet(cluster, "reward", RewardError)
+        self._outstanding = 0
+        self._turn = 0
+        self._unconfirmed: dict[Any, Member] = {}
+        self._deadline = cluster.config.actor_start_deadline_s
+        for _ in range(cluster.config.num_nodes):
+            self._fleet.add(RewardActor, cluster.environment(1), scheduling_strategy="SPREAD")
+        self._fleet.wait_until_up()
+        self._fleet.call("start", config, tokenizer_path, deadline_s=self._deadline)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the actors (their verifier processes are below them)."""
+        return [m.info.pid for m in self._fleet.members if m.info is not None]
+
+    def submit(self, key: str, prompt: Prompt, rollout: Rollout) -> None:
+        """Hand in a rollout; its verdict comes back with `key`. Waits while too many are in flight.
+
+        Raises:
+            RewardError: an earlier submission was refused.
+            DeadlineError: the verifiers don't take any more.
+        """
+        self._fleet.check()
+        member = self._fleet.members[self._turn % len(self._fleet.members)]
+        self._turn += 1
+        ref = member.handle.submit.remote(
+            key, prompt.verifier, dict(prompt.record), rollout.response_ids, rollout.finish_reason
+        )
+        self._unconfirmed[ref] = member
+        self._outstanding += 1
+        self._confirm(MAX_UNCONFIRMED)
+
+    def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
+        """Return verdicts that are ready, waiting up to `timeout_s` for the first.
+
+        Raises:
+            RewardError: a submission was refused, or the pool broke.
+        """
+        self._confirm(MAX_UNCONFIRMED)
+        if not self._outstanding:
+            return []
+        answers = self._fleet.call("collect", timeout_s, deadline_s=timeout_s + self._silence_s)
+        results = [result for answer in answers for result in answer]
+        self._outstanding -= len(results)
+        return results
+
+    def drain(self) -> list[tuple[str, Verdict]]:
+        """Wait for all verdicts in flight and return them.
+
+        Raises:
+            DeadlineError: no verdict came for longer than a verifier may take.
+            RewardError: a submission was refused, or the pool broke.
+        """
+        self._confirm(0)
+        results: list[tuple[str, Verdict]] = []
+        last = time.monotonic()
+        while self._outstanding:
+            ready = self.collect(COLLECT_S)
+            results += ready
+            last = time.monotonic() if ready else last
+            if time.monotonic() - last > self._silence_s:
+                raise DeadlineError(
+                    f"{self._outstanding} verdicts never came",
+                    limit=f"{self._silence_s:g} s without one",
+                    mend="look at the reward actors' logs",
+                )
+        return results
+
+    def self_test(self, names: list[str]) -> None:
+        """Run the golden cases of verifiers on every node.
+
+        Raises:
+            RewardError: lists the cases that failed.
+        """
+        self._fleet.call("self_test", names, deadline_s=self._deadline)
+
+    def stats(self) -> dict[str, float]:
+        """Return the pools' counters: sums of counts, maxima of times."""
+        total: dict[str, float] = {}
+        for stats in self._fleet.call("stats", deadline_s=SILENCE_MARGIN_S):
+            for name, value in stats.items():
+                old = total.get(name, 0.0)
+                total[name] = max(old, value) if "second" in name else old + value
+        return total
+
+    def close(self) -> None:
+        """End all pools."""
+        self._fleet.close()
+
+    @property
+    def _silence_s(self) -> float:
+        return 2 * self.config.deadline_s + SILENCE_MARGIN_S
+
+    def _confirm(self, leave: int) -> None:
+        """Wait until at most `leave` submissions are unconfirmed; raise what a submission raised."""
+        while self._unconfirmed:
+            wait = len(self._unconfirmed) > leave
+            done, _ = ray.wait(list(self._unconfirmed), num_returns=1, timeout=self._silence_s if wait else 0)
+            if not done and wait:
+                member = next(iter(self._unconfirmed.values()))
+                raise self._fleet.silence([member.name], "submit", self._silence_s)
+            if not done:
+                return
+            for ref in done:
+                member = self._unconfirmed.pop(ref)
+                try:
+                    ray.get(ref)
+                except RayError as error:
+                    self._outstanding -= 1
+                    raise self._fleet.typed(error, member.name, "submit") from None

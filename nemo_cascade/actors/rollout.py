@@ -1,0 +1,262 @@
+"""The engines: one actor each, generating side by side; a dead one is replaced once, with the same weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.fleet import Fleet, Member
+from nemo_cascade.actors.member import Actor
+from nemo_cascade.actors.placement import engine_slots, placed_on
+from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
+from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError
+from nemo_cascade.rollout.buckets import SHARED_MEMORY, SyncSummary, WeightBucket
+from nemo_cascade.types import Float32, Int32, Prompt, Rollout
+
+log = logging.getLogger(__name__)
+
+# The engine keeps its own deadline and says more about it: the group's comes a little later.
+DEADLINE_MARGIN_S = 15.0
+
+
+class RolloutActor(Actor):
+    """One engine's process."""
+
+    worker: Any = None
+
+    def start(self, **arguments: Any) -> float:
+        """Start the engine; return the seconds it took."""
+        from nemo_cascade.rollout.engine import RolloutWorker
+
+        self.worker = RolloutWorker(**arguments)
+        return float(self.worker.start_seconds)
+
+    def generate(
+        self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
+    ) -> Iterator[Rollout]:
+        """Yield rollouts as they end."""
+        yield from self.worker.generate(prompts, num_generations, sampling, seed)
+
+    def probe(self, sequences: list[Int32], temperature: float) -> list[Float32]:
+        """Score given tokens."""
+        scores: list[Float32] = self.worker.probe(sequences, temperature)
+        return scores
+
+    def heartbeat(self) -> float:
+        """Score two tokens, which takes the whole engine; return the seconds."""
+        started = time.monotonic()
+        import numpy as np
+
+        self.worker.probe([np.zeros(2, np.int32)])
+        return time.monotonic() - started
+
+    def begin_update(self, version: int) -> None:
+        """Get ready for new weights."""
+        self.worker.begin_update(version)
+
+    def receive(self, bucket: WeightBucket, payload: bytes | None) -> None:
+        """Load a bucket, from shared memory or, on another machine than its sender, from its bytes."""
+        if payload is None:
+            self.worker.receive(bucket)
+            return
+        local = SHARED_MEMORY / f"{Path(bucket.path).parent.name}-{self.name}"
+        try:
+            local.write_bytes(payload)
+            self.worker.receive(replace(bucket, path=str(local)))
+        finally:
+            local.unlink(missing_ok=True)
+
+    def finish_update(self, sent: SyncSummary) -> None:
+        """Check what was received and take it into use."""
+        self.worker.finish_update(sent)
+
+    def abort_update(self) -> None:
+        """Give up a hand-over."""
+        self.worker.abort_update()
+
+    def close(self) -> None:
+        """Stop the engine."""
+        if self.worker is not None:
+            self.worker.close()
+
+
+class RolloutGroup:
+    """All engines.
+
+    Prompt i of a generation goes to engine i modulo the number of engines, so that the same call gives the same
+    rollouts.
+
+    Args:
+        cluster: where the engines live.
+        config: engine settings; `num_engines` of them are started.
+        model_path: HF folder they start from.
+        seed: of the run.
+
+    Attributes:
+        start_seconds: of each engine.
+        version: weight version that all engines hold; 0 for the folder they were started from.
+
+    Raises:
+        CascadeError: an engine does not come up within rollout.start_deadline_s.
+    """
+
+    def __init__(self, cluster: Cluster, config: RolloutConfig, model_path: str, seed: int) -> None:
+        self.cluster, self.config, self.model_path, self.seed = cluster, config, model_path, seed
+        self.version = 0
+        self.restarts: dict[str, int] = {}
+        self._restore: Callable[[Member], None] | None = None
+        self._fleet = Fleet(cluster, "rollout", RolloutError)
+        self._slots = engine_slots(cluster.slots, config) if cluster.device == "gpu" else []
+        for index in range(config.num_engines):
+            environment, options = self._place(index)
+            self._fleet.add(RolloutActor, environment, **options)
+        self._fleet.wait_until_up()
+        self.start_seconds = self._start_engines(self._fleet.members)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the engines."""
+        return [m.info.pid for m in self._fleet.members if m.info is not None]
+
+    @property
+    def fleet(self) -> Fleet:
+        """The engines' actors, for a weight hand-over."""
+        return self._fleet
+
+    def generate(
+        self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
+    ) -> Iterator[Rollout]:
+        """Sample responses to each prompt on all engines; yield each as it ends, in no particular order.
+
+        An engine that dies is started anew, once in the run, gets the present weights and generates its share again
+        from the same seeds; rollouts that were already yielded are not repeated.
+
+        Raises:
+            ActorDiedError: an engine died and can't be replaced.
+            DeadlineError: not done within rollout.generate_deadline_s.
+            RolloutError: a prompt that can't be generated from.
+        """
+        self._fleet.check()
+        end = time.monotonic() + self.config.generate_deadline_s + DEADLINE_MARGIN_S
+        count = len(self._fleet.members)
+        shares = {i: prompts[i::count] for i in range(count) if prompts[i::count]}
+
+        def begin(index: int) -> Any:
+            handle = self._fleet.members[index].handle
+            stream = handle.generate.options(num_returns="streaming")
+            return stream.remote(shares[index], num_generations, sampling, seed)
+
+        streams = {index: begin(index) for index in shares}
+        seen: set[tuple[str, int]] = set()
+        complete = False
+        try:
+            while streams:
+                index = self._ready(streams, end, len(prompts) * num_generations - len(seen))
+                try:
+                    item = self._fleet.next_of(self._fleet.members[index], streams[index], "generate", end, 0.0)
+                    rollout = (
+                        None if item is None else self._fleet.value_of(self._fleet.members[index], item, "generate")
+                    )
+                except ActorDiedError as death:
+                    self._revive(index, death, end)
+                    streams[index] = begin(index)
+                    continue
+                if rollout is None:
+                    del streams[index]
+                elif (rollout.prompt_id, rollout.sample) not in seen:
+                    seen.add((rollout.prompt_id, rollout.sample))
+                    yield rollout
+            complete = True
+        finally:
+            if not complete:
+                for stream in streams.values():
+                    ray.cancel(stream, force=False)
+
+    def _ready(self, streams: dict[int, Any], end: float, missing: int) -> int:
+        """Return an engine that has something to say."""
+        order = list(streams)
+        ready, _ = ray.wait(
+            [streams[i] for i in order], num_returns=1, timeout=max(0.0, end - time.monotonic()), fetch_local=False
+        )
+        if ready:
+            return next(i for i in order if streams[i] is ready[0])
+        names = [self._fleet.members[i].name for i in order]
+        self._fleet.broken = f"{', '.join(names)} did not finish generating"
+        silence = self._fleet.silence(names, "generate", self.config.generate_deadline_s)
+        raise DeadlineError(f"{missing} rollouts are missing: {silence.what}", limit=silence.limit, mend=silence.mend)
+
+    def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
+        """Score given tokens on the first engine: [n - 1] log-probs for each sequence of n tokens."""
+        scores: list[Float32] = self._probe(self._fleet.members[:1], sequences, temperature)[0]
+        return scores
+
+    def probe_each(self, sequences: list[Int32], temperature: float = 1.0) -> dict[str, list[Float32]]:
+        """Score given tokens on every engine; engine name -> scores."""
+        members = self._fleet.members
+        return dict(zip([m.name for m in members], self._probe(members, sequences, temperature), strict=True))
+
+    def heartbeat(self) -> dict[str, float]:
+        """Have every engine score two tokens: alive is who computes. Returns seconds by engine."""
+        members = self._fleet.members
+        seconds = self._fleet.call("heartbeat", deadline_s=self.config.weight_sync.deadline_s)
+        return dict(zip([m.name for m in members], seconds, strict=True))
+
+    def hold(self, version: int, restore: Callable[[Member], None]) -> None:
+        """Note that all engines hold `version`, and how a new engine gets it."""
+        self.version, self._restore = version, restore
+
+    def resident_mib(self) -> dict[str, float]:
+        """Return the resident memory of each engine, MiB."""
+        return self._fleet.resident_mib()
+
+    def close(self) -> None:
+        """End all engines."""
+        self._fleet.close()
+
+    def _probe(self, members: Sequence[Member], sequences: list[Int32], temperature: float) -> list[Any]:
+        return self._fleet.call_on(members, "probe", sequences, temperature, deadline_s=self.config.generate_deadline_s)
+
+    def _place(self, index: int) -> tuple[dict[str, str], dict[str, Any]]:
+        environment, options = placed_on(self._slots[index]) if self._slots else ({}, {})
+        return self.cluster.environment(self.cluster.config.rollout_threads, **environment), options
+
+    def _start_engines(self, members: Sequence[Member]) -> list[float]:
+        refs = {
+            m.name: m.handle.start.remote(
+                model_path=self.model_path,
+                config=self.config,
+                seed=self.seed,
+                threads=self.cluster.config.rollout_threads,
+                device=self.cluster.device,
+            )
+            for m in members
+        }
+        return self._fleet.gather(refs, "start", self.config.start_deadline_s)
+
+    def _revive(self, index: int, death: ActorDiedError, end: float) -> None:
+        """Put a new engine with the same weights in the place of a dead one.
+
+        Raises:
+            ActorDiedError: it died before, no time is left, or the weights it held are not to be had any more.
+        """
+        name = self._fleet.members[index].name
+        if self.restarts.get(name, 0) >= 1 or end - time.monotonic() <= DEADLINE_MARGIN_S:
+            self._fleet.broken = str(death)
+            raise death
+        self.restarts[name] = self.restarts.get(name, 0) + 1
+        log.warning("%s; starting it anew", death)
+        self._fleet.broken = None
+        environment, options = self._place(index)
+        member = self._fleet.replace(index, RolloutActor, environment, **options)
+        self._fleet.wait_until_up([member])
+        self._start_engines([member])
+        if self.version:
+            assert self._restore is not None, "a version comes with a way to restore it"
+            self._restore(member)
