@@ -17,9 +17,10 @@ FAMILIES = {
 
 # Sizes of the models that recipes name but that are not on this machine; from their published config.json.
 PUBLISHED = {
-    "models/Qwen3-8B-Base": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
-    "models/Qwen3-14B-Base": {"hidden_size": 5120, "intermediate_size": 17408, "num_hidden_layers": 40, "num_attention_heads": 40},
-}  # fmt: skip
+    "models/Qwen3-8B-Base": (4096, 12288, 36, 32),
+    "models/Qwen3-14B-Base": (5120, 17408, 40, 40),
+}
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 QWEN3 = {
     "model_type": "qwen3",
     "num_key_value_heads": 8,
@@ -35,7 +36,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, sizes in PUBLISHED.items():
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "config.json").write_text(json.dumps({**QWEN3, **sizes}))
+        (tmp_path / folder / "config.json").write_text(json.dumps(QWEN3 | dict(zip(SIZES, sizes, strict=True))))
     return tmp_path
 
 
