@@ -38,6 +38,9 @@ class SftDataConfig:
     """A sample longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
     max_bad_fraction: Fraction = 0.0
     """Largest share of samples that may be dropped or have no trainable token before the run is refused."""
+    packing_order: Literal["decreasing", "drawn"] = "decreasing"
+    """decreasing: best fit, longest first, the fullest packs; drawn: best fit in a drawn order, packs of mixed lengths,
+    which small batches of short samples need."""
     shuffle_seed: NonNegativeInt = 0
     """Seeds the order of the packs, together with the run's seed."""
 

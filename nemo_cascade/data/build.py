@@ -113,6 +113,7 @@ def _rules(stage: SftStage, tokenizer: ChatTokenizer, document_multiple: int) ->
         "overlong": stage.data.overlong,
         "max_bad_fraction": stage.data.max_bad_fraction,
         "seed": stage.data.shuffle_seed,
+        "packing_order": stage.data.packing_order,
     }
 
 
@@ -130,7 +131,8 @@ def _write(folder: Path, stage: SftStage, tokenizer: ChatTokenizer, rules: dict[
     repeats = np.asarray([s.repeat for s in stage.data.sources])[np.frombuffer(tally.source, np.int64)]
     entries = np.repeat(np.arange(len(lengths)), repeats)
     multiple = rules["document_multiple"]
-    packing = pack_best_fit((-(-lengths // multiple) * multiple)[entries], stage.seq_length, rules["seed"])
+    padded = (-(-lengths // multiple) * multiple)[entries]
+    packing = pack_best_fit(padded, stage.seq_length, rules["seed"], stage.data.packing_order)
     np.save(folder / store.SAMPLE_OFFSETS, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     np.save(folder / store.PACK_SAMPLES, entries[packing.samples])
     np.save(folder / store.PACK_OFFSETS, packing.offsets)

@@ -1,6 +1,6 @@
-"""Pack samples into bins of one length without splitting any: best-fit decreasing in O(n log n).
+"""Pack samples into bins of one length without splitting any: best fit, decreasing by default, in O(n log n).
 
-Longest first, each sample goes into the fullest bin that still holds it. Which free spaces exist is a set of bits
+One after the other, each sample goes into the fullest bin that still holds it. Which free spaces exist is a set of bits
 (bit s: some bin has s tokens left), so finding the best fit is a shift and a lowest-set-bit.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -40,8 +41,13 @@ class Packing:
         return self.samples[self.offsets[pack] : self.offsets[pack + 1]]
 
 
-def pack_best_fit(lengths: Sequence[int] | Int64, capacity: int, seed: int = 0) -> Packing:
-    """Pack samples of the given lengths into as few bins of `capacity` as best-fit decreasing finds.
+def pack_best_fit(
+    lengths: Sequence[int] | Int64,
+    capacity: int,
+    seed: int = 0,
+    order: Literal["decreasing", "drawn"] = "decreasing",
+) -> Packing:
+    """Pack samples of the given lengths into few bins of `capacity`: each into the fullest one that still holds it.
 
     Equally long samples are taken in an order drawn from `seed`, so that neighbours in the source aren't always
     neighbours in a pack; then the packs and the samples in each are put in a drawn order. Which samples share a
@@ -51,6 +57,8 @@ def pack_best_fit(lengths: Sequence[int] | Int64, capacity: int, seed: int = 0) 
         lengths: [n], each between 1 and capacity.
         capacity: tokens of a pack.
         seed: draws the orders.
+        order: decreasing takes the longest first, which fills best but puts samples of one length together; drawn
+            takes them in a drawn order, so that each pack is a fair draw of all lengths.
     """
     size = np.asarray(lengths, dtype=np.int64)
     if size.size == 0:
@@ -59,17 +67,17 @@ def pack_best_fit(lengths: Sequence[int] | Int64, capacity: int, seed: int = 0) 
     assert size.max() <= capacity, "a sample is longer than a pack"
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(size.size)
-    order = drawn[np.argsort(-size[drawn], kind="stable")]
-    pack_of, packs = _best_fit(size[order].tolist(), capacity)
+    taken = drawn[np.argsort(-size[drawn], kind="stable")] if order == "decreasing" else drawn
+    pack_of, packs = _best_fit(size[taken].tolist(), capacity)
     rank = rng.permutation(packs)[pack_of]
     shuffled = np.lexsort((rng.permutation(size.size), rank))
     counts = np.bincount(rank, minlength=packs)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-    return Packing(order[shuffled], offsets, float(size.sum()) / (packs * capacity))
+    return Packing(taken[shuffled], offsets, float(size.sum()) / (packs * capacity))
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[Int64, int]:
-    """Return each sample's pack and the number of packs; lengths are in falling order."""
+    """Return each sample's pack and the number of packs; in the order given."""
     # Bit s of the set: some pack has s tokens left. Kept in words, with the set of non-zero words above them,
     # since shifting one integer of `capacity` bits is slow at long capacities. The empty pack is always there.
     words = [0] * ((capacity >> _SHIFT) + 1)
