@@ -14,11 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from nemo_cascade.models import backend  # before anything of megatron
-
-# Costs in units of one query-key pair, fitted to packs of 500 to 4000 tokens on a CPU core: of an SDPA call, and of
-# copying a token into a padded batch and out again.
-_CALL_PAIRS = 9_000
-_PAD_PAIRS = 64
+from nemo_cascade.models.packing import padding_pays
 
 
 class RMSNorm(torch.nn.Module):
@@ -108,18 +104,6 @@ def host_boundaries(packed_seq_params: Any) -> tuple[int, ...]:
         boundaries = tuple(packed_seq_params.cu_seqlens_q.tolist())
         packed_seq_params.host_boundaries = boundaries
     return boundaries
-
-
-def padding_pays(boundaries: Sequence[int]) -> bool:
-    """Tell whether one padded batch is cheaper than one SDPA call per document.
-
-    True for many short documents of nearly the same length; a long one among them makes all rows long.
-    """
-    lengths = [b - a for a, b in pairwise(boundaries)]
-    longest, padded = max(lengths), max(lengths) * len(lengths)
-    separate = sum(n * n / 2 for n in lengths) + _CALL_PAIRS * len(lengths)
-    together = padded * longest / 2 + _PAD_PAIRS * padded + _CALL_PAIRS
-    return len(lengths) > 1 and together < separate
 
 
 def attend_each(

@@ -8,6 +8,7 @@ GPU and Transformer Engine are there, nothing at all is patched.
 from __future__ import annotations
 
 import importlib.util
+import os
 import resource
 
 import torch
@@ -15,11 +16,14 @@ import torch
 HAS_GPU: bool = torch.cuda.is_available()
 """Whether this process sees a CUDA GPU; decided before anything is patched."""
 
-if not HAS_GPU:
+if HAS_GPU:
+    # Megatron-Core relies on one hardware queue to overlap communication with computation in the intended order.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+else:
     from nemo_cascade.models import cpu
 
     cpu.install()
-elif importlib.util.find_spec("transformer_engine") is None:
+if HAS_GPU and importlib.util.find_spec("transformer_engine") is None:
     # Torch's Adam stands in for Transformer Engine's; Megatron-Core's errors with it don't depend on the device.
     from nemo_cascade.models import megatron_fixes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConf
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models import backend  # before anything of megatron
 from nemo_cascade.models.architectures import Architecture, Llama3Scaling, layout_problems
+from nemo_cascade.models.packing import rotary_table_length
 from nemo_cascade.models.specs import block_spec, resolve_layer_spec
 from nemo_cascade.types import Int32
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Rotary tables are cached by length: rounding keeps the number of different lengths small.
-_ROTARY_GRANULE = 256
 
 
 def build_model(
@@ -142,12 +140,10 @@ def packed_sequences(cu_seqlens: Int32) -> Any:
     from megatron.core.packed_seq_params import PackedSeqParams
 
     boundaries = tuple(int(x) for x in cu_seqlens)
-    longest = max(b - a for a, b in pairwise(boundaries))
-    limit = -(-longest // _ROTARY_GRANULE) * _ROTARY_GRANULE
-    if limit == boundaries[-1] and len(boundaries) > 2:
-        # Megatron takes a rotary table of exactly the pack's length for one without a restart at each document.
-        limit += _ROTARY_GRANULE
-    on_device = torch.from_numpy(np.ascontiguousarray(cu_seqlens, dtype=np.int32)).to(backend.device())
+    limit = rotary_table_length(boundaries)
+    on_device = torch.from_numpy(np.ascontiguousarray(cu_seqlens, dtype=np.int32))
+    if backend.device().type != "meta":  # in a dry run Megatron still reads the boundaries
+        on_device = on_device.to(backend.device())
     params = PackedSeqParams(
         qkv_format="thd",
         cu_seqlens_q=on_device,

@@ -58,6 +58,7 @@ def _silence() -> None:
         "(Apex|Transformer Engine).*not installed",
         "full scope is deprecated",
         ".*torch.distributed.* is deprecated",
+        "When using .* set the environment variable CUDA_DEVICE_MAX_CONNECTIONS",
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -1,0 +1,112 @@
+"""HF configs: what is read, and that everything unsupported is refused by name, at once."""
+
+import pytest
+
+from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.errors import ModelError
+from nemo_cascade.models.architectures import Llama3Scaling, architecture_from_hf, layout_problems
+
+SIZES = {
+    "num_hidden_layers": 36,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+}
+QWEN3 = SIZES | {"model_type": "qwen3", "head_dim": 128, "architectures": ["Qwen3ForCausalLM"], "rope_theta": 1e6}
+LLAMA = SIZES | {"model_type": "llama"}
+
+
+def test_families_differ_in_norms_biases_and_head_width():
+    qwen3 = architecture_from_hf(QWEN3 | {"head_dim": 64})
+    qwen2 = architecture_from_hf(SIZES | {"model_type": "qwen2", "tie_word_embeddings": True})
+    assert (qwen3.qk_norm, qwen3.qkv_bias, qwen3.head_dim, qwen3.tied) == (True, False, 64, False)
+    assert (qwen2.qk_norm, qwen2.qkv_bias, qwen2.head_dim, qwen2.tied) == (False, True, 128, True)
+
+
+def test_old_and_new_spelling_of_the_rotary_base_mean_the_same():
+    new = {key: value for key, value in QWEN3.items() if key != "rope_theta"}
+    new["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
+    assert architecture_from_hf(new) == architecture_from_hf(QWEN3)
+
+
+def test_llama3_scaling_is_read_from_both_spellings():
+    fields = {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    old = architecture_from_hf(LLAMA | {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **fields}})
+    new = architecture_from_hf(LLAMA | {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **fields}})
+    assert old == new
+    assert old.rope_scaling == Llama3Scaling(**fields)
+
+
+def test_a_window_that_no_layer_uses_is_accepted():
+    architecture_from_hf(QWEN3 | {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28})
+    architecture_from_hf(QWEN3 | {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 36})
+
+
+def test_everything_unsupported_is_named_at_once():
+    bad = QWEN3 | {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "hidden_act": "gelu",
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+        "quantization_config": {"bits": 4},
+        "some_switch_of_tomorrow": True,
+        "num_key_value_heads": 0,
+    }
+    del bad["vocab_size"]
+    with pytest.raises(ModelError) as refused:
+        architecture_from_hf(bad)
+    for name in (
+        "vocab_size is missing",
+        "num_key_value_heads must be a positive integer",
+        "Qwen3ForSequenceClassification",
+        "hidden_act='gelu'",
+        "attention_bias=True",
+        "use_sliding_window",
+        "sliding_attention",
+        "yarn",
+        "quantization_config",
+        "some_switch_of_tomorrow",
+    ):
+        assert name in str(refused.value)
+
+
+def test_a_window_without_a_switch_is_in_use():
+    with pytest.raises(ModelError, match="sliding_window=4096"):
+        architecture_from_hf(LLAMA | {"sliding_window": 4096})
+
+
+def test_an_unknown_model_type_is_refused_with_the_known_ones():
+    with pytest.raises(ModelError, match=r"mamba.*llama, qwen2, qwen3"):
+        architecture_from_hf({"model_type": "mamba"})
+
+
+def test_every_reason_against_a_layout_is_given():
+    smollm2 = architecture_from_hf(
+        LLAMA | {"num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576, "num_hidden_layers": 30}
+    )
+    problems = layout_problems(
+        smollm2,
+        ParallelConfig(tensor_model_parallel_size=2, pipeline_model_parallel_size=4, expert_model_parallel_size=2),
+    )
+    assert len(problems) == 4
+    for name in ("num_attention_heads 9", "num_key_value_heads 3", "30 layers", "no experts"):
+        assert any(name in problem for problem in problems)
+    assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []
+
+
+@pytest.mark.parametrize(("tensor", "expected"), [(1, 512), (2, 512), (3, 768)])
+def test_vocabulary_is_padded_to_a_multiple_per_tensor_rank(tensor, expected):
+    arch = architecture_from_hf(QWEN3 | {"vocab_size": 501})
+    assert arch.padded_vocab_size(128, tensor) == expected
