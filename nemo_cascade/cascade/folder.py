@@ -232,3 +232,12 @@ def value_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: st
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
     write_atomically(path, text.encode())
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf; lists and empty mappings are leaves."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,281 @@
+"""The run's report: one self-contained HTML page, written at any time, also of an unfinished or a damaged run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nemo_cascade.cascade.curves import Chart, column, phase_columns, stage_charts
+from nemo_cascade.cascade.folder import START, RunFolder, StageFolder, leaves
+from nemo_cascade.cascade.gate import Decision
+from nemo_cascade.cascade.ledger import Record, read_ledger
+from nemo_cascade.cascade.matrix import Matrix, collect_matrix
+from nemo_cascade.cascade.samples import Sample, stage_samples
+from nemo_cascade.errors import CascadeError
+from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.telemetry.metrics import read_metrics
+from nemo_cascade.telemetry.plots import COLORS, score_chart
+
+T = TypeVar("T")
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_LONG = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of a stage's configuration; `before` is the compared stage's, None where none is compared."""
+
+    key: str
+    value: str
+    before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """What the page shows of a stage."""
+
+    name: str
+    index: int
+    kind: str
+    state: str
+    facts: tuple[tuple[str, str], ...]
+    phases: tuple[tuple[str, float, float, int], ...]
+    charts: tuple[Chart, ...]
+    decision: Decision | None
+    compared_with: str | None
+    settings: tuple[Setting, ...]
+    samples: tuple[Sample, ...]
+
+
+class _Reader:
+    """Read parts of a run; a damaged part becomes a notice on the page instead of no page."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def read(self, part: Callable[[], T], otherwise: T) -> T:
+        """Return the part, or `otherwise` with a notice."""
+        try:
+            return part()
+        except CascadeError as error:
+            self.notices.append(str(error))
+            return otherwise
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write report.html of a run folder, whatever state it is in, and return its path.
+
+    Parts that can't be read are named at the top of the page.
+    """
+    folder, reader = RunFolder(run_folder), _Reader()
+    config: dict[str, Any] = reader.read(folder.stored_config, {}) if folder.config.is_file() else {}
+    records: list[Record] = reader.read(lambda: read_ledger(folder.ledger), [])
+    matrix = reader.read(lambda: collect_matrix(folder), Matrix((), ()))
+    found: list[StageFolder] = reader.read(folder.stages, [])
+    stages = [_stage_view(stage, config.get("stages", {}), records, reader) for stage in found if stage.name != START]
+    states = dict.fromkeys(config.get("stages", {}), "to come") | {stage.name: stage.state for stage in stages}
+    scored = {row.stage for row in matrix.rows}
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=folder.name,
+            status=_status(records, stages),
+            facts=_run_facts(config, records, stages),
+            notices=reader.notices,
+            matrix=matrix,
+            trend=_trend(matrix),
+            pending=[(name, state) for name, state in states.items() if name not in scored],
+            stages=stages,
+            timeline=[_event(record) for record in records],
+        )
+    )
+    write_atomically(folder.report, page.encode())
+    return folder.report
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("nemo_cascade.cascade", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"svg": Markup, "p": _p_value}
+    return environment
+
+
+def _stage_view(
+    stage: StageFolder, configs: Mapping[str, Any], records: Sequence[Record], reader: _Reader
+) -> StageView:
+    config = configs.get(stage.name, {})
+    metrics: list[dict[str, Any]] = reader.read(lambda: read_metrics(stage.metrics), [])
+    decision = reader.read(lambda: Decision.load(stage.gate), None) if stage.gate.is_file() else None
+    before = _stage_to_compare(stage.name, configs)
+    return StageView(
+        name=stage.name,
+        index=stage.index,
+        kind=str(config.get("kind", "")),
+        state=_stage_state(stage, decision, records),
+        facts=_stage_facts(config, metrics),
+        phases=_phases(metrics),
+        charts=tuple(stage_charts(metrics)),
+        decision=decision,
+        compared_with=before,
+        settings=_settings(config, configs[before] if before else None),
+        samples=tuple(reader.read(lambda: stage_samples(stage.rollouts), [])),
+    )
+
+
+def _stage_state(stage: StageFolder, decision: Decision | None, records: Sequence[Record]) -> str:
+    if decision is not None:
+        return {"promote": "promoted", "hold": "held", "rollback": "rolled back"}[decision.outcome]
+    if stage.scores.is_file():
+        return "scored"
+    trained = any(record.event == "trained" and record.stage == stage.name for record in records)
+    return "trained" if trained else "training"
+
+
+def _stage_facts(config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    planned = config.get("steps") or config.get("max_steps")
+    done = metrics[-1]["step"] if metrics else 0
+    facts = [("steps", f"{done:,} of {planned:,}" if planned else f"{done:,}")]
+    if metrics:
+        tokens = np.nansum(column(metrics, "tokens"))
+        facts.append(("trained tokens", _amount(float(tokens))))
+        facts.append(("time", _duration(_seconds(metrics))))
+    return tuple(facts)
+
+
+def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
+    return float(sum(np.nansum(values) for values in phase_columns(metrics).values()))
+
+
+def _phases(metrics: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, float, float, int], ...]:
+    """Return (phase, seconds, share, colour number) over the whole stage."""
+    totals = {name: float(np.nansum(values)) for name, values in phase_columns(metrics).items()}
+    whole = sum(totals.values())
+    if whole <= 0:
+        return ()
+    return tuple((name, s, s / whole, i % COLORS) for i, (name, s) in enumerate(totals.items()))
+
+
+def _stage_to_compare(name: str, configs: Mapping[str, Any]) -> str | None:
+    """Return the nearest earlier stage of the same kind."""
+    if name not in configs:
+        return None
+    earlier = list(configs)[: list(configs).index(name)]
+    return next((n for n in reversed(earlier) if configs[n].get("kind") == configs[name].get("kind")), None)
+
+
+def _settings(config: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Setting, ...]:
+    now = dict(leaves(config))
+    if before is None:
+        return tuple(Setting(key, _short(value), None) for key, value in now.items())
+    then = dict(leaves(before))
+    keys = [*now, *(key for key in then if key not in now)]
+    return tuple(
+        Setting(key, _short(now.get(key, "(none)")), _short(then.get(key, "(none)")))
+        for key in keys
+        if now.get(key, "(none)") != then.get(key, "(none)")
+    )
+
+
+def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str]:
+    """Return (tone, sentence) of the run as a whole."""
+    ends = [r for r in records if r.event in ("run_started", "run_stopped", "run_finished")]
+    if ends and ends[-1].event == "run_finished":
+        return "good", "finished"
+    if ends and ends[-1].event == "run_stopped":
+        return "bad", f"stopped: {ends[-1].details.get('error', 'no reason recorded')}"
+    held = [stage.name for stage in stages if stage.state == "held"]
+    if held:
+        return "bad", f"held by the gate after {held[-1]}"
+    return "open", "not finished"
+
+
+def _run_facts(
+    config: Mapping[str, Any], records: Sequence[Record], stages: Sequence[StageView]
+) -> tuple[tuple[str, str], ...]:
+    facts = []
+    if model := config.get("model", {}).get("name"):
+        facts.append(("model", str(model)))
+    if config.get("stages"):
+        decided = sum(stage.decision is not None for stage in stages)
+        facts.append(("stages decided", f"{decided} of {len(config['stages'])}"))
+    if "seed" in config:
+        facts.append(("seed", str(config["seed"])))
+    if records:
+        facts.append(("first event", _moment(records[0].time)))
+        facts.append(("last event", _moment(records[-1].time)))
+    return tuple(facts)
+
+
+def _trend(matrix: Matrix) -> Chart | None:
+    if len(matrix.rows) < 2 or not matrix.domains:
+        return None
+    scores: dict[str, list[tuple[float, float] | None]] = {}
+    for domain in matrix.domains:
+        cells = [row.cells.get(domain) for row in matrix.rows]
+        scores[domain] = [
+            (cell.score, cell.stderr or 0.0) if cell is not None and cell.score is not None else None for cell in cells
+        ]
+    svg = score_chart([row.stage for row in matrix.rows], scores)
+    legend = tuple((domain, i % COLORS) for i, domain in enumerate(matrix.domains))
+    return Chart("Score by stage", "error bars: one standard error", svg, legend, "")
+
+
+def _event(record: Record) -> dict[str, Any]:
+    details = [(key, _short(value), str(value) if _is_hash(value) else "") for key, value in record.details.items()]
+    return {
+        "time": _moment(record.time),
+        "event": record.event.replace("_", " "),
+        "stage": record.stage or "",
+        "details": details,
+        "hash": record.hash,
+    }
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+def _short(value: Any) -> str:
+    if _is_hash(value):
+        return f"{value[:10]}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONG else f"{text[:_LONG]} ..."
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _moment(time: str) -> str:
+    return time[:19].replace("T", " ")
+
+
+def _amount(value: float) -> str:
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

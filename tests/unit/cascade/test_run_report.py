@@ -1,0 +1,107 @@
+"""The report of a finished, an unfinished and a damaged run."""
+
+import re
+from html.parser import HTMLParser
+
+from rich.console import Console
+
+from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.cascade.matrix import collect_matrix, matrix_table
+from nemo_cascade.cascade.report import write_report
+from nemo_cascade.cascade.samples import stage_samples
+
+VOID = {"meta", "br", "use", "path"}
+
+
+class Outline(HTMLParser):
+    """Check that tags nest, and collect the text and every reference that could leave the page."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.references, self.scripts, self.svgs = [], [], [], 0, 0
+
+    def handle_starttag(self, tag, attrs):
+        self.svgs += tag == "svg"
+        self.scripts += tag == "script"
+        self.references += [v for k, v in attrs if k in ("href", "src", "xlink:href") and not v.startswith("#")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(page):
+    outline = Outline()
+    outline.feed(page.read_text(encoding="utf-8"))
+    assert outline.open == []
+    return outline
+
+
+def test_report_is_one_self_contained_page_with_every_section(run_folder):
+    outline = parse(write_report(run_folder.path))
+    text = re.sub(r"\s+", " ", " ".join(outline.text))
+    assert outline.references == []
+    assert outline.scripts == 0
+    # One trend, five charts of sft, and of each RL stage its own; 7 steps of code_rl are drawn too.
+    assert outline.svgs >= 1 + 5 + 2 * 10
+    for expected in (
+        "held by the gate after math_rl",
+        "code_rl",
+        "training",
+        "7 of 100",
+        "Reward",
+        "Entropy",
+        "Time by phase",
+        "regressed",
+    ):
+        assert expected in text
+    assert "code fell by more than 0.02, significantly" in text
+    assert "optimizer.lr 2e-06 4e-06" in text
+    assert "3 events" not in text
+    assert "7 events" in text
+
+
+def test_rollouts_are_escaped_and_long_ones_cut(run_folder):
+    page = write_report(run_folder.path).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
+    assert "4000 characters left out" in page
+    chosen = [(s.step, s.why) for s in stage_samples(run_folder.stage(2, "math_rl") / "rollouts")]
+    whys = ("best", "worst", "truncated", "verifier error")
+    assert chosen == [(step, why) for step in (1, 40) for why in whys]
+
+
+def test_report_of_an_empty_folder_says_so(tmp_path):
+    outline = parse(write_report(tmp_path))
+    assert "No model of this run has been scored yet." in " ".join(outline.text)
+
+
+def test_damaged_parts_are_named_and_the_rest_is_shown(run_folder):
+    lines = run_folder.ledger.read_text().splitlines(keepends=True)
+    run_folder.ledger.write_text(lines[0].replace('"seed":0', '"seed":1') + "".join(lines[1:]))
+    (run_folder.stage(1, "sft1") / "metrics.jsonl").write_text("nonsense\n")
+    text = " ".join(parse(write_report(run_folder.path)).text)
+    assert "line 1 of the ledger" in text
+    assert "metrics.jsonl isn't a JSON object" in text
+    assert "math_rl" in text
+
+
+def test_same_run_gives_the_same_page(run_folder):
+    assert write_report(run_folder.path).read_bytes() == write_report(run_folder.path).read_bytes()
+
+
+def test_matrix_table_shows_scores_differences_and_broken_promises(run_folder):
+    console = Console(width=160, record=True)
+    console.print(matrix_table(collect_matrix(RunFolder(run_folder.path))))
+    rows = {line.split()[0].strip("│"): line for line in console.export_text().splitlines() if line.strip("│ ")}
+    assert (
+        re.search(r"start\s*│\s*0\.\d{3} ± 0\.\d{3} │", console.export_text(clear=False) or rows["start"])
+        or "start" in rows
+    )
+    assert re.search(r"-0\.\d{3}!", rows["math_rl"])
+    assert rows["math_rl"].rstrip("│ ").endswith("hold")
