@@ -91,8 +91,13 @@ def make_pack(lengths, seed, extras=()):
         loss_mask=mask,
         position_ids=positions,
         cu_seqlens=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-        extras={name: rng.normal(size=tokens).astype(np.float32) for name in extras},
+        extras={name: _extra(name, rng.normal(size=tokens)) for name in extras},
     )
+
+
+def _extra(name, noise):
+    # Log-probabilities near those of an untrained model, so that ratios stay near 1.
+    return (0.3 * noise - np.log(VOCAB) if name.endswith("logprobs") else noise).astype(np.float32)
 
 
 def merge_packs(packs):
@@ -127,3 +132,44 @@ class TinySource:
         merged = [merge_packs(packs[i : i + size]) for i in range(0, 4, size)]
         share = len(merged) // dp_size
         return merged[dp_rank * share : (dp_rank + 1) * share]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for a few of the ranks of one launch: they form a world of their own."""
+
+    name: str
+    ranks: tuple
+    work: object  # importable function (worker, argument) -> result
+    argument: object = None
+
+
+def run_jobs(rank, world_size, port, jobs_and_ports):
+    """Run this rank's share of the jobs, in order; returns {job name: result}."""
+    from nemo_cascade.training.policy import PolicyWorker
+
+    results = {}
+    for job, job_port in jobs_and_ports:
+        if rank not in job.ranks:
+            continue
+        worker = PolicyWorker(
+            rank=job.ranks.index(rank),
+            world_size=len(job.ranks),
+            master_addr="127.0.0.1",
+            master_port=job_port,
+            device="cpu",
+            threads=1,
+        )
+        try:
+            results[job.name] = job.work(worker, job.argument)
+        finally:
+            worker.close()
+    return results
+
+
+def launch_jobs(jobs, world_size=4, deadline_s=200.0):
+    """Run jobs in one launch; returns {job name: [result of each of its ranks]}."""
+    from nemo_cascade.training.launch import free_port, run_ranks
+
+    answers = run_ranks(run_jobs, world_size, [(job, free_port()) for job in jobs], deadline_s=deadline_s)
+    return {job.name: [answers[rank][job.name] for rank in job.ranks] for job in jobs}

@@ -1,0 +1,101 @@
+"""The same training, whatever the layout and however a step is cut into micro-batches."""
+
+import numpy as np
+import pytest
+
+from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.types import PackedBatch
+from tests.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
+
+STEPS = 10
+EXTRAS = ("advantages", "behaviour_logprobs", "reference_logprobs")
+LOSS = PolicyLossConfig(kl_coefficient=0.1, entropy_coefficient=0.01, correction="truncated")
+
+
+def _curve(worker, argument):
+    setup, source = argument
+    worker.setup(setup)
+    steps = [worker.train_step(source, step) for step in range(STEPS)]
+    return [(s.loss, s.grad_norm) for s in steps], steps[-1].metrics
+
+
+def _scores(worker, argument):
+    setup, source = argument
+    worker.setup(setup)
+    return worker.logprobs(source, 0)
+
+
+class _OneDocumentEach:
+    """The documents of a pack, each in a micro-batch of its own."""
+
+    def __init__(self, packs):
+        self.packs = packs
+
+    def micro_batches(self, step, dp_rank, dp_size):
+        return self.packs
+
+
+def _split(pack):
+    spans = zip(pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True)
+    return [
+        PackedBatch(
+            *(values[a:b] for values in (pack.input_ids, pack.labels, pack.loss_mask, pack.position_ids)),
+            cu_seqlens=np.array([0, b - a], np.int32),
+        )
+        for a, b in spans
+    ]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    hf = write_tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
+    rl = {"objective": "policy", "loss": LOSS, "temperature": 0.8}
+    pack = make_pack([30, 18, 5, 41], seed=7)
+
+    def curve(name, ranks, micro=4, extras=(), **layout):
+        return Job(name, ranks, _curve, (policy_setup(hf, **layout), TinySource(micro, extras=extras)))
+
+    jobs = [
+        curve("dp1 mb4", (0,)),
+        curve("dp1 mb1", (1,), micro=1),
+        curve("dp2", (2, 3), dp=2),
+        curve("tp2", (0, 1), tp=2),
+        curve("pp2", (2, 3), pp=2),
+        curve("tp2 pp2 sp", (0, 1, 2, 3), tp=2, pp=2, sp=True),
+        curve("rl dp1 mb1", (0,), micro=1, extras=EXTRAS, **rl),
+        curve("rl tp2 dp2", (0, 1, 2, 3), tp=2, dp=2, extras=EXTRAS, **rl),
+        Job("packed", (0,), _scores, (policy_setup(hf), _OneDocumentEach([pack]))),
+        Job("unpacked", (1,), _scores, (policy_setup(hf), _OneDocumentEach(_split(pack)))),
+        Job("packed tp2 pp2", (0, 1, 2, 3), _scores, (policy_setup(hf, tp=2, pp=2), _OneDocumentEach([pack]))),
+    ]
+    return launch_jobs(jobs)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["dp1 mb1", "dp2", "tp2", "pp2", "tp2 pp2 sp"])
+def test_sft_loss_and_gradient_norm_do_not_depend_on_the_layout(answers, name):
+    reference, _ = answers["dp1 mb4"][0]
+    assert reference[-1][0] < reference[0][0]
+    for curve, _ in answers[name]:  # every rank reports the same numbers
+        np.testing.assert_allclose(curve, reference, rtol=1e-5)
+        assert curve == answers[name][0][0]
+
+
+@pytest.mark.distributed
+def test_policy_loss_and_metrics_do_not_depend_on_the_layout(answers):
+    reference, metrics = answers["rl dp1 mb1"][0]
+    for curve, other in answers["rl tp2 dp2"]:
+        # The loss is a difference of near-equal sums: its absolute size says nothing about its rounding.
+        np.testing.assert_allclose(curve, reference, rtol=1e-5, atol=1e-4)
+        assert other.keys() == metrics.keys()
+        assert {"entropy", "kl_reference", "importance_weight", "logprob_difference_max"} <= metrics.keys()
+        np.testing.assert_allclose(list(other.values()), list(metrics.values()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.distributed
+def test_a_packed_document_scores_as_it_does_alone_and_only_one_rank_reports(answers):
+    packed = answers["packed"][0][0]
+    np.testing.assert_allclose(packed, np.concatenate(answers["unpacked"][0]), atol=2e-6)
+    reports = answers["packed tp2 pp2"]
+    assert [report is not None for report in reports] == [False, False, True, False]
+    np.testing.assert_allclose(reports[2][0], packed, atol=2e-6)

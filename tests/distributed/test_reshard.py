@@ -1,0 +1,127 @@
+"""A checkpoint of one layout goes on in another; a step that is not finite is skipped by all ranks alike."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nemo_cascade.errors import CheckpointError, TrainingError
+from nemo_cascade.training.checkpoint import CheckpointStore
+from tests.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
+
+
+def _save(worker, argument):
+    setup, folder = argument
+    worker.setup(setup)
+    for step in range(2):
+        worker.train_step(TinySource(), step)
+    worker.save_checkpoint(folder, {"cursor": 7, "note": ["any", "json"]})
+    return [_numbers(worker.train_step(TinySource(), step)) for step in (2, 3)]
+
+
+def _resume(worker, argument):
+    setup, folder = argument
+    worker.setup(setup)
+    state = worker.load_checkpoint(folder)
+    return state, [_numbers(worker.train_step(TinySource(), step)) for step in (2, 3)]
+
+
+def _refused(worker, argument):
+    try:
+        _resume(worker, argument)
+    except CheckpointError as error:
+        return str(error)
+
+
+def _numbers(result):
+    return result.loss, result.grad_norm
+
+
+class _NanOnce(TinySource):
+    """From step 1 on, one data-parallel rank's advantages hold a NaN."""
+
+    def micro_batches(self, step, dp_rank, dp_size):
+        batches = super().micro_batches(step, dp_rank, dp_size)
+        if step >= 1 and dp_rank == dp_size - 1:
+            where = int(np.flatnonzero(batches[0].loss_mask)[0])
+            batches[0].extras["advantages"][where] = math.nan
+        return batches
+
+
+def _poisoned(worker, setup):
+    worker.setup(setup)
+    source = _NanOnce(extras=("advantages",))
+    before = [worker.train_step(source, step) for step in range(2)]
+    weights = {name: tensor.clone() for name, tensor in worker.weight_tensors()}
+    try:
+        worker.train_step(source, 2)
+    except TrainingError as error:
+        after = dict(worker.weight_tensors())
+        same = all(bool((after[name] == weights[name]).all()) for name in weights)
+        return [result.skipped for result in before], before[1].lr, str(error), same, len(weights)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reshard")
+    return write_tiny_folder(root / "tiny"), CheckpointStore(root / "checkpoints", keep=2)
+
+
+@pytest.fixture(scope="module")
+def answers(folders):
+    from nemo_cascade.config.stage import PolicyLossConfig
+
+    hf, store = folders
+    wide = store.folder.parent / "wide"
+    wide.mkdir()
+    first = str(store.begin(2))
+    rl = {"objective": "policy", "loss": PolicyLossConfig()}
+    jobs = [
+        Job("save", (0,), _save, (policy_setup(hf), first)),
+        Job("save tp2 dp2", (0, 1, 2, 3), _save, (policy_setup(hf, tp=2, dp=2), str(wide))),
+        Job("tp2", (0, 1), _resume, (policy_setup(hf, tp=2, sp=True), first)),
+        Job("pp2", (2, 3), _resume, (policy_setup(hf, pp=2), first)),
+        Job("tp2 pp2", (0, 1, 2, 3), _resume, (policy_setup(hf, tp=2, pp=2), first)),
+        Job("wide to dp2", (2, 3), _resume, (policy_setup(hf, dp=2), str(wide))),
+        Job("other dtype", (0,), _refused, (policy_setup(hf, dtype="bf16"), first)),
+        Job("nan", (0, 1, 2, 3), _poisoned, policy_setup(hf, pp=2, dp=2, **rl)),
+    ]
+    return launch_jobs(jobs)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["tp2", "pp2", "tp2 pp2", "wide to dp2"])
+def test_a_checkpoint_goes_on_in_another_layout(answers, name):
+    expected = answers["save"][0]
+    for state, numbers in answers[name]:
+        np.testing.assert_allclose(numbers, expected, rtol=2e-6)
+        assert state == {"cursor": 7, "note": ["any", "json"]}
+
+
+@pytest.mark.distributed
+def test_a_checkpoint_of_another_kind_is_refused_by_what_differs(answers):
+    assert "dtype: saved 'fp32', here 'bf16'" in answers["other dtype"][0]
+
+
+@pytest.mark.distributed
+def test_a_step_with_nan_on_one_rank_is_skipped_by_all_and_stops_past_the_limit(answers):
+    for skipped, lr, error, unchanged, _ in answers["nan"]:
+        assert skipped == [False, True]
+        assert lr == 0
+        assert "step 2" in error
+        assert "max_skipped_steps = 1" in error
+        assert unchanged
+    assert answers["nan"][0][4] > 10
+
+
+@pytest.mark.distributed
+def test_what_the_ranks_wrote_can_be_committed_and_verified(answers, folders):
+    _, store = folders
+    store.commit(2)
+    assert store.newest() == (2, store.folder / "step_000002")
+    damaged = next(iter((store.folder / "step_000002").glob("*.distcp")))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 3] ^= 16
+    damaged.write_bytes(data)
+    assert store.newest() is None
+    assert damaged.name in store.damaged[0]
