@@ -61,14 +61,17 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
     scratch = folder.parent / f".{folder.name}.writing"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    with _without_progress_bars():
-        if tokenizer_dir is not None and model.source == "random":
-            _write_random(scratch, model.architecture, seed, tokenizer_dir)
-        else:
-            _write_smollm2(scratch)
-    HfTensors(scratch).check(read_architecture(scratch))
-    (scratch / _STAMP).write_text(json.dumps(stamp, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    publish_folder(scratch, folder)
+    try:
+        with _without_progress_bars():
+            if tokenizer_dir is not None and model.source == "random":
+                _write_random(scratch, model.architecture, seed, tokenizer_dir)
+            else:
+                _write_smollm2(scratch)
+        HfTensors(scratch).check(read_architecture(scratch))
+        (scratch / _STAMP).write_text(json.dumps(stamp, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        publish_folder(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
