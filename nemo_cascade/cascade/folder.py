@@ -1,4 +1,4 @@
-"""Where everything of a run lies on disk, and whose run it is.
+"""Where everything of a run lies on disk.
 
 runs/<name>/
     config.yaml  provenance.yaml  ledger.jsonl  report.html  scores.json
@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nemo_cascade.cascade.hashes import hash_json
-from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.telemetry.jsonl import write_atomically
@@ -27,8 +24,6 @@ from nemo_cascade.telemetry.jsonl import write_atomically
 START = "start"
 STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STAGE_FOLDER = re.compile(r"(\d{2,})-([A-Za-z0-9_.-]+)")
-# What may change between two visits to a folder without making it another run.
-_FREE_KEYS = ("resume", "logging")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,43 +68,9 @@ class StageFolder:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run's folder. Paths only, until `open` claims it for a configuration.
-
-    Attributes:
-        path: the folder.
-        changes: how the configuration differs from the folder's before a fork, `key: old -> new` each.
-    """
+    """The paths of one run's folder."""
 
     path: Path
-    changes: tuple[str, ...] = ()
-
-    @classmethod
-    def open(cls, config: RunConfig, provenance: Mapping[str, Any]) -> RunFolder:
-        """Make the folder, or come back to it, and write down the configuration.
-
-        Raises:
-            RunFolderError: the folder belongs to another configuration (lists every difference) and `resume` isn't
-                `fork`, or it exists and `resume` is `never`.
-        """
-        folder = cls(Path(config.runs_dir) / config.name)
-        new = asdict(config)
-        if folder.config.is_file():
-            if config.resume == "never":
-                raise RunFolderError(
-                    "the run folder exists and resume=never", value=folder.path, mend="another name, or resume=auto"
-                )
-            changes = config_differences(folder.stored_config(), new)
-            if changes and config.resume != "fork":
-                raise RunFolderError(
-                    "the run folder belongs to another configuration:" + "".join(f"\n  {line}" for line in changes),
-                    value=folder.path,
-                    mend="another name, the old configuration, or resume=fork to go on with the new one",
-                )
-            folder = cls(folder.path, changes)
-        folder.stages_root.mkdir(parents=True, exist_ok=True)
-        _write_yaml(folder.config, new)
-        _write_yaml(folder.provenance, provenance)
-        return folder
 
     @property
     def name(self) -> str:
@@ -151,19 +112,6 @@ class RunFolder:
         """Folder of the model that the cascade starts from."""
         return self.stage(0, START)
 
-    @property
-    def tokenised(self) -> Path:
-        """Where tokenised data is kept; shared by all runs with the same data_dir."""
-        return Path(self.stored_config()["data_dir"]) / "tokenised"
-
-    @property
-    def config_hash(self) -> str:
-        """Content hash of what the configuration trains (resume and logging left out)."""
-        stored = self.stored_config()
-        # Sorted keys must not hide the order of the stages.
-        content = {key: value for key, value in stored.items() if key not in _FREE_KEYS}
-        return hash_json({**content, "stages": [[name, stage] for name, stage in stored["stages"].items()]})
-
     def stage(self, index: int, name: str) -> Path:
         """Folder of the stage that comes `index`th, from 1."""
         return self.stages_root / f"{index:02d}-{name}"
@@ -188,7 +136,7 @@ class RunFolder:
         return sorted(found, key=lambda stage: stage.index)
 
     def stored_config(self) -> dict[str, Any]:
-        """Read config.yaml.
+        """Read config.yaml as it is, whichever version of the schema wrote it.
 
         Raises:
             RunFolderError: it is missing or isn't a mapping.
@@ -206,38 +154,3 @@ class RunFolder:
         matrix = {s.name: Scores.load(s.scores).summary() for s in self.stages() if s.scores.is_file()}
         write_atomically(self.scores, (json.dumps(matrix, indent=1, allow_nan=False) + "\n").encode())
         return matrix
-
-
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return `key: old -> new` for every value that differs and matters, and for a changed order of stages."""
-    before = {key: value for key, value in old.items() if key not in _FREE_KEYS}
-    after = {key: value for key, value in new.items() if key not in _FREE_KEYS}
-    lines = list(value_differences(before, after))
-    orders = [list(side.get("stages", {})) for side in (before, after)]
-    if set(orders[0]) == set(orders[1]) and orders[0] != orders[1]:
-        lines.append(f"order of stages: {' > '.join(orders[0])} -> {' > '.join(orders[1])}")
-    return tuple(lines)
-
-
-def value_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield `key: old -> new` for every leaf that differs; an absent one is shown as (none)."""
-    for key in [*old, *(key for key in new if key not in old)]:
-        a, b = old.get(key, "(none)"), new.get(key, "(none)")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from value_differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}: {a} -> {b}"
-
-
-def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
-    write_atomically(path, text.encode())
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of every leaf; lists and empty mappings are leaves."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -14,11 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nemo_cascade.cascade.curves import Chart, column, phase_columns, stage_charts
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder, leaves
+from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.samples import Sample, stage_samples
+from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.telemetry.jsonl import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
@@ -127,7 +128,7 @@ def _stage_view(
         index=stage.index,
         kind=str(config.get("kind", "")),
         state=_stage_state(stage, decision, records),
-        facts=_stage_facts(config, metrics),
+        facts=_stage_facts(stage.name, config, metrics, records),
         phases=_phases(metrics),
         charts=tuple(stage_charts(metrics)),
         decision=decision,
@@ -146,7 +147,10 @@ def _stage_state(stage: StageFolder, decision: Decision | None, records: Sequenc
     return "trained" if trained else "training"
 
 
-def _stage_facts(config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+def _stage_facts(
+    name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], records: Sequence[Record]
+) -> tuple[tuple[str, str], ...]:
+    started = [record for record in records if record.event == "stage_started" and record.stage == name]
     planned = config.get("steps") or config.get("max_steps")
     done = metrics[-1]["step"] if metrics else 0
     facts = [("steps", f"{done:,} of {planned:,}" if planned else f"{done:,}")]
@@ -154,6 +158,8 @@ def _stage_facts(config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
         tokens = np.nansum(column(metrics, "tokens"))
         facts.append(("trained tokens", _amount(float(tokens))))
         facts.append(("time", _duration(_seconds(metrics))))
+    if started and "parent" in started[-1].details:
+        facts.append(("starts from", str(started[-1].details["parent"])))
     return tuple(facts)
 
 
@@ -179,10 +185,10 @@ def _stage_to_compare(name: str, configs: Mapping[str, Any]) -> str | None:
 
 
 def _settings(config: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Setting, ...]:
-    now = dict(leaves(config))
+    now = flatten(config)
     if before is None:
         return tuple(Setting(key, _short(value), None) for key, value in now.items())
-    then = dict(leaves(before))
+    then = flatten(before)
     keys = [*now, *(key for key in then if key not in now)]
     return tuple(
         Setting(key, _short(now.get(key, "(none)")), _short(then.get(key, "(none)")))

@@ -3,6 +3,7 @@
 import gzip
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.gate import decide
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig
+from nemo_cascade.config.provenance import config_hash, write_record
 from nemo_cascade.config.schema import EvaluationConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stage import (
     GrpoStage,
@@ -67,11 +69,12 @@ def config(tmp_path):
 @pytest.fixture
 def run_folder(config):
     rng = np.random.default_rng(0)
-    folder = RunFolder.open(config, {"seed": "schema default"})
+    folder = RunFolder(Path(config.runs_dir) / config.name)
+    write_record(folder.path, config, {"seed": "schema default"})
     ledger = Ledger(folder.ledger)
-    ledger.append("run_started", config=folder.config_hash, seed=0)
+    ledger.append("run_started", config=config_hash(config), seed=0)
     skill = {"start": (0.05, 0.1, 0.05), "sft1": (0.4, 0.6, 0.35), "math_rl": (0.75, 0.58, 0.1)}
-    parent = None
+    parent, parent_name = None, None
     for index, (name, levels) in enumerate(skill.items()):
         path = folder.stage(index, name)
         path.mkdir(parents=True)
@@ -84,12 +87,14 @@ def run_folder(config):
         scores = Scores({d: draw_scores(d, level, rng) for d, level in zip(DOMAINS, levels, strict=True)})
         scores.save(path / "scores.json")
         if parent is not None:
-            ledger.append("stage_started", stage=name, kind="sft", parent="a" * 64)
-            ledger.append("trained", stage=name, checkpoint="b" * 64)
+            ledger.append(
+                "stage_started", stage=name, kind=config.stages[name].kind, parent=parent_name, weights="a" * 64
+            )
+            ledger.append("trained", stage=name, weights="b" * 64)
             decision = decide(config, name, parent, scores)
             decision.save(path / "gate.json")
             ledger.append("decided", stage=name, **decision.summary())
-        parent = scores
+        parent, parent_name = scores, name
     unfinished = folder.stage(3, "code_rl")
     unfinished.mkdir()
     write_grpo_metrics(unfinished / "metrics.jsonl", 7, rng)
