@@ -19,6 +19,7 @@ from blake3 import blake3
 from nemo_cascade.config.stage import SftStage, SourceConfig
 from nemo_cascade.data import store
 from nemo_cascade.data.chat import (
+    NO_REPLY,
     TEMPLATE_VERSION,
     ChatTokenizer,
     Mask,
@@ -152,7 +153,7 @@ def _samples(source: SourceConfig, tokenizer: ChatTokenizer) -> Iterator[_Sample
             if sample.broken:
                 continue
             problems = conversation_problems(row.get("messages"), row.get("mode"))
-            sample.untrainable = problems == ["no assistant turn"]
+            sample.untrainable = problems == [NO_REPLY]
             if not problems:
                 conversations.append((sample, render(row["messages"], row.get("mode"))))
             elif not sample.untrainable:
@@ -173,7 +174,7 @@ def _admit(
         tally.broken.add(f"{place}: {sample.broken}")
         return
     if sample.untrainable or sample.token_ids is None or sample.mask is None:
-        tally.untrainable.add(f"{place}: no assistant turn")
+        tally.untrainable.add(f"{place}: {NO_REPLY}")
         return
     length = len(sample.token_ids)
     if padded_length(length, rules["document_multiple"]) > rules["seq_length"]:

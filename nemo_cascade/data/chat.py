@@ -47,6 +47,7 @@ TEMPLATE_VERSION = 1
 """Raised with every change of the rendered text: it is part of the key of packed data."""
 DEFAULT_SYSTEM = "You are a helpful and harmless assistant."
 FLAGS: dict[str, str] = {"think": " /think", "no_think": " /no_think"}
+NO_REPLY = "no assistant turn"
 ROLES = ("system", "user", "assistant")
 _ASSISTANT = f"{TURN_START}assistant\n"
 
@@ -112,17 +113,18 @@ def render(messages: Messages, mode: Mode | None = None) -> list[Segment]:
 
 def conversation_problems(messages: Any, mode: Mode | None = None, *, ends_with: str = "assistant") -> list[str]:
     """List what makes messages unfit for training (`ends_with` assistant) or as a prompt (user); empty if nothing."""
-    _, problems = _read(messages, mode)
+    problems = _shape_problems(messages)
     if problems:
         return problems
+    if messages[-1]["role"] != ends_with:
+        without = ends_with == "assistant" and all(m["role"] != "assistant" for m in messages)
+        return [NO_REPLY if without else f"the last turn isn't the {ends_with}'s"]
+    _, problems = _read(messages, mode)
     for i, message in enumerate(messages):
         content = message["content"]
         answer = split_reasoning(content)[1] if message["role"] == "assistant" else content
         if not answer.strip():
             problems.append(f"turn {i} ({message['role']}) has no content")
-    if messages[-1]["role"] != ends_with:
-        without = ends_with == "assistant" and all(m["role"] != "assistant" for m in messages)
-        problems.append("no assistant turn" if without else f"the last turn isn't the {ends_with}'s")
     return problems
 
 

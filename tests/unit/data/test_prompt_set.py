@@ -1,0 +1,68 @@
+import pytest
+
+from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.errors import DataError
+
+
+def prompt(text, **fields):
+    return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+def load(path, tokenizer, limit=64):
+    return PromptSet.load(path, "math", "math", "think", tokenizer, limit)
+
+
+def test_prompt_carries_its_row_id_and_rendered_tokens(tokenizer, write_jsonl):
+    prompts = load(
+        write_jsonl([prompt("1+1", answer="2"), "\n", prompt("1+1"), prompt("2+2")], "sums.jsonl"), tokenizer
+    )
+    assert [p.prompt_id for p in prompts.first(3)] == ["sums/1", "sums/3", "sums/4"]
+    assert prompts.first(1)[0].record["answer"] == "2"
+    assert tokenizer.decode(prompts.first(1)[0].token_ids).endswith(
+        "<|im_start|>user\n1+1 /think<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert prompts.duplicates == 1
+
+
+def test_stream_is_a_pure_function_of_the_cursor_and_covers_each_epoch(tokenizer, write_jsonl):
+    prompts = load(write_jsonl([prompt(str(i)) for i in range(20)]), tokenizer)
+    ids = [[p.prompt_id for p in prompts.take(cursor, 5, seed=1)] for cursor in range(0, 40, 5)]
+    first, second = ([i for batch in half for i in batch] for half in (ids[:4], ids[4:]))
+    assert sorted(first) == sorted(second) == sorted(p.prompt_id for p in prompts.prompts)
+    assert first != second
+    assert [p.prompt_id for p in prompts.take(15, 5, seed=1)] == ids[3]
+    assert [p.prompt_id for p in prompts.take(15, 5, seed=2)] != ids[3]
+
+
+def test_batch_across_the_epochs_border_has_no_prompt_twice(tokenizer, write_jsonl):
+    prompts = load(write_jsonl([prompt(str(i)) for i in range(7)]), tokenizer)
+    for cursor in range(100):
+        for n in (3, 7):
+            assert len({p.prompt_id for p in prompts.take(cursor, n, seed=0)}) == n
+    with pytest.raises(DataError, match="more prompts are asked for"):
+        prompts.take(0, 8, seed=0)
+    with pytest.raises(DataError, match="7 in "):
+        prompts.first(8)
+
+
+def test_all_broken_rows_are_named(tokenizer, write_jsonl):
+    answered = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    path = write_jsonl([prompt("1"), "{broken\n", {"question": "q"}, answered, prompt(" ")])
+    with pytest.raises(DataError) as raised:
+        load(path, tokenizer)
+    for line, problem in (
+        (2, "broken line"),
+        (3, "no messages"),
+        (4, "the last turn isn't the user's"),
+        (5, "no content"),
+    ):
+        assert any(f"{path}:{line}:" in row and problem in row for row in str(raised.value).splitlines())
+    assert "4 rows are no prompts" in str(raised.value)
+
+
+def test_prompts_over_the_limit_are_listed(tokenizer, write_jsonl):
+    path = write_jsonl([prompt("1"), prompt("2" * 100), prompt("3" * 200)])
+    with pytest.raises(DataError, match="2 prompts are longer than 64 tokens") as raised:
+        load(path, tokenizer)
+    assert f"{path}:2: " in str(raised.value)
+    assert f"{path}:3: " in str(raised.value)
