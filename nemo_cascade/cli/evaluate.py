@@ -6,6 +6,9 @@ nemo-cascade evaluate runs/nano/stages/03-math_rl/hf cascade=nano
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.markup import escape
@@ -21,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("folder", type=Path, metavar="HF_FOLDER", help="config.json, safetensors, tokenizer")
     add_overrides(parser)
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the logs of engines and verifiers here")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the scores of every sample, as JSON")
 
 
@@ -34,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.stages.roles import Roles
 
     prepare_data(config)
-    with Roles(config) as roles:
+    with _logs(args.logs) as logs, Roles(config, logs) as roles:
         scores = evaluate(config, roles, args.folder, 0, args.folder.name)
     if args.save is not None:
         scores.save(args.save)
@@ -45,3 +49,12 @@ def execute(args: argparse.Namespace) -> int:
         )
     out.print(shown)
     return 0
+
+
+@contextmanager
+def _logs(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        yield kept
+    else:
+        with tempfile.TemporaryDirectory(prefix="nemo-cascade-evaluate-") as folder:
+            yield Path(folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from nemo_cascade.cli.terminal import out
-from nemo_cascade.config.provenance import read_config
+from nemo_cascade.errors import RunFolderError
 
 TAKES_OVERRIDES = False
 
@@ -23,9 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Write report.html from what the run folder holds."""
-    read_config(args.folder)
+    # An old run whose configuration this version would refuse still has its report.
+    if not (args.folder / "config.yaml").is_file():
+        mend = "name a folder that `nemo-cascade run` made"
+        raise RunFolderError("this is no run folder: it has no config.yaml", value=args.folder, mend=mend)
     from nemo_cascade.cascade.report import write_report
 
-    write_report(args.folder)
-    out.print(escape(str(args.folder / "report.html")))
+    out.print(escape(str(write_report(args.folder))))
     return 0

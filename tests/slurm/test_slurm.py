@@ -4,6 +4,7 @@ The commands that need a cluster (srun, scontrol, scancel, squeue, ray, the driv
 themselves are the real ones.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -78,10 +79,8 @@ def job(tmp_path):
 
     yield run
     for process in started:
-        try:  # the sleeping stand-ins for Ray, which Slurm would end with the job
+        with contextlib.suppress(ProcessLookupError):  # the sleeping stand-ins, which Slurm would end with the job
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def plan(job_id):
