@@ -55,7 +55,7 @@ class RewardConfig:
     memory_mib: PositiveInt = 4096
     """Address space of one verifier process; over it the verdict is an error `memory`."""
     recycle_after: PositiveInt = 2000
-    """Verdicts after which a verifier process is replaced by a fresh one, so that library caches can't grow for ever."""
+    """Verdicts after which a verifier process is replaced, so that library caches can't grow for ever."""
     slow_s: PositiveFloat = 5.0
     """A verdict that takes longer is written to the slow-sample log."""
     crash_budget: NonNegativeInt = 32

@@ -13,6 +13,9 @@ _NO_READERS = {
     "config/" + name for name in ("model.py", "rollout.py", "stage.py", "schema.py", "sandbox.py", "validate.py")
 }
 
+# No verifier runs programs yet, so nobody hands the sandbox its block.
+AWAITED = {"sandbox"}
+
 
 def names_read():
     """Return every attribute that the program reads (`x.attribute`), by name."""
@@ -29,4 +32,8 @@ def names_read():
 
 def test_every_key_of_the_schema_has_a_reader():
     read = names_read()
-    assert sorted({leaf.key for leaf in leaves() if leaf.name not in read}) == []
+    leaf_keys = [leaf.key for leaf in leaves()]
+    # A block counts too: nobody reads what nobody passes on.
+    wanted = {".".join(key.split(".")[:depth]) for key in leaf_keys for depth in range(1, key.count(".") + 2)}
+    names = {key: key.rpartition(".")[2] for key in wanted if not key.endswith("*")}
+    assert {key for key, name in names.items() if name not in read} <= AWAITED
