@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 
+from rich.markup import escape
+
 from nemo_cascade.cli import plan
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.cli.terminal import out
 from nemo_cascade.config.host import installed
 from nemo_cascade.errors import RuntimeUnavailableError
 
@@ -38,6 +41,12 @@ def execute(args: argparse.Namespace) -> int:
             value=", ".join(missing),
             mend="make setup (CPU), or the container of containers/README.md; `nemo-cascade doctor` tells more",
         )
+    from nemo_cascade.cascade.folder import RunFolder
+    from nemo_cascade.cascade.matrix import collect_matrix, matrix_table
     from nemo_cascade.cascade.runner import run_cascade
 
-    return run_cascade(ready.config, ready.provenance)
+    code = run_cascade(ready.config, ready.provenance)
+    folder = RunFolder(ready.folder)
+    out.print(matrix_table(collect_matrix(folder)))
+    out.print(f"report: {escape(str(folder.report))}")
+    return code

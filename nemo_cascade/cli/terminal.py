@@ -35,5 +35,5 @@ def set_up_logging(debug: bool) -> None:
     """Send log records to stderr, one line each."""
     handler = RichHandler(console=err, show_path=debug, rich_tracebacks=False, markup=False)
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", handlers=[handler])
-    for noisy in ("urllib3", "asyncio", "matplotlib", "filelock"):
+    for noisy in ("urllib3", "asyncio", "matplotlib", "filelock", "megatron", "megatron.core"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
