@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -31,11 +30,10 @@ class Compiler:
     Args:
         pool: where the compiler runs: its input is as untrusted as any program.
         limits: of one compiler run.
-        environment: of programs.
     """
 
-    def __init__(self, pool: WorkerPool, limits: Limits, environment: Mapping[str, str]) -> None:
-        self._pool, self._limits, self._environment = pool, limits, environment
+    def __init__(self, pool: WorkerPool, limits: Limits) -> None:
+        self._pool, self._limits = pool, limits
         self._lock = threading.Lock()
         self._results: OrderedDict[str, Future[Compiled]] = OrderedDict()
 
@@ -74,7 +72,6 @@ class Compiler:
                 "argv": [compiler, *_OPTIONS, "-o", _PRODUCT, program.main_file],
                 "entry": compiler,
                 "product": _PRODUCT,
-                "environment": self._environment,
             }
             files = {**program.files, program.main_file: program.source_bytes()}
 

@@ -32,17 +32,15 @@ class Launch:
 
     Attributes:
         command: argument vector, without the descriptors that maps of users need.
-        environment: all of its environment.
+        environment: all of its environment, and with it that of programs.
         map_users: the host must write the user map: root outside, a user without any rights for programs.
         workspace: folder for runs, without namespaces.
-        environment_inside: environment of programs.
     """
 
     command: tuple[str, ...]
     environment: dict[str, str]
     map_users: bool
     workspace: Path | None
-    environment_inside: dict[str, str]
 
 
 def find_bubblewrap() -> Path:
@@ -85,6 +83,7 @@ def _environment(home: str, packages: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": packages,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
@@ -160,11 +159,10 @@ def bubblewrap_launch(packages: list[str]) -> Launch:
     for device in ("null", "zero", "full", "random", "urandom"):
         options += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     options += ["--proc", "/proc", "--dir", "/tmp", "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
-    for name, value in {**library_path, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}.items():
+    for name, value in {**_environment("/tmp", _PACKAGES), **library_path}.items():
         options += ["--setenv", name, value]
     start = [python, "-S", "-s", "-P", "-B", "-c", _START.format(root=_SANDBOX_HOME), "1", str(int(map_users)), ""]
-    inside = {**_environment("/tmp", _PACKAGES), **library_path}
-    return Launch((str(find_bubblewrap()), *options, "--", *start), {}, map_users, None, inside)
+    return Launch((str(find_bubblewrap()), *options, "--", *start), {}, map_users, None)
 
 
 def rlimits_launch(packages: list[str]) -> Launch:
@@ -178,5 +176,4 @@ def rlimits_launch(packages: list[str]) -> Launch:
     runs.mkdir()
     start = [os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", "-c"]
     start += [_START.format(root=str(INSIDE.parent)), "0", "0", str(runs)]
-    environment = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-    return Launch(tuple(start), environment, False, workspace, _environment(str(runs), str(visible)))
+    return Launch(tuple(start), _environment(str(runs), str(visible)), False, workspace)

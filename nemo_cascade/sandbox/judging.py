@@ -12,7 +12,6 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nemo_cascade.config.sandbox import Limits
@@ -84,15 +83,13 @@ class Judgement:
         return sum(self.results) / len(self.results) if self.results else 0.0
 
 
-def judge_functions(
-    pool: WorkerPool, program: Program, tests: FunctionTests, limits: Limits, environment: Mapping[str, str]
-) -> Judgement:
+def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, limits: Limits) -> Judgement:
     """Judge a solution by function calls; see Sandbox.judge."""
     if program.language != "python":
         raise SandboxError("function tests need a Python solution", value=program.language, mend="judge by IoCase")
     secret = secrets.token_hex(32)
     report = memory_file("report")
-    header = {"environment": environment, "entry": program.main_file, "argv": []}
+    header = {"entry": program.main_file, "argv": []}
     told = {"secret": secret, "tests": tests.tests, "entry_point": tests.entry_point, "setup": tests.setup}
     files = {**program.files, program.main_file: program.source_bytes()}
     checker_limits = replace(

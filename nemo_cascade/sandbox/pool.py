@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import shutil
@@ -15,6 +16,8 @@ from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.execution import Errand, Execution
 from nemo_cascade.sandbox.isolation import Launch
 from nemo_cascade.sandbox.worker import Worker, WorkerLostError
+
+log = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
 
@@ -85,6 +88,7 @@ class WorkerPool:
                     return errands
                 except WorkerLostError as error:
                     lost = error
+                    log.warning("%s; its run is tried on another", error)
             raise SandboxError("a run broke two sandbox workers; nothing is known about its program", value=lost)
         finally:
             self._places.release()

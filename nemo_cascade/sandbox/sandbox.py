@@ -32,9 +32,8 @@ class Sandbox:
         self.config = config
         packages = list(config.packages)
         launch = bubblewrap_launch(packages) if config.isolation == "bubblewrap" else rlimits_launch(packages)
-        self._environment = launch.environment_inside
         self.pool = WorkerPool(config, launch)
-        self._compiler = Compiler(self.pool, config.compile_limits, self._environment)
+        self._compiler = Compiler(self.pool, config.compile_limits)
         self._callers = ThreadPoolExecutor(config.workers, thread_name_prefix="sandbox-run")
 
     def __enter__(self) -> Sandbox:
@@ -60,7 +59,7 @@ class Sandbox:
             SandboxError: if the sandbox itself broke.
         """
         limits = limits or self.config.limits
-        header = {"argv": list(program.args), "entry": program.main_file, "environment": self._environment}
+        header = {"argv": list(program.args), "entry": program.main_file}
         if program.language == "python":
             files = {**program.files, program.main_file: program.source_bytes()}
             python = {**header, "kind": "python_program"}
@@ -94,7 +93,7 @@ class Sandbox:
         Raises:
             SandboxError: if the sandbox itself broke, or is too busy.
         """
-        return judge_functions(self.pool, program, tests, limits or self.config.limits, self._environment)
+        return judge_functions(self.pool, program, tests, limits or self.config.limits)
 
     def judge_output(self, program: Program, cases: Sequence[IoCase], limits: Limits | None = None) -> Judgement:
         """Judge a whole program by what it prints for given inputs; the first failed case ends it.

@@ -243,6 +243,15 @@ def send_job(
     spare.connection.settimeout(_REPLY_DEADLINE_S)
     try:
         sent = socket.send_fds(spare.connection, [frame], list(descriptors.values()))
-        spare.connection.sendall(frame[sent:])
+        if sent < len(frame):  # an empty send would fail where the child has read all and hung up already
+            spare.connection.sendall(frame[sent:])
     except OSError as error:
-        raise WorkerLostError("a confined child is gone before its job", value=error) from error
+        raise WorkerLostError("a confined child is gone before its job", value=_last_words(spare) or error) from error
+
+
+def _last_words(spare: Spare) -> str:
+    """Return what a child said before it went."""
+    try:
+        return spare.connection.recv(_PACKET).decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 
 from .job import EXIT_BROKEN, Job
@@ -18,6 +17,8 @@ def run(job: Job, started: Callable[[], None]) -> None:
     target = job.descriptors["product"]
     os.set_inheritable(target, False)
     started()
+    import subprocess  # heavy, and needed by compilers only
+
     status = subprocess.run(job.header["argv"], check=False).returncode
     if status == 0:
         with open(product, "rb") as file:

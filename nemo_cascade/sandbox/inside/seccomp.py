@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+from typing import Any
 
 from .syscalls import numbers
 
-_LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
+_LOAD, _JUMP, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NUMBER, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data, low words
@@ -21,27 +22,20 @@ _SIGNALLERS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"
 
 Instruction = tuple[int, int, int, int]
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 
 def _refuse(code: int) -> Instruction:
     return (_RETURN, 0, 0, _ERRNO | code)
 
 
-def _ranges(values: set[int]) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    for value in sorted(values):
-        if spans and spans[-1][1] == value - 1:
-            spans[-1] = (spans[-1][0], value)
-        else:
-            spans.append((value, value))
-    return spans
-
-
-def _spans(values: set[int], verdict: Instruction) -> list[Instruction]:
-    """Give a verdict on all numbers in a set, ascending; fall through on the others."""
-    program: list[Instruction] = []
-    for low, high in _ranges(values):
-        program += [(_JUMP_GREATER, 2, 0, high), (_JUMP_GREATER_EQUAL, 0, 1, low), verdict]
-    return program
+def _decide(verdicts: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    """Return a binary search over (first number, what to do from there on): few steps for every number."""
+    if len(verdicts) == 1:
+        return verdicts[0][1]
+    middle = len(verdicts) // 2
+    below, above = _decide(verdicts[:middle]), _decide(verdicts[middle:])
+    return [(_JUMP_GREATER_EQUAL, 0, 1, verdicts[middle][0]), (_JUMP, 0, 0, len(below)), *below, *above]
 
 
 def build_filter(machine: str, allow_processes: bool) -> bytes:
@@ -55,59 +49,67 @@ def build_filter(machine: str, allow_processes: bool) -> bytes:
     Raises:
         KeyError: on a machine for which no system call numbers are known.
     """
-    allowed, refused = numbers("allowed", machine), numbers("refused", machine)
+    allow, refuse = [(_RETURN, 0, 0, _ALLOW)], [_refuse(errno.EPERM)]
     inspected = numbers("inspected", machine)
+    rules = dict.fromkeys(numbers("allowed", machine).values(), allow)
+    rules |= dict.fromkeys(numbers("refused", machine).values(), refuse)
+    rules[inspected["clone"]] = _clone_rule(allow_processes)
+    rules[inspected["socketpair"]] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_EQUAL, 0, 1, _AF_UNIX), *allow, *refuse]
+    rules[inspected["ioctl"]] = [
+        (_LOAD, 0, 0, _SECOND_ARGUMENT),
+        (_JUMP_EQUAL, 2, 0, _TERMINAL_INJECTIONS[0]),
+        (_JUMP_EQUAL, 1, 0, _TERMINAL_INJECTIONS[1]),
+        *allow,
+        *refuse,
+    ]
     if not allow_processes:
-        for name in (*_PROCESS_MAKERS, *_SIGNALLERS):
-            if name in allowed:
-                refused[name] = allowed.pop(name)
-    program: list[Instruction] = [
+        known = numbers("allowed", machine)
+        rules |= {known[name]: refuse for name in (*_PROCESS_MAKERS, *_SIGNALLERS) if name in known}
+    program = [
         (_LOAD, 0, 0, _ARCH),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER),
+        *_decide(_spans(rules)),
     ]
-    program += _spans(set(allowed.values()), (_RETURN, 0, 0, _ALLOW))
-    program += _clone_rule(inspected["clone"], allow_processes)
-    program += [
-        (_JUMP_EQUAL, 0, 4, inspected["socketpair"]),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_JUMP_EQUAL, 0, 1, _AF_UNIX),
-        (_RETURN, 0, 0, _ALLOW),
-        _refuse(errno.EPERM),
-        (_JUMP_EQUAL, 0, 5, inspected["ioctl"]),
-        (_LOAD, 0, 0, _SECOND_ARGUMENT),
-        (_JUMP_EQUAL, 2, 0, _TERMINAL_INJECTIONS[0]),
-        (_JUMP_EQUAL, 1, 0, _TERMINAL_INJECTIONS[1]),
-        (_RETURN, 0, 0, _ALLOW),
-        _refuse(errno.EPERM),
-    ]
-    program += _spans(set(refused.values()), _refuse(errno.EPERM))
-    program.append(_refuse(errno.ENOSYS))  # clone3 too: libc then falls back to clone, whose flags can be read here
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
 
-def _clone_rule(number: int, allow_processes: bool) -> list[Instruction]:
+def _spans(rules: dict[int, list[Instruction]]) -> list[tuple[int, list[Instruction]]]:
+    """Return runs of numbers with the same rule as (first number, rule), gaps included."""
+    unknown = [_refuse(errno.ENOSYS)]  # clone3 too: libc then falls back to clone, whose flags can be read
+    spans: list[tuple[int, list[Instruction]]] = []
+    for number in range(max(rules) + 2):
+        rule = rules.get(number, unknown)
+        if not spans or spans[-1][1] != rule:
+            spans.append((number, rule))
+    return spans
+
+
+def _clone_rule(allow_processes: bool) -> list[Instruction]:
+    refuse, allow = _refuse(errno.EPERM), (_RETURN, 0, 0, _ALLOW)
     if allow_processes:
-        check = [(_JUMP_SET, 0, 1, _CLONE_NEW_NAMESPACES), _refuse(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
-    else:
-        check = [(_JUMP_SET, 1, 0, _CLONE_THREAD), _refuse(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
-    return [(_JUMP_EQUAL, 0, 4, number), (_LOAD, 0, 0, _FIRST_ARGUMENT), *check]
+        return [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 0, 1, _CLONE_NEW_NAMESPACES), refuse, allow]
+    return [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 1, 0, _CLONE_THREAD), refuse, allow]
 
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-def install(program: bytes) -> None:
+def prepare(program: bytes) -> Any:
+    """Return a filter in the form that install() takes."""
+    keep = ctypes.create_string_buffer(program, len(program))
+    header = _Program(len(program) // 8, ctypes.addressof(keep))
+    return header, keep, ctypes.byref(header)
+
+
+def install(prepared: Any) -> None:
     """Put a filter on the calling process and all it will start; it can't be taken off.
 
     Raises:
         OSError: where the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    keep = ctypes.create_string_buffer(program, len(program))
-    header = _Program(len(program) // 8, ctypes.addressof(keep))
     set_seccomp, mode_filter = 22, 2
-    if libc.prctl(set_seccomp, mode_filter, ctypes.byref(header), 0, 0) != 0:
+    if _libc.prctl(set_seccomp, mode_filter, prepared[2], 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the kernel refused the system call filter")

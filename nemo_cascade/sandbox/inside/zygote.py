@@ -19,11 +19,9 @@ import json
 import os
 import platform
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +55,9 @@ class Zygote:
     change_user: bool
     folder: str | None
     channel: socket.socket
-    filters: dict[bool, bytes]
+    filters: dict[bool, Any]
     own_pid_namespace: int = -1
+    born: int = 0
     children: dict[int, Child] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
 
@@ -103,7 +102,11 @@ class Zygote:
 
     def _spawn(self, files_mib: int, compile_job: bool) -> Child:
         ours, theirs = socket.socketpair()
-        folder = None if self.namespaces else tempfile.mkdtemp(dir=self.folder)
+        folder = None
+        if not self.namespaces:
+            self.born += 1
+            folder = f"{self.folder}/{self.born}"
+            os.mkdir(folder, 0o700)
         if self.namespaces:
             confine.unshare(confine.CLONE_NEWPID)
         pid = os.fork()
@@ -140,7 +143,7 @@ class Zygote:
         os.close(pidfd)
         del self.children[pid]
         if child.folder is not None:
-            shutil.rmtree(child.folder, ignore_errors=True)
+            _remove_tree(child.folder)
         report = {
             "exit": pid,
             "status": status,
@@ -151,17 +154,24 @@ class Zygote:
         self._send(report, [])
 
 
+def _remove_tree(folder: str) -> None:
+    from shutil import rmtree  # heavy, and not needed with namespaces
+
+    rmtree(folder, ignore_errors=True)
+
+
 def main(argv: list[str]) -> None:
     """Start: argv = [namespaces 0|1, change user 0|1, folder or empty]."""
     namespaces, change_user, folder = argv[0] == "1", argv[1] == "1", argv[2] or None
     job.preload()
+    confine.forswear_gains()
     machine = platform.machine()
     zygote = Zygote(
         namespaces=namespaces,
         change_user=change_user,
         folder=folder,
         channel=socket.socket(fileno=_CHANNEL),
-        filters={allow: seccomp.build_filter(machine, allow) for allow in (False, True)},
+        filters={allow: seccomp.prepare(seccomp.build_filter(machine, allow)) for allow in (False, True)},
     )
     if namespaces:
         zygote.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
