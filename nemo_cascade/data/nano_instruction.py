@@ -38,23 +38,23 @@ class Order:
 
 def _repeat(rng: Random, words: list[str]) -> tuple[str, str]:
     times = rng.choice(list(_TIMES))
-    return f"Repeat {_TIMES[times]} times:\n{words[0]}", ",".join([words[0]] * times)
+    return f"Repeat {_TIMES[times]} times: {words[0]}", " ".join([words[0]] * times)
 
 
 def _list(words: list[str]) -> str:
-    return ",".join(words)
+    return " ".join(words)
 
 
 _KINDS: dict[str, Callable[[Random, list[str]], tuple[str, str]]] = {
     "repeat": _repeat,
-    "copy": lambda _, w: (f"Copy the list:\n{_list(w)}", _list(w)),
-    "upper": lambda _, w: (f"Write in upper case:\n{_list(w)}", _list(w).upper()),
-    "count": lambda _, w: (f"Count the words:\n{_list(w)}", str(len(w))),
-    "first": lambda _, w: (f"Say the first word:\n{_list(w)}", w[0]),
-    "last": lambda _, w: (f"Say the last word:\n{_list(w)}", w[-1]),
-    "dash": lambda _, w: (f"Join with dashes:\n{_list(w)}", "-".join(w)),
-    "reverse": lambda _, w: (f"Reverse the list:\n{_list(w)}", _list(w[::-1])),
-    "sort": lambda _, w: (f"Sort the list:\n{_list(w)}", _list(sorted(w))),
+    "copy": lambda _, w: (f"Copy the list: {_list(w)}", _list(w)),
+    "upper": lambda _, w: (f"Write in upper case: {_list(w)}", _list(w).upper()),
+    "count": lambda _, w: (f"Count the words: {_list(w)}", str(len(w))),
+    "first": lambda _, w: (f"Say the first word: {_list(w)}", w[0]),
+    "last": lambda _, w: (f"Say the last word: {_list(w)}", w[-1]),
+    "comma": lambda _, w: (f"Join with commas: {_list(w)}", ", ".join(w)),
+    "reverse": lambda _, w: (f"Reverse the list: {_list(w)}", _list(w[::-1])),
+    "sort": lambda _, w: (f"Sort the list: {_list(w)}", _list(sorted(w))),
 }
 KINDS = tuple(_KINDS)
 

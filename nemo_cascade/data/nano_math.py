@@ -12,6 +12,8 @@ from random import Random
 from typing import Any, Literal
 
 Split = Literal["sft", "rl", "test"]
+Operator = Literal["+", "-"]
+_OPERATORS: tuple[Operator, ...] = ("+", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Problem:
     """`left operator right`, both not negative and the result neither."""
 
     left: int
-    operator: Literal["+", "-"]
+    operator: Operator
     right: int
 
     @property
@@ -50,7 +52,7 @@ def draw_problem(rng: Random, split: Split, digits: tuple[int, int]) -> Problem:
     while True:
         n = rng.randint(*digits)
         left, right = (rng.randrange(10 ** (n - 1), 10**n) for _ in range(2))
-        operator: Literal["+", "-"] = rng.choice("+-")  # type: ignore[assignment]
+        operator = rng.choice(_OPERATORS)
         if operator == "-":
             left, right = max(left, right), min(left, right)
         problem = Problem(left, operator, right)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
@@ -14,11 +11,11 @@ from nemo_cascade.data.chat import render
 from nemo_cascade.data.nano_instruction import KINDS, WORDS, draw_order, instruction_prompt, instruction_sample
 from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.prepared import write_once, write_rows
 
 NANO_VERSION = 1
 """Raised with every change of what is written."""
 _EASY_KINDS = ("repeat", "upper", "count", "first", "last", "copy")
-_MARK = "nano.json"
 
 Rows = list[dict[str, Any]]
 
@@ -27,25 +24,18 @@ def prepare_nano(folder: str | Path, seed: int) -> None:
     """Write the nano data into a folder, unless this version of it with this seed is there.
 
     SFT samples, RL prompts and hold-out problems never share a problem: which set a problem belongs to is a hash of
-    the problem. The folder is filled under another name and renamed; an older version of it is replaced.
+    the problem.
     """
-    final, mark = Path(folder), json.dumps({"version": NANO_VERSION, "seed": seed}) + "\n"
-    if (final / _MARK).is_file() and (final / _MARK).read_text(encoding="utf-8") == mark:
-        return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    building.chmod(0o755)
-    sets = nano_rows(seed)
-    for name, rows in sets.items():
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (building / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    # Every word a thousand times in both cases: seen that often, each becomes one token.
-    words = " ".join(w for word in WORDS for w in (word, word.upper()) for _ in range(1000)).split()
-    train_nano_tokenizer([*words, *_rendered([*sets["sft1"], *sets["sft2"]])], building / "tokenizer")
-    (building / _MARK).write_text(mark, encoding="utf-8")
-    if final.exists():
-        shutil.rmtree(final)
-    building.rename(final)
+
+    def write(building: Path) -> None:
+        sets = nano_rows(seed)
+        for name, rows in sets.items():
+            write_rows(building / f"{name}.jsonl", rows)
+        # Every word a thousand times in both cases: seen that often, each becomes one token.
+        words = [f"{w} {w}" for word in WORDS for w in (word, word.upper()) for _ in range(1000)]
+        train_nano_tokenizer([*words, *_rendered([*sets["sft1"], *sets["sft2"]])], building / "tokenizer")
+
+    write_once(folder, {"kind": "nano", "version": NANO_VERSION, "seed": seed}, write)
 
 
 def nano_rows(seed: int) -> dict[str, Rows]:
@@ -55,17 +45,17 @@ def nano_rows(seed: int) -> dict[str, Rows]:
         return Random(f"{seed}/{name}")
 
     r = rng("sft1")
-    sft1 = [math_sample(draw_problem(r, "sft", (1, 2)), r, 0.0) for _ in range(8000)]
+    sft1 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.0) for _ in range(8000)]
     sft1 += [instruction_sample(draw_order(r, "sft", _EASY_KINDS, (2, 3))) for _ in range(6000)]
     r.shuffle(sft1)
     r = rng("sft2")
-    sft2 = [math_sample(draw_problem(r, "sft", (2, 3)), r, 0.5) for _ in range(8000)]
+    sft2 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.5) for _ in range(8000)]
     sft2 += [instruction_sample(draw_order(r, "sft", KINDS, (2, 4))) for _ in range(4000)]
     r.shuffle(sft2)
     prompts: dict[str, Rows] = {}
     for name, split, count in (("train", "rl", 2000), ("test", "test", 256)):
         r = rng(f"math_{name}")
-        problems = _distinct(count, lambda r=r, split=split: draw_problem(r, split, (2, 3)))
+        problems = _distinct(count, lambda r=r, split=split: draw_problem(r, split, (3, 3)))
         prompts[f"math_{name}"] = [math_prompt(p) for p in problems]
         r = rng(f"instruction_{name}")
         orders = _distinct(count, lambda r=r, split=split: draw_order(r, split, KINDS, (2, 4)))
