@@ -71,7 +71,8 @@ class Cluster:
         self.shared_memory = Path()
         self.slots: list[GpuSlot] = []
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._previous_sigterm: Any = None
+        self._handler_at_start: Any = None
+        self._before_sigterm: Any = None
         self._running = False
 
     def __enter__(self) -> Cluster:
@@ -99,8 +100,7 @@ class Cluster:
         self._start_guardian()
         atexit.register(self.stop)
         self._running = True
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            self._previous_sigterm = signal.signal(signal.SIGTERM, _exit_on_signal)
+        self._handler_at_start = signal.getsignal(signal.SIGTERM)
         started = time.monotonic()
         try:
             self._start_ray()
@@ -111,6 +111,7 @@ class Cluster:
                 value=f"{type(error).__name__}: {error}",
                 mend="look at the free memory and at other Ray processes of this machine",
             ) from error
+        self._take_sigterm()
         log.info("Ray is up in %.1f s", time.monotonic() - started)
 
     def stop(self) -> None:
@@ -119,14 +120,14 @@ class Cluster:
             return
         self._running = False
         atexit.unregister(self.stop)
-        if self._previous_sigterm is not None:
-            signal.signal(signal.SIGTERM, self._previous_sigterm)
-            self._previous_sigterm = None
         import ray
 
         ray.shutdown()
         self._keep_logs()
         self._stop_guardian()
+        if self._before_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._before_sigterm)
+            self._before_sigterm = None
 
     def environment(self, threads: int, **extra: str) -> dict[str, str]:
         """Return the environment of an actor that computes with `threads` CPU threads."""
@@ -141,6 +142,14 @@ class Cluster:
             "TRANSFORMERS_OFFLINE": "1",
             **extra,
         }
+
+    def _take_sigterm(self) -> None:
+        """Leave through Python on SIGTERM: Ray's own handler, set while it started, would end the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._before_sigterm = self._handler_at_start or signal.SIG_DFL
+        own = self._before_sigterm if callable(self._before_sigterm) else _exit_on_signal
+        signal.signal(signal.SIGTERM, own)
 
     def _make_folders(self) -> None:
         # Ray's sockets live below this folder, and the path of a socket has 107 bytes: TMPDIR may be too deep.

@@ -164,6 +164,10 @@ class RewardGroup:
                 total[name] = max(old, value) if "second" in name else old + value
         return total
 
+    def resident_mib(self) -> dict[str, float]:
+        """Return the resident memory of each pool's own process, MiB."""
+        return self._fleet.resident_mib()
+
     def close(self) -> None:
         """End all pools."""
         self._fleet.close()

@@ -146,7 +146,7 @@ def _reserve(descriptor: int, nbytes: int, path: Path) -> None:
 
 
 class OpenBucket:
-    """A bucket's file mapped into memory, its hash checked. A context manager."""
+    """A bucket's file mapped into memory. A context manager."""
 
     def __init__(self, bucket: WeightBucket) -> None:
         self.bucket = bucket
@@ -157,6 +157,17 @@ class OpenBucket:
                 self._view = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=np.uint8)
         except (OSError, ValueError) as error:
             raise WeightSyncError("a weight bucket can't be read", value=f"{self.bucket.path}: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._view
+
+    def check(self) -> None:
+        """Prove that the file holds the bytes that were sent.
+
+        Raises:
+            WeightSyncError: its size or hash is another.
+        """
         digest = blake3(self._view.data).hexdigest()
         if self._view.nbytes != self.bucket.nbytes or digest != self.bucket.digest:
             raise WeightSyncError(
@@ -165,10 +176,6 @@ class OpenBucket:
                 limit=f"{self.bucket.nbytes} bytes, blake3 {self.bucket.digest[:16]}",
                 mend="the trainer's and the engine's view of shared memory differ: check mounts and memory",
             )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        del self._view
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """Yield (HF name, torch tensor); the tensors are private views that die with the context."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
-from nemo_cascade.rollout.buckets import DTYPES, SyncSummary, WeightBucket
+from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import check_prompts, request_seed, sampling_params, stop_token_ids
@@ -39,6 +40,11 @@ class RolloutWorker:
         threads: CPU threads.
         device: cpu or gpu.
 
+    Attributes:
+        start_seconds: what starting took, importing vLLM included.
+        stop_ids: token ids that end a response.
+        shared_prompt_tokens: prompt tokens of the last generation that were not computed but found in the prefix cache.
+
     Raises:
         RolloutError: the folder has no end-of-turn token.
         RuntimeUnavailableError: no vLLM for the device.
@@ -46,6 +52,7 @@ class RolloutWorker:
 
     def __init__(self, *, model_path: str, config: RolloutConfig, seed: int, threads: int, device: Device) -> None:
         self.config, self.model_path = config, Path(model_path)
+        self.shared_prompt_tokens = 0
         self._version = 0
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
@@ -53,6 +60,7 @@ class RolloutWorker:
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
+        self._transfer_open = False
         started = time.monotonic()
         self._engine = _start_engine(self.model_path, config, seed, threads, device)
         self.start_seconds = time.monotonic() - started
@@ -103,6 +111,7 @@ class RolloutWorker:
         self, requests: dict[str, tuple[Prompt, int]], sampling: SamplingConfig, seed: int
     ) -> Iterator[Rollout]:
         self._empty_prefix_cache()
+        self.shared_prompt_tokens = 0
         waiting = set(requests)
         try:
             for key, (prompt, sample) in requests.items():
@@ -112,6 +121,7 @@ class RolloutWorker:
             while waiting:
                 for output in self._step(waiting, deadline):
                     waiting.discard(output.request_id)
+                    self.shared_prompt_tokens += output.num_cached_tokens or 0
                     prompt, sample = requests[output.request_id]
                     yield self._rollout(prompt, sample, output.outputs[0])
         finally:
@@ -206,7 +216,9 @@ class RolloutWorker:
         self._state.move(SyncPhase.PAUSED)
         self._pending_version, self._received, self._buckets = version, set(), []
         self._state.move(SyncPhase.RECEIVING)
-        self._guarded("start_weight_update")
+        with self._broken_on_failure():
+            self._call("start_weight_update")
+            self._transfer_open = True
 
     def receive(self, bucket: WeightBucket) -> None:
         """Load one bucket into the engine's model.
@@ -216,12 +228,11 @@ class RolloutWorker:
             DeadlineError: receiving lasts too long.
         """
         self._state.require(SyncPhase.RECEIVING, "receive weights")
-        try:
+        with self._broken_on_failure():
             self._manifest.check_bucket(bucket.entries, DTYPES[self.config.dtype], self._received)
-        except WeightSyncError:
-            self._state.move(SyncPhase.BROKEN)
-            raise
-        self._guarded("update_weights", {"bucket": bucket})
+            with OpenBucket(bucket) as opened:
+                opened.check()
+            self._call("update_weights", {"bucket": bucket})
         self._received.update(entry.name for entry in bucket.entries)
         self._buckets.append(bucket)
 
@@ -232,44 +243,57 @@ class RolloutWorker:
             WeightSyncError: weights are missing, or what arrived is not what the sender sent.
         """
         self._state.move(SyncPhase.VERIFYING)
-        try:
+        with self._broken_on_failure():
             self._manifest.check_complete(self._received)
             got = SyncSummary.of(self._buckets)
             if got != sent:
                 raise WeightSyncError("the engine received other weights than were sent", value=got, limit=sent)
-        except WeightSyncError:
-            self._state.move(SyncPhase.BROKEN)
-            raise
-        self._guarded("finish_weight_update")
+            self._transfer_open = False
+            self._call("finish_weight_update")
+            stale = sorted({name for names in self._call("unwritten_parameters") for name in names})
+            if stale:
+                raise WeightSyncError(
+                    f"{len(stale)} parameters of the engine kept their old values",
+                    value=", ".join(stale[:5]),
+                    mend="vLLM's load_weights of this architecture does not cover them: it can't be synchronised",
+                )
         self._empty_prefix_cache()
         self._version = self._pending_version
         self._state.move(SyncPhase.GENERATING)
 
     def abort_update(self) -> None:
-        """Give up a hand-over: the engine is broken until it gets a complete one."""
+        """Give up a hand-over that is under way: the engine is broken until it gets a complete one."""
         if self._state.phase in (SyncPhase.RECEIVING, SyncPhase.VERIFYING):
-            self._state.move(SyncPhase.BROKEN)
-            self._received, self._buckets = set(), []
+            self._break()
 
     def close(self) -> None:
         """Stop the engine and release its memory."""
         self._engine.engine_core.shutdown()
 
-    def _call(self, method: str, *args: Any) -> None:
-        self._engine.collective_rpc(method, args=args)
+    def _call(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of vLLM's workers; return each worker's answer."""
+        answers: list[Any] = self._engine.collective_rpc(method, args=args)
+        return answers
 
-    def _guarded(self, method: str, *args: Any) -> None:
-        """Call a method of vLLM's weight transfer; a failure leaves the engine broken."""
+    @contextmanager
+    def _broken_on_failure(self) -> Iterator[None]:
+        """Whatever goes wrong in a hand-over leaves the engine broken; vLLM's own complaints become ours."""
         try:
-            self._call(method, *args)
+            yield
         except WeightSyncError:
-            self._state.move(SyncPhase.BROKEN)
+            self._break()
             raise
         except (RuntimeError, ValueError, KeyError, AssertionError, TypeError) as error:
-            self._state.move(SyncPhase.BROKEN)
-            raise WeightSyncError(
-                f"vLLM refused weights in {method}", value=f"{type(error).__name__}: {error}"
-            ) from error
+            self._transfer_open = False  # vLLM closes a transfer that fails
+            self._break()
+            raise WeightSyncError("vLLM refused the weights", value=f"{type(error).__name__}: {error}") from error
+
+    def _break(self) -> None:
+        self._state.move(SyncPhase.BROKEN)
+        self._received, self._buckets = set(), []
+        if self._transfer_open:
+            self._transfer_open = False
+            self._call("finish_weight_update")
 
     def _empty_prefix_cache(self) -> None:
         """Forget cached prefixes: they hold what other weights, or another generation, computed."""

@@ -17,7 +17,6 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers import utils as layer_dispatch
 from vllm.platforms import current_platform
 
-from nemo_cascade.errors import WeightSyncError
 from nemo_cascade.rollout.buckets import OpenBucket, WeightBucket
 
 TRANSFER = "nemo_cascade_shared_memory"
@@ -36,49 +35,38 @@ class TransferUpdate(base.WeightTransferUpdateInfo):  # type: ignore[misc]
 
 
 class SharedMemoryTransfer(base.WeightTransferEngine[TransferInit, TransferUpdate]):  # type: ignore[misc]
-    """Load weights from bucket files; remembers which of the model's parameters were written."""
+    """Load weights from bucket files; remembers which of the model's parameters were written.
+
+    Attributes:
+        written: names of the engine's own parameters that the present or last hand-over reached.
+    """
 
     init_info_cls = TransferInit
     update_info_cls = TransferUpdate
-    _written: set[str]
+    written: set[str]
 
     def init_transfer_engine(self, init_info: TransferInit) -> None:
         """Do nothing: there is no connection to open."""
 
     def start_weight_update(self) -> None:
         """Begin a hand-over. Layers whose kernels hold repacked copies are set up for reloading, on a GPU."""
-        self._written = set()
+        self.written = set()
         if not current_platform.is_cpu():
             from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
             initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: TransferUpdate) -> None:
-        """Load one bucket.
-
-        Raises:
-            WeightSyncError: the bucket's bytes are not those that were sent.
-        """
+        """Load one bucket, whose hash was checked before it was given to vLLM."""
         with OpenBucket(update_info.bucket) as bucket:
-            self._written |= self.model.load_weights(bucket.tensors()) or set()
+            self.written |= self.model.load_weights(bucket.tensors()) or set()
 
     def finish_weight_update(self) -> None:
-        """End a hand-over.
-
-        Raises:
-            WeightSyncError: a parameter of the engine's model was not written.
-        """
+        """End a hand-over, complete or not."""
         if not current_platform.is_cpu():
             from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
             finalize_layerwise_reload(self.model, self.model_config)
-        stale = sorted(name for name, _ in self.model.named_parameters() if name not in self._written)
-        if stale:
-            raise WeightSyncError(
-                f"{len(stale)} parameters of the engine kept their old values",
-                value=", ".join(stale[:5]),
-                mend="the architecture's load_weights does not cover them: it can't be synchronised",
-            )
 
     def shutdown(self) -> None:
         """Do nothing: no bucket stays open."""
@@ -88,6 +76,12 @@ class WorkerExtension:
     """Methods that vLLM adds to its worker class; called through `collective_rpc`."""
 
     model_runner: Any
+    weight_transfer_engine: SharedMemoryTransfer
+
+    def unwritten_parameters(self) -> list[str]:
+        """Return the parameters of this worker's model that the last hand-over did not reach."""
+        names = (name for name, _ in self.model_runner.get_model().named_parameters())
+        return sorted(name for name in names if name not in self.weight_transfer_engine.written)
 
     def set_probe_temperature(self, temperature: float) -> None:
         """Scale the log-probs of prompt tokens, which vLLM always computes at temperature 1. 1 restores vLLM's own."""

@@ -1,0 +1,32 @@
+import pytest
+
+from nemo_cascade.actors.placement import GpuSlot, engine_slots, policy_slots
+from nemo_cascade.config.rollout import RolloutConfig
+from nemo_cascade.errors import ConfigError
+
+SLOTS = [GpuSlot(node, gpu) for node in ("a", "b") for gpu in range(4)]
+
+
+def engines(count, size, placement):
+    return engine_slots(SLOTS, RolloutConfig(num_engines=count, tensor_parallel_size=size, placement=placement))
+
+
+def test_colocated_engines_sit_on_the_policys_gpus_from_the_front():
+    assert engines(2, 2, "colocated") == [SLOTS[0:2], SLOTS[2:4]]
+    assert policy_slots(SLOTS, 4) == SLOTS[:4]
+
+
+def test_disaggregated_engines_take_gpus_from_the_back():
+    assert engines(2, 2, "disaggregated") == [SLOTS[4:6], SLOTS[6:8]]
+
+
+def test_an_engine_never_spans_nodes():
+    with pytest.raises(ConfigError, match="engine 1 would span nodes"):
+        engines(2, 3, "colocated")
+
+
+def test_too_few_gpus_are_refused_with_the_numbers():
+    with pytest.raises(ConfigError, match="3 engines of 4 GPUs need 12, the run has 8"):
+        engines(3, 4, "colocated")
+    with pytest.raises(ConfigError, match="needs 9 GPUs, the run has 8"):
+        policy_slots(SLOTS, 9)

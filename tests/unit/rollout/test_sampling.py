@@ -1,0 +1,49 @@
+import json
+
+import numpy as np
+import pytest
+
+from nemo_cascade.errors import RolloutError
+from nemo_cascade.rollout.sampling import check_prompts, request_seed, stop_token_ids
+from nemo_cascade.types import Prompt
+
+
+def prompt(name, length):
+    return Prompt(name, "math", "math", np.arange(length, dtype=np.int32), {})
+
+
+def test_a_request_seed_is_a_stable_function_of_its_place():
+    # The literal pins the hash: a resumed run of another day must sample the same tokens.
+    assert request_seed(7, "set/3", 2) == 8841399265019919439
+    places = [(s, f"set/{p}", g) for s in range(4) for p in range(20) for g in range(8)]
+    seeds = {request_seed(*place) for place in places}
+    assert len(seeds) == len(places)
+    assert all(0 <= s < 2**63 for s in seeds)
+
+
+def test_every_prompt_without_room_for_its_response_is_named():
+    prompts = [prompt("a", 60), prompt("b", 61), prompt("c", 10), prompt("d", 100)]
+    with pytest.raises(RolloutError) as caught:
+        check_prompts(prompts, max_tokens=40, max_model_len=100)
+    assert caught.value.value == "b (61 tokens), d (100 tokens)"
+    assert "60 tokens = max_model_len 100 - max_tokens 40" in str(caught.value)
+    check_prompts([prompt("a", 60)], max_tokens=40, max_model_len=100)
+
+
+def test_prompts_that_would_share_their_seeds_are_refused():
+    with pytest.raises(RolloutError, match="same id"):
+        check_prompts([prompt("a", 3), prompt("b", 3), prompt("a", 4)], 8, 100)
+    with pytest.raises(RolloutError, match="empty"):
+        check_prompts([prompt("a", 0)], 8, 100)
+
+
+def test_the_end_of_turn_token_is_the_tokenizers_then_the_models(tmp_path):
+    with pytest.raises(RolloutError, match="end-of-turn"):
+        stop_token_ids(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 2}))
+    assert stop_token_ids(tmp_path) == [2]
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 8]}))
+    assert stop_token_ids(tmp_path) == [7, 8]
+    added = [{"id": 4, "content": "<|im_start|>"}, {"id": 5, "content": "<|im_end|>"}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    assert stop_token_ids(tmp_path) == [5]
