@@ -149,6 +149,7 @@ class _FlashShaped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the output's shape."""
         output = torch.empty_like(query)
         log_sum_exp = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
         ctx.save_for_backward(query, key, value, output, log_sum_exp)
@@ -156,4 +157,5 @@ class _FlashShaped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return tensors of the gradients' shapes."""
         return tuple(torch.empty_like(saved) for saved in ctx.saved_tensors[:3])

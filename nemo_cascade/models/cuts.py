@@ -45,8 +45,6 @@ def take(cut: Cut, sources: Sequence[Slice], shape: Shape, rank: int, size: int,
         return first[:]
     if cut is Cut.COLUMNS:
         return first[:, rank * shape[1] : (rank + 1) * shape[1]]
-    if cut is Cut.ROWS:
-        return first[rank * shape[0] : (rank + 1) * shape[0]]
     if cut is Cut.VOCAB:
         begin, rows = rank * shape[0], first.get_shape()[0]
         own = first[min(begin, rows) : min(begin + shape[0], rows)]
@@ -74,8 +72,6 @@ def join(cut: Cut, shards: Sequence[torch.Tensor], arch: Architecture) -> list[t
         return [shards[0]]
     if cut is Cut.COLUMNS:
         return [torch.cat(list(shards), 1)]
-    if cut is Cut.ROWS:
-        return [torch.cat(list(shards))]
     if cut is Cut.VOCAB:
         return [torch.cat(list(shards))[: arch.vocab_size]]
     if cut is Cut.GATE_UP:
@@ -92,8 +88,6 @@ def hf_shape(cut: Cut, shape: Shape, size: int, arch: Architecture) -> list[Shap
         return [shape]
     if cut is Cut.COLUMNS:
         return [(shape[0], shape[1] * size)]
-    if cut is Cut.ROWS:
-        return [(shape[0] * size, *rest)]
     if cut is Cut.VOCAB:
         return [(arch.vocab_size, *rest)]
     if cut is Cut.GATE_UP:

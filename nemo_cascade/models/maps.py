@@ -18,14 +18,13 @@ Shape = tuple[int, ...]
 class Cut(StrEnum):
     """How tensor parallelism cuts a parameter, and how HF's tensors lie in it.
 
-    WHOLE: every rank holds all of it. VOCAB: rows, padded at the end. ROWS: first dimension. COLUMNS: second
-    dimension. GATE_UP: gate and up projection, each cut in rows, one above the other. QKV: per key/value head its
-    query heads, its key and its value, one above the other; cut between key/value heads.
+    WHOLE: every rank holds all of it. VOCAB: rows, padded at the end. COLUMNS: second dimension. GATE_UP: gate and up
+    projection, each cut in rows, one above the other. QKV: per key/value head its query heads, its key and its value,
+    one above the other; cut between key/value heads.
     """
 
     WHOLE = "whole"
     VOCAB = "vocab"
-    ROWS = "rows"
     COLUMNS = "columns"
     GATE_UP = "gate_up"
     QKV = "qkv"

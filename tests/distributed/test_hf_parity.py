@@ -76,6 +76,8 @@ def run_cases(rank, world_size, port, cases, scratch):
         for case in cases:
             if layout_name not in case.layouts:
                 continue
+            if job.dp_rank != 0 and layout_name not in case.export_in:
+                continue  # nothing that follows involves another replica
             arch = read_architecture(Path(case.folder))
             model = build_model(
                 arch,
