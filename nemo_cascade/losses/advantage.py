@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,29 +9,6 @@ from nemo_cascade.config.stage import AdvantageConfig
 from nemo_cascade.errors import RewardError
 
 _MIN_VALID = 2
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSummary:
-    """How a rollout batch's groups turned out.
-
-    Attributes:
-        reward_mean: mean over valid rollouts (0 where there are none).
-        reward_std: population standard deviation over valid rollouts.
-        solved_all: share of usable groups without spread whose reward is above 0.
-        solved_none: share of usable groups without spread whose reward is 0 or below.
-        groups_dropped: groups with fewer than two valid rollouts: they train nothing.
-        invalid: rollouts without a score.
-        signal_P: [P] bool, groups that have a gradient.
-    """
-
-    reward_mean: float
-    reward_std: float
-    solved_all: float
-    solved_none: float
-    groups_dropped: int
-    invalid: int
-    signal_P: NDArray[np.bool_]
 
 
 def group_advantages(
@@ -67,30 +42,9 @@ def group_advantages(
     return advantage
 
 
-def summarise_groups(
-    rewards_PG: NDArray[np.floating], valid_PG: NDArray[np.bool_], config: AdvantageConfig
-) -> GroupSummary:
-    """Count what a batch of groups holds.
-
-    Raises:
-        RewardError: a valid reward isn't finite.
-    """
-    rewards, valid = _checked(rewards_PG, valid_PG)
-    signal_P = _usable(rewards, valid, config.std_epsilon)
-    enough_P = valid.sum(axis=1) >= _MIN_VALID
-    flat_P = enough_P & ~signal_P
-    best_P = np.where(valid, rewards, -np.inf).max(axis=1)
-    groups = max(int(enough_P.sum()), 1)
-    scored = rewards[valid]
-    return GroupSummary(
-        reward_mean=float(scored.mean()) if scored.size else 0.0,
-        reward_std=float(scored.std()) if scored.size else 0.0,
-        solved_all=float((flat_P & (best_P > 0)).sum()) / groups,
-        solved_none=float((flat_P & (best_P <= 0)).sum()) / groups,
-        groups_dropped=int((~enough_P).sum()),
-        invalid=int((~valid).sum()),
-        signal_P=signal_P,
-    )
+def count_unpaired_groups(valid_PG: NDArray[np.bool_]) -> int:
+    """Count the groups with fewer than two valid rollouts: there is nothing to compare, so they train nothing."""
+    return int((valid_PG.sum(axis=1) < _MIN_VALID).sum())
 
 
 def _one_group(reward_n: NDArray[np.float64], config: AdvantageConfig) -> NDArray[np.float64]:

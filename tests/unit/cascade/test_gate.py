@@ -1,0 +1,122 @@
+"""The gate: promises kept and broken, on the same prompts or not at all."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from nemo_cascade.cascade.gate import Decision, decide, stage_gate
+from nemo_cascade.config.stage import PromiseConfig
+from nemo_cascade.errors import ConfigError, RunFolderError
+from nemo_cascade.evaluation.scores import Scores
+
+
+def scores(prompts=100, **solved):
+    """Return scores in which the first so many prompts of each domain are solved."""
+    return Scores({d: {f"{d}/{i}": [float(i < n)] for i in range(prompts)} for d, n in solved.items()})
+
+
+def gate(config, after, before, promise, **changes):
+    stage = replace(config.stages["math_rl"], promise=promise, gate=changes)
+    return decide(replace(config, stages={"math_rl": stage}), "math_rl", before, after)
+
+
+IMPROVE = PromiseConfig(improve=["math"])
+BEFORE = scores(math=40, code=50)
+
+
+@pytest.mark.parametrize(
+    ("math", "code", "outcome", "verdicts"),
+    [
+        (60, 50, "promote", ("improved", "held")),
+        (60, 45, "promote", ("improved", "held")),  # within the tolerance that the test sets
+        (42, 50, "hold", ("not improved", "held")),  # better, but by chance as far as anyone can tell
+        (20, 50, "hold", ("not improved", "held")),
+        (60, 20, "hold", ("improved", "regressed")),
+    ],
+)
+def test_promises_decide(config, math, code, outcome, verdicts):
+    decision = gate(config, scores(math=math, code=code), BEFORE, IMPROVE, tolerance=0.1)
+    assert decision.outcome == outcome
+    assert tuple(row.verdict for row in decision.rows) == verdicts
+    assert decision.rows[0].difference == pytest.approx((math - 40) / 100)
+    assert ("every promise was kept" in decision.reason) == (outcome == "promote")
+
+
+def test_a_fall_beyond_the_tolerance_must_also_be_significant(config):
+    # Of 60 prompts 12 are lost and 9 won: a fall of 0.05 that chance explains well.
+    before = Scores({"math": {f"m/{i}": [float(i < 30)] for i in range(60)}})
+    after = Scores({"math": {f"m/{i}": [float(12 <= i < 39)] for i in range(60)}})
+    decision = gate(config, after, before, PromiseConfig(), tolerance=0.0)
+    assert decision.rows[0].difference == pytest.approx(-0.05)
+    assert decision.rows[0].p_less > 0.01
+    assert decision.outcome == "promote"
+
+
+@pytest.mark.parametrize("outcome", ["hold", "rollback", "promote"])
+def test_a_broken_promise_has_the_configured_outcome_and_reason(config, outcome):
+    decision = gate(config, scores(math=60, code=10), BEFORE, IMPROVE, on_regression=outcome)
+    assert decision.outcome == outcome
+    assert re.fullmatch(
+        r"code fell by more than 0\.02, significantly: 0\.500 -> 0\.100 \(-0\.400\), p 0\.0001 < 0\.01", decision.reason
+    )
+
+
+def test_a_domain_without_promise_is_reported_and_breaks_nothing(config):
+    decision = gate(config, scores(math=60, code=10), BEFORE, PromiseConfig(improve=["math"], hold=[]))
+    assert decision.outcome == "promote"
+    assert [row.verdict for row in decision.rows] == ["improved", "down"]
+
+
+def test_scores_are_paired_by_prompt_whatever_their_order(config):
+    after = scores(math=60, code=50)
+    turned = Scores({d: dict(reversed(prompts.items())) for d, prompts in after.samples.items()})
+    one, other = (gate(config, s, BEFORE, IMPROVE) for s in (after, turned))
+    assert one.outcome == other.outcome
+    for a, b in zip(one.rows, other.rows, strict=True):
+        assert (a.difference, a.p_greater, a.low) == pytest.approx((b.difference, b.p_greater, b.low))
+
+
+def test_prompts_without_a_score_on_one_side_are_left_out_and_counted(config):
+    after = scores(math=60, code=50)
+    holes = {p: [None] if i in (0, 99) else s for i, (p, s) in enumerate(after.samples["math"].items())}
+    row = gate(config, Scores({**after.samples, "math": holes}), BEFORE, IMPROVE).rows[0]
+    assert (row.n, row.dropped) == (98, 2)
+    assert row.score == pytest.approx(59 / 98)
+    nothing = Scores({**after.samples, "math": {p: [None] for p in holes}})
+    with pytest.raises(RunFolderError, match="no prompt of the domain math"):
+        gate(config, nothing, BEFORE, IMPROVE)
+
+
+def test_different_prompts_or_domains_are_refused(config):
+    with pytest.raises(RunFolderError, match=r"different prompts of the domain math.*1 prompts in one only.*math/100"):
+        gate(config, scores(prompts=101, math=60, code=50), BEFORE, IMPROVE)
+    with pytest.raises(RunFolderError, match="different domains"):
+        gate(config, scores(math=60), BEFORE, IMPROVE)
+    with pytest.raises(RunFolderError, match="weren't scored"):
+        gate(config, BEFORE, BEFORE, PromiseConfig(improve=["swe"]))
+
+
+def test_without_parent_scores_the_stage_is_promoted_and_it_is_said(config):
+    decision = gate(config, BEFORE, None, IMPROVE)
+    assert decision.outcome == "promote"
+    assert "nothing was compared" in decision.reason
+
+
+def test_a_decision_reads_back_as_it_was_written(config, tmp_path):
+    decision = gate(config, scores(math=60, code=10), BEFORE, IMPROVE)
+    decision.save(tmp_path / "gate.json")
+    assert Decision.load(tmp_path / "gate.json") == decision
+    (tmp_path / "gate.json").write_text('{"stage": "x"}')
+    with pytest.raises(RunFolderError, match=r"gate\.json"):
+        Decision.load(tmp_path / "gate.json")
+
+
+def test_a_stage_may_change_the_gate_but_not_misspell_it(config):
+    def changed(**changes):
+        return replace(config, stages={"math_rl": replace(config.stages["math_rl"], gate=changes)})
+
+    gate_config = stage_gate(changed(alpha=0.05), "math_rl")
+    assert (gate_config.alpha, gate_config.tolerance) == (0.05, config.gate.tolerance)
+    with pytest.raises(ConfigError, match=r"(?s)gate\.toleranc: no such field; did you mean `tolerance`.*gate\.alpha"):
+        stage_gate(changed(toleranc=0.1, alpha=2), "math_rl")

@@ -1,0 +1,75 @@
+"""The planned stages and their places on disk."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.cascade.plan import plan_stages
+from nemo_cascade.config.stage import PromiseConfig
+from nemo_cascade.errors import ConfigError, RunFolderError
+
+
+def test_the_plan_follows_the_configuration(config, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    sft, math, code = plan_stages(config, folder)
+    assert (sft.index, sft.name, sft.kind, sft.parent) == (1, "sft1", "sft", "start")
+    assert sft.folder == tmp_path / "run" / "stages" / "01-sft1"
+    assert (sft.steps, sft.optimizer_steps, sft.tokens_per_step) == (None, None, 8 * 512)
+    assert (math.parent, code.parent) == ("sft1", "math_rl")
+    assert (math.steps, math.optimizer_steps, math.tokens_per_step) == (40, 40, 16 * 8 * 256)
+
+
+def test_an_sft_stage_gets_its_steps_once_the_data_are_packed(config, tmp_path):
+    stage = replace(config.stages["sft1"], epochs=2)
+    for limit, expected in ((None, 200), (150, 150), (1000, 200)):
+        changed = replace(config, stages={"sft1": replace(stage, max_steps=limit)})
+        (planned,) = plan_stages(changed, RunFolder(tmp_path))
+        assert planned.with_steps_per_epoch(100).steps == expected
+
+
+def test_updates_per_batch_multiply_the_optimizer_steps(config, tmp_path):
+    stage = replace(config.stages["math_rl"], updates_per_batch=4)
+    (planned,) = plan_stages(replace(config, stages={"math_rl": stage}), RunFolder(tmp_path))
+    assert (planned.steps, planned.optimizer_steps) == (40, 160)
+
+
+def test_all_problems_of_a_plan_are_named_at_once(config, tmp_path):
+    bad = replace(
+        config.stages["math_rl"], promise=PromiseConfig(improve=["swe", "code"], hold=["code"]), gate={"x": 1}
+    )
+    with pytest.raises(ConfigError) as error:
+        plan_stages(replace(config, stages={"a/b": bad, "start": bad}), RunFolder(tmp_path))
+    text = str(error.value)
+    assert len(error.value.violations) == 8
+    for expected in (
+        "stages.a/b: a stage's name",
+        "stages.start: a stage's name",
+        "got: swe",
+        "`code` is promised",
+        "gate.x",
+    ):
+        assert expected in text
+    with pytest.raises(ConfigError, match="no stages"):
+        plan_stages(replace(config, stages={}), RunFolder(tmp_path))
+
+
+def test_stage_folders_are_listed_in_order_and_others_ignored(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.stages() == []
+    for name in ("10-swe_rl", "02-math-rl.v2", "00-start", "notes", "1-x"):
+        (tmp_path / "stages" / name).mkdir(parents=True)
+    (tmp_path / "stages" / "03-file").write_text("")
+    assert [(s.index, s.name) for s in folder.stages()] == [(0, "start"), (2, "math-rl.v2"), (10, "swe_rl")]
+    (tmp_path / "stages" / "02-other").mkdir()
+    with pytest.raises(RunFolderError, match="same number"):
+        folder.stages()
+
+
+def test_the_matrix_is_collected_from_the_stages(run_folder):
+    matrix = run_folder.collect_scores()
+    assert json.loads(run_folder.scores.read_text()) == matrix
+    assert list(matrix) == ["start", "sft1", "math_rl"]
+    assert set(matrix["sft1"]["math"]) == {"score", "n", "stderr"}
+    assert matrix["sft1"]["math"]["n"] == 60

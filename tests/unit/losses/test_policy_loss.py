@@ -1,0 +1,263 @@
+"""The policy loss and its gradient against a float64 reference: a plain loop over tokens, written from the formulas."""
+
+import itertools
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.errors import TrainingError
+from nemo_cascade.losses.policy import PolicyTensors, policy_loss
+from nemo_cascade.losses.units import count_units
+from nemo_cascade.types import PackedBatch
+
+CORRECTION_BOUNDS = {"none": (0.0, 2.0), "truncated": (0.7, 1.2), "icepop": (0.7, 1.2), "sequence_mask": (0.85, 1.15)}
+
+
+def documents(seed, count=7):
+    """Draw documents: prompt tokens untrained, now and then a response with a hole, one without any trained token."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for d in range(count):
+        length = int(rng.integers(4, 12))
+        mask = np.zeros(length)
+        if d != 3:
+            mask[int(rng.integers(1, 3)) : length - 1] = 1
+            mask[int(rng.integers(2, length - 1))] = float(rng.random() < 0.5)
+            mask[1 + int(mask[1] == 0)] = 1
+        logprob = rng.normal(-1.5, 0.5, length)
+        drawn.append(
+            SimpleNamespace(
+                mask=mask,
+                advantage=float(rng.choice([-1.3, 0.0, 0.9])),
+                logprob=logprob,
+                entropy=rng.random(length),
+                behaviour=logprob + rng.normal(0, 0.2, length) + rng.normal(0, 0.1),
+                previous=logprob + rng.normal(0, 0.3, length),
+                reference=logprob + rng.normal(0, 0.4, length),
+            )
+        )
+    return drawn
+
+
+def pack(docs, *, previous, reference, dtype=torch.float64):
+    """Return (logprob, entropy, tensors) with gradients on; untrained positions hold what must never be read."""
+
+    def join(name, poison=None):
+        values = np.concatenate([getattr(d, name) for d in docs])
+        if poison is not None:
+            values = np.where(np.concatenate([d.mask for d in docs]) > 0, values, poison)
+        return torch.tensor(values, dtype=dtype)
+
+    lengths = [len(d.mask) for d in docs]
+    expand = [np.full(n, d.advantage) for n, d in zip(lengths, docs, strict=True)]
+    weights = [np.full(n, 1 / max(d.mask.sum(), 1)) for n, d in zip(lengths, docs, strict=True)]
+    tensors = PolicyTensors(
+        loss_mask=join("mask"),
+        advantages=torch.tensor(np.concatenate(expand), dtype=dtype),
+        cu_seqlens=torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32),
+        behaviour_logprobs=join("behaviour", poison=-math.inf),
+        previous_logprobs=join("previous", poison=math.nan) if previous else None,
+        reference_logprobs=join("reference", poison=math.inf) if reference else None,
+        sequence_weights=torch.tensor(np.concatenate(weights), dtype=dtype),
+    )
+    logprob = join("logprob", poison=-1e30).requires_grad_()
+    return logprob, join("entropy").requires_grad_(), tensors
+
+
+def reference_loss(docs, config, *, previous, reference):
+    """Return loss, d loss / d logprob, d loss / d entropy and the metrics' (sum, count), token by token."""
+    low, high = config.correction_min, config.correction_max
+    loss, d_logprob, d_entropy = 0.0, [], []
+    sums = dict.fromkeys(
+        ("entropy", "clip", "kl_reference", "kl_engine", "difference", "weight", "touched", "count", "max"), 0.0
+    )
+    for d in docs:
+        trained = [t for t in range(len(d.mask)) if d.mask[t]]
+        trainer = d.previous if previous else d.logprob
+        ratios = [trainer[t] - d.behaviour[t] for t in trained]
+        geometric = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
+        for t in range(len(d.mask)):
+            if not d.mask[t]:
+                d_logprob.append(0.0)
+                d_entropy.append(0.0)
+                continue
+            share = 1.0 if config.aggregation == "token" else 1 / len(trained)
+            gap = trainer[t] - d.behaviour[t]
+            raw = math.exp(gap)
+            weight = {
+                "none": 1.0,
+                "truncated": min(max(raw, low), high),
+                "icepop": raw if low <= raw <= high else 0.0,
+                "sequence_mask": raw if low <= geometric <= high else 0.0,
+            }[config.correction]
+            rho = math.exp(d.logprob[t] - d.previous[t]) if previous else 1.0
+            bound = min(max(rho, 1 - config.clip_ratio_low), 1 + config.clip_ratio_high) if previous else rho
+            free, clipped = -d.advantage * rho, -d.advantage * bound
+            value, slope = weight * max(free, clipped), weight * free if free >= clipped else 0.0
+            if reference:
+                gap_reference = d.reference[t] - d.logprob[t]
+                value += config.kl_coefficient * (math.exp(gap_reference) - 1 - gap_reference)
+                slope += config.kl_coefficient * (1 - math.exp(gap_reference))
+                sums["kl_reference"] += math.exp(gap_reference) - 1 - gap_reference
+            value -= config.entropy_coefficient * d.entropy[t]
+            loss += share * value
+            d_logprob.append(share * slope)
+            d_entropy.append(-share * config.entropy_coefficient)
+            sums["count"] += 1
+            sums["entropy"] += d.entropy[t]
+            sums["clip"] += clipped > free
+            sums["kl_engine"] += raw - 1 - gap
+            sums["difference"] += abs(gap)
+            sums["weight"] += raw
+            sums["touched"] += weight != raw
+            sums["max"] = max(sums["max"], abs(gap))
+    return loss, d_logprob, d_entropy, sums
+
+
+VARIANTS = list(itertools.product(CORRECTION_BOUNDS, ("token", "sequence"), (False, True), (0.0, 0.03), (0.0, 0.01)))
+
+
+@pytest.mark.parametrize(("correction", "aggregation", "previous", "kl", "entropy"), VARIANTS)
+def test_loss_gradient_and_metrics_equal_the_reference(correction, aggregation, previous, kl, entropy):
+    low, high = CORRECTION_BOUNDS[correction]
+    config = PolicyLossConfig(
+        aggregation=aggregation,
+        clip_ratio_low=0.2,
+        clip_ratio_high=0.28,
+        correction=correction,
+        correction_min=low,
+        correction_max=high,
+        kl_coefficient=kl,
+        entropy_coefficient=entropy,
+    )
+    docs = documents(seed=4, count=12)
+    logprob, entropies, tensors = pack(docs, previous=previous, reference=kl > 0)
+    output = policy_loss(logprob, entropies, tensors, config)
+    output.loss_sum.backward()
+    loss, d_logprob, d_entropy, sums = reference_loss(docs, config, previous=previous, reference=kl > 0)
+    torch.testing.assert_close(output.loss_sum.item(), loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(logprob.grad, torch.tensor(d_logprob, dtype=torch.float64), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(entropies.grad, torch.tensor(d_entropy, dtype=torch.float64), rtol=1e-11, atol=1e-13)
+    expected = {
+        "entropy": sums["entropy"],
+        "logprob_difference_mean": sums["difference"],
+        "importance_weight": sums["weight"],
+        "kl_engine": sums["kl_engine"],
+        **({"clip_fraction": sums["clip"]} if previous else {}),
+        **({"kl_reference": sums["kl_reference"]} if kl > 0 else {}),
+        **({"correction_fraction": sums["touched"]} if correction != "none" else {}),
+    }
+    assert set(output.metrics) == set(expected)
+    for name, value in expected.items():
+        assert output.metrics[name].tolist() == pytest.approx([value, sums["count"]], rel=1e-10)
+    assert output.maxima["logprob_difference_max"].item() == pytest.approx(sums["max"], rel=1e-12)
+    # The drawn data must reach both sides of every switch, or the comparison proves nothing.
+    if previous:
+        assert 0 < sums["clip"] < sums["count"]
+    if correction != "none":
+        assert 0 < sums["touched"] < sums["count"]
+
+
+@pytest.mark.parametrize("correction", CORRECTION_BOUNDS)
+def test_float32_agrees_with_the_reference(correction):
+    low, high = CORRECTION_BOUNDS[correction]
+    config = PolicyLossConfig(correction=correction, correction_min=low, correction_max=high, kl_coefficient=0.1)
+    docs = documents(seed=99)
+    logprob, entropies, tensors = pack(docs, previous=True, reference=True, dtype=torch.float32)
+    output = policy_loss(logprob, entropies, tensors, config)
+    output.loss_sum.backward()
+    loss, d_logprob, _, _ = reference_loss(docs, config, previous=True, reference=True)
+    assert output.loss_sum.item() == pytest.approx(loss, rel=1e-5, abs=1e-5)
+    torch.testing.assert_close(logprob.grad, torch.tensor(d_logprob, dtype=torch.float32), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence"])
+def test_any_split_into_micro_batches_gives_the_same_gradient(aggregation):
+    config = PolicyLossConfig(
+        aggregation=aggregation, correction="sequence_mask", correction_min=0.9, correction_max=1.1, kl_coefficient=0.03
+    )
+    docs = documents(seed=5, count=9)
+
+    def run(split):
+        gradients, loss, units, metrics = [], 0.0, 0, {}
+        for part in split:
+            logprob, entropy, tensors = pack([docs[i] for i in part], previous=True, reference=True)
+            output = policy_loss(logprob, entropy, tensors, config)
+            output.loss_sum.backward()
+            units += count_units(as_batch(tensors), aggregation)
+            loss += output.loss_sum.item()
+            gradients += zip(part, logprob.grad.split([len(docs[i].mask) for i in part]), strict=True)
+            metrics = {name: metrics.get(name, 0) + value for name, value in output.metrics.items()}
+        ordered = torch.cat([gradient for _, gradient in sorted(gradients, key=lambda pair: pair[0])])
+        return loss / units, ordered / units, torch.stack([metrics[name] for name in sorted(metrics)])
+
+    whole = run([range(9)])
+    for split in ([[0, 1, 2], [3, 4, 5, 6, 7, 8]], [[i] for i in range(9)], [[8, 3], [1, 0, 6, 7], [4, 2, 5]]):
+        for one, other in zip(whole, run(split), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def as_batch(tensors):
+    """Return the numpy batch that the normaliser counts."""
+    zeros = np.zeros(tensors.loss_mask.numel(), dtype=np.int64)
+    return PackedBatch(zeros, zeros, tensors.loss_mask.numpy().astype(np.float32), zeros, tensors.cu_seqlens.numpy())
+
+
+def test_units_count_trained_tokens_or_responses():
+    docs = documents(seed=1)
+    _, _, tensors = pack(docs, previous=False, reference=False)
+    batch = as_batch(tensors)
+    assert count_units(batch, "token") == sum(int(d.mask.sum()) for d in docs)
+    assert count_units(batch, "sequence") == sum(bool(d.mask.any()) for d in docs) == len(docs) - 1
+
+
+def test_a_response_split_over_ranks_is_masked_as_a_whole():
+    config = PolicyLossConfig(correction="sequence_mask", correction_min=0.95, correction_max=1.06)
+    docs = documents(seed=11)
+    logprob, entropy, tensors = pack(docs, previous=False, reference=False)
+    whole = policy_loss(logprob, entropy, tensors, config)
+    assert 0 < whole.metrics["correction_fraction"][0] < whole.metrics["correction_fraction"][1]
+    document = torch.cat([torch.full((len(d.mask),), i) for i, d in enumerate(docs)])
+    shares = [torch.arange(document.numel()) % 2 == rank for rank in range(2)]
+
+    def run(rank, reduce):
+        kept = shares[rank]
+        names = ("loss_mask", "advantages", "behaviour_logprobs", "sequence_weights")
+        own = {name: getattr(tensors, name)[kept] for name in names}
+        share = PolicyTensors(cu_seqlens=tensors.cu_seqlens, document=document[kept], **own)
+        return policy_loss(logprob[kept], entropy[kept], share, config, reduce)
+
+    seen = []
+    for rank in range(2):
+        run(rank, lambda sums: seen.append(sums) or sums)
+    total = seen[0] + seen[1]
+    parts = [run(rank, lambda _: total) for rank in range(2)]
+    assert sum(p.loss_sum.item() for p in parts) == pytest.approx(whole.loss_sum.item(), rel=1e-12)
+    for name, value in whole.metrics.items():
+        torch.testing.assert_close(sum(p.metrics[name] for p in parts), value)
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        ({"correction": "icepop"}, "behaviour_logprobs"),
+        ({"kl_coefficient": 0.1}, "reference_logprobs"),
+        ({"aggregation": "sequence"}, "sequence_weights"),
+        ({"entropy_coefficient": 0.1}, "entropy"),
+    ],
+)
+def test_a_missing_input_is_refused_by_name(config, missing):
+    tensors = PolicyTensors.from_extras(torch.ones(4), torch.tensor([0, 4]), {"advantages": torch.ones(4)})
+    with pytest.raises(TrainingError, match=missing):
+        policy_loss(torch.zeros(4), None, tensors, PolicyLossConfig(**config))
+
+
+def test_unknown_or_absent_extras_are_refused():
+    with pytest.raises(TrainingError, match="advantage_s"):
+        PolicyTensors.from_extras(torch.ones(2), torch.tensor([0, 2]), {"advantage_s": torch.ones(2)})
+    with pytest.raises(TrainingError, match="needs advantages"):
+        PolicyTensors.from_extras(torch.ones(2), torch.tensor([0, 2]), {})
