@@ -72,6 +72,7 @@ class Compiler:
                 "argv": [compiler, *_OPTIONS, "-o", _PRODUCT, program.main_file],
                 "entry": compiler,
                 "product": _PRODUCT,
+                "unwritten": [],
             }
             files = {**program.files, program.main_file: program.source_bytes()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
@@ -17,6 +18,7 @@ from nemo_cascade.sandbox.worker import Ended, Worker, WorkerLostError, send_job
 _PIECE = 1 << 16
 _SETUP_DEADLINE_S = 20.0
 _DEATH_DEADLINE_S = 5.0
+_WATCH_AFTER_S = 0.05
 _NOT_LAUNCHED = -1
 
 
@@ -50,13 +52,21 @@ class Errand:
     pid: int = _NOT_LAUNCHED
 
 
-def memory_file(name: str, content: bytes = b"") -> int:
-    """Return a descriptor of an anonymous file with this content, at its beginning."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+def memory_file(name: str) -> int:
+    """Return a descriptor of an empty anonymous file."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def sealed_file(name: str, content: bytes) -> int:
+    """Return a descriptor of an anonymous file that nobody can change any more, at its beginning."""
+    descriptor = memory_file(name)
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
+    fcntl.fcntl(
+        descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    )
     return descriptor
 
 
@@ -72,7 +82,7 @@ class Execution:
         self._worker, self._errands = worker, errands
         self._poll = select.poll()
         self._readers: dict[int, tuple[Errand, str]] = {}
-        self._born = time.monotonic()
+        self._born, self._watched = time.monotonic(), False
 
     def run(self) -> None:
         """Run all errands to their end and fill in what came of them.
@@ -98,7 +108,7 @@ class Execution:
     def _launch(self, errand: Errand) -> None:
         spare = self._worker.take((errand.limits.files_mib, errand.compile_job))
         errand.pid = spare.pid
-        given = {**errand.gifts, "stdin": memory_file("stdin", errand.stdin)}
+        given = {**errand.gifts, "stdin": sealed_file("stdin", errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
             os.set_blocking(read, False)
@@ -112,18 +122,20 @@ class Execution:
         finally:
             spare.connection.close()
             _close_all(given)
-        watch = None
-        if errand.limits.processes > 1:
-            watch = {"pid": spare.pid, "memory_mib": errand.limits.memory_mib, "cpu_s": errand.limits.cpu_s}
-        self._worker.refill(watch)
+        self._worker.refill()
 
     def _listen(self, descriptor: int, errand: Errand, stream: str) -> None:
         self._readers[descriptor] = (errand, stream)
         self._poll.register(descriptor, select.POLLIN)
 
     def _turn(self) -> None:
-        self._enforce_deadlines()
-        wait_s = min(self._deadline(errand) for errand in self._errands if errand.ended is None) - time.monotonic()
+        now = time.monotonic()
+        self._enforce_deadlines(now)
+        if not self._watched and now > self._born + _WATCH_AFTER_S:
+            self._watch()
+        wait_s = min(self._deadline(errand) for errand in self._errands if errand.ended is None) - now
+        if not self._watched:
+            wait_s = min(wait_s, _WATCH_AFTER_S)
         for descriptor, _ in self._poll.poll(max(0.0, wait_s) * 1000 + 1):
             if descriptor == self._worker.channel.fileno():
                 self._worker.hear()
@@ -139,8 +151,14 @@ class Execution:
             return self._born + _SETUP_DEADLINE_S
         return errand.started_at + errand.limits.wall_s
 
-    def _enforce_deadlines(self) -> None:
-        now = time.monotonic()
+    def _watch(self) -> None:
+        """Have the trees of processes watched; most runs have ended long before it is worth the effort."""
+        self._watched = True
+        for errand in self._errands:
+            if errand.ended is None and errand.limits.processes > 1:
+                self._worker.watch(errand.pid, errand.limits.memory_mib, errand.limits.cpu_s)
+
+    def _enforce_deadlines(self, now: float) -> None:
         for errand in self._errands:
             if errand.ended is not None or now < self._deadline(errand):
                 continue

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.inside.confine import FIRST_UID, UIDS
 
 INSIDE = Path(__file__).parent / "inside"
 _START = "import sys; sys.path.insert(0, {root!r}); from inside import zygote; zygote.main(sys.argv[1:])"
@@ -124,7 +125,7 @@ def _user_map_possible() -> bool:
     if os.geteuid() != 0:
         return False
     lines = Path("/proc/self/uid_map").read_text().splitlines()
-    return any(int(line.split()[2]) > 1 for line in lines)
+    return any(int(line.split()[2]) > 4 * UIDS for line in lines)
 
 
 def bubblewrap_launch(packages: list[str]) -> Launch:
@@ -136,7 +137,7 @@ def bubblewrap_launch(packages: list[str]) -> Launch:
     for capability in _CHANGE_USER_CAPABILITIES if map_users else ("CAP_SETPCAP",):
         options += ["--cap-add", capability]
     if not map_users:
-        options += ["--uid", "1000", "--gid", "1000"]
+        options += ["--uid", str(FIRST_UID), "--gid", str(FIRST_UID)]
     # Parents that bubblewrap makes by itself are open to their owner only.
     for folder in ("/usr", "/etc", "/opt", f"{_PYTHON_HOME}/bin", f"{_PYTHON_HOME}/lib", _PACKAGES, _SANDBOX_HOME):
         for part in [*reversed(Path(folder).parents), Path(folder)][1:]:

@@ -89,7 +89,7 @@ def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, li
         raise SandboxError("function tests need a Python solution", value=program.language, mend="judge by IoCase")
     secret = secrets.token_hex(32)
     report = memory_file("report")
-    header = {"entry": program.main_file, "argv": []}
+    header = {"entry": program.main_file, "argv": [], "unwritten": [program.main_file]}
     told = {"secret": secret, "tests": tests.tests, "entry_point": tests.entry_point, "setup": tests.setup}
     files = {**program.files, program.main_file: program.source_bytes()}
     checker_limits = replace(

@@ -10,12 +10,13 @@ from types import TracebackType
 
 from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.sandbox.compiling import Compiler
-from nemo_cascade.sandbox.execution import Errand, memory_file
+from nemo_cascade.sandbox.execution import Errand, sealed_file
 from nemo_cascade.sandbox.isolation import bubblewrap_launch, rlimits_launch
 from nemo_cascade.sandbox.judging import FunctionTests, IoCase, Judgement, judge_functions, same_output
 from nemo_cascade.sandbox.outcome import outcome_of
 from nemo_cascade.sandbox.pool import WorkerPool
 from nemo_cascade.sandbox.program import Outcome, Program
+from nemo_cascade.sandbox.proof import prove_isolation
 
 
 class Sandbox:
@@ -35,6 +36,11 @@ class Sandbox:
         self.pool = WorkerPool(config, launch)
         self._compiler = Compiler(self.pool, config.compile_limits)
         self._callers = ThreadPoolExecutor(config.workers, thread_name_prefix="sandbox-run")
+        try:
+            prove_isolation(self.run, namespaces=config.isolation == "bubblewrap")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Sandbox:
         return self
@@ -62,14 +68,14 @@ class Sandbox:
         header = {"argv": list(program.args), "entry": program.main_file}
         if program.language == "python":
             files = {**program.files, program.main_file: program.source_bytes()}
-            python = {**header, "kind": "python_program"}
+            python = {**header, "kind": "python_program", "unwritten": [program.main_file]}
             return self._outcome(lambda: Errand(python, files, limits, program.stdin_bytes()))
         compiled = self._compiler.compile(program)
         if isinstance(compiled, Outcome):
             return compiled
-        binary = memory_file("program", compiled)
+        binary = sealed_file("program", compiled)
         try:
-            command = {**header, "kind": "command"}
+            command = {**header, "kind": "command", "unwritten": []}
             given = {"binary": binary}
             return self._outcome(lambda: Errand(command, program.files, limits, program.stdin_bytes(), given))
         finally:

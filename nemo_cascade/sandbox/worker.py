@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.inside.confine import FIRST_UID, UIDS
 from nemo_cascade.sandbox.isolation import Launch, refuse_namespaces
 
 _START_DEADLINE_S = 60.0
@@ -52,11 +53,13 @@ class Worker:
     Attributes:
         launch: how it is started.
         shape: (files_mib, compile) of the spare that it keeps ready.
+        spares_kept: how many of them; a judgement takes two.
         runs: children that were given a job.
     """
 
     launch: Launch
     shape: tuple[int, bool]
+    spares_kept: int = 2
     runs: int = 0
     ended: dict[int, Ended] = field(default_factory=dict)
     spares: list[Spare] = field(default_factory=list)
@@ -95,7 +98,8 @@ class Worker:
                 release.write(self._process)
         message, _ = self._receive(starting=True)
         assert "ready" in message, message
-        self.request_spare(self.shape)
+        for _ in range(self.spares_kept):
+            self.request_spare(self.shape)
 
     @property
     def channel(self) -> socket.socket:
@@ -111,15 +115,17 @@ class Worker:
 
     def request_spare(self, shape: tuple[int, bool]) -> None:
         """Ask for one more waiting child."""
-        self._send({"spawn": shape[0], "compile": shape[1], "watch": None})
+        self._send({"spawn": shape[0], "compile": shape[1]})
         self._pending += 1
 
-    def refill(self, watch: Mapping[str, Any] | None) -> None:
-        """Start to watch a running child, and ask for a new spare if none is ready or on its way."""
-        wanted = not self.spares and self._pending == 0
-        if wanted or watch is not None:
-            self._send({"spawn": self.shape[0] if wanted else None, "compile": self.shape[1], "watch": watch})
-        self._pending += wanted
+    def refill(self) -> None:
+        """Ask for a new spare if too few are ready or on their way."""
+        if len(self.spares) + self._pending < self.spares_kept:
+            self.request_spare(self.shape)
+
+    def watch(self, pid: int, memory_mib: int, cpu_s: float) -> None:
+        """Have all processes of a child together held to these limits."""
+        self._send({"watch": {"pid": pid, "memory_mib": memory_mib, "cpu_s": cpu_s}})
 
     def take(self, shape: tuple[int, bool]) -> Spare:
         """Return a waiting child of a shape; wait for it if need be."""
@@ -216,16 +222,16 @@ class _UserMap:
         child = json.loads(told)["child-pid"]
         for kind in ("uid", "gid"):
             outside, own = _unused_id(kind, child), os.geteuid() if kind == "uid" else os.getegid()
-            Path(f"/proc/{child}/{kind}_map").write_text(f"0 {own} 1\n1000 {outside} 1\n")
+            Path(f"/proc/{child}/{kind}_map").write_text(f"0 {own} 1\n{FIRST_UID} {outside} {UIDS}\n")
         os.write(self._block, b"1")
 
 
 def _unused_id(kind: str, salt: int) -> int:
-    """Return an id that no account is likely to have and no other live worker has, within this process's own map."""
+    """Return the first of UIDS ids that no account and no other live worker is likely to have, of those we may give."""
     lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
     start, _, length = (int(value) for value in max(lines, key=lambda line: int(line.split()[2])).split())
     half = length // 2
-    return start + half + salt % max(1, length - half - 1)
+    return start + half + salt * UIDS % max(1, length - half - UIDS)
 
 
 def send_job(

@@ -14,7 +14,6 @@ from typing import Any
 
 from . import exchange
 from .job import Job
-from .python_program import open_streams
 from .remote import Link, SolutionError, Unjudgeable
 
 _MOST_DETAIL = 500
@@ -22,7 +21,6 @@ _MOST_DETAIL = 500
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Run the tests and write the report on the descriptor `report`. Never returns."""
-    open_streams()
     exchange.allow_long_integers()
     link = Link(socket.socket(fileno=job.descriptors["peer"]))
     started()

@@ -6,7 +6,6 @@ A job is one frame on the child's socket: two little-endian u32 (header and body
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
@@ -15,7 +14,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,16 +34,26 @@ _PRELOADED = (
     "abc bisect collections copy datetime decimal fractions functools heapq io itertools json math operator os random "
     "re statistics string sys threading time types typing"
 )
-_MOST_DESCRIPTORS = 8
+_KINDS: dict[str, Callable[[Job, Callable[[], None]], None]] = {}
+_MOST_INHERITED = 4096
+_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * 4)
 _NPROC_OF_THE_SANDBOX = 8
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """How a child shuts itself in."""
+    """How a child shuts itself in.
+
+    Attributes:
+        namespaces: it was born into namespaces of its own.
+        uid: the user it becomes, or None to stay the zygote's.
+        files_mib: size of its /tmp.
+        folder: where its program runs.
+        seccomp_filter: as seccomp.prepare() returns it.
+    """
 
     namespaces: bool
-    change_user: bool
+    uid: int | None
     files_mib: int
     folder: str
     seccomp_filter: Any
@@ -70,13 +79,16 @@ def preload() -> None:
     for name in _PRELOADED.split():
         importlib.import_module(name)
     for kind in ("python_program", "solution", "harness", "command"):
-        importlib.import_module(f"{__package__}.{kind}")
+        _KINDS[kind] = importlib.import_module(f"{__package__}.{kind}").run
+    # A program's own `job` or `tree` must not meet ours.
+    for name in [name for name in sys.modules if name.split(".")[0] == (__package__ or "").split(".")[0]]:
+        del sys.modules[name]
 
 
 def become(connection: socket.socket, confinement: Confinement) -> None:
     """Turn the forked child into a confined run. Never returns."""
     try:
-        connection = _only_descriptor(connection)
+        _only_descriptor(connection)
         _shut_in(confinement)
         job = _receive(connection)
         if job is None:  # the host hung up: this spare is not needed
@@ -90,23 +102,24 @@ def become(connection: socket.socket, confinement: Confinement) -> None:
         connection.sendall(STARTED)
         connection.close()
 
-    importlib.import_module(f"{__package__}.{job.header['kind']}").run(job, started)
+    _KINDS[job.header["kind"]](job, started)
 
 
 def _shut_in(confinement: Confinement) -> None:
     os.setsid()
     if confinement.namespaces:
-        confine.private_mounts(confinement.files_mib)
+        uid = confine.FIRST_UID if confinement.uid is None else confinement.uid
+        confine.private_mounts(confinement.files_mib, uid)
     else:
         confine.die_with_parent()
-    confine.drop_privileges(confinement.change_user)
+    confine.drop_privileges(confinement.uid)
     os.chdir(confinement.folder)
     seccomp.install(confinement.seccomp_filter)
 
 
 def _prepare(job: Job, confinement: Confinement) -> None:
-    _write_files(job.files)
-    overhead = 0 if confinement.change_user else _NPROC_OF_THE_SANDBOX
+    _write_files({path: content for path, content in job.files.items() if path not in job.header["unwritten"]})
+    overhead = _NPROC_OF_THE_SANDBOX if confinement.uid is None else 0
     confine.limit_resources(job.header["limits"], overhead)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.dup2(job.descriptors[name], number, inheritable=True)
@@ -116,15 +129,11 @@ def _prepare(job: Job, confinement: Confinement) -> None:
     gc.enable()
 
 
-def _only_descriptor(connection: socket.socket) -> socket.socket:
-    """Close everything inherited but the connection; standard streams become /dev/null."""
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    kept = connection.detach()
+def _only_descriptor(connection: socket.socket) -> None:
+    """Close everything inherited but the connection and the standard streams."""
+    kept = connection.fileno()
     os.closerange(3, kept)
-    os.closerange(kept + 1, 4096)
-    return socket.socket(fileno=kept)
+    os.closerange(kept + 1, _MOST_INHERITED)
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes | None:
@@ -138,10 +147,11 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
 
 
 def _receive(connection: socket.socket) -> Job | None:
-    first, descriptors, _, _ = socket.recv_fds(connection, 8, _MOST_DESCRIPTORS)
+    first, ancillary, _, _ = connection.recvmsg(8, _ANCILLARY_BYTES)
     if not first:
         return None
-    rest = _exactly(connection, 8 - len(first)) if len(first) < 8 else b""
+    descriptors = memoryview(ancillary[0][2]).cast("i")
+    rest = _exactly(connection, 8 - len(first))
     if rest is None:
         return None
     header_length, body_length = struct.unpack("<II", first + rest)
@@ -163,11 +173,3 @@ def _write_files(files: Mapping[str, bytes]) -> None:
             os.makedirs(folder, exist_ok=True)
         with open(path, "wb") as file:
             file.write(content)
-
-
-def forget_sandbox_modules() -> None:
-    """Take the sandbox's own modules out of sys.modules, so that a program's names can't clash with them."""
-    package = __package__ or "inside"
-    for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
-        with contextlib.suppress(KeyError):
-            del sys.modules[name]

@@ -7,14 +7,15 @@ import io
 import os
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable
 
-from .job import EXIT_MEMORY, Job, forget_sandbox_modules
+from .job import EXIT_MEMORY, Job
 
 
 def open_streams() -> None:
-    """Make fresh text streams on descriptors 0, 1 and 2."""
+    """Make text streams on descriptors 0, 1 and 2. For the zygote: what they lead to is decided in each child."""
     reader = io.BufferedReader(io.FileIO(0, closefd=False))
     writers = [io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (1, 2)]
     sys.stdin = io.TextIOWrapper(reader, "utf-8", "replace")
@@ -23,25 +24,31 @@ def open_streams() -> None:
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
 
 
-def fresh_main(path: str) -> types.ModuleType:
-    """Put an empty `__main__` in place and return it."""
-    module = types.ModuleType("__main__")
-    module.__file__ = path
-    module.__dict__["__builtins__"] = __builtins__
-    sys.modules["__main__"] = module
+class SourceInMemory:
+    """Shows tracebacks and `inspect` a source that is in no file. See linecache.lazycache."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+
+    def get_source(self, name: str) -> str:
+        """Return the text of the module."""
+        return self._source.decode("utf-8", "replace")
+
+
+def fresh_module(name: str, path: str, source: bytes) -> types.ModuleType:
+    """Put an empty module in place and return it."""
+    module = types.ModuleType(name)
+    vars(module).update(__file__=path, __builtins__=__builtins__, __loader__=SourceInMemory(source))
+    sys.modules[name] = module
     return module
 
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Run the job's entry file. Never returns."""
     entry = job.header["entry"]
-    open_streams()
-    sys.argv = [entry, *job.header["argv"]]
-    sys.path.insert(0, os.getcwd())
-    sys.path.append(os.environ["PYTHONPATH"])
-    module = fresh_main(entry)
     source = job.files[entry]
-    forget_sandbox_modules()
+    sys.argv = [entry, *job.header["argv"]]
+    module = fresh_module("__main__", entry, source)
     started()
     status = guarded(lambda: exec(compile(source, entry, "exec", dont_inherit=True), module.__dict__))
     finish(status)
@@ -63,7 +70,7 @@ def guarded(body: Callable[[], object]) -> int:
         trace = error.__traceback__
         for _ in range(2):  # our own two frames are no news to anyone
             trace = trace.tb_next if trace is not None else None
-        sys.excepthook(type(error), error, trace)
+        traceback.print_exception(type(error), error, trace)
         return 1
     return 0
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import exchange
-from .job import Job, forget_sandbox_modules
-from .python_program import finish, guarded, open_streams
+from .job import Job
+from .python_program import finish, fresh_module, guarded
 
 _MODULE = "solution"
 
@@ -84,22 +82,14 @@ def run(job: Job, started: Callable[[], None]) -> None:
     """Load the job's entry file and answer calls on the descriptor `peer`. Never returns."""
     connection = socket.socket(fileno=job.descriptors["peer"])
     entry = job.header["entry"]
-    open_streams()
     exchange.allow_long_integers()
     sys.argv = [entry]
-    sys.path.insert(0, os.getcwd())
-    sys.path.append(os.environ["PYTHONPATH"])
-    module = types.ModuleType(_MODULE)
-    module.__file__ = entry
-    sys.modules[_MODULE] = module
     source = job.files[entry]
-    forget_sandbox_modules()
+    module = fresh_module(_MODULE, entry, source)
 
     def load_and_serve() -> None:
         exec(compile(source, entry, "exec", dont_inherit=True), module.__dict__)
         Answers(connection, module).serve()
 
-    # Deep recursion in a solution must end in RecursionError, not in a crash of the main thread's smaller stack.
-    threading.stack_size(0)
     started()
     finish(guarded(load_and_serve))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, field
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
-_GRACE_S = 0.05
 _STAT_STATE, _STAT_PARENT, _STAT_UTIME, _STAT_CSTIME, _STAT_RSS = 0, 1, 11, 15, 21  # fields behind the command
 
 
@@ -25,7 +23,6 @@ class Watched:
     pid: int
     memory_mib: int
     cpu_s: float
-    since: float = field(default_factory=time.monotonic)
     reason: str | None = None
 
 
@@ -49,20 +46,18 @@ class Watch:
 
     def over_limit(self) -> list[int]:
         """Return the first processes of the runs that are over a limit."""
-        now = time.monotonic()
-        due = [run for run in self.runs.values() if now - run.since > _GRACE_S]
-        if not due:
+        if not self.runs:
             return []
         table = _processes()
         own_shared = _shared_bytes(os.getpid())
-        for run in due:
+        for run in self.runs.values():
             family = _descendants(run.pid, table)
             memory = sum(max(0, table[pid].rss - own_shared) for pid in family)
             if memory > run.memory_mib << 20:
                 run.reason = "memory"
             elif sum(table[pid].cpu_s for pid in family) > run.cpu_s:
                 run.reason = "timeout"
-        return [run.pid for run in due if run.reason is not None]
+        return [run.pid for run in self.runs.values() if run.reason is not None]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ The host sends sources, tests and secrets straight to a child over the child's o
 told can be found in the memory of another: every child is a copy of a process that knew nothing.
 
 Messages on the channel (one JSON object per packet):
-    host -> zygote: {"spawn": files_mib | null, "compile": bool, "watch": {"pid", "memory_mib", "cpu_s"} | null}
-                    {"kill": pid}
+    host -> zygote: {"spawn": files_mib, "compile": bool}, {"watch": {"pid", "memory_mib", "cpu_s"}}, {"kill": pid}
     zygote -> host: {"ready": python version}
                     {"spare": pid, "shape": [files_mib, compile]} with the child's socket attached
                     {"exit": pid, "status": wait status, "cpu_s": float, "rss_mib": float, "reason": str | null}
@@ -14,6 +13,7 @@ Messages on the channel (one JSON object per packet):
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import confine, job, seccomp
+from .python_program import open_streams
 from .tree import Watch, Watched
 
 _CHANNEL = 0
@@ -56,7 +57,6 @@ class Zygote:
     folder: str | None
     channel: socket.socket
     filters: dict[bool, Any]
-    own_pid_namespace: int = -1
     born: int = 0
     children: dict[int, Child] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
@@ -84,10 +84,10 @@ class Zygote:
     def _obey(self, message: dict[str, Any], poll: select.poll) -> None:
         if "kill" in message:
             self._kill(message["kill"])
-            return
-        if message["watch"] is not None:
-            self.watch.add(Watched(**message["watch"]))
-        if message["spawn"] is not None:
+        elif "watch" in message:
+            if message["watch"]["pid"] in self.children:
+                self.watch.add(Watched(**message["watch"]))
+        else:
             child = self._spawn(message["spawn"], message["compile"])
             poll.register(child.pidfd, select.POLLIN)
 
@@ -102,21 +102,19 @@ class Zygote:
 
     def _spawn(self, files_mib: int, compile_job: bool) -> Child:
         ours, theirs = socket.socketpair()
+        self.born += 1
         folder = None
         if not self.namespaces:
-            self.born += 1
             folder = f"{self.folder}/{self.born}"
             os.mkdir(folder, 0o700)
-        if self.namespaces:
-            confine.unshare(confine.CLONE_NEWPID)
-        pid = os.fork()
+        pid = confine.fork(self.namespaces)
         if pid == 0:
             try:
                 job.become(
                     theirs,
                     job.Confinement(
                         namespaces=self.namespaces,
-                        change_user=self.change_user,
+                        uid=confine.FIRST_UID + self.born % confine.UIDS if self.change_user else None,
                         files_mib=files_mib,
                         folder=folder or "/tmp",  # the sandbox's own
                         seccomp_filter=self.filters[self.namespaces or compile_job],
@@ -124,8 +122,6 @@ class Zygote:
                 )
             finally:
                 os._exit(job.EXIT_BROKEN)
-        if self.namespaces:
-            confine.enter(self.own_pid_namespace, confine.CLONE_NEWPID)
         theirs.close()
         child = Child(pid, os.pidfd_open(pid), folder)
         self.children[pid] = child
@@ -154,6 +150,15 @@ class Zygote:
         self._send(report, [])
 
 
+def _claim_channel() -> socket.socket:
+    """Move the channel off the standard descriptors, which become the children's."""
+    channel = socket.socket(fileno=fcntl.fcntl(_CHANNEL, fcntl.F_DUPFD_CLOEXEC, 3))
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    return channel
+
+
 def _remove_tree(folder: str) -> None:
     from shutil import rmtree  # heavy, and not needed with namespaces
 
@@ -163,21 +168,26 @@ def _remove_tree(folder: str) -> None:
 def main(argv: list[str]) -> None:
     """Start: argv = [namespaces 0|1, change user 0|1, folder or empty]."""
     namespaces, change_user, folder = argv[0] == "1", argv[1] == "1", argv[2] or None
+    sandbox_home, packages = sys.path[0], os.environ["PYTHONPATH"]
+    channel = _claim_channel()
     job.preload()
     confine.forswear_gains()
+    open_streams()
     machine = platform.machine()
     zygote = Zygote(
         namespaces=namespaces,
         change_user=change_user,
         folder=folder,
-        channel=socket.socket(fileno=_CHANNEL),
+        channel=channel,
         filters={allow: seccomp.prepare(seccomp.build_filter(machine, allow)) for allow in (False, True)},
     )
     if namespaces:
-        zygote.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        confine.make_mounts_private()
     else:
         confine.die_with_parent()
-    sys.path[:] = [entry for entry in sys.path if entry != "/opt/sandbox"]
+    # As `python main.py` has it: the program's folder first; then the packages, behind the standard library.
+    library = [entry for entry in sys.path if entry not in (sandbox_home, packages)]
+    sys.path[:] = ["" if folder else "/tmp", *library, packages]
     gc.collect()
     gc.disable()
     gc.freeze()
