@@ -1,26 +1,23 @@
-r"""Read final answers out of LaTeX: the last box, plain numbers, and a bound on what may be evaluated at all."""
+r"""Read final answers out of LaTeX: the last box, its plain look, and exact numbers."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=[{\w\\-])")
-_PLAIN_NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:(?:,|\{,\}|\\,|\\ )\d{3})+|\d+)?(\.\d*)?")
+_BARE_BOX = re.compile(r"-?(?:\\[a-zA-Z]+|[\w.]+)")
+_PLAIN_NUMBER = re.compile(r"([+-]?) ?(\d{1,3}(?:(?:,|\{,\}|\\,|\\ )\d{3})+|\d+)?(\.\d*)?")
 _SEPARATORS = re.compile(r"\{,\}|\\,|\\ |,")
-_DECORATION = ("\\left", "\\right", "\\displaystyle", "\\!", "\\;", "\\:", "$")
-# Commands that ask for a computation: an answer may hold one only if the reference does.
-_OPERATORS = ("\\int", "\\sum", "\\prod", "\\lim", "\\iint", "\\oint", "\\bigcup", "\\bigcap", "\\frac{d}", "\\partial")
-_EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*([+-]?[\d,.]+)\s*\}|([+-]?\d+))")
-_TOWER = re.compile(r"(?:\^|\*\*)\s*[{(][^{}()]*(?:\^|\*\*)|(?:\*\*|\^)\s*[\w.]+\s*(?:\*\*|\^)|\\uparrow|↑")
-_FACTORIAL = re.compile(r"(\d+)\s*\}?\)?\s*!|([})a-zA-Z!])\s*!")
-_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{?\s*(\d+)")
-
-MAX_ANSWER_CHARS = 1000
-MAX_DEPTH = 32
-MAX_DIGITS = 400
-MAX_EXPONENT = 10_000
-MAX_FACTORIAL = 1_000
+_PERCENT = re.compile(r"\s*\\?%$|\s*\\text\{\s*(?:%|\\%|percent)\s*\}$")
+_DECORATION = re.compile(r"\\(?:left|right|bigg?|Bigg?)(?![a-zA-Z])|\\displaystyle|\\[!;:]|\\\$|\$")
+_LOOK_ALIKE = {
+    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ",
+    "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "∅": r"\emptyset ",
+    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "²": "^2", "³": "^3", "∈": r"\in ", "\xa0": " ",
+}  # fmt: skip
+_LONGEST_NUMBER = 400
 
 
 def last_boxed(text: str) -> str | None:
@@ -33,7 +30,7 @@ def last_boxed(text: str) -> str | None:
         return None
     begin = starts[-1]
     if text[begin] != "{":
-        word = re.match(r"-?(?:\\[a-zA-Z]+|[\w.]+)", text[begin:])
+        word = _BARE_BOX.match(text, begin)
         return word.group() if word else None
     depth = 0
     for position in range(begin, len(text)):
@@ -45,80 +42,47 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def strip_decoration(latex: str) -> str:
-    """Remove what changes only an answer's look: outer white space, sizing commands, dollar signs, a final dot."""
-    for mark in _DECORATION:
-        latex = latex.replace(mark, "")
+def plain_look(latex: str) -> str:
+    r"""Remove what changes only an answer's look: outer white space, sizing, dollar signs, a final dot.
+
+    Common Unicode signs of mathematics become their commands, `\varnothing` becomes `\emptyset`.
+    """
+    if not latex.isascii():
+        latex = "".join(_LOOK_ALIKE.get(char, char) for char in latex)
+    latex = _DECORATION.sub("", latex).replace(r"\varnothing", r"\emptyset")
     return latex.strip().removesuffix(".").strip()
+
+
+def hidden_characters(text: str) -> str | None:
+    """Name the first character that doesn't show what it is, or None.
+
+    Control characters, invisible and bidirectional formatting, and digits of other scripts let an answer look like
+    one thing to a reader and like another to a parser.
+    """
+    for char in text:
+        kind = unicodedata.category(char)
+        disguised_digit = kind in ("Nd", "No") and not char.isascii()
+        if (kind in ("Cc", "Cf", "Cs", "Co", "Cn") and char not in "\t\n\r") or disguised_digit:
+            return f"U+{ord(char):04X}"
+    return None
 
 
 def plain_number(latex: str) -> Fraction | None:
     """Return the exact value of an integer or decimal such as `-1,234.50`; None for anything else.
 
-    Commas count as separators only between groups of three digits. Digits must be ASCII: look-alikes of other
-    scripts are no plain number.
+    Commas count as separators only between groups of three digits.
     """
-    if not latex.isascii() or len(latex) > MAX_DIGITS:
+    if not latex.isascii() or len(latex) > _LONGEST_NUMBER:
         return None
     match = _PLAIN_NUMBER.fullmatch(latex)
     if match is None or not (match[2] or (match[3] and len(match[3]) > 1)):
         return None
-    whole, fraction = _SEPARATORS.sub("", match[2] or "0"), (match[3] or ".")[1:]
-    value = Fraction(int(whole + fraction), 10 ** len(fraction))
+    whole, decimals = _SEPARATORS.sub("", match[2] or "0"), (match[3] or ".")[1:]
+    value = Fraction(int(whole + decimals), 10 ** len(decimals))
     return -value if match[1] == "-" else value
 
 
-def cost_problem(latex: str, reference: str) -> str | None:
-    """Say why an answer may not be evaluated, or None.
-
-    The bounds are static, so the verdict doesn't depend on how busy the machine is. Each grows with the reference:
-    if that holds a huge power, so may the answer.
-    """
-    limits = (
-        ("characters", len, MAX_ANSWER_CHARS),
-        ("nested brackets", _depth, MAX_DEPTH),
-        ("digits in a row", _digits, MAX_DIGITS),
-        ("in an exponent", _largest_exponent, MAX_EXPONENT),
-        ("stacked powers", lambda t: len(_TOWER.findall(t)), 0),
-        ("in a factorial", _largest_factorial, MAX_FACTORIAL),
-        ("in a binomial", lambda t: max((int(m) for m in _BINOMIAL.findall(t)), default=0), MAX_EXPONENT),
-    )
-    for name, measure, limit in limits:
-        found, allowed = measure(latex), max(limit, measure(reference))
-        if found > allowed:
-            return f"{_short(found)} {name}, allowed: {_short(allowed)}"
-    for operator in _OPERATORS:
-        if operator in latex and operator not in reference:
-            return f"{operator} is left to be computed"
-    return None
-
-
-def _short(number: int) -> str:
-    return str(number) if number < 10**12 else "over 10^12"
-
-
-def _depth(latex: str) -> int:
-    depth = deepest = 0
-    for char in latex:
-        depth += (char in "{([") - (char in "})]")
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _digits(latex: str) -> int:
-    return max((len(run) for run in re.findall(r"\d+", latex)), default=0)
-
-
-def _largest_exponent(latex: str) -> int:
-    largest = 0
-    for braced, bare in _EXPONENT.findall(latex):
-        digits = re.sub(r"[^\d]", "", (braced or bare).split(".")[0])[:MAX_DIGITS]
-        largest = max(largest, int(digits or 0))
-    return largest
-
-
-def _largest_factorial(latex: str) -> int:
-    largest = 0
-    for number, bracket in _FACTORIAL.findall(latex):
-        largest = max(largest, int(number[:MAX_DIGITS]) if number else (MAX_FACTORIAL + 1 if bracket in "})!" else 0))
-    return largest
+def split_percent(latex: str) -> tuple[str, bool]:
+    """Return an answer without its final percent sign, and whether it had one."""
+    bare = _PERCENT.sub("", latex)
+    return bare, bare != latex

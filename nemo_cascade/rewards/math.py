@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from zlib import crc32
 
-from nemo_cascade.rewards.latex import cost_problem, last_boxed, plain_number, strip_decoration
+from nemo_cascade.rewards.evaluation_cost import cost_problem
+from nemo_cascade.rewards.latex import hidden_characters, last_boxed, plain_look, plain_number, split_percent
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
+
+_DECIMALS = 10
 
 
 class MathVerifier:
@@ -16,9 +20,11 @@ class MathVerifier:
 
     Source: arXiv 2512.13607, section 4.5.
 
-    Integers and decimals are compared exactly; the rest by the math-verify library on SymPy.
+    Integers and decimals are compared exactly; the rest by the math-verify library on SymPy, where a decimal equals an
+    exact value only to ten places (0.3333 is not 1/3). `50%` equals 50 and 0.5: references are written either way.
+    Units and currency signs around a number are ignored. Several answers must all be there, and nothing else.
 
-    What costs too much to evaluate (towers of powers, giant factorials, unevaluated integrals: `latex.cost_problem`)
+    What costs too much to evaluate (towers of powers, giant factorials, unevaluated integrals: `evaluation_cost`)
     is no final answer and scores 0 by a static rule, so that the verdict doesn't depend on the machine's load and a
     policy can't leave its group by writing `9^{9^9}`. What still burns the pool's deadline is an error `timeout`:
     nobody knows whether it was right, so the sample is dropped from its group and counted.
@@ -46,10 +52,11 @@ class MathVerifier:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._parse, self._equal = parse, verify
         self._extraction = [LatexExtractionConfig(boxed_match_priority=-1)]
+        self._parse("$\\frac{1}{x}$", self._extraction, parsing_timeout=None)  # builds the grammar once for all forks
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
-        gold = strip_decoration(str(field_of(record, "answer", (str, int, float))))
+        gold = plain_look(str(field_of(record, "answer", (str, int, float))))
         if not gold:
             raise VerifierError("record", "field 'answer' is empty")
         answer = split_response(response.text).answer
@@ -58,21 +65,63 @@ class MathVerifier:
         boxed = last_boxed(answer)
         if boxed is None:
             return Score(0.0, "no closed \\boxed{}")
-        return self.compare(gold, strip_decoration(boxed))
+        return self.compare(gold, plain_look(boxed))
 
     def compare(self, gold: str, answer: str) -> float:
         """Return 1 if two LaTeX answers are equal, else 0."""
+        detail = f"{answer[:80]} against {gold[:80]}"
         if answer == gold:
-            return Score(1.0, "same text")
+            return Score(1.0, detail)
+        problem = hidden_characters(answer)
+        if problem is not None and problem != hidden_characters(gold):
+            return Score(0.0, f"not a final answer: hidden character {problem}")
+        if not answer or not answer.isascii():  # letters of other scripts are words: only the same text is equal
+            return Score(0.0, detail)
+        (gold_body, gold_percent), (body, percent) = split_percent(gold), split_percent(answer)
+        if percent and not gold_percent:
+            forms = [(gold_body, body), (gold_body, f"\\frac{{{body}}}{{100}}")]
+        elif gold_percent and not percent:
+            forms = [(gold_body, body), (f"\\frac{{{gold_body}}}{{100}}", body)]
+        else:
+            forms = [(gold_body, body)]
+        return Score(float(any(self._same(*form) for form in forms)), detail)
+
+    def _same(self, gold: str, answer: str) -> bool:
         gold_number, number = plain_number(gold), plain_number(answer)
         if gold_number is not None and number is not None:
-            return Score(float(gold_number == number), f"{answer[:80]} against {gold[:80]}")
-        problem = cost_problem(answer, gold)
-        if problem is not None:
-            return Score(0.0, f"not a final answer: {problem}")
+            return gold_number == number
+        if cost_problem(answer, gold) is not None:
+            return False
         gold_parsed = self._parse(f"${gold}$", self._extraction, parsing_timeout=None)
         if not gold_parsed:
             raise VerifierError("record", f"answer {gold[:80]!r} is no LaTeX that can be read")
         parsed = self._parse(f"${answer}$", self._extraction, parsing_timeout=None)
-        equal = bool(parsed) and self._equal(gold_parsed, parsed, timeout_seconds=None)
-        return Score(float(equal), f"{answer[:80]} against {gold[:80]}")
+        if not parsed or _differ_at_a_point(gold_parsed[0], parsed[0]):
+            return False
+        return bool(self._equal(gold_parsed, parsed, float_rounding=_DECIMALS, timeout_seconds=None))
+
+
+def _differ_at_a_point(first: Any, second: Any) -> bool:
+    """Refute that two expressions are equal by their values where each variable has some positive number.
+
+    That spares the costly attempt to simplify their difference, which wrong answers invite. False proves nothing.
+    """
+    import sympy
+
+    if isinstance(first, sympy.Eq) != isinstance(second, sympy.Eq):  # `x = 5` is compared with 5 by its right side
+        first, second = (e.rhs if isinstance(e, sympy.Eq) else e for e in (first, second))
+    if not all(
+        isinstance(e, sympy.Expr) and not isinstance(e, sympy.Symbol | sympy.MatrixExpr) for e in (first, second)
+    ):
+        return False
+    if any(e.is_Mul and all(isinstance(a, sympy.Symbol) or a == sympy.E for a in e.args) for e in (first, second)):
+        return False  # a word: its letters were read as variables
+    values = []
+    for expression in (first, second):
+        point = {v: sympy.Float(0.5 + crc32(v.name.encode()) / 2**32, 30) for v in expression.free_symbols}
+        value = expression.subs(point).evalf(20)
+        if not value.is_number or not value.is_finite:
+            return False
+        values.append(value)
+    difference, size = abs(values[0] - values[1]), max(1, abs(values[0]), abs(values[1]))
+    return bool(difference > size * sympy.Float(1e-6))

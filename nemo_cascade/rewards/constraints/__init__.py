@@ -1,0 +1,1 @@
+"""Verifiable constraints on a text: the IFEval and IFBench-train taxonomies."""

@@ -1,0 +1,81 @@
+"""Tell which of a row's constraints an answer follows, strictly or loosely (arXiv 2311.07911, section 2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nemo_cascade.rewards.constraints.ifeval import IFEVAL
+from nemo_cascade.rewards.constraints.iftrain import IFTRAIN
+from nemo_cascade.rewards.constraints.text import Check
+from nemo_cascade.rewards.verifier import VerifierError
+
+CHECKS: Mapping[str, Check] = {**IFEVAL, **IFTRAIN}
+
+MAX_ANSWER_CHARS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One constraint: its type and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def parse_constraints(record: Mapping[str, Any]) -> list[Constraint]:
+    """Read the constraints of a row.
+
+    Forms: IFEval's `instruction_id_list` and `kwargs` (a list of dictionaries, or their JSON; nulls are dropped);
+    IF-RLVR's `ground_truth`, which is JSON of [{"instruction_id": [...], "kwargs": [...]}].
+
+    Raises:
+        VerifierError: the row has neither, or names an unknown type (kind `record`).
+    """
+    names, arguments = record.get("instruction_id_list"), record.get("kwargs")
+    if names is None and "ground_truth" in record:
+        truth = _parsed(record["ground_truth"])
+        entry = truth[0] if isinstance(truth, list) and truth else truth
+        if not isinstance(entry, Mapping):
+            raise VerifierError("record", "field 'ground_truth' holds no constraints")
+        names, arguments = entry.get("instruction_id"), entry.get("kwargs")
+    arguments = _parsed(arguments)
+    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
+        raise VerifierError("record", "field 'instruction_id_list' must be a list of constraint types")
+    if not isinstance(arguments, Sequence) or len(arguments) != len(names):
+        raise VerifierError("record", f"field 'kwargs' must be a list of {len(names)} entries, one per constraint")
+    unknown = sorted({str(name) for name in names} - CHECKS.keys())
+    if unknown:
+        raise VerifierError("record", f"unknown constraint types: {', '.join(unknown)}")
+    filled = [{k: v for k, v in (_parsed(a) or {}).items() if v is not None} for a in arguments]
+    return [Constraint(str(name), a) for name, a in zip(names, filled, strict=True)]
+
+
+def follows(answer: str, constraint: Constraint, mode: Literal["strict", "loose"]) -> bool:
+    """Tell whether an answer follows a constraint; an empty answer follows none.
+
+    Loose: it, or it without its first line, last line or both, or any of these without asterisks.
+
+    Raises:
+        VerifierError: an argument that the type needs is absent or malformed (kind `record`).
+    """
+    check = CHECKS[constraint.name]
+    variants = [answer] if mode == "strict" else _loose_variants(answer)
+    return any(bool(variant.strip()) and check(variant, constraint.arguments) for variant in variants)
+
+
+def _loose_variants(answer: str) -> list[str]:
+    lines = answer.split("\n")
+    cut = [answer, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return list(dict.fromkeys([*cut, *(variant.replace("*", "") for variant in cut)]))
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise VerifierError("record", f"constraints are no JSON: {error}") from error
