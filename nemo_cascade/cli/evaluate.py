@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Start engines and verifiers, score every domain, print the table."""
     quoted = "'" + str(args.folder.absolute()).replace("'", "\\'") + "'"
-    of_folder = ["model.source=hf", f"model.path={quoted}", "model.architecture={}"]
+    of_folder = ["model.source=hf", f"model.path={quoted}"]
     config = preflight([*args.overrides, *of_folder], args.config_dir, fresh_folder=True).config
     from nemo_cascade.data.prepare import prepare_data
     from nemo_cascade.stages.evaluate import evaluate

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -168,7 +169,7 @@ def _sort(
                 values.append(override)
         else:
             wanted = [] if override.is_delete() else override.value()
-            wrong = [w for w in (wanted if isinstance(wanted, list) else [wanted]) if w not in (None, *groups[name])]
+            wrong = [w for w in (wanted if isinstance(wanted, list) else [wanted]) if w not in groups[name]]
             for choice in wrong:
                 near = keys.nearest(str(choice), groups[name])
                 how = f"did you mean {name}={near}?" if near else f"to set one value write {name}.KEY=..."
@@ -193,6 +194,10 @@ def _unknown(values: Sequence[Override]) -> list[CascadeError]:
 def _hydra(lines: Sequence[str]) -> DictConfig:
     try:
         return hydra.compose(CONFIG_NAME, overrides=list(lines))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
+        raise CascadeError("a config file is no YAML", value=place, mend=error.problem) from None
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in str(error) else ""
         raise _translate(f"{error}{cause}") from None
@@ -204,7 +209,7 @@ def _translate(message: str) -> CascadeError:
     if required:
         group, options = required[1], required[2].split()
         return CascadeError(f"no {group} chosen", limit=", ".join(options), mend=f"add {group}={options[0]}")
-    return CascadeError(text)
+    return CascadeError(text.partition(" Config search path:")[0])
 
 
 def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Override], list[CascadeError]]:
@@ -253,9 +258,10 @@ def _resolve(composed: DictConfig) -> tuple[dict[str, Any], list[CascadeError]]:
         default = keys.SchemaField(info.name, RunConfig, info.name, None).default
         if isinstance(default, str) and "${" in default and info.name not in composed:
             composed[info.name] = default
-    for key in OmegaConf.missing_keys(composed):  # left out here, the strict check tells all about it
-        above, _, name = key.rpartition(".")
-        del (OmegaConf.select(composed, above) if above else composed)[name]
+    for key, value in flatten(OmegaConf.to_container(composed)).items():
+        if value == "???":  # left out here, the strict check tells all about it
+            above, _, name = key.rpartition(".")
+            del (OmegaConf.select(composed, above) if above else composed)[name]
     try:
         data = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:

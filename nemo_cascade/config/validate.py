@@ -6,10 +6,13 @@ What depends on the model's architecture or on the plan of stages is checked whe
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from nemo_cascade.config import host
+from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, SftStage
 from nemo_cascade.errors import CascadeError
@@ -39,6 +42,10 @@ def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeErr
 def _run(config: RunConfig) -> Problems:
     if not config.name.strip(".") or set(config.name) & set("/\\\0"):
         yield CascadeError("name can't be a folder", value=repr(config.name), mend="name=letters_and_digits")
+    for key, value in flatten(asdict(config)).items():  # type: ignore[call-overload]
+        # An upper bound may be absent; every other number has to be one.
+        if isinstance(value, float) and not math.isfinite(value) and not key.endswith("loss.correction_max"):
+            yield CascadeError("the number is not finite", value=f"{key}={value}")
 
 
 def _device(config: RunConfig) -> Problems:

@@ -147,6 +147,20 @@ def test_own_config_files_stand_beside_the_shipped_ones_and_their_mistakes_are_p
     assert compose(["cascade=nano"], tmp_path)[0].model.name == "shadow"  # own config.yaml: own files first
 
 
+def test_broken_files_and_references_are_refused_not_crashed_on(tmp_path):
+    (tmp_path / "cascade").mkdir()
+    file = tmp_path / "cascade" / "bad.yaml"
+    file.write_text("# @package _global_\nname: [\n")
+    (found,) = violations("cascade=bad", config_dir=tmp_path)
+    assert f"no YAML; got: {file}, line 3" in found
+    file.write_text("# @package _global_\ndefaults:\n  - nano\n  - _self_\n  - override /model: nanoo\n")
+    (found,) = violations("cascade=bad", config_dir=tmp_path)
+    assert "Could not find 'model/nanoo'" in found
+    (found,) = violations("cascade=nano", "name=${runs_dirr}")
+    assert "'runs_dirr' not found" in found
+    assert "no such choice of cascade" in violations("cascade=null")[0]
+
+
 def test_every_value_knows_where_it_came_from():
     config, provenance = compose(["cascade=nano", "stages.sft1.optimizer.lr=0.5", "gate={alpha:0.05}"])
     origins = provenance["origins"]

@@ -42,6 +42,7 @@ def test_wrong_numbers_of_all_stages_are_listed_together():
         "stages.math_rl.sampling={top_p:0.95,top_k:20,max_tokens:512}",
         "stages.math_rl.loss.correction=truncated",
         "stages.math_rl.loss.correction_max=0.0001",
+        "stages.math_rl.optimizer.adam_eps=inf",
         "stages.math_rl.loss.correction_min=0.5",
         "stages.math_rl.seq_length=128",
         "evaluation.suites.math.sampling.temperature=0",
@@ -49,6 +50,7 @@ def test_wrong_numbers_of_all_stages_are_listed_together():
     )
     expect(
         lines,
+        "not finite; got: stages.math_rl.optimizer.adam_eps=inf",
         "stages.sft1.global_batch_size=16; allowed: a multiple of parallel.data_parallel_size=3",
         "stages.sft2.global_batch_size=16; allowed: a multiple of parallel.data_parallel_size=3",
         "stages.sft1.optimizer.min_lr=1.0; allowed: at most lr=0.003",
