@@ -142,6 +142,7 @@ class Job:
     ranks: tuple
     work: object  # importable function (worker, argument) -> result
     argument: object = None
+    device: str = "cpu"
 
 
 def run_jobs(rank, world_size, port, jobs_and_ports):
@@ -157,7 +158,7 @@ def run_jobs(rank, world_size, port, jobs_and_ports):
             world_size=len(job.ranks),
             master_addr="127.0.0.1",
             master_port=job_port,
-            device="cpu",
+            device=job.device,
             threads=1,
         )
         try:

@@ -80,11 +80,14 @@ def run_ranks(
             theirs.close()
             processes.append(process)
             pipes.append(ours)
+    patience = 0.0
     try:
-        return _collect(pipes, processes, end, deadline_s)
+        results = _collect(pipes, processes, end, deadline_s)
+        patience = _GRACE_S  # all have answered: let them leave by themselves
+        return results
     finally:
         for process in processes:
-            process.join(timeout=_GRACE_S if process.exitcode is None else None)
+            process.join(timeout=patience)
             if process.exitcode is None:
                 process.kill()
                 process.join()

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# float32 elements of the largest temporary: 64 Mi elements = 256 MiB.
-_CHUNK_ELEMENTS = 64 * 1024 * 1024
+# float32 elements of a temporary, of which there are two: on a GPU enough to fill it (128 MiB), on a CPU what stays
+# in its cache (4 MiB; about 3 times as fast as whole packs).
+_GPU_CHUNK, _CPU_CHUNK = 32 * 2**20, 2**20
 
 
 def label_logprobs(
@@ -39,14 +40,14 @@ def label_logprobs(
         entropy: whether the entropy is wanted; it costs another pass over each chunk.
         overwrite_logits: let the backward pass write its gradient into `logits_TV`'s own memory. Only for logits that
             nobody reads afterwards.
-        chunk_tokens: rows worked on at a time; default: as many as make a 256 MiB temporary.
+        chunk_tokens: rows worked on at a time; by default what suits the device.
 
     Returns:
         (logprob_T, entropy_T or None), float32, equal on all ranks of the group; both can be differentiated.
     """
     assert labels_T.shape == (logits_TV.shape[0],), (logits_TV.shape, labels_T.shape)
-    rows = chunk_tokens or max(1, _CHUNK_ELEMENTS // max(1, logits_TV.shape[1]))
     columns = logits_TV.shape[1]
+    rows = chunk_tokens or max(1, (_GPU_CHUNK if logits_TV.is_cuda else _CPU_CHUNK) // columns)
     offset = 0 if group is None else dist.get_rank(group) * columns
     valid = min(max(vocab_size - offset, 0), columns)
     logprob_T, entropy_T = _LabelLogprobs.apply(

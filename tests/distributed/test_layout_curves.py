@@ -25,6 +25,34 @@ def _scores(worker, argument):
     return worker.logprobs(source, 0)
 
 
+def _vocabulary_parallel(worker, setup):
+    """Score fixed logits; with 100 words in 2 x 128 columns the second rank holds nothing but padding."""
+    import torch
+    from megatron.core import parallel_state
+
+    from nemo_cascade.training.logprobs import label_logprobs
+
+    worker.setup(setup)
+    group = parallel_state.get_tensor_model_parallel_group()
+    generator = torch.Generator().manual_seed(3)
+    whole = torch.randn(9, 256, generator=generator) * 4
+    labels = torch.randint(0, 100, (9,), generator=generator)
+    answers = []
+    for words in (100, 200):
+        own = whole.chunk(2, 1)[group.rank()].clone().requires_grad_()
+        logprob, entropy = label_logprobs(own, labels, vocab_size=words, group=group, chunk_tokens=4)
+        (logprob + 0.3 * entropy).sum().backward()
+        exact = whole[:, :words].double().requires_grad_()
+        logp = exact.log_softmax(-1)
+        want = logp.gather(1, labels[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+        (want[0] + 0.3 * want[1]).sum().backward()
+        gradient = torch.zeros(9, 256, dtype=torch.float64)
+        gradient[:, :words] = exact.grad
+        pairs = ((logprob, want[0]), (entropy, want[1]), (own.grad, gradient.chunk(2, 1)[group.rank()]))
+        answers += [float((got.double() - expected).abs().max()) for got, expected in pairs]
+    return answers
+
+
 class _OneDocumentEach:
     """The documents of a pack, each in a micro-batch of its own."""
 
@@ -67,6 +95,7 @@ def answers(tmp_path_factory):
         Job("packed", (0,), _scores, (policy_setup(hf), _OneDocumentEach([pack]))),
         Job("unpacked", (1,), _scores, (policy_setup(hf), _OneDocumentEach(_split(pack)))),
         Job("packed tp2 pp2", (0, 1, 2, 3), _scores, (policy_setup(hf, tp=2, pp=2), _OneDocumentEach([pack]))),
+        Job("vocabulary tp2", (2, 3), _vocabulary_parallel, policy_setup(hf, tp=2)),
     ]
     return launch_jobs(jobs)
 
@@ -99,3 +128,8 @@ def test_a_packed_document_scores_as_it_does_alone_and_only_one_rank_reports(ans
     reports = answers["packed tp2 pp2"]
     assert [report is not None for report in reports] == [False, False, True, False]
     np.testing.assert_allclose(reports[2][0], packed, atol=2e-6)
+
+
+@pytest.mark.distributed
+def test_vocabulary_parallel_scores_match_float64_even_where_a_rank_holds_padding_only(answers):
+    assert max(max(errors) for errors in answers["vocabulary tp2"]) < 1e-5
