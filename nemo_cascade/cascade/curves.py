@@ -89,7 +89,7 @@ SPECS = (
     Spec("Gradient norm", "before clipping", {"grad_norm": "norm"}, zero=True),
     Spec("Learning rate", "", {"lr": "lr"}, zero=True),
     Spec(
-        "Lost",
+        "Errors and drops",
         "per step",
         {"verdict_errors": "verifier errors", "groups_dropped": "groups dropped", "skipped": "steps skipped"},
         zero=True,
@@ -142,4 +142,4 @@ def _draw(spec: Spec, records: Records, steps: Float64) -> Chart | None:
     first = next(iter(present.values()))
     last = first[np.isfinite(first)][-1]
     legend = tuple((label, i % COLORS) for i, label in enumerate(present)) if len(present) > 1 else ()
-    return Chart(spec.title, spec.unit, svg, legend, f"{last:.3g}")
+    return Chart(spec.title, spec.unit, svg, legend, f"{last:,.0f}" if abs(last) >= 1000 else f"{last:.3g}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -89,7 +90,7 @@ def matrix_table(matrix: Matrix) -> Table:
 
     A significant difference is coloured; a broken promise is red and marked with `!`.
     """
-    table = Table(header_style="bold", pad_edge=False, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", caption_justify="left")
     table.caption = (
         "score ± standard error, difference from the parent (coloured: significant; !: a promise was broken)"
     )
@@ -113,6 +114,6 @@ def _cell_text(cell: Cell | None) -> Text:
     if cell.stderr is not None:
         text.append(f" ± {cell.stderr:.3f}", style="dim")
     if cell.row is not None:
-        mark = "!" if cell.row.broken else ""
+        mark = "!" if cell.row.broken else " "
         text.append(f"  {cell.row.difference:+.3f}{mark}", style=_STYLE[cell.tone])
     return text

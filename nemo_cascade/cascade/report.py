@@ -28,7 +28,7 @@ from nemo_cascade.telemetry.plots import COLORS, score_chart
 T = TypeVar("T")
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_LONG = 160
+_LONG = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +197,17 @@ def _settings(config: Mapping[str, Any], before: Mapping[str, Any] | None) -> tu
     )
 
 
-def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str]:
-    """Return (tone, sentence) of the run as a whole."""
+def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
+    """Return (tone, state in a few words, explanation) of the run as a whole."""
     ends = [r for r in records if r.event in ("run_started", "run_stopped", "run_finished")]
     if ends and ends[-1].event == "run_finished":
-        return "good", "finished"
+        return "good", "finished", ""
     if ends and ends[-1].event == "run_stopped":
-        return "bad", f"stopped: {ends[-1].details.get('error', 'no reason recorded')}"
-    held = [stage.name for stage in stages if stage.state == "held"]
-    if held:
-        return "bad", f"held by the gate after {held[-1]}"
-    return "open", "not finished"
+        return "bad", "stopped", str(ends[-1].details.get("error", "no reason recorded"))
+    held = [stage for stage in stages if stage.state == "held"]
+    if held and held[-1].decision is not None:
+        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason
+    return "open", "not finished", ""
 
 
 def _run_facts(
@@ -261,7 +261,10 @@ def _short(value: Any) -> str:
         return f"{value[:10]}"
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping) and all(isinstance(inner, int | float | str) for inner in value.values()):
+        text = ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONG else f"{text[:_LONG]} ..."
 
 

@@ -50,7 +50,7 @@ class _Frame:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     log: bool = False
-    left: float = 38
+    left: float = 44
     bottom: float = 18
 
     def x(self, value: float) -> float:
@@ -178,12 +178,15 @@ def _binned(x: Float64, y: Float64, most: int) -> tuple[Float64, Float64, Float6
 
 
 def _running_mean(y: Float64, width: int) -> Float64:
-    """Return the centred mean over `width` points, over fewer at the ends and around gaps."""
+    """Return the centred mean over `width` points; the window shrinks towards the ends, so they stay in place."""
     known = np.isfinite(y)
-    window = np.ones(width)
-    total = np.convolve(np.where(known, y, 0.0), window, mode="same")
-    count = np.convolve(known.astype(np.float64), window, mode="same")
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    total = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])
+    count = np.concatenate([[0], np.cumsum(known)])
+    index = np.arange(y.size)
+    half = np.minimum(np.minimum(index, y.size - 1 - index), width // 2)
+    first, last = index - half, index + half + 1
+    inside = count[last] - count[first]
+    return np.where(inside > 0, (total[last] - total[first]) / np.maximum(inside, 1), np.nan)
 
 
 def _padded(low: float, high: float, at_zero: bool = False) -> tuple[float, float]:

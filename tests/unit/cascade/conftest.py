@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from nemo_cascade.telemetry.metrics import MetricsLog
 DOMAINS = ("math", "instruction", "code")
 
 
-@pytest.fixture
-def config(tmp_path):
+@pytest.fixture(scope="session")
+def config(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("cascade")
     suite = {"path": "eval.jsonl", "verifier": "math", "num_prompts": 60}
     rl = GrpoStage(
         optimizer=OptimizerConfig(lr=2e-6),
@@ -67,7 +69,13 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def run_folder(config):
+def run_folder(finished_folder, tmp_path):
+    shutil.copytree(finished_folder.path, tmp_path / "trial")
+    return RunFolder(tmp_path / "trial")
+
+
+@pytest.fixture(scope="session")
+def finished_folder(config):
     rng = np.random.default_rng(0)
     folder = RunFolder(Path(config.runs_dir) / config.name)
     write_record(folder.path, config, {"seed": "schema default"})
