@@ -136,7 +136,7 @@ class CascadeRunner:
             version = (index + 1) * VERSIONS_PER_STAGE - 1
             evaluate(self.config, roles, hf, version, name).save(target)
             self.folder.collect_scores()
-            self.ledger.append("scored", name, **Scores.load(target).summary())
+            self.ledger.append("scored", name, scores=Scores.load(target).summary())
         return Scores.load(target)
 
     def _gate(self, planned: PlannedStage, parent: Standing, scores: Scores) -> Decision:

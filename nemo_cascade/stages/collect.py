@@ -19,7 +19,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.errors import RewardError, RolloutError
-from nemo_cascade.losses.advantage import group_advantages
+from nemo_cascade.losses.advantage import count_unpaired_groups, group_advantages
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
 
@@ -88,6 +88,7 @@ class RolloutBatch:
             "verdict_errors_by_kind": errors,
             "groups": len(self.prompts),
             "groups_dropped": self.dropped_groups,
+            "groups_unpaired": count_unpaired_groups(self.valid),
             "sampling_rounds": self.rounds,
         }
 

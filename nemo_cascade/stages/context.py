@@ -46,7 +46,7 @@ class StageContext:
     parent_checkpoint: Path | None
     data_folder: Path
     roles: Roles
-    record: Callable[..., None]
+    record: Callable[..., object]
 
     @property
     def hf_folder(self) -> Path:

@@ -11,6 +11,7 @@ from nemo_cascade.data.layout import Document, rollout_document
 from nemo_cascade.stages.collect import RolloutBatch
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.policy import StepResult
+from nemo_cascade.types import Float32
 
 
 def policy_updates(
@@ -31,7 +32,10 @@ def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[Document]:
     documents = []
     for group, advantages, trained in zip(batch.rollouts, batch.advantages, batch.trained, strict=True):
         for rollout, advantage, is_trained in zip(group, advantages, trained, strict=True):
-            extras = {"advantages": float(advantage), "behaviour_logprobs": rollout.logprobs}
+            extras: dict[str, float | Float32] = {
+                "advantages": float(advantage),
+                "behaviour_logprobs": rollout.logprobs,
+            }
             if stage.loss.aggregation == "sequence":
                 extras["sequence_weights"] = 1.0 / rollout.response_ids.size
             documents.append(rollout_document(rollout, extras, trained=bool(is_trained)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -105,8 +106,7 @@ class Roles:
 
 def stage_setup(config: RunConfig, stage: SftStage | GrpoStage, hf_folder: Path, total_steps: int) -> PolicySetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
-    rl = isinstance(stage, GrpoStage)
-    return PolicySetup(
+    setup = PolicySetup(
         hf_path=str(hf_folder),
         model=config.model,
         parallel=config.parallel,
@@ -115,10 +115,16 @@ def stage_setup(config: RunConfig, stage: SftStage | GrpoStage, hf_folder: Path,
         total_steps=total_steps,
         seq_length=stage.seq_length,
         seed=config.seed,
-        objective="policy" if rl else "sft",
-        loss=stage.loss if rl else None,
-        temperature=stage.sampling.temperature if rl else 1.0,
-        reference_hf_path=str(hf_folder) if rl and stage.loss.kl_coefficient > 0 else None,
+        objective="sft",
+    )
+    if isinstance(stage, SftStage):
+        return setup
+    return replace(
+        setup,
+        objective="policy",
+        loss=stage.loss,
+        temperature=stage.sampling.temperature,
+        reference_hf_path=str(hf_folder) if stage.loss.kl_coefficient > 0 else None,
     )
 
 
