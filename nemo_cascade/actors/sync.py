@@ -120,7 +120,6 @@ def _send(
 
     here = policy.machine
     by_message = any(m.info is not None and m.info.machine != here for m in members)
-    fleet.call_on(members, "begin_update", version, deadline_s=left())
     buckets: list[WeightBucket] = []
     loading: deque[tuple[WeightBucket, dict[str, Any]]] = deque()
 
@@ -135,6 +134,7 @@ def _send(
         folder, config.bucket_mib * MIB, DTYPES[rollout.config.dtype], config.deadline_s, by_message=by_message
     )
     try:
+        fleet.call_on(members, "begin_update", version, deadline_s=left())
         with contextlib.closing(stream):
             for bucket, payload in stream:
                 buckets.append(bucket)

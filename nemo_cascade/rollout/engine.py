@@ -46,7 +46,7 @@ class RolloutWorker:
         shared_prompt_tokens: prompt tokens of the last generation that were not computed but found in the prefix cache.
 
     Raises:
-        RolloutError: the folder has no end-of-turn token.
+        RolloutError: the folder has no end-of-turn token, or vLLM can't run the model.
         RuntimeUnavailableError: no vLLM for the device.
     """
 
@@ -63,6 +63,7 @@ class RolloutWorker:
         self._transfer_open = False
         started = time.monotonic()
         self._engine = _start_engine(self.model_path, config, seed, threads, device)
+        self._warm_up()
         self.start_seconds = time.monotonic() - started
 
     @property
@@ -202,6 +203,18 @@ class RolloutWorker:
                 if scores[index].size != sequences[index].size - 1:
                     raise RolloutError("the engine scored another number of tokens", value=scores[index].size)
         return [scores[i] for i in range(len(sequences))]
+
+    def _warm_up(self) -> None:
+        """Run the model once: what vLLM lacks a kernel for shows now, not in the first training step."""
+        try:
+            self._score([np.zeros(2, np.int32)])
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            self.close()
+            raise RolloutError(
+                "vLLM can't run this model on this device",
+                value=f"{self.model_path}: {error}",
+                mend="on CPU the head size must be one that vLLM's attention was built for (32, 64, 80, 96, ...)",
+            ) from error
 
     def begin_update(self, version: int) -> None:
         """Stop sampling and get ready to receive weight version `version`.

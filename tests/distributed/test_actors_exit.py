@@ -1,0 +1,102 @@
+"""However the driver ends, nothing of the run is left: no process, no folder."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nemo_cascade.actors import guardian
+from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from tests.tiny_policy import write_tiny_folder
+
+pytestmark = pytest.mark.distributed
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 20.0
+
+
+# how the driver's program goes on, the signal it gets, its exit status (None: any but 0)
+EXITS = {
+    "end": ("normal", None, 0),
+    "exception": ("exception", None, 1),
+    "SIGTERM": ("signal", signal.SIGTERM, None),
+    "SIGINT": ("signal", signal.SIGINT, None),
+    "SIGKILL": ("signal", signal.SIGKILL, -signal.SIGKILL),
+}
+
+
+class Driven:
+    """A driver process; once it is READY, all processes below it."""
+
+    def __init__(self, how, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.actors_driver", how, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.below = []
+
+    def wait_until_ready(self):
+        word = self.process.stdout.readline().split()
+        assert word[:1] == ["READY"], self.process.communicate()[1][-2000:]
+        self.session, self.shared_memory = word[1:]
+
+    def look(self):
+        self.below = psutil.Process(self.process.pid).children(recursive=True)
+        return [" ".join(p.cmdline()) or p.name() for p in self.below]
+
+    def left(self):
+        alive = [p for p in self.below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        folders = [f for f in (self.session, self.shared_memory) if Path(f).exists()]
+        return [*(f"{p.pid} {p.name()}" for p in alive), *guardian.session_processes(self.session), *folders]
+
+    def assert_nothing_left(self, within_s):
+        end = time.monotonic() + within_s
+        while (left := self.left()) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert left == []
+
+
+@pytest.fixture(scope="module")
+def drivers():
+    """One driver for each exit, started side by side."""
+    started = {name: Driven(how) for name, (how, _, _) in EXITS.items()}
+    yield started
+    for driven in started.values():
+        driven.process.kill()
+        driven.process.communicate()
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_nothing_is_left_behind(drivers, name):
+    driven, (_, number, code) = drivers[name], EXITS[name]
+    driven.wait_until_ready()
+    if number is not None:
+        names = driven.look()
+        assert sum("time.sleep(600)" in n for n in names) == 2
+        assert any("raylet" in n for n in names)
+        driven.process.send_signal(number)
+    status = driven.process.wait(DEADLINE_S)
+    assert status == code if code is not None else status != 0
+    driven.assert_nothing_left(DEADLINE_S if number == signal.SIGKILL else 0.5)
+
+
+def test_nothing_is_left_of_real_roles_when_the_driver_is_killed_in_a_generation(tmp_path):
+    folder = write_tiny_folder(tmp_path / "model", vocab_size=512, head_dim=32)
+    train_nano_tokenizer(["1 + 2 = 3", "user assistant"] * 8, Path(folder))
+    driven = Driven("signal", folder)
+    try:
+        driven.wait_until_ready()
+        names = driven.look()
+        assert sum("nursery" in n for n in names) == 1  # the verifiers' parent
+        assert sum("RolloutActor" in n or "PolicyActor" in n or "RewardActor" in n for n in names) == 3
+    finally:
+        driven.process.kill()
+        driven.process.communicate()
+    driven.assert_nothing_left(DEADLINE_S)

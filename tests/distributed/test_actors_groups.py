@@ -1,0 +1,264 @@
+"""The real roles on one Ray: two policy ranks, one engine, one verifier pool; and small actors that misbehave."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.fleet import Fleet
+from nemo_cascade.actors.health import health
+from nemo_cascade.actors.policy import PolicyGroup
+from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.actors.sync import prove_equal, sync_weights
+from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig, WeightSyncConfig
+from nemo_cascade.config.schema import ClusterConfig, RewardConfig
+from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError, TrainingError, WeightSyncError
+from nemo_cascade.types import FinishReason, Prompt, Rollout
+from tests.odd_actors import MisbehavingActor
+from tests.tiny_policy import TinySource, policy_setup, write_tiny_folder
+
+pytestmark = pytest.mark.distributed
+
+SYNC = WeightSyncConfig(bucket_mib=1, deadline_s=60, probe_tokens=48)
+CONFIG = RolloutConfig(
+    dtype="fp32", max_model_len=512, max_num_seqs=64, kv_cache_gib=0.125, weight_sync=SYNC, generate_deadline_s=120
+)
+LONG = SamplingConfig(max_tokens=300)
+VOCAB = 512
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    # Untied and of several MiB: the head is a weight of its own, and a hand-over takes several buckets.
+    path = tmp_path_factory.mktemp("groups") / "model"
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "vocab_size": VOCAB}
+    written = write_tiny_folder(path, tie_word_embeddings=False, **sizes)
+    train_nano_tokenizer(["1 + 2 = 3", "user assistant"] * 8, path)
+    return written
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(ClusterConfig(device="cpu", step_deadline_s=60)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def setup(folder):
+    return policy_setup(folder, tp=2)
+
+
+@pytest.fixture(scope="module")
+def policy(cluster, setup):
+    group = PolicyGroup(cluster, setup.parallel)
+    group.setup(setup)
+    yield group
+    group.close()
+
+
+@pytest.fixture(scope="module")
+def rollout(cluster, folder):
+    group = RolloutGroup(cluster, CONFIG, folder, seed=3)
+    yield group
+    group.close()
+
+
+def prompts(count=4):
+    rng = np.random.default_rng(1)
+    return [Prompt(f"p/{i}", "math", "math", rng.integers(8, VOCAB, 40).astype(np.int32), {}) for i in range(count)]
+
+
+def bits(rollouts):
+    return {(r.prompt_id, r.sample): (r.response_ids.tobytes(), r.logprobs.tobytes(), r.version) for r in rollouts}
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fleet(cluster):
+    members = Fleet(cluster, "odd", TrainingError)
+    for _ in range(2):
+        members.add(MisbehavingActor, cluster.environment(1))
+    members.wait_until_up()
+    yield members
+    members.close()
+
+
+def call(fleet, how, victim, deadline_s=30):
+    refs = {m.name: m.handle.behave.remote(how, i, victim) for i, m in enumerate(fleet.members)}
+    return fleet.gather(refs, "behave", deadline_s)
+
+
+def test_a_call_answers_in_order_or_raises_a_members_own_error(fleet):
+    assert call(fleet, "work", None) == [0, 1]
+    with pytest.raises(RolloutError) as caught:
+        call(fleet, "raise", 1)
+    assert (caught.value.value, caught.value.limit, caught.value.mend) == (7, 5, "shorten it")
+    with pytest.raises(TrainingError, match="odd-0 failed in behave; got: ZeroDivisionError: no type of ours"):
+        call(fleet, "crash", 0)
+    assert call(fleet, "work", None) == [0, 1]  # all had answered: nothing is broken
+
+
+def test_a_member_that_says_nothing_is_named_with_its_method_and_its_stack(fleet):
+    started = time.monotonic()
+    with pytest.raises(DeadlineError, match="odd-1 of 2 odd actors did not answer behave") as caught:
+        call(fleet, "hang", 1, deadline_s=1.0)
+    assert time.monotonic() - started < 6
+    assert "sleep_for_ever" in str(caught.value)
+    with pytest.raises(ActorDiedError, match="odd-1 never answered behave"):
+        fleet.call("hello", deadline_s=5)
+
+
+def test_a_dead_member_ends_the_call_though_the_others_wait(fleet):
+    started = time.monotonic()
+    with pytest.raises(ActorDiedError, match="odd-0 died during behave"):
+        call(fleet, "die", 0)
+    assert time.monotonic() - started < 10
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_hand_over_is_proven_and_a_skipped_one_is_caught(policy, rollout, setup):
+    report = sync_weights(policy, rollout, 1, SYNC, verify=True)
+    assert report.buckets > 3  # more than fit in flight
+    assert report.max_logprob_difference < 1e-4
+    before = bits(rollout.generate(prompts(), 4, LONG, 7))
+    policy.train_step(TinySource(), 0)
+    with pytest.raises(WeightSyncError, match="don't compute the same log-probs"):
+        prove_equal(policy, rollout, SYNC, 2)
+    assert sync_weights(policy, rollout, 2, SYNC, verify=True).max_logprob_difference < 1e-4
+    after = list(rollout.generate(prompts(), 4, LONG, 7))
+    assert {r.version for r in after} == {2}
+    assert bits(after) != before
+
+
+def test_the_proof_holds_at_the_temperature_of_the_stage(policy, rollout, setup, folder):
+    from nemo_cascade.config.stage import PolicyLossConfig
+
+    policy.setup(replace(setup, objective="policy", loss=PolicyLossConfig(), temperature=0.6))
+    try:
+        report = sync_weights(policy, rollout, 3, SYNC, verify=True)
+        assert report.max_logprob_difference < 1e-4
+    finally:
+        policy.setup(setup)
+
+
+def test_weights_reach_an_engine_on_another_machine_by_message(policy, rollout):
+    policy.train_step(TinySource(), 1)
+    member = rollout.fleet.members[0]
+    info, member.info = member.info, replace(member.info, machine="elsewhere")
+    try:
+        assert sync_weights(policy, rollout, 4, SYNC, verify=True).max_logprob_difference < 1e-4
+    finally:
+        member.info = info
+    assert not list(Path("/dev/shm").glob("version-4-*"))
+
+
+def test_a_hand_over_that_fails_half_way_leaves_all_ranks_usable(policy, rollout, monkeypatch):
+    member = rollout.fleet.members[0]
+    member.handle.begin_update.remote(5)  # so that the group's own begin is an illegal step
+    with pytest.raises(WeightSyncError, match="illegal step"):
+        sync_weights(policy, rollout, 6, SYNC, verify=False)
+
+    sent = []
+    original = rollout.fleet.gather
+
+    def failing(refs, method, deadline_s):
+        sent.append(method)
+        if sent.count("receive") == 2:
+            raise WeightSyncError("on purpose")
+        return original(refs, method, deadline_s)
+
+    monkeypatch.setattr(rollout.fleet, "gather", failing)
+    with pytest.raises(WeightSyncError, match="on purpose"):
+        sync_weights(policy, rollout, 7, SYNC, verify=False)
+    monkeypatch.undo()
+    with pytest.raises(WeightSyncError, match="complete set of weights"):
+        list(rollout.generate(prompts(1), 1, LONG, 1))
+    assert list(rollout.cluster.shared_memory.iterdir()) == []
+    assert sync_weights(policy, rollout, 8, SYNC, verify=True).max_logprob_difference < 1e-4
+
+
+def test_everybody_is_well(policy, rollout):
+    found = health(policy, rollout)
+    assert found.keys() == {"rss_mib/policy-0", "rss_mib/policy-1", "rss_mib/rollout-0", "heartbeat_s/rollout-0"}
+    assert 50 < found["rss_mib/rollout-0"] < 4000
+
+
+def test_a_refused_prompt_keeps_its_type_through_the_stream(rollout):
+    with pytest.raises(RolloutError, match="too long for their response"):
+        list(rollout.generate([Prompt("p/0", "math", "math", np.zeros(500, np.int32), {})], 1, LONG, 1))
+
+
+def test_leaving_a_generation_early_leaves_the_engine_free(rollout):
+    stream = rollout.generate(prompts(), 32, LONG, 1)
+    next(stream)
+    stream.close()
+    started = time.monotonic()
+    assert len(list(rollout.generate(prompts(1), 1, SamplingConfig(max_tokens=4), 1))) == 1
+    assert time.monotonic() - started < 20
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def test_responses_are_decoded_and_judged_once_each(cluster, folder):
+    group = RewardGroup(cluster, RewardConfig(workers=1), folder)
+    try:
+        group.self_test(["math"])
+        tokenizer = load_tokenizer(folder)
+        asked = Prompt("p/0", "math", "math", np.zeros(3, np.int32), {"answer": "3"})
+        for i in range(40):
+            ids = np.r_[tokenizer.encode(f"so \\boxed{{{i % 4}}}"), tokenizer.end_id].astype(np.int32)
+            group.submit(
+                f"p/0#{i}", asked, Rollout("p/0", i, asked.token_ids, ids, np.zeros(len(ids)), FinishReason.STOP, 0)
+            )
+        verdicts = dict(group.drain())
+        assert {k: v.score for k, v in verdicts.items()} == {f"p/0#{i}": float(i % 4 == 3) for i in range(40)}
+        assert group.drain() == []
+        assert group.stats()["verdicts"] >= 40
+    finally:
+        group.close()
+
+
+# --- deaths: last, they cost actors ----------------------------------------------------------------------------------
+
+
+def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(policy, rollout):
+    sync_weights(policy, rollout, 20, SYNC, verify=False)
+    undisturbed = bits(rollout.generate(prompts(), 24, LONG, 5))
+    stream = rollout.generate(prompts(), 24, LONG, 5)
+    disturbed = [next(stream)]
+    os.kill(rollout.pids[0], signal.SIGKILL)
+    disturbed += list(stream)
+    assert len(disturbed) == 4 * 24
+    assert bits(disturbed) == undisturbed
+    assert rollout.restarts == {"rollout-0": 1}
+
+    stream = rollout.generate(prompts(), 24, LONG, 5)
+    next(stream)
+    os.kill(rollout.pids[0], signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(ActorDiedError, match="rollout-0 died during generate"):
+        list(stream)
+    assert time.monotonic() - started < 10
+    with pytest.raises(ActorDiedError, match="can't be used any more"):
+        list(rollout.generate(prompts(), 1, LONG, 5))
+
+
+def test_a_dead_rank_ends_the_step_and_not_the_deadline(policy):
+    os.kill(policy.pids[1], signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(ActorDiedError, match="policy-1 died during train_step"):
+        policy.train_step(TinySource(), 2)
+    assert time.monotonic() - started < 15
