@@ -40,6 +40,7 @@ class Task:
     text_head: str
     sink: deque[tuple[Any, Verdict]]
     submitted: float
+    deadline_s: float
     started: float = 0.0
     crashes: int = 0
 

@@ -107,7 +107,7 @@ class Dispatcher(threading.Thread):
         self._assign()
 
     def _patience(self) -> float | None:
-        due = [w.task.started + self._config.deadline_s for w in self._workers.values() if w.task and not w.killed_for]
+        due = [w.task.started + w.task.deadline_s for w in self._workers.values() if w.task and not w.killed_for]
         if self._asked:
             due.append(self._asked[0] + _NURSERY_DEADLINE_S)
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -162,18 +162,32 @@ class Dispatcher(threading.Thread):
         message, descriptors = received
         if message["op"] == "loaded":
             self._asked.popleft()
-            future = self._loads[message["name"]]
-            if message["error"] is not None:
-                del self._loads[message["name"]]
-                future.set_exception(RewardError("a verifier can't be loaded", value=message["error"]))
-            elif not future.done():
-                future.set_result(None)
+            self._note_load(message["name"], message["error"], message["needs_s"])
         elif message["op"] == "forked":
             self._asked.popleft()
             worker = self._workers[message["ticket"]]
             worker.pid, worker.pidfd = message["pid"], descriptors[0]
         else:
             self._bury(message["pid"], message["status"])
+
+    def _note_load(self, name: str, problem: str | None, needs_s: float) -> None:
+        deadline_s = deadline_of(self._config, name)
+        error = None
+        if problem is not None:
+            error = RewardError("a verifier can't be loaded", value=problem)
+        elif needs_s >= deadline_s:
+            error = RewardError(
+                "a verifier's own limits don't fit into its deadline",
+                value=f"{name}: {needs_s:g} s",
+                limit=f"under {deadline_s:g} s",
+                mend=f"raise reward.deadlines.{name}, or lower the limits in reward.options.{name}",
+            )
+        future = self._loads[name]
+        if error is not None:
+            del self._loads[name]
+            future.set_exception(error)
+        elif not future.done():
+            future.set_result(None)
 
     def _replace_nursery(self) -> None:
         """Start over after the nursery died: its workers died with it, their unanswered tasks go back to the queue."""
@@ -200,7 +214,7 @@ class Dispatcher(threading.Thread):
         if worker.killed_for == "timeout":
             self.tally.restart("timeout")
             if task is not None:
-                detail = f"no verdict within {self._config.deadline_s:g} s"
+                detail = f"no verdict within {task.deadline_s:g} s"
                 self._finish(task, Verdict(None, "timeout", detail, time.monotonic() - task.started))
             return
         if status == 0 and task is None:
@@ -273,7 +287,7 @@ class Dispatcher(threading.Thread):
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
         for worker in self._workers.values():
-            late = worker.task is not None and now - worker.task.started >= self._config.deadline_s
+            late = worker.task is not None and now - worker.task.started >= worker.task.deadline_s
             if late and worker.killed_for is None:
                 worker.kill("timeout")
         if self._asked and now - self._asked[0] >= _NURSERY_DEADLINE_S:
@@ -332,6 +346,11 @@ class Dispatcher(threading.Thread):
         self._workers.clear()
         self._selector.close()
         os.close(self._wake)
+
+
+def deadline_of(config: RewardConfig, verifier: str) -> float:
+    """Return the deadline of a verifier's verdicts, seconds."""
+    return config.deadlines.get(verifier, config.deadline_s)
 
 
 def _verdict(reply: Reply) -> Verdict:

@@ -37,6 +37,7 @@ class InstructionVerifier:
         partial: score the share of followed constraints instead of all or nothing.
     """
 
+    needs_s = 0.0
     golden: ClassVar[tuple[Golden, ...]] = (
         Golden("<think>\nhm</think>\nred blue", 1.0, _exact("red blue")),
         Golden("red blue\n", 1.0, _exact("red blue")),

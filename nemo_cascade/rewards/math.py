@@ -30,6 +30,7 @@ class MathVerifier:
     nobody knows whether it was right, so the sample is dropped from its group and counted.
     """
 
+    needs_s = 0.0
     golden: ClassVar[tuple[Golden, ...]] = (
         Golden(r"<think>\boxed{3}</think> \boxed{4}", 1.0, {"answer": "4"}),
         Golden(r"<think>\boxed{4}</think> \boxed{3}", 0.0, {"answer": "4"}),

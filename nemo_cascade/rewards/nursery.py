@@ -63,7 +63,9 @@ class _Nursery:
             sys.path[:] = order["path"]
             self._limits = order["limits"]
         elif order["op"] == "load":
-            self._tell({"op": "loaded", "name": order["name"], "error": self._load(order)})
+            error = self._load(order)
+            needs_s = 0.0 if error else getattr(self._verifiers[order["name"]], "needs_s", 0.0)
+            self._tell({"op": "loaded", "name": order["name"], "error": error, "needs_s": needs_s})
         else:
             self._fork(order["ticket"], descriptors[0])
         return True

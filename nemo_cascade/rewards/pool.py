@@ -13,7 +13,7 @@ from typing import Any
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.crew import Task
-from nemo_cascade.rewards.dispatch import Dispatcher
+from nemo_cascade.rewards.dispatch import Dispatcher, deadline_of
 from nemo_cascade.rewards.frames import pack_task
 from nemo_cascade.rewards.registry import VERIFIERS, verifier_class, verifier_path
 from nemo_cascade.rewards.response import Response
@@ -139,7 +139,16 @@ class VerifierPool:
         self._ensure_loaded(name)
         task_id, self._next_id = self._next_id, self._next_id + 1
         frame = pack_task(task_id, name, record, response)
-        task = Task(task_id, key, name, frame, response.text[:_TEXT_HEAD], sink, time.monotonic())
+        task = Task(
+            task_id,
+            key,
+            name,
+            frame,
+            response.text[:_TEXT_HEAD],
+            sink,
+            time.monotonic(),
+            deadline_of(self._config, name),
+        )
         dispatcher = self._dispatcher
         with self._lock:
             self._wait(

@@ -13,6 +13,7 @@ from nemo_cascade.rewards.verifier import Verifier
 # A new verifier is one file and one line here: `name: "module:class"`.
 VERIFIERS: Mapping[str, str] = {
     "math": "nemo_cascade.rewards.math:MathVerifier",
+    "code": "nemo_cascade.rewards.code:CodeVerifier",
     "instruction": "nemo_cascade.rewards.instruction:InstructionVerifier",
 }
 VERIFIER_NAMES: tuple[str, ...] = tuple(VERIFIERS)

@@ -60,6 +60,9 @@ class Verifier(Protocol):
     """
 
     golden: ClassVar[tuple[Golden, ...]]
+    """Cases of the self-test."""
+    needs_s: float
+    """Seconds that one verification may take by its own limits (0: it has none); the deadline must be longer."""
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the reward of a response.

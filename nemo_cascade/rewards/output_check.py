@@ -1,0 +1,63 @@
+"""Compare what a program printed, or returned, with what it should have."""
+
+from __future__ import annotations
+
+import math
+import re
+
+TOLERANCE = 1e-6
+_REAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+def same_output(actual: str, expected: str) -> bool:
+    """Compare outputs line by line, each line word by word.
+
+    Blank lines at the end and the width of white space don't count. Where a real number is expected (one with a point
+    or an exponent), any number within 1e-6 of it, absolute or relative, will do; everything else must be the same.
+    """
+    actual_lines, expected_lines = actual.rstrip().split("\n"), expected.rstrip().split("\n")
+    if len(actual_lines) != len(expected_lines):
+        return False
+    return all(_same_line(a.split(), e.split()) for a, e in zip(actual_lines, expected_lines, strict=True))
+
+
+def _same_line(actual: list[str], expected: list[str]) -> bool:
+    return len(actual) == len(expected) and all(a == e or _close(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+def _close(actual: str, expected: str) -> bool:
+    if _REAL.fullmatch(expected) is None or _NUMBER.fullmatch(actual) is None:
+        return False
+    return math.isclose(float(actual), float(expected), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+# Runs in the sandbox's checker process: values arrive as plain data. JSON knows no tuples, so they equal lists.
+CALL_HELPERS = f"""
+import math as _math
+inf, nan = _math.inf, _math.nan
+
+def _same(actual, expected):
+    if isinstance(actual, tuple):
+        actual = list(actual)
+    if isinstance(expected, list):
+        return (isinstance(actual, list) and len(actual) == len(expected)
+                and all(_same(a, e) for a, e in zip(actual, expected)))
+    if isinstance(expected, dict):
+        return (isinstance(actual, dict) and len(actual) == len(expected)
+                and all(str(k) in _texts(actual) and _same(_texts(actual)[str(k)], v) for k, v in expected.items()))
+    if isinstance(expected, bool) or isinstance(actual, bool) or expected is None:
+        return type(actual) is type(expected) and actual == expected
+    if isinstance(expected, float) and isinstance(actual, (int, float)):
+        return actual == expected or _math.isclose(actual, expected, rel_tol={TOLERANCE}, abs_tol={TOLERANCE})
+    return isinstance(actual, (str, int, float)) and actual == expected
+
+def _any(actual, alternatives):
+    return any(_same(actual, expected) for expected in alternatives)
+
+def _texts(mapping):
+    return {{str(key): value for key, value in mapping.items()}}
+
+def _function(name, scope):
+    return getattr(scope["Solution"](), name) if "Solution" in scope else scope[name]
+"""
