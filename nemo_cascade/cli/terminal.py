@@ -12,10 +12,10 @@ from rich.table import Table
 
 from nemo_cascade.errors import CascadeError
 
-# Piped output has no width of its own; tables then keep each row on one line.
-_WIDTH = None if sys.stdout.isatty() else 200
-out = Console(highlight=False, width=_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Piped output has no width of its own; tables and log lines then stay on one line each.
+_PIPED = 200
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _PIPED)
 
 
 def show_error(error: CascadeError) -> None:
