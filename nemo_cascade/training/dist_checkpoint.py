@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,9 @@ def load(
     if same_layout:
         sharded["random"] = _random_state()
     try:
-        loaded = dist_checkpointing.load(sharded, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Megatron reads through torch's older entry points, which say so at length
+            loaded = dist_checkpointing.load(sharded, str(folder))
     except (CheckpointException, CheckpointingException, KeyError, OSError) as error:
         raise CheckpointError("the checkpoint does not fit this model", value=f"{folder}: {error}") from error
     model.load_state_dict(loaded["model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from megatron.core.optimizer import get_megatron_optimizer  # isort: skip
 from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER  # isort: skip
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig  # isort: skip
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32  # isort: skip
+
+# Megatron's optimizer looks at .grad of its fp32 shards, which are views, and calls collectives by their old names.
+warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
 
 
 class PolicyOptimizer:
