@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.code_tests import CodeTests, StdioTest, read_tests, restore_builtins, with_preamble
+from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.output_check import CALL_HELPERS, same_output
 from nemo_cascade.rewards.response import Response, split_response
@@ -92,7 +93,7 @@ class CodeVerifier:
         if parts.answer is None:
             return Score(0.0, "thinking never ended")
         if self._mixed_language_score is not None:
-            foreign = foreign_text(parts.reasoning, self._language, str(record.get("prompt") or ""))
+            foreign = foreign_text(parts.reasoning, self._language, quoted=prompt_text(record))
             if foreign is not None:
                 return Score(self._mixed_language_score, f"foreign text in the reasoning: {foreign}")
         program = last_program(parts.answer, language)

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from zlib import crc32
 
 from nemo_cascade.rewards.evaluation_cost import cost_problem
+from nemo_cascade.rewards.guards import prompt_text
+from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.latex import hidden_characters, last_boxed, plain_look, plain_number, split_percent
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
@@ -28,6 +30,11 @@ class MathVerifier:
     is no final answer and scores 0 by a static rule, so that the verdict doesn't depend on the machine's load and a
     policy can't leave its group by writing `9^{9^9}`. What still burns the pool's deadline is an error `timeout`:
     nobody knows whether it was right, so the sample is dropped from its group and counted.
+
+    Args:
+        mixed_language_score: score of a response whose reasoning holds text of a foreign script, whatever its answer
+            (-1 in arXiv 2512.13607, section 4.5); None doesn't look.
+        language: language of the reasoning, ISO 639-1.
     """
 
     needs_s = 0.0
@@ -45,7 +52,8 @@ class MathVerifier:
         Golden(r"\boxed{4}", None, {"answer": ""}, error="record"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, mixed_language_score: float | None = None, language: str = "en") -> None:
+        self._mixed_language_score, self._language = mixed_language_score, language
         from math_verify import LatexExtractionConfig, parse, verify
 
         # The library warns whenever its own alarm is off; here the pool's deadline bounds every verdict.
@@ -60,9 +68,14 @@ class MathVerifier:
         gold = plain_look(str(field_of(record, "answer", (str, int, float))))
         if not gold:
             raise VerifierError("record", "field 'answer' is empty")
-        answer = split_response(response.text).answer
+        parts = split_response(response.text)
+        answer = parts.answer
         if answer is None:
             return Score(0.0, "thinking never ended")
+        if self._mixed_language_score is not None:
+            foreign = foreign_text(parts.reasoning, self._language, quoted=prompt_text(record))
+            if foreign is not None:
+                return Score(self._mixed_language_score, f"foreign text in the reasoning: {foreign}")
         boxed = last_boxed(answer)
         if boxed is None:
             return Score(0.0, "no closed \\boxed{}")

@@ -101,7 +101,7 @@ class VerifierPool:
         """
         sink: deque[Result] = deque()
         cases: list[tuple[str, Golden]] = []
-        for name in names:
+        for name in self._with_parts(names):
             cases += [(name, golden) for golden in verifier_class(verifier_path(name, self._verifiers)).golden]
         for index, (name, golden) in enumerate(cases):
             self._submit(index, name, golden.record, Response(golden.text), sink)
@@ -161,6 +161,15 @@ class VerifierPool:
             dispatcher.unfinished += 1
             dispatcher.unfinished_bytes += len(frame)
         dispatcher.post(task)
+
+    def _with_parts(self, names: Sequence[str]) -> list[str]:
+        """Return the names with those of the verifiers that a composed one uses."""
+        result = list(names)
+        for name in names:
+            parts = getattr(verifier_class(verifier_path(name, self._verifiers)), "parts", None)
+            if parts is not None:
+                result += parts(self._config.options.get(name, {}))
+        return list(dict.fromkeys(result))
 
     def _ensure_loaded(self, name: str) -> None:
         if name in self._loaded:

@@ -15,6 +15,15 @@ VERIFIERS: Mapping[str, str] = {
     "math": "nemo_cascade.rewards.math:MathVerifier",
     "code": "nemo_cascade.rewards.code:CodeVerifier",
     "instruction": "nemo_cascade.rewards.instruction:InstructionVerifier",
+    "swe_repair": "nemo_cascade.rewards.swe.repair:RepairVerifier",
+    "swe_execute": "nemo_cascade.rewards.swe.execution:ExecuteVerifier",
+    "swe_localize": "nemo_cascade.rewards.swe.localize:LocalizeVerifier",
+    "swe_write_test": "nemo_cascade.rewards.swe.execution:WriteTestVerifier",
+    "genrm_training": "nemo_cascade.rewards.genrm:GenRMTrainingVerifier",
+    "mix": "nemo_cascade.rewards.mix:MixVerifier",
+    "format": "nemo_cascade.rewards.guards:FormatVerifier",
+    "language": "nemo_cascade.rewards.guards:LanguageVerifier",
+    "repetition": "nemo_cascade.rewards.guards:RepetitionVerifier",
 }
 VERIFIER_NAMES: tuple[str, ...] = tuple(VERIFIERS)
 

@@ -1,0 +1,182 @@
+"""Generative reward model: compare a group's responses in pairs, and reward the training of such a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nemo_cascade.rewards.judge import JudgeClient
+from nemo_cascade.rewards.response import Response, split_response
+from nemo_cascade.rewards.shaping import Float64, LengthControl, length_controlled
+from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
+
+_ROW = {"score_1": 4, "score_2": 2, "ranking": 2}
+_OBJECT = re.compile(r"\{[^{}]*\}")
+_TEMPLATE = """You compare two responses to the last message of a conversation.
+
+[Conversation]
+{conversation}
+
+[Response 1]
+{first}
+
+[Response 2]
+{second}
+
+Rate the helpfulness of each response from 1 (poor) to 5 (excellent), then rank them on one scale from 1 (response 1 is
+far better) to 6 (response 2 is far better). End with one line of JSON:
+{{"score_1": ..., "score_2": ..., "ranking": ...}}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A judge's view of a pair: helpfulness 1..5 of each, ranking 1 (first far better) .. 6 (second far better)."""
+
+    first: float
+    second: float
+    ranking: float
+
+
+UNPARSABLE = Comparison(3.0, 3.0, 3.5)
+"""What counts for a pair whose judgement can't be read after all tries: neither better nor worse."""
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """Rewards of a group.
+
+    Attributes:
+        rewards_G: with length control.
+        base_G: from the comparisons alone.
+        unparsable: comparisons that counted as undecided because the judge's text couldn't be read.
+    """
+
+    rewards_G: Float64
+    base_G: Float64
+    unparsable: int
+
+
+def parse_comparison(text: str) -> Comparison | None:
+    """Read the last JSON object after `</think>`; None if it isn't there or its numbers are out of range."""
+    answer = split_response(text).answer
+    if answer is None:
+        return None
+    for found in reversed(_OBJECT.findall(answer[-20_000:])):
+        try:
+            fields = json.loads(found)
+            comparison = Comparison(*(float(fields[name]) for name in ("score_1", "score_2", "ranking")))
+        except (ValueError, KeyError, TypeError):
+            continue
+        in_range = 1 <= comparison.first <= 5 and 1 <= comparison.second <= 5 and 1 <= comparison.ranking <= 6
+        return comparison if in_range else None
+    return None
+
+
+def match_scores(comparison: Comparison) -> tuple[float, float]:
+    """Return the two scores of a match; the ranking breaks a tie (arXiv 2512.20848, section 3.3.2)."""
+    if comparison.first != comparison.second:
+        return comparison.first, comparison.second
+    edge = 3.5 - comparison.ranking
+    return comparison.first + edge, comparison.second - edge
+
+
+class GenRM:
+    """Scores the responses to one prompt by comparing each with its two neighbours in a circle.
+
+    Args:
+        client: the judge's server.
+        control: length control.
+        concurrency: comparisons under way at once.
+        parse_attempts: tries for a judgement that can be read.
+        sampling: of the judge.
+    """
+
+    def __init__(
+        self,
+        client: JudgeClient,
+        control: LengthControl | None = None,
+        concurrency: int = 8,
+        parse_attempts: int = 3,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._client, self._control = client, control or LengthControl()
+        self._concurrency, self._attempts = concurrency, parse_attempts
+        self._sampling = sampling or {"temperature": 0.6, "top_p": 0.95, "max_tokens": 16_384}
+
+    def score_group(self, messages: Sequence[Mapping[str, str]], responses: Sequence[Response]) -> GroupScores:
+        """Compare (1,2), (2,3), ..., (N,1) and return the rewards.
+
+        Args:
+            messages: the prompt's conversation.
+            responses: at least two.
+
+        Raises:
+            VerifierError: the server gives no answer (kind `infrastructure`).
+        """
+        count = len(responses)
+        assert count >= 2, "a comparison takes two responses"
+        parts = [split_response(response.text) for response in responses]
+        answers = [part.answer if part.answer is not None else r.text for part, r in zip(parts, responses, strict=True)]
+        pairs = [(i, (i + 1) % count) for i in range(count)]
+        with ThreadPoolExecutor(min(self._concurrency, count)) as threads:
+            views = list(threads.map(lambda p: self._compare(messages, answers[p[0]], answers[p[1]]), pairs))
+        matches: list[list[float]] = [[] for _ in responses]
+        for (i, j), view in zip(pairs, views, strict=True):
+            for index, score in zip((i, j), match_scores(view or UNPARSABLE), strict=True):
+                matches[index].append(score)
+        base = np.array([np.mean(scores) for scores in matches], dtype=np.float64)
+        think = [len(part.reasoning.strip()) for part in parts]
+        lengths = [len(answer.strip()) for answer in answers]
+        return GroupScores(length_controlled(base, think, lengths, self._control), base, views.count(None))
+
+    def _compare(self, messages: Sequence[Mapping[str, str]], first: str, second: str) -> Comparison | None:
+        conversation = "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        question = _TEMPLATE.format(conversation=conversation, first=first, second=second)
+        for _ in range(self._attempts):
+            choice = self._client.chat([{"role": "user", "content": question}], **self._sampling)
+            view = parse_comparison(str((choice.get("message") or {}).get("content") or ""))
+            if view is not None:
+                return view
+        return None
+
+
+class GenRMTrainingVerifier:
+    """Reward a comparison by its distance from people's (arXiv 2512.20848, section 3.3.1):
+
+        R = -C1 * [bad format] - |h1 - g1| - |h2 - g2| - C2 * |rank - g_rank|
+
+    The row has `score_1`, `score_2` (1..5) and `ranking` (1..6). A bad format gets -C1 alone: nothing can be compared.
+
+    Args:
+        format_penalty: C1.
+        ranking_weight: C2.
+    """
+
+    needs_s = 0.0
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden('<think>a</think>{"score_1": 4, "score_2": 2, "ranking": 2}', 0.0, _ROW),
+        Golden('{"score_1": 3, "score_2": 4, "ranking": 5}', -6.0, _ROW),
+        Golden("the first is better", -10.0, _ROW),
+        Golden('{"score_1": 9, "score_2": 2, "ranking": 2}', -10.0, _ROW),
+        Golden("", None, {}, error="record"),
+    )
+
+    def __init__(self, format_penalty: float = 10.0, ranking_weight: float = 1.0) -> None:
+        self._format_penalty, self._ranking_weight = format_penalty, ranking_weight
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return the reward, at most 0; see `Verifier.verify`."""
+        gold = Comparison(*(float(field_of(record, n, (int, float))) for n in ("score_1", "score_2", "ranking")))
+        if not (1 <= gold.first <= 5 and 1 <= gold.second <= 5 and 1 <= gold.ranking <= 6):
+            raise VerifierError("record", f"scores must be 1..5 and the ranking 1..6, got {gold}")
+        ours = parse_comparison(response.text)
+        if ours is None:
+            return Score(-self._format_penalty, "no comparison that can be read")
+        distance = abs(ours.first - gold.first) + abs(ours.second - gold.second)
+        return Score(-distance - self._ranking_weight * abs(ours.ranking - gold.ranking))

@@ -1,0 +1,128 @@
+"""Guards on a response's form: thinking block, language, repetition. Each scores 1 (good) or 0."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from nemo_cascade.rewards.language import foreign_text
+from nemo_cascade.rewards.response import THINK_CLOSE, THINK_OPEN, Response, split_response
+from nemo_cascade.rewards.verifier import Golden, Score
+
+_SPECIAL = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id)\|>")
+
+
+class FormatVerifier:
+    """Score 1 if the response has the form of its mode (arXiv 2512.13607, section 3.1.2), else 0.
+
+    think: `<think>`, reasoning, `</think>`, an answer; each tag once, nothing before the first. The opening tag may be
+    missing, where the prompt already ends in it. no_think: no tag at all, an answer. Neither holds control tokens.
+
+    Args:
+        mode: think, no_think, or row: the row's field `mode`.
+    """
+
+    needs_s = 0.0
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden("<think>\na</think>\nb", 1.0),
+        Golden("a</think>\nb", 1.0),
+        Golden("<think>a", 0.0),
+        Golden("<think>a</think>  ", 0.0),
+        Golden("<think>a</think>b</think>c", 0.0),
+        Golden("b <think>a</think>c", 0.0),
+        Golden("<think>a<think>b</think>c", 0.0),
+        Golden("b", 0.0),
+        Golden("<think>a</think>b<|im_end|><|im_start|>user", 0.0),
+    )
+
+    def __init__(self, mode: Literal["think", "no_think", "row"] = "think") -> None:
+        self._mode = mode
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return 1 or 0; see `Verifier.verify`."""
+        mode = record.get("mode", "think") if self._mode == "row" else self._mode
+        problem = format_problem(response.text, thinking=mode == "think")
+        return Score(float(problem is None), problem or "")
+
+
+def format_problem(text: str, thinking: bool) -> str | None:
+    """Say what is wrong with a response's form, or None."""
+    opened, closed = text.count(THINK_OPEN), text.count(THINK_CLOSE)
+    if _SPECIAL.search(text):
+        return "control tokens in the text"
+    if not thinking:
+        return "a thinking block" if opened or closed else None if text.strip() else "an empty answer"
+    if closed != 1:
+        return f"{closed} times {THINK_CLOSE}"
+    if opened > 1 or (opened == 1 and not text.lstrip().startswith(THINK_OPEN)):
+        return f"{THINK_OPEN} not once and first"
+    return None if (split_response(text).answer or "").strip() else "an empty answer"
+
+
+class LanguageVerifier:
+    """Score 1 if no letter of a foreign script stands in the response, else 0 (arXiv 2512.13607, section 4.3).
+
+    Args:
+        language: what the response must be written in, ISO 639-1; a row's field `response_language` goes before it.
+        part: where to look: all, reasoning or answer.
+    """
+
+    needs_s = 0.0
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden("<think>let me see</think>It is α + β = ½, naïve café.", 1.0),
+        Golden("<think>让我想想</think>It is 4.", 0.0),
+        Golden("It is 4, да.", 0.0),
+        Golden("Числа: 4", 1.0, {"response_language": "ru"}),
+    )
+
+    def __init__(self, language: str = "en", part: Literal["all", "reasoning", "answer"] = "all") -> None:
+        self._language, self._part = language, part
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return 1 or 0; see `Verifier.verify`."""
+        parts = split_response(response.text)
+        text = {"all": response.text, "reasoning": parts.reasoning, "answer": parts.answer or ""}[self._part]
+        language = str(record.get("response_language") or self._language)
+        foreign = foreign_text(text, language, quoted=prompt_text(record))
+        return Score(float(foreign is None), f"foreign text: {foreign}" if foreign else "")
+
+
+class RepetitionVerifier:
+    """Score 0 if the response got caught in a loop, else 1.
+
+    Args:
+        words: length of the word sequences that are compared.
+        max_share: largest share of such sequences that may have occurred before.
+    """
+
+    needs_s = 0.0
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden("a quick brown fox jumps over the lazy dog and runs away", 1.0),
+        Golden("wait, let me check that once more. " * 50, 0.0),
+    )
+
+    def __init__(self, words: int = 8, max_share: float = 0.5) -> None:
+        self._words, self._max_share = words, max_share
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return 1 or 0; see `Verifier.verify`."""
+        share = repeated_share(response.text, self._words)
+        return Score(float(share <= self._max_share), f"{share:.0%} of the text repeats")
+
+
+def repeated_share(text: str, length: int) -> float:
+    """Return the share in [0, 1] of word sequences of a length that occurred earlier in the text."""
+    words = text.split()
+    total = len(words) - length + 1
+    if total < 1:
+        return 0.0
+    return 1.0 - len({tuple(words[i : i + length]) for i in range(total)}) / total
+
+
+def prompt_text(record: Mapping[str, Any]) -> str:
+    """Return the text of a row's messages (or its `prompt`), which a response may quote in any language."""
+    messages = record.get("messages")
+    if isinstance(messages, list):
+        return "\n".join(str(m.get("content", "")) for m in messages if isinstance(m, Mapping))
+    return str(record.get("prompt") or "")

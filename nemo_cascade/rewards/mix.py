@@ -1,0 +1,126 @@
+"""A reward composed of verifiers by configuration: weights, gates, clipping, and the formula as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nemo_cascade.errors import ConfigError
+from nemo_cascade.rewards.response import Response
+from nemo_cascade.rewards.verifier import Golden, Score, Verifier
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand: a verifier with its options and its weight."""
+
+    verifier: str
+    weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition: the verifier's score must reach `at_least`, else the whole reward is `otherwise`."""
+
+    verifier: str
+    at_least: float = 1.0
+    otherwise: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class MixVerifier:
+    """Score `if gate_1 and gate_2 ... then clip(sum of weight * score) else otherwise`.
+
+    Gates are tried in order; the first that fails decides, and nothing behind it is run. An error of any part is an
+    error of the whole: no part is ever counted as 0 because it couldn't be judged.
+
+    Configured under `reward.options.mix`:
+
+        terms: [{verifier: math, weight: 1.0}, {verifier: repetition, weight: 0.1}]
+        gates: [{verifier: format, otherwise: -1.0}]
+        clip: [-1.0, 1.0]
+
+    Args:
+        terms: the summands, at least one.
+        gates: conditions.
+        clip: lowest and highest sum.
+
+    Raises:
+        ConfigError: lists all that is wrong with the composition.
+    """
+
+    # Its golden cases are those of its parts, which the pool's self-test adds: see `parts`.
+    golden: ClassVar[tuple[Golden, ...]] = ()
+
+    def __init__(
+        self,
+        terms: Sequence[Mapping[str, Any]],
+        gates: Sequence[Mapping[str, Any]] = (),
+        clip: Sequence[float] | None = None,
+    ) -> None:
+        problems: list[str] = []
+        self._terms = _declared(Term, "term", terms, problems)
+        self._gates = _declared(Gate, "gate", gates, problems)
+        if not terms:
+            problems.append("mix: no terms")
+        if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):
+            problems.append(f"mix: clip must be [lowest, highest], got {list(clip)}")
+        if problems:
+            raise ConfigError(problems)
+        self._clip = (float(clip[0]), float(clip[1])) if clip is not None else None
+        self._verifiers = [_built(part) for part in (*self._gates, *self._terms)]
+        self.needs_s = sum(getattr(verifier, "needs_s", 0.0) for verifier in self._verifiers)
+
+    @staticmethod
+    def parts(options: Mapping[str, Any]) -> list[str]:
+        """Return the names of the verifiers that a composition uses."""
+        return [str(part.get("verifier")) for part in (*options.get("gates", ()), *options.get("terms", ()))]
+
+    def formula(self) -> str:
+        """Return the composition as text."""
+        body = " + ".join(f"{term.weight:g} * {term.verifier}" for term in self._terms)
+        if self._clip is not None:
+            body = f"clip({body}, {self._clip[0]:g}, {self._clip[1]:g})"
+        for gate in reversed(self._gates):
+            body = f"if {gate.verifier} >= {gate.at_least:g} then {body} else {gate.otherwise:g}"
+        return body
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return the composed reward; see `Verifier.verify`."""
+        gates, terms = self._verifiers[: len(self._gates)], self._verifiers[len(self._gates) :]
+        for gate, verifier in zip(self._gates, gates, strict=True):
+            score = verifier.verify(record, response)
+            if score < gate.at_least:
+                return Score(gate.otherwise, f"{gate.verifier} = {float(score):g}: {getattr(score, 'detail', '')}")
+        total, details = 0.0, []
+        for term, verifier in zip(self._terms, terms, strict=True):
+            score = verifier.verify(record, response)
+            total += term.weight * float(score)
+            details.append(f"{term.verifier} = {float(score):g}")
+        if self._clip is not None:
+            total = min(max(total, self._clip[0]), self._clip[1])
+        return Score(total, ", ".join(details))
+
+
+def _declared(kind: type[Any], what: str, entries: Sequence[Mapping[str, Any]], problems: list[str]) -> list[Any]:
+    from nemo_cascade.rewards.registry import VERIFIER_NAMES
+
+    parts = []
+    for entry in entries:
+        try:
+            part = kind(**entry)
+        except TypeError as error:
+            problems.append(f"mix: a {what} can't be read: {dict(entry)} ({error})")
+            continue
+        if part.verifier not in VERIFIER_NAMES or part.verifier == "mix":
+            problems.append(f"mix: a {what} names the unknown verifier {part.verifier!r}")
+        parts.append(part)
+    return parts
+
+
+def _built(part: Term | Gate) -> Verifier:
+    from nemo_cascade.rewards.registry import build_verifier, verifier_path
+
+    return build_verifier(verifier_path(part.verifier), part.options)

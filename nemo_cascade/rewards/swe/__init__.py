@@ -1,0 +1,1 @@
+"""Rewards for software engineering: repair, localisation, test writing."""

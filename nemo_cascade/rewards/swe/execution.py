@@ -1,0 +1,132 @@
+"""Execution-based rewards: does the patched code pass its tests, and does a written test tell right from wrong?"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from nemo_cascade.rewards.code_block import last_program
+from nemo_cascade.rewards.response import Response, split_response
+from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, solution_part
+from nemo_cascade.rewards.swe.repair import fixed_files
+from nemo_cascade.rewards.swe.trial import TrialRunner
+from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
+
+_FILES = {"calc.py": "def half(x):\n    return x // 2\n"}
+_TESTS = """from calc import half
+def test_odd(): assert half(3) == 1.5
+def test_even(): assert half(4) == 2
+"""
+_EXECUTE = {
+    "files": _FILES,
+    "test_files": {"test_calc.py": _TESTS},
+    "fail_to_pass": ["test_calc.py::test_odd"],
+    "pass_to_pass": ["test_calc.py::test_even"],
+}
+_WRITE = {"files": _FILES, "fixed_files": {"calc.py": "def half(x):\n    return x / 2\n"}}
+_EDIT = "### calc.py\n<<<<<<< SEARCH\n    return x // 2\n=======\n    return {}\n>>>>>>> REPLACE\n"
+_GENERATED = "test_generated.py"
+
+
+class ExecuteVerifier:
+    """Score 1 if the row's tests pass on the files after the answer's SEARCH/REPLACE edits, else 0.
+
+    The row has `files`, `test_files` (put over whatever the edits did to them), and the ids of the tests that must
+    pass: `fail_to_pass`, `pass_to_pass`.
+
+    Args:
+        test_s: CPU seconds of all tests together.
+        memory_mib: memory of the run.
+        isolation: the sandbox's isolation.
+        unparsable_score: score of an answer whose edits can't be read or applied.
+    """
+
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden(f"<think>x</think>\n{_EDIT.format('x / 2')}", 1.0, _EXECUTE),
+        Golden(_EDIT.format("x"), 0.0, _EXECUTE),
+        Golden(_EDIT.format("1.5"), 0.0, _EXECUTE),
+        Golden("no idea", 0.0, _EXECUTE),
+        Golden(_EDIT.format("__import__('os')._exit(0)"), 0.0, _EXECUTE),
+        Golden("", None, {"files": _FILES}, error="record"),
+    )
+
+    def __init__(
+        self,
+        test_s: float = 20.0,
+        memory_mib: int = 512,
+        isolation: str = "bubblewrap",
+        unparsable_score: float = 0.0,
+    ) -> None:
+        self._trials = TrialRunner(test_s, memory_mib, isolation)
+        self._unparsable_score = unparsable_score
+        self.needs_s = test_s
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return the reward; see `Verifier.verify`."""
+        files, test_files = field_of(record, "files", Mapping), field_of(record, "test_files", Mapping)
+        tests = [*field_of(record, "fail_to_pass", list), *(record.get("pass_to_pass") or [])]
+        if not tests:
+            raise VerifierError("record", "no test to run")
+        answer = split_response(response.text).answer
+        try:
+            if answer is None:
+                raise EditError("thinking never ended")
+            patched = apply_edits(files, parse_edits(answer))
+        except EditError as error:
+            return Score(self._unparsable_score, f"no patch: {error}")
+        trial = self._trials.run({**patched, **test_files}, tests)
+        if trial.passed(tests):
+            return Score(1.0, f"{len(tests)} tests passed")
+        failed = [f"{test}: {trial.failures.get(test, 'not run')}" for test in tests if trial.failures.get(test) != ""]
+        return Score(0.0, trial.problem or "; ".join(failed)[:500])
+
+
+class WriteTestVerifier:
+    """Score 1 if the test in the last code block parses, fails on the row's `files` and passes on the fixed ones.
+
+    The fixed files are `fixed_files` or come of the unified diff `patch`. The test may be several functions or
+    unittest classes; it counts as failing if any of them fails.
+
+    Args:
+        test_s: CPU seconds of each of the two runs.
+        memory_mib: memory of a run.
+        isolation: the sandbox's isolation.
+        partial: scores 0.1 for a test that parses and 0.2 for one that also passes on the fixed files, instead of 0.
+    """
+
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden("```python\nfrom calc import half\ndef test():\n    assert half(3) == 1.5\n```", 1.0, _WRITE),
+        Golden("```python\nfrom calc import half\ndef test():\n    assert half(4) == 2\n```", 0.0, _WRITE),
+        Golden("```python\ndef test():\n    assert False\n```", 0.0, _WRITE),
+        Golden("```python\ndef helper():\n    pass\n```", 0.0, _WRITE),
+        Golden("```python\ndef test(:\n```", 0.0, _WRITE),
+        Golden("assert half(3) == 1.5", 0.0, _WRITE),
+    )
+
+    def __init__(
+        self, test_s: float = 10.0, memory_mib: int = 512, isolation: str = "bubblewrap", partial: bool = False
+    ) -> None:
+        self._trials = TrialRunner(test_s, memory_mib, isolation)
+        self._partial = partial
+        self.needs_s = 2 * test_s
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return the reward; see `Verifier.verify`."""
+        before, after = field_of(record, "files", Mapping), fixed_files(record)
+        answer = split_response(response.text).answer
+        test = last_program(solution_part(answer), "python") if answer is not None else None
+        if test is None:
+            return Score(0.0, "no closed code block")
+        try:
+            ast.parse(test)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            return Score(0.0, f"the test doesn't parse: {error}")
+        fixed = self._trials.run({**after, _GENERATED: test}, [_GENERATED])
+        if not fixed.passed([_GENERATED]):
+            why = fixed.problem or fixed.failures[_GENERATED]
+            return Score(0.1 if self._partial else 0.0, f"fails on the fixed code: {why}")
+        broken = self._trials.run({**before, _GENERATED: test}, [_GENERATED])
+        if broken.passed([_GENERATED]):
+            return Score(0.2 if self._partial else 0.0, "passes on the broken code too")
+        return Score(1.0, broken.problem or broken.failures[_GENERATED])
