@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.config.sandbox import Limits
-from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.inside.job import BROKEN, STARTED
 from nemo_cascade.sandbox.worker import Ended, Worker, WorkerLostError, send_job
 
@@ -88,8 +87,8 @@ class Execution:
         """Run all errands to their end and fill in what came of them.
 
         Raises:
-            WorkerLostError: if the worker died or hung; nothing is known about the programs then.
-            SandboxError: if a child could not be set up.
+            WorkerLostError: if the worker died or hung, or a child could not be set up; nothing is known about the
+                programs then.
         """
         self._poll.register(self._worker.channel, select.POLLIN)
         try:
@@ -217,4 +216,4 @@ class Execution:
         for errand in self._errands:
             if errand.started_at is None:
                 said = bytes(errand.said["connection"]).removeprefix(BROKEN).decode("utf-8", "replace")
-                raise SandboxError("a confined child could not be set up", value=said or errand.ended)
+                raise WorkerLostError("a confined child could not be set up", value=said or errand.ended)

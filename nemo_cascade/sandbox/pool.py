@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from enum import Enum, auto
 
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.errors import SandboxError
@@ -26,6 +27,15 @@ class SandboxBusyError(SandboxError):
     """More runs are waiting than the queue holds: try again later."""
 
 
+class _Place(Enum):
+    """What stands in the queue of idle workers for a worker."""
+
+    VACANT = auto()
+    """A worker died here; who takes the place starts another."""
+    CLOSED = auto()
+    """The pool is closed; it is put back for the next who asks."""
+
+
 class WorkerPool:
     """Runs errands on warm workers. Thread-safe.
 
@@ -40,7 +50,7 @@ class WorkerPool:
     def __init__(self, config: SandboxConfig, launch: Launch) -> None:
         self._config, self._launch = config, launch
         self._owner = os.getpid()
-        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[Worker | _Place] = queue.LifoQueue()
         self._places = threading.BoundedSemaphore(config.workers + config.queue)
         # The kernel kills a worker when the thread that started it ends, so one thread starts all and lives on.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
@@ -94,45 +104,81 @@ class WorkerPool:
             self._places.release()
 
     def close(self) -> None:
-        """Kill all workers with everything in them; runs that are under way fail."""
+        """Kill all workers with everything in them; runs that are under way or wait fail."""
         with self._lock:
             self._closed = True
-            workers, self._all = self._all, set()
-        for worker in workers:
-            worker.close()
         self._starter.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            workers = set(self._all)
+        for worker in workers:
+            worker.stop()
+        while not self._idle.empty():
+            idle = self._idle.get()
+            if isinstance(idle, Worker):
+                idle.close()
+        self._idle.put(_Place.CLOSED)
         if self._launch.workspace is not None:
             shutil.rmtree(self._launch.workspace, ignore_errors=True)
 
     @contextmanager
     def _worker(self) -> Iterator[Worker]:
-        worker = self._idle.get()
+        worker = self._take()
         try:
             yield worker
         except BaseException:  # in whatever state it is, it must not see another run
-            self._idle.put(self._replace(worker))
+            self._retire(worker)
+            with self._lock:
+                self.replaced += 1
+            self._vacate(self._successors.pop(worker, None))
             raise
         self._idle.put(self._renewed(worker))
 
-    def _replace(self, worker: Worker) -> Worker:
-        self._retire(worker)
-        self.replaced += 1
-        successor = self._successors.pop(worker, None) or self._starter.submit(self._start_worker)
-        return successor.result()
+    def _vacate(self, successor: Future[Worker] | None) -> None:
+        """Fill a dead worker's place with the successor that is on its way, or leave it vacant."""
+        if successor is None or self._closed:
+            self._idle.put(_Place.CLOSED if self._closed else _Place.VACANT)
+            return
+        successor.add_done_callback(
+            lambda done: self._idle.put(_Place.VACANT if done.cancelled() or done.exception() else done.result())
+        )
 
-    def _renewed(self, worker: Worker) -> Worker:
+    def _take(self) -> Worker:
+        """Wait for a worker; where one has died, start another."""
+        found = self._idle.get()
+        if isinstance(found, Worker):
+            return found
+        try:
+            return self._begin_start().result()
+        except BaseException:
+            self._idle.put(found)
+            raise
+
+    def _begin_start(self) -> Future[Worker]:
+        with self._lock:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            return self._starter.submit(self._start_worker)
+
+    def _renewed(self, worker: Worker) -> Worker | _Place:
         """Return the worker, or its successor once that is up; the old one serves until then."""
+        if self._closed:
+            self._retire(worker)
+            return _Place.CLOSED
         if worker.runs < self._config.recycle_after:
             return worker
         successor = self._successors.get(worker)
         if successor is None:
-            self._successors[worker] = self._starter.submit(self._start_worker)
+            self._successors[worker] = self._begin_start()
             return worker
         if not successor.done():
             return worker
         del self._successors[worker]
+        if successor.exception() is not None:
+            log.warning("an old sandbox worker stays, for no new one starts: %s", successor.exception())
+            return worker
         self._retire(worker)
-        self.recycled += 1
+        with self._lock:
+            self.recycled += 1
         return successor.result()
 
     def _retire(self, worker: Worker) -> None:
@@ -148,9 +194,5 @@ class WorkerPool:
             worker.close()
             raise
         with self._lock:
-            closed = self._closed
             self._all.add(worker)
-        if closed:
-            self._retire(worker)
-            raise SandboxError("the sandbox is closed")
         return worker

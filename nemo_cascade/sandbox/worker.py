@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +68,7 @@ class Worker:
     _pending: int = 0
     _process: subprocess.Popen[bytes] | None = None
     _channel: socket.socket | None = None
+    _stopping: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
         """Start the process and wait until it can fork.
@@ -155,18 +158,26 @@ class Worker:
             return
         self.ended[message["exit"]] = Ended(message["status"], message["cpu_s"], message["rss_mib"], message["reason"])
 
+    def stop(self) -> None:
+        """Kill the worker with everything in it and wait for its end. May be called from any thread.
+
+        Who holds the worker sees its channel end; the descriptors stay open, for their numbers may be in use there.
+        """
+        with self._stopping:
+            if self._process is not None and self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
     def close(self) -> None:
-        """Kill the worker with everything in it and wait for its end."""
+        """Stop, and release the descriptors; only for who holds the worker."""
+        self.stop()
         for spare in self.spares:
             spare.connection.close()
         self.spares.clear()
         if self._channel is not None:
             self._channel.close()
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, 9)
-            self._process.wait()
-            assert self._process.stderr is not None
+        if self._process is not None and self._process.stderr is not None:
             self._process.stderr.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -189,7 +200,7 @@ class Worker:
     def _death(self, starting: bool) -> SandboxError:
         assert self._process is not None
         assert self._process.stderr is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired), self._stopping:
             self._process.wait(5)
         os.set_blocking(self._process.stderr.fileno(), False)
         said = (self._process.stderr.read() or b"").decode("utf-8", "replace").strip()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import atexit
 import io
-import os
 import sys
 import threading
 import traceback
 import types
 from collections.abc import Callable
+from os import _exit
 
 from .job import EXIT_MEMORY, Job
 
@@ -83,4 +83,4 @@ def finish(status: int) -> None:
         sys.stderr.flush()
     except BaseException:
         status = status or 120  # what the interpreter itself answers when it can't flush
-    os._exit(status)
+    _exit(status)

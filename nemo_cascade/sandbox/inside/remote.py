@@ -117,7 +117,11 @@ class RemoteObject:
         return self._remote_handle
 
     def __len__(self) -> int:
-        return int(self.__getattr__("__len__")())
+        try:
+            measure = self.__getattr__("__len__")
+        except AttributeError:  # list() and its like ask everything for its length, and expect a TypeError then
+            raise TypeError(f"object of type '{self._remote_name}' has no len()") from None
+        return int(measure())
 
     def __str__(self) -> str:
         return str(self.__getattr__("__str__")())

@@ -1,0 +1,110 @@
+# ruff: noqa: E501
+"""Judging by tests in another process than the solution."""
+
+import pytest
+
+from nemo_cascade.config.sandbox import Limits
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.judging import FunctionTests, IoCase, same_output
+from nemo_cascade.sandbox.program import Program, Status
+
+
+def judge(sandbox, source, *tests, limits=None, **more):
+    return sandbox.judge(Program("python", source), FunctionTests(tests, **more), limits)
+
+
+@pytest.mark.parametrize(
+    ("source", "test"),
+    [
+        ("def f(x): return x", "v = [1, -2.5, 'ż', None, True, (1, (2,)), {1: {'a'}}, b'b', 2j, range(3), 10**5000]\nassert f(v) == v and type(f((1,))) is tuple"),
+        ("def f(x): x.sort()", "v = [3, 1]\nassert f(v) is None and v == [1, 3]"),
+        ("def f(d, s):\n    d['k'] = 1\n    s.add(2)", "d, s = {}, set()\nf(d, s=s)\nassert d == {'k': 1} and s == {2}"),
+        ("def f(n):\n    for i in range(n): yield i", "assert list(f(3)) == [0, 1, 2]"),
+        ("import itertools\ndef f(): return itertools.count(5)", "it = f()\nassert [next(it), next(it)] == [5, 6]"),
+        ("def f(x): raise KeyError('gone')", "try:\n    f(1)\nexcept KeyError:\n    pass\nelse:\n    assert False"),
+        ("class Mine(Exception): pass\ndef f(): raise Mine('x')", "try:\n    f()\nexcept Exception as e:\n    assert 'Mine' in str(e)\nelse:\n    assert False"),
+        ("class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n    def __len__(self): return len(self.items)",
+         "s = Stack()\ns.push(4)\nassert len(s) == 1 and s.items == [4] and isinstance(s, Stack)"),
+        ("class P:\n    def __init__(self, x): self.x = x\ndef f(p): return p.x", "assert f(P(6)) == 6"),
+        ("import collections\ndef f(w): return collections.Counter(w)", "assert f('aab') == {'a': 2, 'b': 1}"),
+        ("import numpy as np\ndef f(x): return np.array(x) * 2", "assert f([1, 2]) == [2, 4]"),
+        ("N = 5", "assert N == 5"),
+        ("import sys\nprint('noise')\ndef f(): return sys.stdin.read()", "assert f() == ''"),
+    ],
+)  # fmt: skip
+def test_what_a_solution_returns_arrives_as_it_would_in_one_process(sandbox, source, test):
+    judgement = judge(sandbox, source, test)
+    assert judgement.passed, judgement
+
+
+def test_tests_are_judged_one_by_one_with_reasons(sandbox):
+    judgement = judge(
+        sandbox,
+        "def f(x): return 1 // x",
+        "assert f(1) == 1",
+        "assert f(1) == 2, 'two'",
+        "f(0)",
+        "assert f(1)==1; import sys; sys.exit(0)",
+    )
+    assert judgement.results == (True, False, False, False)
+    assert judgement.fraction == 0.25
+    assert "two" in judgement.details[1]
+    assert "ZeroDivisionError" in judgement.details[2]
+    assert judgement.unjudgeable is None
+
+
+def test_the_form_of_human_eval_works(sandbox):
+    check = "def check(candidate):\n    assert candidate([1.0, 2.0, 3.9, 4.0], 0.3) == True\n"
+    source = "from typing import List\ndef near(xs: List[float], t: float) -> bool:\n    return any(abs(a - b) < t for i, a in enumerate(xs) for b in xs[:i])"
+    assert judge(sandbox, source, check, entry_point="near").passed
+    missing = judge(sandbox, "def far(): pass", check, entry_point="near")
+    assert not missing.passed
+    assert "defines no `near`" in missing.details[0]
+
+
+def test_a_solution_that_ends_early_fails_with_its_reason(sandbox):
+    broken = judge(sandbox, "def f(:", "assert f(1)")
+    assert (broken.passed, broken.outcome.status) == (False, Status.ERROR)
+    assert "SyntaxError" in broken.details[0]
+    slow = judge(sandbox, "def f():\n    while True: pass", "f()", limits=Limits(wall_s=0.5))
+    assert (slow.passed, slow.outcome.status) == (False, Status.TIMEOUT)
+
+
+@pytest.mark.parametrize("test", ["assert f(lambda: 1)", "assert f(", "f(open('/dev/null'))"])
+def test_tests_that_can_not_be_judged_are_no_verdict_on_the_solution(sandbox, test):
+    judgement = judge(sandbox, "def f(x): return True", test)
+    assert judgement.unjudgeable is not None
+    assert not judgement.passed
+
+
+def test_function_tests_need_python(sandbox):
+    with pytest.raises(SandboxError, match="need a Python solution"):
+        sandbox.judge(Program("cpp", "int main(){}"), FunctionTests(("1",)))
+
+
+def test_whole_programs_are_judged_by_their_output(sandbox):
+    cases = [IoCase("2 3", "5\n"), IoCase("1 1", "2"), IoCase("0 0", "0")]
+    good = Program("python", "print(sum(map(int, input().split())), end='  \\n\\n')")
+    assert sandbox.judge_output(good, cases).results == (True, True, True)
+    bad = Program("python", "print(5)")
+    judgement = sandbox.judge_output(bad, cases)
+    assert judgement.results == (True, False, False)
+    assert judgement.details == ("", "wrong output", "not run")
+    right_but_failing = Program("python", "print(sum(map(int, input().split()))); raise SystemExit(1)")
+    assert not sandbox.judge_output(right_but_failing, cases).passed
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "tolerance", "same"),
+    [
+        ("1\n2  \n\n", "1\n2", None, True),
+        ("1 2", "1\n2", None, False),
+        ("0.30000001 a", "0.3  a", 1e-6, True),
+        ("0.31", "0.3", 1e-6, False),
+        ("1", "1 2", 1e-6, False),
+        ("nan", "1", 1e-6, False),
+        ("", "", None, True),
+    ],
+)
+def test_outputs_are_compared_by_line_or_with_tolerance(actual, expected, tolerance, same):
+    assert same_output(actual, expected, tolerance) is same

@@ -1,0 +1,131 @@
+"""Workers: replaced when they die, renewed when they are old, pushed back on when too much waits."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nemo_cascade.config.sandbox import Limits, SandboxConfig
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.pool import SandboxBusyError
+from nemo_cascade.sandbox.program import Program
+from nemo_cascade.sandbox.sandbox import Sandbox
+
+
+def python(source, **more):
+    return Program("python", source, **more)
+
+
+def alive(pid):
+    """Tell whether a process runs; one that is dead and not yet waited for doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_killed_worker_is_replaced_and_its_run_repeated():
+    with Sandbox(SandboxConfig(workers=1)) as sandbox:
+        (first,) = sandbox.pool.process_ids()
+        results = []
+        thread = threading.Thread(
+            target=lambda: results.append(sandbox.run(python("import time; time.sleep(0.6); print(1)")))
+        )
+        thread.start()
+        time.sleep(0.3)
+        os.kill(first, signal.SIGKILL)
+        thread.join()
+        assert results[0].stdout == "1\n"
+        assert sandbox.pool.replaced == 1
+        assert sandbox.pool.process_ids() != [first]
+        os.kill(sandbox.pool.process_ids()[0], signal.SIGKILL)
+        assert sandbox.run(python("print(2)")).stdout == "2\n"
+
+
+def test_a_run_that_loses_two_workers_is_an_error_of_the_sandbox_and_no_verdict():
+    with Sandbox(SandboxConfig(workers=1)) as sandbox:
+        errors = []
+
+        def run():
+            try:
+                sandbox.run(python("import time; time.sleep(30)"), Limits(wall_s=60.0))
+            except SandboxError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        for _ in range(2):
+            time.sleep(0.5)
+            (worker,) = sandbox.pool.process_ids()
+            os.kill(worker, signal.SIGKILL)
+            while sandbox.pool.process_ids() == [worker]:
+                time.sleep(0.01)
+        thread.join(20)
+        assert errors
+        assert "broke two sandbox workers" in errors[0]
+        assert sandbox.run(python("print(3)")).stdout == "3\n"
+
+
+def test_old_workers_are_renewed_without_a_pause():
+    with Sandbox(SandboxConfig(workers=2, recycle_after=20)) as sandbox:
+        before = set(sandbox.pool.process_ids())
+        deadline = time.monotonic() + 20
+        while before & set(sandbox.pool.process_ids()) and time.monotonic() < deadline:
+            outcomes = sandbox.run_many([python(f"print({i})") for i in range(40)])
+            assert [outcome.stdout for outcome in outcomes] == [f"{i}\n" for i in range(40)]
+        assert not before & set(sandbox.pool.process_ids())
+        assert sandbox.pool.recycled >= 2
+        assert not [pid for pid in before if alive(pid)]
+
+
+def test_one_run_more_than_the_queue_holds_is_refused():
+    with Sandbox(SandboxConfig(workers=1, queue=1)) as sandbox:
+        slow = python("import time; time.sleep(0.5)")
+        threads = [threading.Thread(target=sandbox.run, args=(slow,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        with pytest.raises(SandboxBusyError, match="too many runs waiting"):
+            sandbox.run(slow)
+        for thread in threads:
+            thread.join()
+        assert sandbox.run(python("print(1)")).ok
+
+
+def test_closing_ends_every_process_of_the_sandbox():
+    sandbox = Sandbox(SandboxConfig(workers=2))
+    errors = []
+
+    def run():
+        try:
+            sandbox.run(python("import time; time.sleep(60)"), Limits(wall_s=90.0))
+        except SandboxError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.3)
+    pids = sandbox.pool.process_ids()
+    assert len(pids) == 2
+    sandbox.close()
+    thread.join(10)
+    assert len(errors) == 1
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_workers_die_with_the_process_that_started_them(tmp_path):
+    pid_file = tmp_path / "pids"
+    child = os.fork()
+    if child == 0:
+        sandbox = Sandbox(SandboxConfig(workers=1))
+        pid_file.write_text(str(sandbox.pool.process_ids()[0]))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    worker = int(pid_file.read_text())
+    deadline = time.monotonic() + 5
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(worker)

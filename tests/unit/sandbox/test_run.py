@@ -1,0 +1,115 @@
+# ruff: noqa: E501
+"""Runs and their outcomes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nemo_cascade.config.sandbox import Limits
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.program import Program, Status
+
+
+def python(source, **more):
+    return Program("python", source, **more)
+
+
+def test_input_arguments_files_and_output_go_through(sandbox):
+    source = "import sys, data.helper\nprint(sys.argv[1:], input(), data.helper.X, open('data/raw').read())\nsys.stderr.write('note')"
+    files = {"data/helper.py": b"X = 7", "data/raw": b"raw"}
+    outcome = sandbox.run(python(source, stdin="zażółć\n", files=files, args=("a", "b c")))
+    assert (outcome.status, outcome.exit_code, outcome.stderr) == (Status.OK, 0, "note")
+    assert outcome.stdout == "['a', 'b c'] zażółć 7 raw\n"
+    assert 0 < outcome.seconds < 5
+
+
+def test_a_program_is_its_own_main_with_threads_exit_handlers_and_traceback(sandbox):
+    source = """
+import atexit, threading, time
+def late():
+    time.sleep(0.05)
+    print("thread")
+atexit.register(print, "handler")
+threading.Thread(target=late).start()
+if __name__ == "__main__":
+    print("main")
+"""
+    assert sandbox.run(python(source)).stdout == "main\nthread\nhandler\n"
+    failed = sandbox.run(python("def f():\n    return 1 / 0\nf()"))
+    assert (failed.status, failed.exit_code) == (Status.ERROR, 1)
+    assert failed.stderr.startswith("Traceback")
+    assert 'File "main.py", line 2, in f' in failed.stderr
+    assert "ZeroDivisionError" in failed.stderr
+    assert "/opt/sandbox" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "exit_code", "stderr"),
+    [("import sys; sys.exit(3)", 3, ""), ("raise SystemExit('why')", 1, "why\n"), ("import os; os._exit(9)", 9, "")],
+)
+def test_exit_statuses_are_those_of_the_interpreter(sandbox, source, exit_code, stderr):
+    outcome = sandbox.run(python(source))
+    assert (outcome.status, outcome.exit_code, outcome.stderr) == (Status.ERROR, exit_code, stderr)
+    plain = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert (plain.returncode, plain.stderr) == (exit_code, stderr)
+
+
+@pytest.mark.parametrize(
+    ("source", "limits", "status"),
+    [
+        ("while True: pass", {"wall_s": 0.5}, Status.TIMEOUT),
+        ("while True: pass", {"cpu_s": 0.5, "wall_s": 20.0}, Status.TIMEOUT),
+        ("x = bytearray(200 << 20)", {"memory_mib": 128}, Status.MEMORY),
+        ("print('x' * 1025)", {"output_kib": 1}, Status.OUTPUT),
+        ("print('x' * 1023)", {"output_kib": 1}, Status.OK),
+        ("open('f', 'wb').write(bytes(3 << 20))", {"files_mib": 2}, Status.ERROR),
+        ("import threading, time\nfor _ in range(4): threading.Thread(target=time.sleep, args=(0.1,)).start()", {"processes": 5}, Status.OK),
+        ("import threading, time\nfor _ in range(5): threading.Thread(target=time.sleep, args=(0.1,)).start()", {"processes": 5}, Status.ERROR),
+    ],
+)  # fmt: skip
+def test_each_limit_has_its_status_and_is_exact(sandbox, source, limits, status):
+    outcome = sandbox.run(python(source), Limits(**{"wall_s": 10.0, **limits}))
+    assert outcome.status is status, outcome
+    if status is Status.OUTPUT:
+        assert outcome.stdout == "x" * 1024
+
+
+def test_runs_on_all_workers_keep_their_order(sandbox):
+    programs = [python(f"print({i})") for i in range(40)]
+    assert [outcome.stdout for outcome in sandbox.run_many(programs)] == [f"{i}\n" for i in range(40)]
+
+
+def test_randomness_is_the_same_in_every_run(sandbox):
+    source = "import random; print(random.random(), hash('a'), {'a', 'b', 'c', 'd'})"
+    assert len({sandbox.run(python(source)).stdout for _ in range(4)}) == 1
+
+
+def test_large_input_and_source_arrive_whole(sandbox):
+    source = "import sys\nprint(len(sys.stdin.read()), len(TEXT))\n".replace("TEXT", repr("x" * 3_000_000))
+    assert sandbox.run(python(source, stdin="y" * 5_000_000)).stdout == "5000000 3000000\n"
+
+
+def test_cpp_compiles_once_and_runs_per_input(sandbox):
+    source = '#include <iostream>\n#include "add.h"\nint main(int n, char** v) { int a, b; std::cin >> a >> b; std::cout << add(a, b) << v[1]; }'
+    files = {"add.h": b"inline int add(int a, int b) { return a + b; }"}
+    first = sandbox.run(Program("cpp", source, stdin="1 2", files=files, args=("!",)))
+    assert (first.status, first.stdout) == (Status.OK, "3!"), first
+    second = sandbox.run(Program("cpp", source, stdin="3 4", files=files, args=("?",)))
+    assert second.stdout == "7?"
+    broken = sandbox.run(Program("cpp", "int main() { return x; }"))
+    assert broken.status is Status.COMPILE_ERROR
+    assert "x" in broken.stderr
+    crashed = sandbox.run(Program("cpp", "int main() { return *(volatile int*)0; }"))
+    assert (crashed.status, crashed.detail) == (Status.ERROR, "ended by SIGSEGV")
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", "a//b", "./a"])
+def test_files_outside_the_folder_are_refused(path):
+    with pytest.raises(SandboxError, match="outside its folder"):
+        python("1", files={path: b""})
+
+
+def test_unknown_languages_are_refused():
+    with pytest.raises(SandboxError, match="unknown language"):
+        Program("perl", "1")
