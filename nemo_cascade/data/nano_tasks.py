@@ -13,9 +13,9 @@ from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_rows
 
-NANO_VERSION = 1
+NANO_VERSION = 2
 """Raised with every change of what is written."""
-_EASY_KINDS = ("repeat", "upper", "count", "first", "last", "copy")
+_EASY_KINDS = ("repeat", "upper", "count", "first", "last", "copy", "comma", "reverse")
 
 Rows = list[dict[str, Any]]
 
@@ -45,15 +45,15 @@ def nano_rows(seed: int) -> dict[str, Rows]:
         return Random(f"{seed}/{name}")
 
     r = rng("sft1")
-    sft1 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.0) for _ in range(8000)]
-    sft1 += [instruction_sample(draw_order(r, "sft", _EASY_KINDS, (2, 3))) for _ in range(6000)]
+    sft1 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.0) for _ in range(5000)]
+    sft1 += [instruction_sample(draw_order(r, "sft", _EASY_KINDS, (2, 4))) for _ in range(9000)]
     r.shuffle(sft1)
     r = rng("sft2")
-    sft2 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.5) for _ in range(8000)]
-    sft2 += [instruction_sample(draw_order(r, "sft", KINDS, (2, 4))) for _ in range(4000)]
+    sft2 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.4) for _ in range(5000)]
+    sft2 += [instruction_sample(draw_order(r, "sft", KINDS, (2, 4))) for _ in range(5000)]
     r.shuffle(sft2)
     prompts: dict[str, Rows] = {}
-    for name, split, count in (("train", "rl", 2000), ("test", "test", 256)):
+    for name, split, count in (("train", "rl", 2000), ("test", "test", 600)):
         r = rng(f"math_{name}")
         problems = _distinct(count, lambda r=r, split=split: draw_problem(r, split, (3, 3)))
         prompts[f"math_{name}"] = [math_prompt(p) for p in problems]

@@ -20,6 +20,7 @@ MICRO = [
     "stages.sft1.optimizer.lr_warmup_steps=2",
     "stages.sft2.optimizer.lr_warmup_steps=2",
     "stages.sft2.max_steps=8",
+    "parallel=single",
     "stages.sft1.checkpoint_every=4",
     "stages.sft2.checkpoint_every=3",
     "stages.math_rl.steps=5",
@@ -40,7 +41,12 @@ TIMINGS = {"seconds", "tokens_per_s"}
 
 def start(runs_dir: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:
     """Start `nemo-cascade run` on the miniature."""
-    command = [sys.executable, "-m", "nemo_cascade", "run", *MICRO, f"name={name}", f"runs_dir={runs_dir}", *overrides]
+    return start_run(runs_dir, name, [*MICRO, *overrides])
+
+
+def start_run(runs_dir: Path, name: str, overrides: list[str]) -> subprocess.Popen[bytes]:
+    """Start `nemo-cascade run`; its output goes to `<name>.log` beside the run folder."""
+    command = [sys.executable, "-m", "nemo_cascade", "run", f"name={name}", f"runs_dir={runs_dir}", *overrides]
     log = (runs_dir / f"{name}.log").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -41,7 +41,9 @@ def test_killed_twice_and_resumed_equals_undisturbed(runs, undisturbed):
     kill_when(start(runs, "killed"), run / "stages" / "02-sft2" / "metrics.jsonl", 5, log)
     # One byte of the newest checkpoint flips while nobody looks: the one before must be used.
     newest = sorted((run / "stages" / "02-sft2" / "checkpoints").glob("step_*"))[-1]
-    victim = max((p for p in newest.rglob("*") if p.is_file() and p.name != "manifest.json"), key=lambda p: p.stat().st_size)
+    victim = max(
+        (p for p in newest.rglob("*") if p.is_file() and p.name != "manifest.json"), key=lambda p: p.stat().st_size
+    )
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
