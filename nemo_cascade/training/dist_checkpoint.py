@@ -22,15 +22,21 @@ from torch.distributed.checkpoint import save as torch_save
 
 from nemo_cascade.errors import CheckpointError
 from nemo_cascade.models import backend
+from nemo_cascade.models.maps import is_cut_between_groups
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
 from megatron.core import dist_checkpointing, parallel_state  # isort: skip
-from megatron.core.dist_checkpointing import ShardedObject  # isort: skip
+from megatron.core.dist_checkpointing import ShardedObject, ShardedTensor  # isort: skip
 from megatron.core.dist_checkpointing.core import CheckpointingException  # isort: skip
+from megatron.core.dist_checkpointing.dict_utils import nested_values  # isort: skip
 from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy  # isort: skip
-from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper  # isort: skip
+from megatron.core.dist_checkpointing.strategies.fully_parallel import (  # isort: skip
+    FullyParallelLoadStrategyWrapper,
+    FullyParallelSaveStrategyWrapper,
+)
 from megatron.core.dist_checkpointing.strategies.torch import (  # isort: skip
     MCoreSavePlanner,
+    TorchDistLoadShardedStrategy,
     _replace_state_dict_keys_with_sharded_keys,
     mcore_to_pyt_state_dict,
 )
@@ -72,10 +78,8 @@ def save(folder: Path, model: torch.nn.Module, optimizer: Any, saved: Saved) -> 
     metadata = _metadata()
     sharded = {"model": model.sharded_state_dict(metadata=metadata), "random": _random_state()}
     sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=False, metadata=metadata)
-    strategy: Any = _InProcessSave("torch_dist", 1)
-    group = metadata["dp_cp_group"]
-    if dist.get_world_size(group) > 1:
-        strategy = FullyParallelSaveStrategyWrapper(strategy, group)
+    # Data-parallel replicas hold the same tensors: each of them writes a part.
+    strategy = FullyParallelSaveStrategyWrapper(_InProcessSave("torch_dist", 1), metadata["dp_cp_group"])
     try:
         dist_checkpointing.save(sharded, str(folder), sharded_strategy=strategy)
         if dist.get_rank() == 0:
@@ -117,14 +121,18 @@ def load(
         raise CheckpointError(f"the checkpoint {folder} is of another kind", value="; ".join(different))
     metadata = _metadata()
     sharded = {"model": model.sharded_state_dict(metadata=metadata)}
-    sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=True, metadata=metadata)
     same_layout = saved.layout == layout
+    if not same_layout:
+        _allow_other_padding(sharded["model"])
+    sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=True, metadata=metadata)
     if same_layout:
         sharded["random"] = _random_state()
+    # Each replica reads a part and sends it to the others: storage sees every byte once, not once per replica.
+    strategy = FullyParallelLoadStrategyWrapper(TorchDistLoadShardedStrategy(), metadata["dp_cp_group"])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Megatron reads through torch's older entry points, which say so at length
-            loaded = dist_checkpointing.load(sharded, str(folder))
+            loaded = dist_checkpointing.load(sharded, str(folder), sharded_strategy=strategy)
     except (CheckpointException, CheckpointingException, KeyError, OSError) as error:
         raise CheckpointError("the checkpoint does not fit this model", value=f"{folder}: {error}") from error
     model.load_state_dict(loaded["model"])
@@ -154,6 +162,17 @@ def _metadata() -> dict[str, Any]:
         "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
         "chained_optim_avoid_prefix": True,
     }
+
+
+def _allow_other_padding(model_state: dict[str, Any]) -> None:
+    """Let a checkpoint with more or fewer padding groups be read: `kind` has shown that nothing else can differ.
+
+    The padding is the end of its axis and zero. What the checkpoint lacks is read as zero, also in the optimizer's
+    state, which takes this mark over; what it has too much is not read. Megatron does so with the vocabulary itself.
+    """
+    for tensor in nested_values(model_state):
+        if isinstance(tensor, ShardedTensor) and is_cut_between_groups(tensor.key):
+            tensor.allow_shape_mismatch = True
 
 
 def _random_state() -> ShardedObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
-from nemo_cascade.config.stage import PolicyLossConfig
-from nemo_cascade.errors import ConfigError, TrainingError
+from nemo_cascade.errors import TrainingError
 from nemo_cascade.models import backend
 from nemo_cascade.models.architectures import Architecture, read_architecture
 from nemo_cascade.models.build import build_model
@@ -21,9 +18,9 @@ from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.setup import PolicySetup, StepResult
 from nemo_cascade.training.step import (
     Scoring,
-    StepResult,
     TrainStep,
     forward_logprobs,
     reinforcement_loss,
@@ -36,56 +33,6 @@ from megatron.core.distributed import DistributedDataParallel  # isort: skip
 from megatron.core.distributed import DistributedDataParallelConfig, finalize_model_grads  # isort: skip
 
 __all__ = ["PolicySetup", "PolicyWorker", "StepResult"]
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PolicySetup:
-    """What a stage wants of the policy.
-
-    Attributes:
-        hf_path: HF folder of the weights to start from (config, safetensors, tokenizer).
-        model: layer implementation, vocabulary padding.
-        parallel: layout; its size is the number of ranks.
-        precision: number formats.
-        optimizer: AdamW and schedule.
-        total_steps: the stage's optimizer steps.
-        seq_length: longest pack, tokens.
-        seed: of Megatron's random states.
-        objective: supervised fine-tuning, or policy gradient.
-        loss: the policy-gradient loss; only and always with objective `policy`.
-        temperature: of the sampling distribution, where log-probabilities are the policy's.
-        reference_hf_path: HF folder of a frozen second model for `logprobs(which="reference")`.
-    """
-
-    hf_path: str
-    model: ModelConfig
-    parallel: ParallelConfig
-    precision: PrecisionConfig
-    optimizer: OptimizerConfig
-    total_steps: int
-    seq_length: int
-    seed: int
-    objective: Literal["sft", "policy"]
-    loss: PolicyLossConfig | None = None
-    temperature: float = 1.0
-    reference_hf_path: str | None = None
-
-    def check(self) -> None:
-        """Refuse a set-up that contradicts itself.
-
-        Raises:
-            ConfigError: listing every contradiction.
-        """
-        problems = []
-        if (self.objective == "policy") != (self.loss is not None):
-            problems.append(f"objective {self.objective!r} {'needs' if self.loss is None else 'takes no'} loss")
-        if self.temperature <= 0:
-            problems.append(f"temperature {self.temperature} can't score log-probabilities; it must be above 0")
-        if self.objective == "sft" and self.temperature != 1.0:
-            problems.append(f"temperature {self.temperature} has no meaning in supervised fine-tuning; leave it at 1")
-        if problems:
-            raise ConfigError(problems)
 
 
 @dataclass(slots=True)
@@ -132,7 +79,7 @@ class PolicyWorker:
         """Build model, optimizer and loss from fresh weights; may be called again for the next stage.
 
         Returns:
-            Facts for the report: parameters, padded vocabulary, data-parallel size, peak memory so far.
+            Facts for the report: parameters, padded vocabulary, padding groups, data-parallel size, peak memory so far.
 
         Raises:
             CascadeError: a set-up, layout, model or precision that can't be had; every reason listed.
@@ -148,7 +95,9 @@ class PolicyWorker:
         model = DistributedDataParallel(
             bare.config,
             DistributedDataParallelConfig(
-                grad_reduce_in_fp32=True, use_distributed_optimizer=setup.parallel.use_distributed_optimizer
+                grad_reduce_in_fp32=True,
+                use_distributed_optimizer=setup.parallel.use_distributed_optimizer,
+                overlap_grad_reduce=setup.parallel.data_parallel_size > 1,
             ),
             bare,
         )
@@ -173,6 +122,7 @@ class PolicyWorker:
             "architecture": arch.model_type,
             "rank_parameters": sum(parameter.numel() for parameter in bare.parameters()),
             "padded_vocab_size": bare.vocab_size,
+            "padding_query_groups": arch.padding_groups(setup.parallel.tensor_model_parallel_size),
             "data_parallel_size": setup.parallel.data_parallel_size,
             "peak_memory_bytes": backend.peak_memory_bytes(),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.reduce import GlobalCounts, ReducedLoss, all_true, global_counts, reduce_losses
+from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
@@ -30,29 +31,6 @@ from megatron.core import parallel_state  # isort: skip
 from megatron.core.pipeline_parallel import get_forward_backward_func  # isort: skip
 
 Loss = Callable[[Tensor, MicroBatch], LossOutput]
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one optimizer step did; the same on every rank.
-
-    Attributes:
-        step: from 0.
-        loss: per unit (trained token, or response) of the global batch.
-        grad_norm: global L2 norm before clipping.
-        lr: learning rate used; 0 where the step was skipped.
-        tokens: trained tokens of the global batch.
-        skipped: loss or gradient was not finite, so nothing was updated.
-        metrics: means and maxima over the global batch.
-    """
-
-    step: int
-    loss: float
-    grad_norm: float
-    lr: float
-    tokens: int
-    skipped: bool
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

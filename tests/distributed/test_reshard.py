@@ -1,4 +1,5 @@
-"""A checkpoint of one layout goes on in another; a step that is not finite is skipped by all ranks alike."""
+"""A checkpoint of one layout goes on in another, and so does a worker from stage to stage; what must stop stops
+on all ranks alike."""
 
 import math
 
@@ -61,6 +62,50 @@ def _poisoned(worker, setup):
         return [result.skipped for result in before], before[1].lr, str(error), same, len(weights)
 
 
+def _two_stages(worker, argument):
+    first, second, exported = argument
+    worker.setup(first)
+    worker.train_step(TinySource(), 0)
+    trained = worker.logprobs(TinySource(), 0)
+    worker.export_hf(exported)
+    worker.setup(second)
+    scores = [worker.logprobs(TinySource(), 0, which) for which in ("policy", "reference")]
+    worker.train_step(TinySource(extras=("advantages",)), 0)
+    return trained, *scores, *(worker.logprobs(TinySource(), 0, which) for which in ("policy", "reference"))
+
+
+def _scores(worker, setup):
+    worker.setup(setup)
+    return worker.logprobs(TinySource(), 0)
+
+
+class _Uneven(TinySource):
+    def micro_batches(self, step, dp_rank, dp_size):
+        return super().micro_batches(step, dp_rank, dp_size)[: 1 + dp_rank]
+
+
+class _Untrained(TinySource):
+    def micro_batches(self, step, dp_rank, dp_size):
+        batches = super().micro_batches(step, dp_rank, dp_size)
+        for batch in batches:
+            batch.loss_mask[:] = 0
+        return batches
+
+
+def _refusals(worker, setup):
+    worker.setup(setup)
+    messages = []
+    for call in (
+        lambda: worker.train_step(_Uneven(), 4),
+        lambda: worker.train_step(_Untrained(), 5),
+        lambda: worker.logprobs(TinySource(), 0, "reference"),
+    ):
+        with pytest.raises(TrainingError) as caught:
+            call()
+        messages.append(str(caught.value))
+    return messages
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("reshard")
@@ -75,7 +120,9 @@ def answers(folders):
     wide = store.folder.parent / "wide"
     wide.mkdir()
     first = str(store.begin(2))
+    exported = str(store.folder.parent / "exported")
     rl = {"objective": "policy", "loss": PolicyLossConfig()}
+    stages = policy_setup(hf, tp=2), policy_setup(exported, pp=2, reference_hf_path=hf, **rl), exported
     jobs = [
         Job("save", (0,), _save, (policy_setup(hf), first)),
         Job("save tp2 dp2", (0, 1, 2, 3), _save, (policy_setup(hf, tp=2, dp=2), str(wide))),
@@ -84,6 +131,9 @@ def answers(folders):
         Job("tp2 pp2", (0, 1, 2, 3), _resume, (policy_setup(hf, tp=2, pp=2), first)),
         Job("wide to dp2", (2, 3), _resume, (policy_setup(hf, dp=2), str(wide))),
         Job("other dtype", (0,), _refused, (policy_setup(hf, dtype="bf16"), first)),
+        Job("stages", (2, 3), _two_stages, stages),
+        Job("start", (1,), _scores, policy_setup(hf)),
+        Job("refusals", (2, 3), _refusals, policy_setup(hf, dp=2)),
         Job("nan", (0, 1, 2, 3), _poisoned, policy_setup(hf, pp=2, dp=2, **rl)),
     ]
     return launch_jobs(jobs)
@@ -125,3 +175,25 @@ def test_what_the_ranks_wrote_can_be_committed_and_verified(answers, folders):
     damaged.write_bytes(data)
     assert store.newest() is None
     assert damaged.name in store.damaged[0]
+
+
+@pytest.mark.distributed
+def test_a_worker_starts_the_next_stage_in_another_layout_with_a_frozen_reference(answers):
+    start = np.concatenate(answers["start"][0])
+    # Under TP 2 the first rank reports, under PP 2 the last stage.
+    trained = np.concatenate(answers["stages"][0][0])
+    policy, reference, updated, kept = (np.concatenate(scores) for scores in answers["stages"][1][1:])
+    np.testing.assert_allclose(policy, trained, atol=1e-5)
+    np.testing.assert_allclose(reference, start, atol=1e-5)
+    np.testing.assert_array_equal(kept, reference)
+    assert np.abs(trained - start).max() > 1e-3
+    assert np.abs(updated - policy).max() > 1e-3
+
+
+@pytest.mark.distributed
+def test_a_batch_that_cannot_be_trained_is_refused_on_every_rank(answers):
+    for uneven, untrained, missing in answers["refusals"]:
+        assert "step 4" in uneven
+        assert "as many micro-batches" in uneven
+        assert "no token of the global batch is trained" in untrained
+        assert "reference_hf_path" in missing
