@@ -39,7 +39,7 @@ REFUSALS = {
     "no such model": (["model=qwen3_8b"], ["model folder not found", "models/Qwen3-8B-Base", "set model.path"]),
     "much at once": (
         [
-            "parallel.tensor_model_parallel_size=3",
+            "parallel.tensor_model_parallel_size=5",
             "parallel.pipeline_model_parallel_size=3",
             "parallel.context_parallel_size=2",
             "cluster.device=gpu",
@@ -48,8 +48,8 @@ REFUSALS = {
             "stages.math_rl.prompts.verifier=maths",
         ],
         [
-            "num_attention_heads 4 is not a multiple of tensor_model_parallel_size 3",
-            "num_key_value_heads 2 is not a multiple of tensor_model_parallel_size 3",
+            "num_key_value_heads 2",
+            "intermediate_size 384 is not a multiple of tensor_model_parallel_size 5",
             "4 layers are not a multiple of pipeline_model_parallel_size 3",
             "context_parallel_size 2 is not supported",
             "asks for a GPU, this machine has none; got: gpu; allowed: cpu; mend: cluster.device=cpu",
