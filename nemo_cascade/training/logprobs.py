@@ -70,6 +70,7 @@ class _LabelLogprobs(torch.autograd.Function):  # type: ignore[misc]
         overwrite: bool,
         rows: int,
     ) -> tuple[Tensor, Tensor]:
+        """Gather per-row maximum, sums and label logit chunk by chunk, then combine the ranks."""
         tokens = logits_TV.shape[0]
         float_T = {"dtype": torch.float32, "device": logits_TV.device}
         local_T = labels_T - offset
