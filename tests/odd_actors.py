@@ -35,5 +35,8 @@ class MisbehavingActor(Actor):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.sleep_for_ever()
 
+    def visible_gpus(self):
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
     def sleep_for_ever(self):
         time.sleep(600)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -101,16 +102,19 @@ class Cluster:
         atexit.register(self.stop)
         self._running = True
         self._handler_at_start = signal.getsignal(signal.SIGTERM)
-        started = time.monotonic()
+        started, up = time.monotonic(), False
         try:
             self._start_ray()
+            up = True
         except (ConnectionError, RuntimeError, OSError, TimeoutError) as error:
-            self.stop()
             raise RuntimeUnavailableError(
-                "Ray did not start" if not self.joined else f"no Ray at {self.config.ray_address}",
+                f"no Ray at {self.config.ray_address}" if self.joined else "Ray did not start",
                 value=f"{type(error).__name__}: {error}",
                 mend="look at the free memory and at other Ray processes of this machine",
             ) from error
+        finally:
+            if not up:
+                self.stop()
         self._take_sigterm()
         log.info("Ray is up in %.1f s", time.monotonic() - started)
 
@@ -178,7 +182,7 @@ class Cluster:
             # Other users of this machine must not be able to talk to the run's Ray.
             token = self.session / "token"
             token.touch(mode=0o600)
-            token.write_text(secrets.token_hex(32), encoding="ascii")
+            token.write_text(_token(), encoding="ascii")
             os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
             options = {
                 "address": "local",
@@ -235,6 +239,12 @@ class Cluster:
                 guardian.session_processes(str(self.session)),
             )
         self._guardian = None
+
+
+@cache
+def _token() -> str:
+    """Return this process's secret for its Rays; Ray reads it once per process, so a second cluster has the same."""
+    return secrets.token_hex(32)
 
 
 @contextmanager

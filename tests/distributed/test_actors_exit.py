@@ -94,7 +94,7 @@ def test_nothing_is_left_of_real_roles_when_the_driver_is_killed_in_a_generation
     try:
         driven.wait_until_ready()
         names = driven.look()
-        assert sum("nursery" in n for n in names) == 1  # the verifiers' parent
+        assert any("nursery" in n for n in names)  # the verifiers' parent
         assert sum("RolloutActor" in n or "PolicyActor" in n or "RewardActor" in n for n in names) == 3
     finally:
         driven.process.kill()
