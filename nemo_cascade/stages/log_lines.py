@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nemo_cascade.training.policy import StepResult
+from nemo_cascade.training.setup import StepResult
 
 
 def optimizer_line(results: Sequence[StepResult]) -> dict[str, Any]:

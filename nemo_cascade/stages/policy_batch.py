@@ -10,7 +10,7 @@ from nemo_cascade.data.batches import RolloutSource, balanced_micro_batches
 from nemo_cascade.data.layout import Document, rollout_document
 from nemo_cascade.stages.collect import RolloutBatch
 from nemo_cascade.telemetry.timers import PhaseTimer
-from nemo_cascade.training.policy import StepResult
+from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import Float32
 
 

@@ -15,7 +15,7 @@ from nemo_cascade.actors.sync import SyncReport, sync_weights
 from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, SftStage
-from nemo_cascade.training.policy import PolicySetup
+from nemo_cascade.training.setup import PolicySetup
 
 log = logging.getLogger(__name__)
 
