@@ -221,10 +221,11 @@ def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Overr
     problems: list[CascadeError] = []
     OmegaConf.set_struct(composed, False)
     for override in values:
-        data = OmegaConf.to_container(composed)
-        assert isinstance(data, dict)
         named_anew = override.is_add() or override.is_force_add()
         try:
+            _seed_default(composed, override)
+            data = OmegaConf.to_container(composed)
+            assert isinstance(data, dict)
             keys.find(override.key_or_group, {str(k): v for k, v in data.items()}, may_add=named_anew)
             _apply_one(composed, override)
         except CascadeError as error:
@@ -234,6 +235,14 @@ def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Overr
         else:
             applied.append(override)
     return applied, problems
+
+
+def _seed_default(composed: DictConfig, override: Override) -> None:
+    """Before one entry of a mapping is set, fill in the schema's other entries; they would be lost otherwise."""
+    for field in keys.find(override.key_or_group):
+        inside = field.key != override.key_or_group and isinstance(field.default, dict)
+        if inside and field.default and OmegaConf.select(composed, field.key, throw_on_missing=False) is None:
+            OmegaConf.update(composed, field.key, field.default, force_add=True)
 
 
 def _apply_one(composed: DictConfig, override: Override) -> None:

@@ -123,8 +123,9 @@ def find(key: str, data: Mapping[str, Any] | None = None, *, may_add: bool = Tru
         if not following:
             raise unknown_key(path, above, part, known)
         opened = _is_mapping(here)
-        if opened and not may_add and isinstance(value, Mapping) and part not in value:
-            raise unknown_key(path, above, part, [str(k) for k in value], adding=key)
+        there = value if isinstance(value, Mapping) else {}
+        if opened and not may_add and part not in there:
+            raise unknown_key(path, above, part, [str(k) for k in there], adding=key)
         value = _item(value, part)
         here = following
     return list({(found.block, found.name): found for _, found in here if found is not None}.values())
@@ -181,7 +182,8 @@ def unknown_key(path: str, above: str, part: str, known: Sequence[str], *, addin
     mend = f"did you mean {prefix}{near}?" if near else None
     if adding and not mend:
         mend = f"to add an entry write +{adding}=..."
-    limit = None if near else (", ".join(known) if known else f"{above} is a single value and has no keys")
+    nothing = f"{above} is empty" if adding else f"{above} is a single value and has no keys"
+    limit = None if near else (", ".join(known) or nothing)
     return CascadeError("unknown key", value=path, limit=limit, mend=mend)
 
 

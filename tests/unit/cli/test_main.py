@@ -10,6 +10,7 @@ from nemo_cascade.cli import plan
 from nemo_cascade.config import host
 from nemo_cascade.config.compose import compose
 from nemo_cascade.config.provenance import write_record
+from tests.pinned_nano import PINNED
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def cli(capsys, tmp_path, monkeypatch):
 
 
 def test_a_plan_shows_stages_and_layout_and_writes_nothing(cli, tmp_path):
-    code, told, _ = cli("run", "cascade=nano", "--dry", "name=mine", "parallel=tp2")
+    code, told, _ = cli("run", *PINNED, "--dry", "name=mine", "parallel=tp2")
     assert code == 0
     for words in ("runs/mine (new)", "TP 2 x PP 1", "sft1", "math_rl", "16 x 8", "math_train.jsonl", "improves math"):
         assert words in told
@@ -36,7 +37,10 @@ def test_a_plan_shows_stages_and_layout_and_writes_nothing(cli, tmp_path):
 
 REFUSALS = {
     "a misspelt key": (["stages.math_rl.optimizer.lrr=1"], ["did you mean stages.math_rl.optimizer.lr?"]),
-    "no such model": (["model=qwen3_8b"], ["model folder not found", "models/Qwen3-8B-Base", "set model.path"]),
+    "no such model": (
+        ["model.source=hf", "model.path=models/Qwen3-8B-Base"],
+        ["model folder not found", "models/Qwen3-8B-Base", "set model.path"],
+    ),
     "much at once": (
         [
             "parallel.tensor_model_parallel_size=5",
@@ -64,7 +68,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSALS.values(), ids=REFUSALS)
 def test_what_cannot_run_is_refused_clearly_and_leaves_nothing_behind(cli, tmp_path, arguments, words):
-    code, told, complaint = cli("run", "cascade=nano", *arguments)
+    code, told, complaint = cli("run", *PINNED, *arguments)
     assert code == command.REFUSED
     assert told == ""
     assert "Traceback" not in complaint

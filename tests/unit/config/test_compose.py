@@ -39,7 +39,7 @@ def test_the_whole_override_grammar_works():
         "precision=bf16",
         "~stages.sft2",
         "++seed=7",
-        "+model.architecture.rope_theta=5000",
+        "+model.architecture.rope_scaling=5000",
         "stage@stages.sft1=sft",
         "+stage@stages.more=sft",
         "stages.more={seq_length:64,optimizer:{lr:1e-3},data:{sources:[{path:x}]}}",
@@ -49,7 +49,7 @@ def test_the_whole_override_grammar_works():
     assert set(config.stages) == {"sft1", "math_rl", "more"}
     assert config.seed == 7
     assert config.precision.dtype == "bf16"
-    assert config.model.architecture["rope_theta"] == 5000
+    assert config.model.architecture["rope_scaling"] == 5000
     assert config.stages["more"].optimizer.weight_decay == 1e-4  # merged into the family, not in its place
     assert config.stages["sft1"].data.sources[0].repeat == 3
 
@@ -118,6 +118,18 @@ def test_a_deleted_or_unset_key_is_missed_by_name_and_meaning():
     assert any(line.startswith("stages.math_rl.prompts.path is missing") and "JSONL" in line for line in found)
     assert any(line.startswith("stages.x.optimizer.lr is missing") for line in found)
     assert any(line.startswith("stages.x.data.sources is missing") for line in found)
+
+
+def test_entries_of_mappings_are_added_on_request_and_keep_the_schema_s_others():
+    config, _ = compose(["cascade=nano", "reward.deadlines.code=90", "+reward.deadlines.math=3"])
+    assert config.reward.deadlines["code"] == 90
+    assert config.reward.deadlines["math"] == 3
+    assert set(config.reward.deadlines) > {"code", "math"}
+    found = violations("cascade=nano", "reward.deadlines.cod=90", "reward.options.math.limit=1")
+    assert any("did you mean reward.deadlines.code?" in line for line in found)
+    assert any(
+        "reward.options is empty; mend: to add an entry write +reward.options.math.limit=" in line for line in found
+    )
 
 
 def test_adding_what_exists_and_removing_what_does_not_are_refused_like_in_hydra():

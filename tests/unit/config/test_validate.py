@@ -8,17 +8,18 @@ import pytest
 from nemo_cascade.config import host
 from nemo_cascade.config.compose import compose
 from nemo_cascade.config.validate import violations
+from tests.pinned_nano import PINNED
 
 VERIFIERS = ("math", "instruction")
 
 
 @pytest.fixture(scope="module")
 def nano():
-    return compose(["cascade=nano"])[0]
+    return compose(PINNED)[0]
 
 
 def found(*overrides, verifiers=VERIFIERS):
-    return [str(v) for v in violations(compose(["cascade=nano", *overrides])[0], verifiers)]
+    return [str(v) for v in violations(compose([*PINNED, *overrides])[0], verifiers)]
 
 
 def expect(lines, *words):
@@ -27,7 +28,7 @@ def expect(lines, *words):
     assert len(lines) == len(words), lines
 
 
-def test_the_shipped_nano_cascade_has_nothing_to_refuse(nano):
+def test_a_sound_cascade_has_nothing_to_refuse(nano):
     assert violations(nano, VERIFIERS) == []
 
 

@@ -1,0 +1,20 @@
+"""The nano cascade with the numbers that tests count on, whatever it is tuned to."""
+
+PINNED = (
+    "cascade=nano",
+    "parallel=single",
+    "model.architecture.num_hidden_layers=4",
+    "model.architecture.max_position_embeddings=4096",
+    "rollout.max_model_len=256",
+    *(f"stages.{stage}.seq_length=512" for stage in ("sft1", "sft2")),
+    *(f"stages.{stage}.global_batch_size=16" for stage in ("sft1", "sft2")),
+    *(f"stages.{stage}.max_steps=100" for stage in ("sft1", "sft2")),
+    *(f"stages.{stage}.optimizer.lr=0.003" for stage in ("sft1", "sft2")),
+    "stages.math_rl.seq_length=2048",
+    "stages.math_rl.prompts_per_step=16",
+    "stages.math_rl.num_generations=8",
+    "stages.math_rl.sampling.max_tokens=96",
+    "evaluation.suites.math.samples_per_prompt=2",
+    "evaluation.suites.math.sampling.max_tokens=96",
+    "evaluation.suites.instruction.sampling.max_tokens=96",
+)
