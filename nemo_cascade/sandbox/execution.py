@@ -69,6 +69,10 @@ def sealed_file(name: str, content: bytes) -> int:
     return descriptor
 
 
+def _input(content: bytes) -> int:
+    return sealed_file("stdin", content) if content else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _close_all(descriptors: Mapping[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
@@ -107,7 +111,7 @@ class Execution:
     def _launch(self, errand: Errand) -> None:
         spare = self._worker.take((errand.limits.files_mib, errand.compile_job))
         errand.pid = spare.pid
-        given = {**errand.gifts, "stdin": sealed_file("stdin", errand.stdin)}
+        given = {**errand.gifts, "stdin": _input(errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
             os.set_blocking(read, False)

@@ -76,11 +76,9 @@ def refuse_namespaces(reason: str) -> SandboxError:
     return SandboxError("this machine can't isolate untrusted programs", value=reason.strip(), mend=_MEND)
 
 
-def _environment(home: str, packages: str) -> dict[str, str]:
+def _environment(packages: str) -> dict[str, str]:
     return {
         "PATH": "/usr/bin:/bin",
-        "HOME": home,
-        "TMPDIR": home,
         "LANG": "C.UTF-8",
         "PYTHONPATH": packages,
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -160,14 +158,18 @@ def bubblewrap_launch(packages: list[str]) -> Launch:
     for device in ("null", "zero", "full", "random", "urandom"):
         options += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     options += ["--proc", "/proc", "--dir", "/tmp", "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
-    for name, value in {**_environment("/tmp", _PACKAGES), **library_path}.items():
+    for name, value in {**_environment(_PACKAGES), "HOME": "/tmp", "TMPDIR": "/tmp", **library_path}.items():
         options += ["--setenv", name, value]
     start = [python, "-S", "-s", "-P", "-B", "-c", _START.format(root=_SANDBOX_HOME), "1", str(int(map_users)), ""]
     return Launch((str(find_bubblewrap()), *options, "--", *start), {}, map_users, None)
 
 
 def rlimits_launch(packages: list[str]) -> Launch:
-    """Return how to start a worker with resource limits and seccomp only: the file system stays readable."""
+    """Return how to start a worker without namespaces: resource limits, seccomp, and landlock where the kernel has it.
+
+    What that leaves open: without landlock the file system is readable; /tmp is no private one of limited size; a
+    program sees the machine's processes, and can't start any.
+    """
     workspace = Path(tempfile.mkdtemp(prefix="nemo-cascade-sandbox-"))
     visible = workspace / "packages"
     visible.mkdir()
@@ -177,4 +179,7 @@ def rlimits_launch(packages: list[str]) -> Launch:
     runs.mkdir()
     start = [os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", "-c"]
     start += [_START.format(root=str(INSIDE.parent)), "0", "0", str(runs)]
-    return Launch(tuple(start), _environment(str(runs), str(visible)), False, workspace)
+    packages_shown = [str(visible), *_package_folders(packages).values()]
+    start += [*_SYSTEM_FOLDERS, "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", *packages_shown]
+    start += [os.path.realpath(sys.executable), sysconfig.get_path("stdlib"), str(sysconfig.get_config_var("LIBDIR"))]
+    return Launch(tuple(start), _environment(str(visible)), False, workspace)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from enum import Enum, auto
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.execution import Errand, Execution
+from nemo_cascade.sandbox.fair_queue import FairQueue
 from nemo_cascade.sandbox.isolation import Launch
 from nemo_cascade.sandbox.worker import Worker, WorkerLostError
 
@@ -50,7 +50,7 @@ class WorkerPool:
     def __init__(self, config: SandboxConfig, launch: Launch) -> None:
         self._config, self._launch = config, launch
         self._owner = os.getpid()
-        self._idle: queue.LifoQueue[Worker | _Place] = queue.LifoQueue()
+        self._idle: FairQueue[Worker | _Place] = FairQueue()
         self._places = threading.BoundedSemaphore(config.workers + config.queue)
         # The kernel kills a worker when the thread that started it ends, so one thread starts all and lives on.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
@@ -112,8 +112,7 @@ class WorkerPool:
             workers = set(self._all)
         for worker in workers:
             worker.stop()
-        while not self._idle.empty():
-            idle = self._idle.get()
+        for idle in self._idle.drain():
             if isinstance(idle, Worker):
                 idle.close()
         self._idle.put(_Place.CLOSED)

@@ -14,11 +14,11 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import confine, seccomp
+from . import confine, landlock, seccomp
 
 EXIT_BROKEN = 251
 """Exit status of a child that failed before its program started."""
@@ -35,6 +35,7 @@ _PRELOADED = (
     "re statistics string sys threading time types typing"
 )
 _KINDS: dict[str, Callable[[Job, Callable[[], None]], None]] = {}
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _MOST_INHERITED = 4096
 _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * 4)
 _NPROC_OF_THE_SANDBOX = 8
@@ -49,6 +50,7 @@ class Confinement:
         uid: the user it becomes, or None to stay the zygote's.
         files_mib: size of its /tmp.
         folder: where its program runs.
+        readable: what it may read, where no private root decides that.
         seccomp_filter: as seccomp.prepare() returns it.
     """
 
@@ -56,6 +58,7 @@ class Confinement:
     uid: int | None
     files_mib: int
     folder: str
+    readable: Sequence[str]
     seccomp_filter: Any
 
 
@@ -113,7 +116,11 @@ def _shut_in(confinement: Confinement) -> None:
     else:
         confine.die_with_parent()
     confine.drop_privileges(confinement.uid)
+    if confinement.readable and landlock.version() > 0:
+        landlock.restrict(confinement.readable, [confinement.folder, *_DEVICES])
     os.chdir(confinement.folder)
+    if not confinement.namespaces:  # with them it is /tmp for all
+        os.environ.update(HOME=confinement.folder, TMPDIR=confinement.folder)
     seccomp.install(confinement.seccomp_filter)
 
 

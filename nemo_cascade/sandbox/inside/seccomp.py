@@ -1,4 +1,4 @@
-"""The system call filter of a confined program, as classic BPF. Layout: linux/seccomp.h, linux/filter.h."""
+"""The system call filters of zygote and program, as classic BPF. Layout: linux/seccomp.h, linux/filter.h."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NUMBER, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data, low words
 _CLONE_NEW_NAMESPACES = 0x7E020080  # CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | NEWTIME
+_CLONE_FORBIDDEN = _CLONE_NEW_NAMESPACES & ~0x20020000  # the zygote's children get a new NEWPID and NEWNS
 _CLONE_THREAD = 0x00010000
 _AF_UNIX = 1
 _TERMINAL_INJECTIONS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
@@ -29,6 +30,9 @@ def _refuse(code: int) -> Instruction:
     return (_RETURN, 0, 0, _ERRNO | code)
 
 
+_PASS, _REFUSE = (_RETURN, 0, 0, _ALLOW), _refuse(errno.EPERM)
+
+
 def _decide(verdicts: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
     """Return a binary search over (first number, what to do from there on): few steps for every number."""
     if len(verdicts) == 1:
@@ -38,33 +42,33 @@ def _decide(verdicts: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
     return [(_JUMP_GREATER_EQUAL, 0, 1, verdicts[middle][0]), (_JUMP, 0, 0, len(below)), *below, *above]
 
 
-def build_filter(machine: str, allow_processes: bool) -> bytes:
-    """Return the filter program for a machine (`x86_64` or `aarch64`).
+def zygote_filter(machine: str) -> bytes:
+    """Return the filter that the zygote puts on itself and so on all children, before it knows any program.
+
+    It refuses all that no program may do, except what the zygote and a child that shuts itself in still need; that is
+    left to program_filter(). So the long filter is checked and compiled once by the kernel, not in each run.
 
     Args:
-        machine: as platform.machine() says.
-        allow_processes: False also refuses new processes (threads stay) and all signals, for where no process
-            namespace confines them.
+        machine: as platform.machine() says, `x86_64` or `aarch64`.
 
     Raises:
         KeyError: on a machine for which no system call numbers are known.
     """
-    allow, refuse = [(_RETURN, 0, 0, _ALLOW)], [_refuse(errno.EPERM)]
     inspected = numbers("inspected", machine)
-    rules = dict.fromkeys(numbers("allowed", machine).values(), allow)
-    rules |= dict.fromkeys(numbers("refused", machine).values(), refuse)
-    rules[inspected["clone"]] = _clone_rule(allow_processes)
-    rules[inspected["socketpair"]] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_EQUAL, 0, 1, _AF_UNIX), *allow, *refuse]
+    rules = {
+        number: [verdict]
+        for which, verdict in (("allowed", _PASS), ("refused", _REFUSE), ("setup", _PASS))
+        for number in numbers(which, machine).values()
+    }
+    rules[inspected["clone"]] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 0, 1, _CLONE_FORBIDDEN), _REFUSE, _PASS]
+    rules[inspected["socketpair"]] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_EQUAL, 0, 1, _AF_UNIX), _PASS, _REFUSE]
     rules[inspected["ioctl"]] = [
         (_LOAD, 0, 0, _SECOND_ARGUMENT),
         (_JUMP_EQUAL, 2, 0, _TERMINAL_INJECTIONS[0]),
         (_JUMP_EQUAL, 1, 0, _TERMINAL_INJECTIONS[1]),
-        *allow,
-        *refuse,
+        _PASS,
+        _REFUSE,
     ]
-    if not allow_processes:
-        known = numbers("allowed", machine)
-        rules |= {known[name]: refuse for name in (*_PROCESS_MAKERS, *_SIGNALLERS) if name in known}
     program = [
         (_LOAD, 0, 0, _ARCH),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
@@ -72,6 +76,32 @@ def build_filter(machine: str, allow_processes: bool) -> bytes:
         (_LOAD, 0, 0, _NUMBER),
         *_decide(_spans(rules)),
     ]
+    return _encoded(program)
+
+
+def program_filter(machine: str, allow_processes: bool) -> bytes:
+    """Return the filter that a child adds before its program starts.
+
+    Args:
+        machine: as above.
+        allow_processes: False also refuses new processes (threads stay) and all signals, for where no process
+            namespace confines them.
+    """
+    refused = list(numbers("setup", machine).values())
+    clone_check = (_JUMP_SET, 0, 1, _CLONE_NEW_NAMESPACES)
+    if not allow_processes:
+        allowed = numbers("allowed", machine)
+        refused += [allowed[name] for name in (*_PROCESS_MAKERS, *_SIGNALLERS) if name in allowed]
+        clone_check = (_JUMP_SET, 1, 0, _CLONE_THREAD)
+    program: list[Instruction] = [(_LOAD, 0, 0, _NUMBER)]
+    for number in refused:
+        program += [(_JUMP_EQUAL, 0, 1, number), _REFUSE]
+    clone = numbers("inspected", machine)["clone"]
+    program += [(_JUMP_EQUAL, 1, 0, clone), _PASS, (_LOAD, 0, 0, _FIRST_ARGUMENT), clone_check, _REFUSE, _PASS]
+    return _encoded(program)
+
+
+def _encoded(program: list[Instruction]) -> bytes:
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
 
@@ -84,13 +114,6 @@ def _spans(rules: dict[int, list[Instruction]]) -> list[tuple[int, list[Instruct
         if not spans or spans[-1][1] != rule:
             spans.append((number, rule))
     return spans
-
-
-def _clone_rule(allow_processes: bool) -> list[Instruction]:
-    refuse, allow = _refuse(errno.EPERM), (_RETURN, 0, 0, _ALLOW)
-    if allow_processes:
-        return [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 0, 1, _CLONE_NEW_NAMESPACES), refuse, allow]
-    return [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 1, 0, _CLONE_THREAD), refuse, allow]
 
 
 class _Program(ctypes.Structure):

@@ -47,7 +47,7 @@ pidfd_send_signal:424:424 fstatat:-:79
 # (they would outlive the run), memory files (they would escape the memory limit). All others get ENOSYS.
 _REFUSED = """
 socket:41:198 connect:42:203 bind:49:200 listen:50:201 accept:43:202 accept4:288:242 ptrace:101:117
-process_vm_readv:310:270 process_vm_writev:311:271 kcmp:312:272 mount:165:40 umount2:166:39
+process_vm_readv:310:270 process_vm_writev:311:271 kcmp:312:272 umount2:166:39
 pivot_root:155:41 chroot:161:51 unshare:272:97 setns:308:268 open_tree:428:428 move_mount:429:429
 fsopen:430:430 fsconfig:431:431 fsmount:432:432 fspick:433:433 mount_setattr:442:442 swapon:167:224
 swapoff:168:225 reboot:169:142 sethostname:170:161 setdomainname:171:162 init_module:175:105
@@ -62,9 +62,15 @@ msgget:68:186 msgsnd:69:189 msgrcv:70:188 msgctl:71:187 mq_open:240:180 mq_unlin
 mq_timedsend:242:182 mq_timedreceive:243:183 mq_notify:244:184 mq_getsetattr:245:185 pidfd_getfd:438:438
 process_madvise:440:440 process_mrelease:448:448 move_pages:279:239 migrate_pages:256:238 mbind:237:235
 set_mempolicy:238:237 setxattr:188:5 lsetxattr:189:6 fsetxattr:190:7 removexattr:197:14 lremovexattr:198:15
-fremovexattr:199:16 vhangup:153:58 capset:126:91 setgroups:116:159 setfsuid:122:151 setfsgid:123:152
+fremovexattr:199:16 vhangup:153:58 setfsuid:122:151 setfsgid:123:152
 lookup_dcookie:212:18 nfsservctl:180:42 modify_ldt:154:- io_setup:206:0 io_submit:209:2 io_destroy:207:1
 io_getevents:208:4 io_cancel:210:3 vmsplice:278:75 tee:276:77
+"""
+
+# Needed by a child that shuts itself in, refused from then on.
+_SETUP = """
+mount:165:40 capset:126:91 setgroups:116:159 landlock_create_ruleset:444:444 landlock_add_rule:445:445
+landlock_restrict_self:446:446
 """
 
 # Allowed or not by their arguments.
@@ -76,8 +82,8 @@ MACHINES = ("x86_64", "aarch64")
 
 
 def numbers(which: str, machine: str) -> dict[str, int]:
-    """Return name -> number on a machine, for `allowed`, `refused` or `inspected`."""
-    text = {"allowed": _ALLOWED, "refused": _REFUSED, "inspected": _INSPECTED}[which]
+    """Return name -> number on a machine, for `allowed`, `refused`, `setup` or `inspected`."""
+    text = {"allowed": _ALLOWED, "refused": _REFUSED, "setup": _SETUP, "inspected": _INSPECTED}[which]
     column = 1 + MACHINES.index(machine)
     rows = [entry.split(":") for entry in text.split()]
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}

@@ -50,11 +50,13 @@ class Zygote:
         namespaces: children get their own process and mount namespace (else resource limits and seccomp only).
         change_user: children become another user than the zygote.
         folder: where children's folders are made, without namespaces.
+        readable: what children may read, without namespaces.
     """
 
     namespaces: bool
     change_user: bool
     folder: str | None
+    readable: list[str]
     channel: socket.socket
     filters: dict[bool, Any]
     born: int = 0
@@ -95,10 +97,10 @@ class Zygote:
         child = self.children.get(pid)
         if child is None:  # ended already; its pid may belong to nobody or somebody else
             return
-        if not self.namespaces:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
+            if not self.namespaces:
                 os.killpg(pid, signal.SIGKILL)
-        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
     def _spawn(self, files_mib: int, compile_job: bool) -> Child:
         ours, theirs = socket.socketpair()
@@ -117,6 +119,7 @@ class Zygote:
                         uid=confine.FIRST_UID + self.born % confine.UIDS if self.change_user else None,
                         files_mib=files_mib,
                         folder=folder or "/tmp",  # the sandbox's own
+                        readable=self.readable,
                         seccomp_filter=self.filters[self.namespaces or compile_job],
                     ),
                 )
@@ -166,7 +169,7 @@ def _remove_tree(folder: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Start: argv = [namespaces 0|1, change user 0|1, folder or empty]."""
+    """Start: argv = [namespaces 0|1, change user 0|1, folder or empty, readable paths...]."""
     namespaces, change_user, folder = argv[0] == "1", argv[1] == "1", argv[2] or None
     sandbox_home, packages = sys.path[0], os.environ["PYTHONPATH"]
     channel = _claim_channel()
@@ -178,8 +181,9 @@ def main(argv: list[str]) -> None:
         namespaces=namespaces,
         change_user=change_user,
         folder=folder,
+        readable=argv[3:],
         channel=channel,
-        filters={allow: seccomp.prepare(seccomp.build_filter(machine, allow)) for allow in (False, True)},
+        filters={allow: seccomp.prepare(seccomp.program_filter(machine, allow)) for allow in (False, True)},
     )
     if namespaces:
         confine.make_mounts_private()
@@ -188,6 +192,7 @@ def main(argv: list[str]) -> None:
     # As `python main.py` has it: the program's folder first; then the packages, behind the standard library.
     library = [entry for entry in sys.path if entry not in (sandbox_home, packages)]
     sys.path[:] = ["" if folder else "/tmp", *library, packages]
+    seccomp.install(seccomp.prepare(seccomp.zygote_filter(machine)))
     gc.collect()
     gc.disable()
     gc.freeze()

