@@ -121,7 +121,7 @@ def test_hostile_programs_are_contained_and_the_next_thousand_verdicts_are_right
         for name, value in filled.items():
             source = source.replace(name, value)
         started = time.monotonic()
-        outcome = sandbox.run(Program(case.language, source), case.limits)
+        outcome = sandbox.run(Program(case.language, source, "input\n"), case.limits)
         return case, outcome, time.monotonic() - started
 
     sandbox.run(Program("python", "print(1)"))
