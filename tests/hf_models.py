@@ -26,10 +26,14 @@ _LLAMA3 = {
 }
 # qwen2 derives its head width from the hidden size.
 _QWEN2 = {key: value for key, value in _SHAPE.items() if key != "head_dim"} | {"hidden_size": 96}
+# Three key/value heads: TP 2 pads them to four, TP 6 gives every other rank nothing but padding.
+_THREE = {"num_attention_heads": 9, "num_key_value_heads": 3}
 ARCHITECTURES = {
     "qwen3_tied": {"model_type": "qwen3", **_SHAPE, "tie_word_embeddings": True},
     "qwen3_untied": {"model_type": "qwen3", **_SHAPE, "tie_word_embeddings": False},
     "qwen2": {"model_type": "qwen2", **_QWEN2, "tie_word_embeddings": False},
+    "qwen3_three_groups": {"model_type": "qwen3", **_SHAPE, **_THREE, "tie_word_embeddings": True},
+    "qwen2_three_groups": {"model_type": "qwen2", **_QWEN2, **_THREE, "hidden_size": 72, "tie_word_embeddings": True},
     "llama3_scaled": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _LLAMA3},
 }
 

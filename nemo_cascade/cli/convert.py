@@ -15,7 +15,7 @@ from nemo_cascade.cli.terminal import out
 from nemo_cascade.config.host import gpu_present
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
-from nemo_cascade.models.architectures import layout_problems, read_architecture
+from nemo_cascade.models.architectures import layout_problems, padding_note, read_architecture
 
 TAKES_OVERRIDES = False
 
@@ -47,6 +47,8 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.training.launch import run_ranks
 
     out.print(f"{architecture.model_type}, {architecture.num_layers} layers, over {parallel.world_size} process(es)")
+    if note := padding_note(architecture, parallel):
+        out.print(note)
     run_ranks(
         there_and_back,
         parallel.world_size,

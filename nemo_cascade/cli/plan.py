@@ -16,6 +16,7 @@ from nemo_cascade.cli.terminal import out, table
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.provenance import config_hash
 from nemo_cascade.config.stage import SftStage
+from nemo_cascade.models.architectures import padding_note
 
 TAKES_OVERRIDES = True
 
@@ -53,6 +54,8 @@ def show(ready: Preflight) -> None:
         f"DP {parallel.data_parallel_size}, "
         f"{config.precision.dtype}" + (f" with fp8 {config.precision.fp8}" if config.precision.fp8 != "off" else ""),
     )
+    if note := padding_note(model, parallel):
+        facts.add_row("", note)
     facts.add_row(
         "engines",
         f"{rollout.num_engines} x TP {rollout.tensor_parallel_size}, {rollout.placement}, {rollout.dtype}, "

@@ -70,6 +70,19 @@ class Architecture:
         multiple = divisible_by * tensor_parallel
         return -(-self.vocab_size // multiple) * multiple
 
+    def padding_groups(self, tensor_parallel: int) -> int:
+        """Return how many key/value groups tensor parallelism adds to every layer so that its ranks get equal shares.
+
+        Such a group has zero weights, so its output and its gradients are zero and stay so: nothing is computed
+        differently, some of it in vain.
+        """
+        return -self.num_query_groups % tensor_parallel
+
+    @property
+    def heads_per_group(self) -> int:
+        """Query heads of one key/value head."""
+        return self.num_attention_heads // self.num_query_groups
+
 
 @dataclass(frozen=True, slots=True)
 class _Family:
@@ -186,13 +199,15 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
     """
     tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
     problems = []
-    for name, size in (
-        ("num_attention_heads", arch.num_attention_heads),
-        ("num_key_value_heads", arch.num_query_groups),
-        ("intermediate_size", arch.ffn_hidden_size),
-    ):
-        if size % tensor:
-            problems.append(f"{name} {size} is not a multiple of tensor_model_parallel_size {tensor}")
+    groups, padding, ffn = arch.num_query_groups, arch.padding_groups(tensor), arch.ffn_hidden_size
+    if padding > groups:  # more attention would be computed in vain than for the model
+        fit = ", ".join(str(size) for size in range(1, 2 * groups + 1) if ffn % size == 0)
+        problems.append(
+            f"tensor_model_parallel_size {tensor} needs {padding} padding groups beside num_key_value_heads {groups}, "
+            f"at most {groups} are made; sizes that fit: {fit}"
+        )
+    if ffn % tensor:
+        problems.append(f"intermediate_size {ffn} is not a multiple of tensor_model_parallel_size {tensor}")
     if arch.num_layers % pipeline:
         problems.append(f"{arch.num_layers} layers are not a multiple of pipeline_model_parallel_size {pipeline}")
     if parallel.expert_model_parallel_size > 1:
@@ -204,6 +219,17 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
     if parallel.sequence_parallel and tensor == 1:
         problems.append("sequence_parallel needs tensor_model_parallel_size > 1")
     return problems
+
+
+def padding_note(arch: Architecture, parallel: ParallelConfig) -> str | None:
+    """Say what this layout computes in vain to get equal shares of attention; None where it needn't."""
+    padding, groups = arch.padding_groups(parallel.tensor_model_parallel_size), arch.num_query_groups
+    if not padding:
+        return None
+    return (
+        f"{padding} zero padding group{'s' * (padding > 1)} beside {groups} key/value heads in every layer, for TP "
+        f"{parallel.tensor_model_parallel_size}: the same numbers, attention x {(groups + padding) / groups:.2f}"
+    )
 
 
 def _is_size(value: Any) -> bool:

@@ -89,12 +89,13 @@ def transformer_config(
 
     fused = layer_spec == "transformer_engine"
     dtype = DTYPES[precision.dtype]
+    groups = arch.num_query_groups + arch.padding_groups(parallel.tensor_model_parallel_size)
     return TransformerConfig(
         num_layers=arch.num_layers,
         hidden_size=arch.hidden_size,
         ffn_hidden_size=arch.ffn_hidden_size,
-        num_attention_heads=arch.num_attention_heads,
-        num_query_groups=arch.num_query_groups,
+        num_attention_heads=groups * arch.heads_per_group,
+        num_query_groups=groups,
         kv_channels=arch.head_dim,
         normalization="RMSNorm",
         layernorm_epsilon=arch.norm_epsilon,

@@ -45,18 +45,18 @@ def take(cut: Cut, sources: Sequence[Slice], shape: Shape, rank: int, size: int,
         return first[:]
     if cut is Cut.COLUMNS:
         return first[:, rank * shape[1] : (rank + 1) * shape[1]]
+    if cut is Cut.HEADS:
+        return _padded(first, 1, rank * shape[1], shape[1])
     if cut is Cut.VOCAB:
-        begin, rows = rank * shape[0], first.get_shape()[0]
-        own = first[min(begin, rows) : min(begin + shape[0], rows)]
-        return torch.cat([own, own.new_zeros(shape[0] - own.shape[0], *own.shape[1:])])
+        return _padded(first, 0, rank * shape[0], shape[0])
     if cut is Cut.GATE_UP:
         half = shape[0] // 2
         return torch.cat([source[rank * half : (rank + 1) * half] for source in sources])
-    groups = arch.num_query_groups // size
+    groups = (arch.num_query_groups + arch.padding_groups(size)) // size
     parts = []
     for source, heads in zip(sources, _heads_per_group(arch), strict=True):
         rows = groups * heads * arch.head_dim
-        parts.append(source[rank * rows : (rank + 1) * rows].unflatten(0, (groups, heads * arch.head_dim)))
+        parts.append(_padded(source, 0, rank * rows, rows).unflatten(0, (groups, heads * arch.head_dim)))
     return torch.cat(parts, 1).flatten(0, 1)
 
 
@@ -66,28 +66,34 @@ def join(cut: Cut, shards: Sequence[torch.Tensor], arch: Architecture) -> list[t
     Args:
         cut: how the parameter is cut.
         shards: every tensor-parallel rank's shard in rank order; for WHOLE any one.
-        arch: head geometry, and the vocabulary without padding.
+        arch: head geometry and vocabulary, both without the padding that is stripped.
     """
     if cut is Cut.WHOLE:
         return [shards[0]]
     if cut is Cut.COLUMNS:
         return [torch.cat(list(shards), 1)]
+    if cut is Cut.HEADS:
+        return [torch.cat(list(shards), 1)[:, : arch.num_attention_heads * arch.head_dim].contiguous()]
     if cut is Cut.VOCAB:
         return [torch.cat(list(shards))[: arch.vocab_size]]
     if cut is Cut.GATE_UP:
         return [torch.cat(parts) for parts in zip(*(shard.chunk(2) for shard in shards), strict=True)]
     widths = [heads * arch.head_dim for heads in _heads_per_group(arch)]
-    grouped = torch.cat(list(shards)).unflatten(0, (arch.num_query_groups, sum(widths)))
+    groups = arch.num_query_groups + arch.padding_groups(len(shards))
+    grouped = torch.cat(list(shards)).unflatten(0, (groups, sum(widths)))[: arch.num_query_groups]
     return [part.flatten(0, 1) for part in grouped.split(widths, 1)]
 
 
 def hf_shape(cut: Cut, shape: Shape, size: int, arch: Architecture) -> list[Shape]:
-    """Return the HF tensors' shapes that a shard of this shape stands for; the vocabulary without padding."""
+    """Return the HF tensors' shapes that a shard of this shape stands for, without padding."""
     rest = shape[1:]
     if cut is Cut.WHOLE:
         return [shape]
     if cut is Cut.COLUMNS:
         return [(shape[0], shape[1] * size)]
+    if cut is Cut.HEADS:
+        padding = arch.padding_groups(size) * arch.heads_per_group * arch.head_dim
+        return [(shape[0], shape[1] * size - padding)]
     if cut is Cut.VOCAB:
         return [(arch.vocab_size, *rest)]
     if cut is Cut.GATE_UP:
@@ -96,4 +102,16 @@ def hf_shape(cut: Cut, shape: Shape, size: int, arch: Architecture) -> list[Shap
 
 
 def _heads_per_group(arch: Architecture) -> tuple[int, int, int]:
-    return arch.num_attention_heads // arch.num_query_groups, 1, 1
+    return arch.heads_per_group, 1, 1
+
+
+def _padded(source: Slice, axis: int, begin: int, length: int) -> torch.Tensor:
+    """Read `length` rows (axis 0) or columns (1) from `begin`; zeros where the stored tensor has ended."""
+    whole = source.get_shape()[axis]
+    start, end = min(begin, whole), min(begin + length, whole)
+    own = source[start:end] if axis == 0 else source[:, start:end]
+    if end - start == length:
+        return own
+    missing = list(own.shape)
+    missing[axis] = length - (end - start)
+    return torch.cat([own, own.new_zeros(missing)], axis)

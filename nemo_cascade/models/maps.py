@@ -19,8 +19,9 @@ class Cut(StrEnum):
     """How tensor parallelism cuts a parameter, and how HF's tensors lie in it.
 
     WHOLE: every rank holds all of it. VOCAB: rows, padded at the end. COLUMNS: second dimension. GATE_UP: gate and up
-    projection, each cut in rows, one above the other. QKV: per key/value head its query heads, its key and its value,
-    one above the other; cut between key/value heads.
+    projection, each cut in rows, one above the other. QKV: per key/value group its query heads, its key and its value,
+    one above the other; cut between groups, with zero groups at the end (`Architecture.padding_groups`). HEADS: second
+    dimension, between groups, padded like QKV.
     """
 
     WHOLE = "whole"
@@ -28,6 +29,7 @@ class Cut(StrEnum):
     COLUMNS = "columns"
     GATE_UP = "gate_up"
     QKV = "qkv"
+    HEADS = "heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ _LAYER = (
         (_H + "input_layernorm.weight",),
     ),
     Rule((_ATTENTION + "linear_qkv.weight",), Cut.QKV, tuple(_H + f"self_attn.{x}_proj.weight" for x in "qkv")),
-    Rule((_ATTENTION + "linear_proj.weight",), Cut.COLUMNS, (_H + "self_attn.o_proj.weight",)),
+    Rule((_ATTENTION + "linear_proj.weight",), Cut.HEADS, (_H + "self_attn.o_proj.weight",)),
     Rule(
         (_M + "pre_mlp_layernorm.weight", _M + "mlp.linear_fc1.layer_norm_weight"),
         Cut.WHOLE,
@@ -120,6 +122,16 @@ class WeightMap:
                 fields = found.groupdict()
                 return Entry(name, rule.cut, tuple(hf.format(**fields) for hf in rule.hf))
         return None
+
+
+def is_cut_between_groups(name: str) -> bool:
+    """Tell whether a Megatron parameter is padded with groups; its layer number may be missing from the name."""
+    return any(
+        name.endswith(megatron.removeprefix(_M))
+        for rule in (*_LAYER, _QKV_BIAS)
+        if rule.cut in (Cut.QKV, Cut.HEADS)
+        for megatron in rule.megatron
+    )
 
 
 def hf_shapes(arch: Architecture) -> dict[str, Shape]:

@@ -60,7 +60,7 @@ def export_weights(model: Any, arch: Architecture, *, everywhere: bool = False) 
         everywhere: yield on every rank; otherwise on global rank 0 alone, and nothing on the others.
 
     Yields:
-        Tensors on this rank's device in the model's dtype, vocabulary padding stripped, a tied tensor once. They may
+        Tensors on this rank's device in the model's dtype, without padding, a tied tensor once. They may
         share memory with the model: copy before training goes on.
     """
     from megatron.core import parallel_state

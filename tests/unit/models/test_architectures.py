@@ -4,7 +4,7 @@ import pytest
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architectures import Llama3Scaling, architecture_from_hf, layout_problems
+from nemo_cascade.models.architectures import Llama3Scaling, architecture_from_hf, layout_problems, padding_note
 
 SIZES = {
     "num_hidden_layers": 36,
@@ -98,12 +98,27 @@ def test_every_reason_against_a_layout_is_given():
     )
     problems = layout_problems(
         smollm2,
-        ParallelConfig(tensor_model_parallel_size=2, pipeline_model_parallel_size=4, expert_model_parallel_size=2),
+        ParallelConfig(tensor_model_parallel_size=7, pipeline_model_parallel_size=4, expert_model_parallel_size=2),
     )
     assert len(problems) == 4
-    for name in ("num_attention_heads 9", "num_key_value_heads 3", "30 layers", "no experts"):
+    for name in ("needs 4 padding groups", "intermediate_size", "30 layers", "no experts"):
         assert any(name in problem for problem in problems)
     assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []
+
+
+def test_groups_are_padded_up_to_twice_as_many_and_the_sizes_that_fit_are_named():
+    smollm2 = architecture_from_hf(LLAMA | {"num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576})
+    assert [smollm2.padding_groups(size) for size in (1, 2, 3, 4, 6)] == [0, 1, 0, 1, 3]
+    assert padding_note(smollm2, ParallelConfig(tensor_model_parallel_size=3)) is None
+    note = padding_note(smollm2, ParallelConfig(tensor_model_parallel_size=2))
+    assert "1 zero padding group beside 3 key/value heads" in note
+    assert "attention x 1.33" in note
+    one = architecture_from_hf(LLAMA | {"num_key_value_heads": 1})
+    assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=2)) == []
+    assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=8)) == [
+        "tensor_model_parallel_size 8 needs 7 padding groups beside num_key_value_heads 1, at most 1 are made; "
+        "sizes that fit: 1, 2"
+    ]
 
 
 @pytest.mark.parametrize(("tensor", "expected"), [(1, 512), (2, 512), (3, 768)])

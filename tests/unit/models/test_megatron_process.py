@@ -118,7 +118,7 @@ def compare_with_mbridge(name):
         for size in (1, 2, 6):
             shape = list(whole.shape)
             if entry.cut is not Cut.WHOLE:
-                shape[1 if entry.cut is Cut.COLUMNS else 0] //= size
+                shape[1 if entry.cut in (Cut.COLUMNS, Cut.HEADS) else 0] //= size
             assert hf_shape(entry.cut, tuple(shape), size, arch) == [shapes[hf] for hf in entry.hf]
             theirs = bridge._weight_split_across_tp(megatron, whole, torch.empty(shape), size)
             for rank in range(size):
