@@ -62,6 +62,7 @@ def policy_setup(
             data_parallel_size=dp,
             sequence_parallel=sp,
             use_distributed_optimizer=distributed,
+            pad_attention_groups=True,
         ),
         precision=PrecisionConfig(dtype=dtype),
         optimizer=OptimizerConfig(lr=3e-3, lr_warmup_steps=2, weight_decay=0.1, max_skipped_steps=1),

@@ -43,6 +43,8 @@ class ParallelConfig:
     """Splits the experts of MoE layers (EP)."""
     data_parallel_size: PositiveInt = 1
     """Replicas that see different data (DP)."""
+    pad_attention_groups: bool = False
+    """Where TP doesn't divide the key/value heads, add zero groups until it does: the same numbers, more attention."""
     sequence_parallel: bool = False
     """Also split norms and dropout over the TP ranks (needs TP > 1)."""
     use_distributed_optimizer: bool = True

@@ -200,7 +200,12 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
     tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
     problems = []
     groups, padding, ffn = arch.num_query_groups, arch.padding_groups(tensor), arch.ffn_hidden_size
-    if padding > groups:  # more attention would be computed in vain than for the model
+    if padding and not parallel.pad_attention_groups:
+        problems.append(
+            f"num_key_value_heads {groups} (of {groups * arch.heads_per_group} heads) is not a multiple of "
+            f"tensor_model_parallel_size {tensor}; parallel.pad_attention_groups=true adds {padding} zero groups"
+        )
+    elif padding > groups:  # more attention would be computed in vain than for the model
         fit = ", ".join(str(size) for size in range(1, 2 * groups + 1) if ffn % size == 0)
         problems.append(
             f"tensor_model_parallel_size {tensor} needs {padding} padding groups beside num_key_value_heads {groups}, "

@@ -55,6 +55,7 @@ def parallel(tp=1, pp=1, dp=1, sp=False):
         pipeline_model_parallel_size=pp,
         data_parallel_size=dp,
         sequence_parallel=sp,
+        pad_attention_groups=True,
     )
 
 

@@ -36,7 +36,13 @@ def test_a_plan_shows_stages_and_layout_and_writes_nothing(cli, tmp_path):
 
 
 def test_a_plan_tells_that_attention_is_padded(cli):
-    code, told, _ = cli("plan", "cascade=nano", "parallel=tp2", "parallel.tensor_model_parallel_size=3")
+    code, told, _ = cli(
+        "plan",
+        "cascade=nano",
+        "parallel=tp2",
+        "parallel.tensor_model_parallel_size=3",
+        "parallel.pad_attention_groups=true",
+    )
     assert code == 0
     assert "1 zero padding group beside 2 key/value heads in every layer, for TP 3" in told
 

@@ -101,7 +101,12 @@ def test_every_reason_against_a_layout_is_given():
         ParallelConfig(tensor_model_parallel_size=7, pipeline_model_parallel_size=4, expert_model_parallel_size=2),
     )
     assert len(problems) == 4
-    for name in ("needs 4 padding groups", "intermediate_size", "30 layers", "no experts"):
+    for name in (
+        "num_key_value_heads 3 (of 9 heads) is not a multiple of tensor_model_parallel_size 7",
+        "intermediate_size",
+        "30 layers",
+        "no experts",
+    ):
         assert any(name in problem for problem in problems)
     assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []
 
@@ -114,8 +119,9 @@ def test_groups_are_padded_up_to_twice_as_many_and_the_sizes_that_fit_are_named(
     assert "1 zero padding group beside 3 key/value heads" in note
     assert "attention x 1.33" in note
     one = architecture_from_hf(LLAMA | {"num_key_value_heads": 1})
-    assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=2)) == []
-    assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=8)) == [
+    assert "pad_attention_groups=true" in layout_problems(one, ParallelConfig(tensor_model_parallel_size=2))[0]
+    assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=2, pad_attention_groups=True)) == []
+    assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=8, pad_attention_groups=True)) == [
         "tensor_model_parallel_size 8 needs 7 padding groups beside num_key_value_heads 1, at most 1 are made; "
         "sizes that fit: 1, 2"
     ]
