@@ -96,7 +96,7 @@ class StageCheckpoints:
         self.store.prune()
 
     def _carry(self, policy: PolicyGroup) -> None:
-        """Take over the parent's optimizer where the stage asks for it: its last checkpoint has the weights of its hf."""
+        """Take over the parent's optimizer where asked for: its last checkpoint has the same weights as its hf/."""
         if self.stage.carry.optimizer and self.context.parent_checkpoint is not None:
             policy.load_checkpoint(str(self.context.parent_checkpoint))
             self.context.record("optimizer_carried", stage=self.context.name)
