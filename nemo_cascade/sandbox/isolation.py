@@ -18,6 +18,8 @@ INSIDE = Path(__file__).parent / "inside"
 _START = "import sys; sys.path.insert(0, {root!r}); from inside import zygote; zygote.main(sys.argv[1:])"
 _PYTHON_HOME, _PACKAGES, _SANDBOX_HOME = "/opt/python", "/opt/packages", "/opt/sandbox"
 _SYSTEM_FOLDERS = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec", "/usr/include")
+# Symbols that are looked up on first use are looked up anew in every run.
+_LINK_AT_ONCE = {"LD_BIND_NOW": "1"}
 _MERGED_LINKS = ("bin", "lib", "lib32", "lib64", "libx32")
 _MEND = (
     "allow user namespaces (kernel.unprivileged_userns_clone=1, user.max_user_namespaces > 0; in a container: "
@@ -158,7 +160,13 @@ def bubblewrap_launch(packages: list[str]) -> Launch:
     for device in ("null", "zero", "full", "random", "urandom"):
         options += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     options += ["--proc", "/proc", "--dir", "/tmp", "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
-    for name, value in {**_environment(_PACKAGES), "HOME": "/tmp", "TMPDIR": "/tmp", **library_path}.items():
+    for name, value in {
+        **_environment(_PACKAGES),
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
+        **_LINK_AT_ONCE,
+        **library_path,
+    }.items():
         options += ["--setenv", name, value]
     start = [python, "-S", "-s", "-P", "-B", "-c", _START.format(root=_SANDBOX_HOME), "1", str(int(map_users)), ""]
     return Launch((str(find_bubblewrap()), *options, "--", *start), {}, map_users, None)
@@ -182,4 +190,4 @@ def rlimits_launch(packages: list[str]) -> Launch:
     packages_shown = [str(visible), *_package_folders(packages).values()]
     start += [*_SYSTEM_FOLDERS, "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", *packages_shown]
     start += [os.path.realpath(sys.executable), sysconfig.get_path("stdlib"), str(sysconfig.get_config_var("LIBDIR"))]
-    return Launch(tuple(start), _environment(str(visible)), False, workspace)
+    return Launch(tuple(start), {**_environment(str(visible)), **_LINK_AT_ONCE}, False, workspace)

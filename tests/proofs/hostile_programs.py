@@ -22,7 +22,10 @@ class Hostile:
 
 
 def hostile(name, verdicts, source, language="python", prints=None, **limits):
-    return Hostile(name, source, frozenset(verdicts.split("|")), language, Limits(**{**TIGHT, **limits}), prints)
+    patient = {"wall_s": 10.0, "cpu_s": 5.0} if "ok" in verdicts.split("|") else {}  # the machine may be busy
+    return Hostile(
+        name, source, frozenset(verdicts.split("|")), language, Limits(**{**TIGHT, **patient, **limits}), prints
+    )
 
 
 # Tries everything that is callable in a list; prints ESCAPED for each that works.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from .job import Job
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Become the program, or run the compiler and copy its product out. Never returns."""
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
+        signal.signal(ignored, signal.SIG_DFL)
     started()
     try:
         status = _compile(job) if "product" in job.descriptors else _execute(job)

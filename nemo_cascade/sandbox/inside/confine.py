@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import platform
 import resource
 from collections.abc import Mapping
 
@@ -21,7 +20,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET
 )
 _PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _LAST_CAPABILITY = 4, 0x20080522, 63
 _SIGKILL, _SIGCHLD = 9, 17
-_CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine(), -1)
+_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, -1)
 _INODES_PER_MIB = 256
 _STACK_BYTES = 64 << 20
 _OPEN_FILES = 128
@@ -31,6 +30,13 @@ FIRST_UID = 1000
 UIDS = 16
 """Users that programs take turns with, so that what the kernel counts by user is counted for each run alone."""
 
+_HARD_LIMITS = {
+    kind: resource.getrlimit(kind)[1]
+    for kind in (
+        *(resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NPROC, resource.RLIMIT_FSIZE, resource.RLIMIT_STACK),
+        *(resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE),
+    )
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc_with_gil = ctypes.PyDLL(None, use_errno=True)
 _CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
@@ -73,8 +79,14 @@ def private_mounts(files_mib: int, uid: int) -> None:
     _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode())
 
 
-def forswear_gains() -> None:
-    """Let no exec ever give more than is held now. For the zygote: its children inherit it."""
+def forswear_gains(change_user: bool) -> None:
+    """Let no exec ever give more than is held now, set what is alike for all. For the zygote: its children inherit it.
+
+    Args:
+        change_user: children become another user, so the zygote's groups must go.
+    """
+    if change_user:
+        os.setgroups([])
     for capability in range(_LAST_CAPABILITY + 1):
         if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
             # Without CAP_SETPCAP the bounding set stays; no_new_privs makes it meaningless.
@@ -90,7 +102,6 @@ def drop_privileges(uid: int | None) -> None:
         uid: the user; None: stay who one is, where the namespace has no other.
     """
     if uid is not None:
-        os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     _check(_libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES), "capset")
@@ -110,20 +121,23 @@ def limit_resources(limits: Mapping[str, float], process_overhead: int) -> None:
         limits: the fields of Limits.
         process_overhead: processes of the sandbox itself that the kernel counts to the same user.
     """
-    memory = int(limits["memory_mib"]) << 20
-    files = int(limits["files_mib"]) << 20
-    ceilings = {
-        resource.RLIMIT_AS: memory,
-        resource.RLIMIT_CPU: math.ceil(limits["cpu_s"]),
-        resource.RLIMIT_NPROC: int(limits["processes"]) + process_overhead,
-        resource.RLIMIT_FSIZE: files,
-        resource.RLIMIT_NOFILE: _OPEN_FILES,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_MSGQUEUE: 0,
-        resource.RLIMIT_STACK: min(_STACK_BYTES, memory),
-    }
-    for kind, ceiling in ceilings.items():
-        hard = resource.getrlimit(kind)[1]
-        value = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
-        resource.setrlimit(kind, (value, value))
+    _limit(resource.RLIMIT_AS, int(limits["memory_mib"]) << 20)
+    _limit(resource.RLIMIT_CPU, math.ceil(limits["cpu_s"]))
+    _limit(resource.RLIMIT_NPROC, int(limits["processes"]) + process_overhead)
+    _limit(resource.RLIMIT_FSIZE, int(limits["files_mib"]) << 20)
+
+
+def limit_what_is_alike_for_all() -> None:
+    """Set the resource limits that no run decides. For the zygote: its children inherit them."""
+    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_MEMLOCK, 0)
+    _limit(resource.RLIMIT_MSGQUEUE, 0)
+    _limit(resource.RLIMIT_STACK, _STACK_BYTES)
+
+
+def _limit(kind: int, value: int) -> None:
+    """Set a limit that can't be raised again; where a lower one holds already it stays."""
+    hard = _HARD_LIMITS[kind]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))

@@ -7,11 +7,9 @@ So whatever a solution sends, the checker holds values of Python's own types, or
 
 from __future__ import annotations
 
-import base64
+import binascii
 import collections
-import datetime
-import decimal
-import fractions
+import importlib
 import json
 import socket
 import struct
@@ -78,6 +76,10 @@ def encode(value: Any, handle: Callable[[Any], Any]) -> Any:
     for kind, (test, pack, _) in _KINDS.items():
         if isinstance(value, test):
             return {"t": kind, "v": pack(value, lambda item: encode(item, handle))}
+    for ancestor in type(value).__mro__:
+        kind = f"{ancestor.__module__}.{ancestor.__qualname__}"
+        if kind in _LIBRARY_KINDS:
+            return {"t": kind, "v": _LIBRARY_KINDS[kind][0](value)}
     if type(value).__module__ == "numpy":
         return encode(value.tolist(), handle)
     return handle(value)
@@ -102,6 +104,9 @@ def decode(form: Any, resolve: Callable[[dict[str, Any]], Any]) -> Any:
         return int(form["v"], 16)
     if kind in _KINDS:
         return _KINDS[kind][2](form["v"], lambda item: decode(item, resolve))
+    if kind in _LIBRARY_KINDS:
+        module, _, name = kind.rpartition(".")
+        return _LIBRARY_KINDS[kind][1](getattr(importlib.import_module(module), name), form["v"])
     return resolve(form)
 
 
@@ -122,15 +127,11 @@ def _unpack_dict(form: Any, recurse: Callable[[Any], Any]) -> Any:
 
 
 def _pack_bytes(value: Any, recurse: Callable[[Any], Any]) -> Any:
-    return base64.b64encode(bytes(value)).decode("ascii")
+    return binascii.b2a_base64(bytes(value)).decode("ascii")
 
 
-def _pack_text(value: Any, recurse: Callable[[Any], Any]) -> Any:
-    return str(value)
-
-
-def _of_text(make: Callable[[str], Any]) -> Callable[[Any, Callable[[Any], Any]], Any]:
-    return lambda form, recurse: make(form)
+def _of_base64(make: Callable[[bytes], Any]) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    return lambda form, recurse: make(binascii.a2b_base64(form))
 
 
 _Pack = Callable[[Any, Callable[[Any], Any]], Any]
@@ -141,27 +142,25 @@ _KINDS: dict[str, tuple[Any, _Pack, _Pack]] = {
     "set": (set, _pack_items, _unpack_as(set)),
     "frozenset": (frozenset, _pack_items, _unpack_as(frozenset)),
     "deque": (collections.deque, _pack_items, _unpack_as(collections.deque)),
-    "bytes": (bytes, _pack_bytes, _of_text(base64.b64decode)),
-    "bytearray": (bytearray, _pack_bytes, _of_text(lambda text: bytearray(base64.b64decode(text)))),
+    "bytes": (bytes, _pack_bytes, _of_base64(bytes)),
+    "bytearray": (bytearray, _pack_bytes, _of_base64(bytearray)),
     "range": (range, lambda value, recurse: [value.start, value.stop, value.step], lambda form, recurse: range(*form)),
     "complex": (
         complex,
         lambda value, recurse: [value.real, value.imag],
         lambda form, recurse: complex(form[0], form[1]),
     ),
-    "decimal": (decimal.Decimal, _pack_text, _of_text(decimal.Decimal)),
-    "fraction": (fractions.Fraction, _pack_text, _of_text(fractions.Fraction)),
-    "datetime": (
-        datetime.datetime,
-        lambda value, recurse: value.isoformat(),
-        _of_text(datetime.datetime.fromisoformat),
-    ),
-    "date": (datetime.date, lambda value, recurse: value.isoformat(), _of_text(datetime.date.fromisoformat)),
-    "time": (datetime.time, lambda value, recurse: value.isoformat(), _of_text(datetime.time.fromisoformat)),
-    "timedelta": (
-        datetime.timedelta,
-        lambda value, recurse: [value.days, value.seconds, value.microseconds],
-        lambda form, recurse: datetime.timedelta(*form),
+}
+# Types of the standard library, by name: their modules are loaded only where one is met. (to JSON, from type and JSON)
+_LIBRARY_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "decimal.Decimal": (str, lambda kind, form: kind(form)),
+    "fractions.Fraction": (str, lambda kind, form: kind(form)),
+    "datetime.datetime": (lambda value: value.isoformat(), lambda kind, form: kind.fromisoformat(form)),
+    "datetime.date": (lambda value: value.isoformat(), lambda kind, form: kind.fromisoformat(form)),
+    "datetime.time": (lambda value: value.isoformat(), lambda kind, form: kind.fromisoformat(form)),
+    "datetime.timedelta": (
+        lambda value: [value.days, value.seconds, value.microseconds],
+        lambda kind, form: kind(*form),
     ),
 }
 

@@ -10,13 +10,11 @@ import gc
 import importlib
 import json
 import os
-import signal
 import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import confine, landlock, seccomp
 
@@ -31,18 +29,18 @@ STARTED = b"s"
 
 # What programs import most. Each module makes every fork dearer: asyncio, ssl and unittest alone would triple its cost.
 _PRELOADED = (
-    "abc bisect collections copy datetime decimal fractions functools heapq io itertools json math operator os random "
-    "re statistics string sys threading time types typing"
+    "abc bisect collections contextlib copy functools heapq io itertools json math operator os random re string sys "
+    "threading time traceback types typing"
 )
 _KINDS: dict[str, Callable[[Job, Callable[[], None]], None]] = {}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _MOST_INHERITED = 4096
+_REHEARSALS = 40
 _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * 4)
 _NPROC_OF_THE_SANDBOX = 8
 
 
-@dataclass(frozen=True)
-class Confinement:
+class Confinement(NamedTuple):
     """How a child shuts itself in.
 
     Attributes:
@@ -62,8 +60,7 @@ class Confinement:
     seccomp_filter: Any
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A job as received.
 
     Attributes:
@@ -88,6 +85,35 @@ def preload() -> None:
         del sys.modules[name]
 
 
+def rehearse(rehearse_program: Callable[[], None]) -> None:
+    """Do in the zygote, on nothing, what every child will do.
+
+    The interpreter specialises code while it runs, fills caches and loads what it needs on first use. Done here it is
+    done once; done in a child each of these writes copies a page that is thrown away with the child.
+    """
+    null = os.open("/dev/null", os.O_RDWR)
+    header = {
+        "kind": "",
+        "limits": {"cpu_s": 1.0, "wall_s": 1.0},
+        "argv": [],
+        "entry": "main.py",
+        "unwritten": ["main.py"],
+    }
+    for _ in range(_REHEARSALS):
+        ours, theirs = socket.socketpair()
+        source = b"import math\n"
+        encoded = json.dumps({**header, "files": [["main.py", len(source)]], "descriptors": ["stdin"]}).encode()
+        socket.send_fds(ours, [struct.pack("<II", len(encoded), len(source)) + encoded + source], [null])
+        job = _receive(theirs)
+        assert job is not None
+        _write_files({path: content for path, content in job.files.items() if path not in job.header["unwritten"]})
+        os.close(job.descriptors["stdin"])
+        rehearse_program()
+        ours.close()
+        theirs.close()
+    os.close(null)
+
+
 def become(connection: socket.socket, confinement: Confinement) -> None:
     """Turn the forked child into a confined run. Never returns."""
     try:
@@ -109,11 +135,11 @@ def become(connection: socket.socket, confinement: Confinement) -> None:
 
 
 def _shut_in(confinement: Confinement) -> None:
-    os.setsid()
     if confinement.namespaces:
         uid = confine.FIRST_UID if confinement.uid is None else confinement.uid
         confine.private_mounts(confinement.files_mib, uid)
     else:
+        os.setsid()
         confine.die_with_parent()
     confine.drop_privileges(confinement.uid)
     if confinement.readable and landlock.version() > 0:
@@ -131,8 +157,6 @@ def _prepare(job: Job, confinement: Confinement) -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.dup2(job.descriptors[name], number, inheritable=True)
         os.close(job.descriptors[name])
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a command would inherit that
-        signal.signal(ignored, signal.SIG_DFL if job.header["kind"] == "command" else signal.SIG_IGN)
     gc.enable()
 
 

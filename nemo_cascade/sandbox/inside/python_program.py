@@ -50,15 +50,51 @@ def run(job: Job, started: Callable[[], None]) -> None:
     sys.argv = [entry, *job.header["argv"]]
     module = fresh_module("__main__", entry, source)
     started()
-    status = guarded(lambda: exec(compile(source, entry, "exec", dont_inherit=True), module.__dict__))
-    finish(status)
+
+    def body() -> None:
+        execute(source, entry, module)
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for non-daemon threads, as the interpreter would
+
+    finish(guarded(body))
+
+
+def execute(source: bytes, path: str, module: types.ModuleType) -> None:
+    """Run a source in a module."""
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+
+
+_OWN_FRAMES = 3
+_REHEARSAL = b"""
+from typing import List, Optional
+import collections, math, sys
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+def total(items: List[int], start: Optional[int] = 0) -> int:
+    return sum(i * i for i in items) + start
+table = collections.defaultdict(list)
+for i, word in enumerate("a b c a".split()):
+    table[word].append(Point(i).x)
+print(sorted(table.items(), key=lambda pair: -len(pair[1])), f"{total(range(9)):>5d}", math.gcd(4, 6), 1 / 3)
+for line in sys.stdin:
+    print([int(part) for part in line.split()])
+"""
+
+
+def rehearse() -> None:
+    """Run a small program to /dev/null and leave no trace of it; see job.rehearse."""
+    main = sys.modules["__main__"]
+    module = fresh_module("__main__", "main.py", _REHEARSAL)
+    status = guarded(lambda: execute(_REHEARSAL, "main.py", module))
+    sys.stdout.flush()
+    sys.modules["__main__"] = main
+    assert status == 0
 
 
 def guarded(body: Callable[[], object]) -> int:
     """Call a body; return the exit status that its end means, with the traceback on stderr where it failed."""
     try:
         body()
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for non-daemon threads, as the interpreter would
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return (end.code or 0) & 0xFF
@@ -68,7 +104,7 @@ def guarded(body: Callable[[], object]) -> int:
         return EXIT_MEMORY
     except BaseException as error:
         trace = error.__traceback__
-        for _ in range(2):  # our own two frames are no news to anyone
+        for _ in range(_OWN_FRAMES):  # our own frames are no news to anyone
             trace = trace.tb_next if trace is not None else None
         traceback.print_exception(type(error), error, trace)
         return 1

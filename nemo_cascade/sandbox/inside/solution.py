@@ -10,7 +10,7 @@ from typing import Any
 
 from . import exchange
 from .job import Job
-from .python_program import finish, fresh_module, guarded
+from .python_program import execute, finish, fresh_module, guarded
 
 _MODULE = "solution"
 
@@ -88,7 +88,7 @@ def run(job: Job, started: Callable[[], None]) -> None:
     module = fresh_module(_MODULE, entry, source)
 
     def load_and_serve() -> None:
-        exec(compile(source, entry, "exec", dont_inherit=True), module.__dict__)
+        execute(source, entry, module)
         Answers(connection, module).serve()
 
     started()

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 _STAT_STATE, _STAT_PARENT, _STAT_UTIME, _STAT_CSTIME, _STAT_RSS = 0, 1, 11, 15, 21  # fields behind the command
 
 
-@dataclass
 class Watched:
     """A run whose process tree is watched.
 
-    Attributes:
+    Args:
         pid: its first process.
         memory_mib: most resident memory of the tree, pages shared with the zygote not counted.
         cpu_s: most CPU seconds of the tree.
     """
 
-    pid: int
-    memory_mib: int
-    cpu_s: float
-    reason: str | None = None
+    def __init__(self, pid: int, memory_mib: int, cpu_s: float) -> None:
+        self.pid, self.memory_mib, self.cpu_s = pid, memory_mib, cpu_s
+        self.reason: str | None = None
 
 
-@dataclass
 class Watch:
     """The runs under watch; false while there is none."""
 
-    runs: dict[int, Watched] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.runs: dict[int, Watched] = {}
 
     def __bool__(self) -> bool:
         return bool(self.runs)
@@ -60,8 +58,7 @@ class Watch:
         return [run.pid for run in self.runs.values() if run.reason is not None]
 
 
-@dataclass(frozen=True)
-class _Process:
+class _Process(NamedTuple):
     parent: int
     cpu_s: float
     rss: int

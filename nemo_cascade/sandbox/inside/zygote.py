@@ -17,24 +17,21 @@ import fcntl
 import gc
 import json
 import os
-import platform
 import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import confine, job, seccomp
-from .python_program import open_streams
+from .python_program import open_streams, rehearse
 from .tree import Watch, Watched
 
 _CHANNEL = 0
 _CLOCK_TICKS_MS = 50
 
 
-@dataclass
-class Child:
+class Child(NamedTuple):
     """A forked child that hasn't been waited for."""
 
     pid: int
@@ -42,32 +39,33 @@ class Child:
     folder: str | None
 
 
-@dataclass
 class Zygote:
-    """State of the fork server.
+    """The fork server.
 
-    Attributes:
+    Args:
+        channel: to the host.
         namespaces: children get their own process and mount namespace (else resource limits and seccomp only).
         change_user: children become another user than the zygote.
         folder: where children's folders are made, without namespaces.
         readable: what children may read, without namespaces.
     """
 
-    namespaces: bool
-    change_user: bool
-    folder: str | None
-    readable: list[str]
-    channel: socket.socket
-    filters: dict[bool, Any]
-    born: int = 0
-    children: dict[int, Child] = field(default_factory=dict)
-    watch: Watch = field(default_factory=Watch)
+    def __init__(
+        self, channel: socket.socket, namespaces: bool, change_user: bool, folder: str | None, readable: list[str]
+    ) -> None:
+        self.channel, self.namespaces, self.change_user = channel, namespaces, change_user
+        self.folder, self.readable = folder, readable
+        machine = os.uname().machine
+        self.filters = {allow: seccomp.prepare(seccomp.program_filter(machine, allow)) for allow in (False, True)}
+        self.born = 0
+        self.children: dict[int, Child] = {}
+        self.watch = Watch()
 
     def serve(self) -> None:
         """Obey the host until it hangs up."""
         poll = select.poll()
         poll.register(self.channel, select.POLLIN)
-        self._send({"ready": platform.python_version()}, [])
+        self._send({"ready": sys.version.split()[0]}, [])
         while True:
             for descriptor, _ in poll.poll(_CLOCK_TICKS_MS if self.watch else None):
                 if descriptor == self.channel.fileno():
@@ -173,18 +171,12 @@ def main(argv: list[str]) -> None:
     namespaces, change_user, folder = argv[0] == "1", argv[1] == "1", argv[2] or None
     sandbox_home, packages = sys.path[0], os.environ["PYTHONPATH"]
     channel = _claim_channel()
+    os.environ.pop("LD_BIND_NOW", None)  # for this process only
     job.preload()
-    confine.forswear_gains()
+    confine.forswear_gains(change_user)
+    confine.limit_what_is_alike_for_all()
     open_streams()
-    machine = platform.machine()
-    zygote = Zygote(
-        namespaces=namespaces,
-        change_user=change_user,
-        folder=folder,
-        readable=argv[3:],
-        channel=channel,
-        filters={allow: seccomp.prepare(seccomp.program_filter(machine, allow)) for allow in (False, True)},
-    )
+    zygote = Zygote(channel, namespaces, change_user, folder, readable=argv[3:])
     if namespaces:
         confine.make_mounts_private()
     else:
@@ -192,7 +184,8 @@ def main(argv: list[str]) -> None:
     # As `python main.py` has it: the program's folder first; then the packages, behind the standard library.
     library = [entry for entry in sys.path if entry not in (sandbox_home, packages)]
     sys.path[:] = ["" if folder else "/tmp", *library, packages]
-    seccomp.install(seccomp.prepare(seccomp.zygote_filter(machine)))
+    job.rehearse(rehearse)
+    seccomp.install(seccomp.prepare(seccomp.zygote_filter(os.uname().machine)))
     gc.collect()
     gc.disable()
     gc.freeze()

@@ -80,6 +80,37 @@ def test_rlimits_must_be_asked_for_and_still_confine(tmp_path):
         assert weak.run(Program("python", "import numpy; print(numpy.ones(2).sum())")).stdout == "2.0\n"
 
 
+ORDINARY_USER = """
+from nemo_cascade.config.sandbox import Limits, SandboxConfig
+from nemo_cascade.sandbox.program import Program
+from nemo_cascade.sandbox.sandbox import Sandbox
+with Sandbox(SandboxConfig(workers=1)) as sandbox:
+    print(sandbox.run(Program("python", "import os; print(os.getuid(), open('/proc/self/uid_map').read().split()[1:])")).stdout)
+    print(sandbox.run(Program("python", "import os\\nwhile True: os.fork()"), Limits(wall_s=2.0, processes=4)).status)
+    print(sandbox.run(Program("cpp", "int main() {}")).status)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
+def test_an_ordinary_user_gets_the_same_isolation():
+    """Root gives programs a user of their own; others have only themselves to give."""
+    python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = Path(pytest.__file__).parent.parent
+    readable = packages.stat().st_mode & 0o005 and not str(packages).startswith("/root")
+    if not os.access(python, os.X_OK) or not readable:
+        pytest.skip("no interpreter that an ordinary user may run")
+    path = f"{packages}:{Path(isolation.__file__).parent.parent.parent}"
+    told = subprocess.run(
+        [python, "-B", "-c", ORDINARY_USER],
+        env={"PYTHONPATH": path}, cwd="/", user=54321, group=54321, extra_groups=[], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.split("\n")
+    assert lines[0] == "1000 ['54321', '1']"
+    assert lines[2] in ("error", "timeout", "killed")
+    assert lines[3] == "ok"
+
+
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
     "aarch64": Path("/usr/include/asm-generic/unistd.h"),

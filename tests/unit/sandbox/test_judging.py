@@ -29,6 +29,8 @@ def judge(sandbox, source, *tests, limits=None, **more):
         ("import collections\ndef f(w): return collections.Counter(w)", "assert f('aab') == {'a': 2, 'b': 1}"),
         ("import numpy as np\ndef f(x): return np.array(x) * 2", "assert f([1, 2]) == [2, 4]"),
         ("N = 5", "assert N == 5"),
+        ("from datetime import *\nfrom decimal import Decimal\nfrom fractions import Fraction\ndef f(): return [date(2020, 1, 2), datetime(1, 2, 3, 4), timedelta(1, 2), Decimal('1.5'), Fraction(1, 3)]",
+         "from datetime import *\nfrom decimal import Decimal\nfrom fractions import Fraction\nassert f() == [date(2020, 1, 2), datetime(1, 2, 3, 4), timedelta(1, 2), Decimal('1.5'), Fraction(1, 3)]"),
         ("import sys\nprint('noise')\ndef f(): return sys.stdin.read()", "assert f() == ''"),
     ],
 )  # fmt: skip
