@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.code_tests import CodeTests, StdioTest, read_tests, restore_builtins, with_preamble
+from nemo_cascade.rewards.confined import ConfinedRuns, python_or_cpp
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.output_check import CALL_HELPERS, same_output
 from nemo_cascade.rewards.response import Response, split_response
-from nemo_cascade.rewards.verifier import Golden, Score, VerifierError
+from nemo_cascade.rewards.verifier import Golden, Score
 
 if TYPE_CHECKING:
-    from nemo_cascade.sandbox.program import Outcome, Program
-    from nemo_cascade.sandbox.sandbox import Sandbox
+    from nemo_cascade.sandbox.program import Program
 
 _DOUBLE = {"tests": [{"stdin": "3\n", "expected": "6\n"}, {"stdin": "0\n", "expected": "0"}]}
 _ADD = {"input_output": {"fn_name": "add", "inputs": [[1, 2], [5, 5]], "outputs": [[3], [10]]}}
@@ -78,12 +78,9 @@ class CodeVerifier:
         language: str = "en",
     ) -> None:
         self._per_test_s, self._total_s, self._max_tests = per_test_s, total_s, max_tests
-        self._memory_mib, self._isolation = memory_mib, isolation
         self._mixed_language_score, self._language = mixed_language_score, language
         self.needs_s = total_s
-        self._sandbox: Sandbox | None = None
-        # Imported here, once for all workers; the sandbox itself is started by each worker for itself.
-        import nemo_cascade.sandbox.sandbox  # noqa: F401
+        self._runs = ConfinedRuns(memory_mib, isolation)
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
@@ -104,24 +101,18 @@ class CodeVerifier:
         return self._judge(with_preamble(program, tests), language, tests)
 
     def _judge(self, source: str, language: str, tests: CodeTests) -> float:
-        from nemo_cascade.errors import SandboxError
         from nemo_cascade.sandbox.program import Program
 
-        if language not in ("python", "cpp"):
-            raise VerifierError("record", f"language must be python or cpp, got {language!r}")
-        try:
-            program = Program(language="python" if language == "python" else "cpp", source=source)
-            if tests.stdio:
-                return self._judge_output(program, tests.stdio)
-            return self._judge_functions(program, tests)
-        except SandboxError as error:
-            raise VerifierError("infrastructure", str(error)) from error
+        program = Program(language=python_or_cpp(language), source=source)
+        if tests.stdio:
+            return self._judge_output(program, tests.stdio)
+        return self._judge_functions(program, tests)
 
     def _judge_output(self, program: Program, tests: tuple[StdioTest, ...]) -> float:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
         left_s = self._total_s
         for number, test in enumerate(chosen, 1):
-            outcome = self._run(replace(program, stdin=test.stdin), min(self._per_test_s, left_s))
+            outcome = self._runs.run(replace(program, stdin=test.stdin), min(self._per_test_s, left_s))
             where = f"test {number} of {len(chosen)}"
             if not outcome.ok:
                 return Score(0.0, f"{where}: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
@@ -146,37 +137,9 @@ class CodeVerifier:
         else:
             setup = restore_builtins(tests) + tests.setup
             suite = FunctionTests(tests=tests.asserts, entry_point=tests.entry_point, setup=setup)
-        judgement = self._started().judge(program, suite, self._limits(self._total_s))
-        _refuse_system_kill(judgement.outcome)
-        if judgement.unjudgeable is not None:
-            raise VerifierError("record", f"the tests can't be run: {judgement.unjudgeable}")
+        judgement = self._runs.judge(program, suite, self._total_s)
         failed = next((d for passed, d in zip(judgement.results, judgement.details, strict=True) if not passed), None)
         return Score(float(judgement.passed), failed or f"{len(judgement.results)} tests passed")
-
-    def _run(self, program: Program, seconds: float) -> Outcome:
-        outcome = self._started().run(program, self._limits(seconds))
-        _refuse_system_kill(outcome)
-        return outcome
-
-    def _limits(self, cpu_s: float) -> Any:
-        from nemo_cascade.config.sandbox import Limits
-
-        # The clock may run on while other processes have the CPU; the program's own seconds are what is limited.
-        return Limits(cpu_s=cpu_s, wall_s=3 * cpu_s + 1, memory_mib=self._memory_mib)
-
-    def _started(self) -> Sandbox:
-        if self._sandbox is None:
-            from nemo_cascade.config.sandbox import SandboxConfig
-            from nemo_cascade.sandbox.sandbox import Sandbox
-
-            isolation: Any = self._isolation
-            self._sandbox = Sandbox(SandboxConfig(workers=1, isolation=isolation))
-        return self._sandbox
-
-
-def _refuse_system_kill(outcome: Outcome) -> None:
-    if outcome.status == "killed" and "tests had ended" not in outcome.detail:
-        raise VerifierError("infrastructure", f"the sandbox's program was {outcome.detail}")
 
 
 def _spread(items: list[T], most: int) -> list[T]:

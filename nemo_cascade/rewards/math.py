@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 from zlib import crc32
 
@@ -15,6 +16,12 @@ from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _DECIMALS = 10
+# Compared once in the process that workers are forked from: the libraries build grammars and caches on first use.
+_WARM_UP = (
+    ("(x+1)^2", "x^2+2x+1"), (r"\{1,2\}", r"\{2,1\}"), ("(1,2]", "[1,2)"), (r"\sin 2x", r"2\sin x\cos x"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"), (r"\frac{\pi}{2}", r"\sqrt{2}"),
+    ("x=5", "y=6"), ("x>3", "x<3"),
+)  # fmt: skip
 
 
 class MathVerifier:
@@ -59,9 +66,12 @@ class MathVerifier:
         # The library warns whenever its own alarm is off; here the pool's deadline bounds every verdict.
         for name in ("math_verify", "latex2sympy2_extended"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._parse, self._equal = parse, verify
-        self._extraction = [LatexExtractionConfig(boxed_match_priority=-1)]
-        self._parse("$\\frac{1}{x}$", self._extraction, parsing_timeout=None)  # builds the grammar once for all forks
+        extraction = [LatexExtractionConfig(boxed_match_priority=-1)]
+        # The responses to one prompt share its reference, and often their answers.
+        self._parse = lru_cache(maxsize=1024)(lambda latex: parse(f"${latex}$", extraction, parsing_timeout=None))
+        self._equal = verify
+        for gold, answer in _WARM_UP:
+            self.compare(gold, answer)
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
@@ -106,10 +116,10 @@ class MathVerifier:
             return gold_number == number
         if cost_problem(answer, gold) is not None:
             return False
-        gold_parsed = self._parse(f"${gold}$", self._extraction, parsing_timeout=None)
+        gold_parsed = self._parse(gold)
         if not gold_parsed:
             raise VerifierError("record", f"answer {gold[:80]!r} is no LaTeX that can be read")
-        parsed = self._parse(f"${answer}$", self._extraction, parsing_timeout=None)
+        parsed = self._parse(answer)
         if not parsed or _differ_at_a_point(gold_parsed[0], parsed[0]):
             return False
         return bool(self._equal(gold_parsed, parsed, float_rounding=_DECIMALS, timeout_seconds=None))

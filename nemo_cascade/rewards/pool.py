@@ -103,6 +103,8 @@ class VerifierPool:
         cases: list[tuple[str, Golden]] = []
         for name in self._with_parts(names):
             cases += [(name, golden) for golden in verifier_class(verifier_path(name, self._verifiers)).golden]
+        for name in dict(cases):  # first, because each load replaces the workers
+            self._ensure_loaded(name)
         for index, (name, golden) in enumerate(cases):
             self._submit(index, name, golden.record, Response(golden.text), sink)
         with self._lock:

@@ -23,8 +23,8 @@ from nemo_cascade.rewards.constraints.text import (
 
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]*\]")
-_HIGHLIGHT = re.compile(r"\*[^\n*]+\*")
-_DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]+\*\*")
+_HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
+_DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
 
 
 def _existence(text: str, a: Arguments) -> bool:

@@ -113,7 +113,10 @@ def _square_brackets(text: str, a: Arguments) -> bool:
 def _wrapped_bigrams(text: str, a: Arguments) -> bool:
     parts = text.split()
     pairs = list(zip(parts[::2], parts[1::2], strict=False))
-    return bool(pairs) and all(first.startswith("<<") and second.endswith(">>") for first, second in pairs)
+    return bool(pairs) and all(
+        first.startswith("<<") and not first.endswith(">>") and second.endswith(">>") and not second.startswith("<<")
+        for first, second in pairs
+    )
 
 
 def _copy(text: str, a: Arguments) -> bool:

@@ -7,12 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from nemo_cascade.rewards.verifier import VerifierError
-
-if TYPE_CHECKING:
-    from nemo_cascade.sandbox.sandbox import Sandbox
+from nemo_cascade.rewards.confined import ConfinedRuns
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _RUNNER_NAME = "run_tests_of_the_sandbox.py"
@@ -44,9 +40,8 @@ class TrialRunner:
     """
 
     def __init__(self, test_s: float, memory_mib: int, isolation: str) -> None:
-        self._test_s, self._memory_mib, self._isolation = test_s, memory_mib, isolation
-        self._sandbox: Sandbox | None = None
-        import nemo_cascade.sandbox.sandbox  # noqa: F401  (imported once for all workers)
+        self._test_s = test_s
+        self._runs = ConfinedRuns(memory_mib, isolation)
 
     def run(self, files: Mapping[str, str], tests: Sequence[str]) -> Trial:
         """Run tests on files.
@@ -54,36 +49,19 @@ class TrialRunner:
         Raises:
             VerifierError: the sandbox broke (kind `infrastructure`).
         """
-        from nemo_cascade.config.sandbox import Limits
-        from nemo_cascade.errors import SandboxError
         from nemo_cascade.sandbox.program import Program
 
         nonce = secrets.token_hex(16)
-        limits = Limits(cpu_s=self._test_s, wall_s=3 * self._test_s + 1, memory_mib=self._memory_mib)
-        try:
-            program = Program(
-                language="python",
-                source=_RUNNER.read_text(encoding="utf-8"),
-                stdin=json.dumps({"nonce": nonce, "tests": list(tests)}) + "\n",
-                files={path: text.encode("utf-8", "replace") for path, text in files.items()},
-                entry=_RUNNER_NAME,
-            )
-            outcome = self._started().run(program, limits)
-        except SandboxError as error:
-            raise VerifierError("infrastructure", str(error)) from error
-        if outcome.status == "killed":
-            raise VerifierError("infrastructure", f"the sandbox's program was {outcome.detail}")
+        program = Program(
+            language="python",
+            source=_RUNNER.read_text(encoding="utf-8"),
+            stdin=json.dumps({"nonce": nonce, "tests": list(tests)}) + "\n",
+            files={path: text.encode("utf-8", "replace") for path, text in files.items()},
+            entry=_RUNNER_NAME,
+        )
+        outcome = self._runs.run(program, self._test_s)
         lines = [line for line in outcome.stdout.splitlines() if line.startswith(nonce)]
         if not lines:
             return Trial({}, f"no report: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
         results = json.loads(lines[-1].removeprefix(nonce))
         return Trial({test: str(reason) for test, (_, reason) in results.items()})
-
-    def _started(self) -> Sandbox:
-        if self._sandbox is None:
-            from nemo_cascade.config.sandbox import SandboxConfig
-            from nemo_cascade.sandbox.sandbox import Sandbox
-
-            isolation: Any = self._isolation
-            self._sandbox = Sandbox(SandboxConfig(workers=1, isolation=isolation))
-        return self._sandbox
