@@ -5,26 +5,28 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from nemo_cascade.config.base import block
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 @block
 class Limits:
     """What one run of an untrusted program may use; over any of them it is killed and the outcome says which."""
 
-    cpu_s: PositiveFloat = 10.0
+    cpu_s: Seconds = 10.0
     """CPU seconds of all its processes together (rounded up to whole seconds for a single process)."""
-    wall_s: PositiveFloat = 10.0
+    wall_s: Seconds = 10.0
     """Seconds from its start until it must have ended."""
-    memory_mib: Annotated[int, Field(ge=64)] = 512
+    memory_mib: Annotated[int, Field(ge=64, le=1 << 20)] = 512
     """Address space of each process, and resident memory of all of them together. Python itself takes about 40."""
-    output_kib: PositiveInt = 256
+    output_kib: Annotated[int, Field(gt=0, le=1 << 20)] = 256
     """Kept and allowed output, standard output and standard error each."""
-    processes: PositiveInt = 16
+    processes: Annotated[int, Field(gt=0, le=4096)] = 16
     """Processes and threads at the same time."""
-    files_mib: PositiveInt = 16
+    files_mib: Annotated[int, Field(gt=0, le=1 << 16)] = 16
     """Size of its private /tmp, all files together, and the largest single file."""
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.config.sandbox import Limits
-from nemo_cascade.sandbox.inside.job import BROKEN, STARTED
+from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.inside.job import REFUSED, STARTED
 from nemo_cascade.sandbox.worker import Ended, Worker, WorkerLostError, send_job
 
 _PIECE = 1 << 16
@@ -19,6 +20,10 @@ _SETUP_DEADLINE_S = 20.0
 _DEATH_DEADLINE_S = 5.0
 _WATCH_AFTER_S = 0.05
 _NOT_LAUNCHED = -1
+
+
+class JobRefusedError(SandboxError):
+    """A job that no sandbox can run, as for files that don't fit its folder; the worker is none the worse."""
 
 
 @dataclass
@@ -91,6 +96,7 @@ class Execution:
         """Run all errands to their end and fill in what came of them.
 
         Raises:
+            JobRefusedError: if a job's files can't be written.
             WorkerLostError: if the worker died or hung, or a child could not be set up; nothing is known about the
                 programs then.
         """
@@ -219,5 +225,8 @@ class Execution:
                 pass
         for errand in self._errands:
             if errand.started_at is None:
-                said = bytes(errand.said["connection"]).removeprefix(BROKEN).decode("utf-8", "replace")
-                raise WorkerLostError("a confined child could not be set up", value=said or errand.ended)
+                said = bytes(errand.said["connection"])
+                words = said[1:].decode("utf-8", "replace")
+                if said.startswith(REFUSED):
+                    raise JobRefusedError("a program's files can't be written", value=words, mend="limits.files_mib")
+                raise WorkerLostError("a confined child could not be set up", value=words or errand.ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -15,6 +16,7 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _Application = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 _RETRY_AFTER_S = {429: "1", 503: "5"}
+_BODY_DEADLINE_S = 60
 _OPEN_METHODS = ("GET", "HEAD")
 
 
@@ -58,7 +60,13 @@ class Gate:
         try:
             if not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
                 raise Refusal(401, "unauthorized", "send the token of the service as a bearer token")
-            body = await self._body(headers.get(b"content-length", b"0"), receive)
+            async with asyncio.timeout(_BODY_DEADLINE_S):
+                body = await self._body(headers.get(b"content-length", b"0"), receive)
+        except TimeoutError:
+            await Refusal(408, "too_slow", f"a body must come within {_BODY_DEADLINE_S} s").response()(
+                scope, receive, send
+            )
+            return
         except Refusal as refusal:
             await refusal.response()(scope, receive, send)
             return

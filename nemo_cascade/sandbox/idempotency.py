@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_KEPT = 8192
+_KEPT = 1024  # each may hold as much output as its limits allow
 
 
 class KeyConflictError(Exception):
@@ -17,7 +17,7 @@ class KeyConflictError(Exception):
 
 
 class Answers:
-    """The last few thousand answers by key. For one event loop."""
+    """The last thousand answers by key. For one event loop."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[str, tuple[bytes, asyncio.Future[Any]]] = OrderedDict()

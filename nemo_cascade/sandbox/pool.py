@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.errors import SandboxError
-from nemo_cascade.sandbox.execution import Errand, Execution
+from nemo_cascade.sandbox.execution import Errand, Execution, JobRefusedError
 from nemo_cascade.sandbox.fair_queue import FairQueue
 from nemo_cascade.sandbox.isolation import Launch
 from nemo_cascade.sandbox.worker import Worker, WorkerLostError
@@ -81,6 +81,7 @@ class WorkerPool:
             prepare: makes the errands, anew for each attempt.
 
         Raises:
+            JobRefusedError: if a job can't be run anywhere.
             SandboxBusyError: if too many runs are waiting already.
             SandboxError: if two workers broke, or the pool is closed.
         """
@@ -124,6 +125,9 @@ class WorkerPool:
         worker = self._take()
         try:
             yield worker
+        except JobRefusedError:
+            self._idle.put(self._renewed(worker))
+            raise
         except BaseException:  # in whatever state it is, it must not see another run
             self._retire(worker)
             with self._lock:

@@ -66,6 +66,8 @@ class Program:
                 raise SandboxError(
                     "a program's file lies outside its folder", value=path, limit="relative paths without .."
                 )
+        if any("\0" in argument for argument in self.args):
+            raise SandboxError("a program's argument holds a null character", value=self.args)
 
     @property
     def main_file(self) -> str:

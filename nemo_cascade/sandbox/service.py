@@ -16,6 +16,7 @@ from fastapi.security import HTTPBearer
 
 from nemo_cascade import __version__
 from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.execution import JobRefusedError
 from nemo_cascade.sandbox.gate import Gate, Refusal
 from nemo_cascade.sandbox.idempotency import Answers, KeyConflictError
 from nemo_cascade.sandbox.judging import Judgement
@@ -53,6 +54,8 @@ class Service:
             return await self._answers.once(key, type(request).__name__.encode() + body, lambda: self._admit(work))
         except KeyConflictError as error:
             raise Refusal(409, "conflict", str(error)) from error
+        except JobRefusedError as error:
+            raise Refusal(422, "invalid", str(error)) from error
         except SandboxBusyError as error:
             raise Refusal(429, "busy", str(error)) from error
         except SandboxError as error:
@@ -100,7 +103,7 @@ def create_app(sandbox: Sandbox, token: str, most_body_bytes: int) -> FastAPI:
         service.close()
 
     problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (401, 409, 413, 422, 429, 503)
+        status: {"model": Problem} for status in (401, 408, 409, 413, 422, 429, 503)
     }
     app = FastAPI(title="nemo-cascade sandbox", version=__version__, lifespan=lifespan, responses=problems)
     app.add_middleware(Gate, token=token, most_body_bytes=most_body_bytes)

@@ -112,5 +112,5 @@ class Health(_Message):
 class Problem(_Message):
     """Why a request has no answer. Never says anything about the program."""
 
-    error: str = Field(description="unauthorized, too_large, invalid, conflict, busy or infrastructure")
+    error: str = Field(description="unauthorized, too_large, too_slow, invalid, conflict, busy or infrastructure")
     detail: str

@@ -17,7 +17,7 @@ def run(job: Job, started: Callable[[], None]) -> None:
     started()
     try:
         status = _compile(job) if "product" in job.descriptors else _execute(job)
-    except OSError as error:  # a binary that can't be executed, a product too large to read
+    except (OSError, ValueError) as error:  # a binary that can't be executed, a product too large to read
         sys.stderr.write(f"{error}\n")
         status = 1
     os._exit(status if status >= 0 else 1)  # a compiler that a signal ended has failed too

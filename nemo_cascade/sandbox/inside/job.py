@@ -24,6 +24,8 @@ EXIT_MEMORY = 250
 """Exit status of a Python program that ended with MemoryError."""
 BROKEN = b"!"
 """Sent to the host before what went wrong, instead of STARTED."""
+REFUSED = b"?"
+"""Sent before the reason why the job's files can't be written: the job's fault, not the sandbox's."""
 STARTED = b"s"
 """Sent to the host right before the program's first instruction."""
 
@@ -123,6 +125,11 @@ def become(connection: socket.socket, confinement: Confinement) -> None:
         if job is None:  # the host hung up: this spare is not needed
             os._exit(0)
         _prepare(job, confinement)
+        try:
+            _write_files({path: content for path, content in job.files.items() if path not in job.header["unwritten"]})
+        except OSError as error:
+            connection.sendall(REFUSED + str(error).encode()[:4000])
+            os._exit(EXIT_BROKEN)
     except BaseException as error:  # told to the host: nobody else can hear it
         connection.sendall(BROKEN + f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(EXIT_BROKEN)
@@ -151,7 +158,6 @@ def _shut_in(confinement: Confinement) -> None:
 
 
 def _prepare(job: Job, confinement: Confinement) -> None:
-    _write_files({path: content for path, content in job.files.items() if path not in job.header["unwritten"]})
     overhead = _NPROC_OF_THE_SANDBOX if confinement.uid is None else 0
     confine.limit_resources(job.header["limits"], overhead)
     for number, name in enumerate(("stdin", "stdout", "stderr")):

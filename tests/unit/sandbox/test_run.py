@@ -119,6 +119,26 @@ def test_files_outside_the_folder_are_refused(path):
         python("1", files={path: b""})
 
 
+@pytest.mark.parametrize("files", [{"x" * 300: b""}, {"a": b"", "a/b": b""}, {"big": bytes(5 << 20)}])
+def test_files_that_can_not_be_written_are_refused_and_no_worker_suffers(sandbox, files):
+    before = sandbox.pool.process_ids()
+    with pytest.raises(SandboxError, match="can't be written"):
+        sandbox.run(python("1", files=files), Limits(files_mib=4))
+    assert sandbox.pool.process_ids() == before
+
+
+def test_programs_may_start_processes_of_their_own(sandbox):
+    source = """
+import multiprocessing, subprocess, sys
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map(abs, [-1, -2]), flush=True)
+    print(subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True, text=True).stdout)
+"""
+    outcome = sandbox.run(python(source))
+    assert outcome.stdout == "[1, 2]\n42\n\n", outcome
+
+
 def test_unknown_languages_are_refused():
     with pytest.raises(SandboxError, match="unknown language"):
         Program("perl", "1")
