@@ -141,6 +141,8 @@ class Cluster:
             "OPENBLAS_NUM_THREADS": str(threads),
             "OMP_DYNAMIC": "FALSE",
             "MKL_DYNAMIC": "FALSE",
+            # Threads that spin while they wait steal the core from those they wait for, where processes share cores.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",

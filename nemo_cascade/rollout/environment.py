@@ -24,6 +24,7 @@ _VLLM: dict[str, str] = {
     # Another number of threads splits sums in another way.
     "OMP_DYNAMIC": "FALSE",
     "MKL_DYNAMIC": "FALSE",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
