@@ -17,7 +17,7 @@ class Limits:
     """What one run of an untrusted program may use; over any of them it is killed and the outcome says which."""
 
     cpu_s: Seconds = 10.0
-    """CPU seconds of all its processes together (rounded up to whole seconds for a single process)."""
+    """CPU seconds of all its processes together."""
     wall_s: Seconds = 10.0
     """Seconds from its start until it must have ended."""
     memory_mib: Annotated[int, Field(ge=64, le=1 << 20)] = 512

@@ -78,6 +78,16 @@ def _input(content: bytes) -> int:
     return sealed_file("stdin", content) if content else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def _for_the_child(limits: Limits) -> dict[str, float]:
+    """Return the limits that the kernel enforces; those of time and output are enforced here."""
+    return {
+        "cpu_s": limits.cpu_s,
+        "memory_mib": limits.memory_mib,
+        "processes": limits.processes,
+        "files_mib": limits.files_mib,
+    }
+
+
 def _close_all(descriptors: Mapping[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
@@ -125,9 +135,9 @@ class Execution:
             self._listen(read, errand, stream)
         self._listen(os.dup(spare.connection.fileno()), errand, "connection")
         errand.said["connection"] = bytearray()
-        limits = {name: getattr(errand.limits, name) for name in errand.limits.__dataclass_fields__}
         try:
-            send_job(spare, {**errand.header, "limits": limits}, errand.files, {**given, **errand.extra})
+            header = {**errand.header, "limits": _for_the_child(errand.limits)}
+            send_job(spare, header, errand.files, {**given, **errand.extra})
         finally:
             spare.connection.close()
             _close_all(given)
@@ -164,7 +174,7 @@ class Execution:
         """Have the trees of processes watched; most runs have ended long before it is worth the effort."""
         self._watched = True
         for errand in self._errands:
-            if errand.ended is None and errand.limits.processes > 1:
+            if errand.ended is None:
                 self._worker.watch(errand.pid, errand.limits.memory_mib, errand.limits.cpu_s)
 
     def _enforce_deadlines(self, now: float) -> None:

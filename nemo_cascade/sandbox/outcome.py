@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 
@@ -11,6 +10,8 @@ from nemo_cascade.sandbox.inside.job import EXIT_MEMORY
 from nemo_cascade.sandbox.program import Outcome, Status
 
 _LIMIT_STATUS = {"timeout": Status.TIMEOUT, "memory": Status.MEMORY, "output": Status.OUTPUT}
+# The kernel ends a process at its CPU limit by counting clock ticks, which may run ahead of the time it reports.
+_TICK_SLACK = 0.8
 _ALLOCATION_FAILURE = "std::bad_alloc"
 
 
@@ -61,4 +62,4 @@ def _used_up_its_cpu(errand: Errand, exit_code: int) -> bool:
     assert errand.ended is not None
     if exit_code == -signal.SIGXCPU:
         return True
-    return exit_code == -signal.SIGKILL and errand.ended.cpu_s > 0.95 * math.ceil(errand.limits.cpu_s)
+    return exit_code == -signal.SIGKILL and errand.ended.cpu_s > _TICK_SLACK * errand.limits.cpu_s

@@ -22,7 +22,6 @@ from nemo_cascade.sandbox.isolation import Launch, refuse_namespaces
 _START_DEADLINE_S = 60.0
 _REPLY_DEADLINE_S = 20.0
 _PACKET = 1 << 16
-_STACK_BYTES = 256 << 20  # leaves room under the stack for programs that raise their limit
 
 
 class WorkerLostError(SandboxError):

@@ -122,7 +122,8 @@ def limit_resources(limits: Mapping[str, float], process_overhead: int) -> None:
         process_overhead: processes of the sandbox itself that the kernel counts to the same user.
     """
     _limit(resource.RLIMIT_AS, int(limits["memory_mib"]) << 20)
-    _limit(resource.RLIMIT_CPU, math.ceil(limits["cpu_s"]))
+    # The zygote watches the exact limit; this is the net under it.
+    _limit(resource.RLIMIT_CPU, math.ceil(limits["cpu_s"]) + 1)
     _limit(resource.RLIMIT_NPROC, int(limits["processes"]) + process_overhead)
     _limit(resource.RLIMIT_FSIZE, int(limits["files_mib"]) << 20)
 
