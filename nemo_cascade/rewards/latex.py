@@ -15,8 +15,13 @@ _DECORATION = re.compile(r"\\(?:left|right|bigg?|Bigg?)(?![a-zA-Z])|\\displaysty
 _LOOK_ALIKE = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ",
     "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "∅": r"\emptyset ",
-    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "²": "^2", "³": "^3", "∈": r"\in ", "\xa0": " ",
+    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "∈": r"\in ", "\xa0": " ",
 }  # fmt: skip
+_SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "₀₁₂₃₄₅₆₇₈₉₋"
+_LIFTED = re.compile(f"[{_SUPERSCRIPTS}]+"), re.compile(f"[{_SUBSCRIPTS}]+")
+_LEVEL = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, "0123456789-" * 2)
+# White space that separates no two words or numbers.
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z\\])[ \t\n]+|[ \t\n]+(?![0-9A-Za-z])")
 _LONGEST_NUMBER = 400
 
 
@@ -43,14 +48,25 @@ def last_boxed(text: str) -> str | None:
 
 
 def plain_look(latex: str) -> str:
-    r"""Remove what changes only an answer's look: outer white space, sizing, dollar signs, a final dot.
+    r"""Remove what changes only an answer's look: idle white space, sizing, dollar signs, a final dot.
 
-    Common Unicode signs of mathematics become their commands, `\varnothing` becomes `\emptyset`.
+    Common Unicode signs of mathematics, Greek letters, raised and lowered digits become their commands.
     """
     if not latex.isascii():
-        latex = "".join(_LOOK_ALIKE.get(char, char) for char in latex)
+        for pattern, sign in zip(_LIFTED, "^_", strict=True):
+            latex = pattern.sub(lambda run, sign=sign: f"{sign}{{{run.group().translate(_LEVEL)}}}", latex)  # type: ignore[misc]
+        latex = "".join(_LOOK_ALIKE.get(char) or _greek(char) for char in latex)
     latex = _DECORATION.sub("", latex).replace(r"\varnothing", r"\emptyset")
-    return latex.strip().removesuffix(".").strip()
+    return _IDLE_SPACE.sub("", latex.strip().removesuffix(".").strip())
+
+
+def _greek(char: str) -> str:
+    """Return the command of a Greek letter, any other character as it is."""
+    name = unicodedata.name(char, "").split(" ")
+    if name[0] != "GREEK" or len(name) != 4 or name[2] != "LETTER":
+        return char
+    command = name[3].lower().replace("lamda", "lambda")
+    return f"\\{command if name[1] == 'SMALL' else command.capitalize()} "
 
 
 def hidden_characters(text: str) -> str | None:

@@ -75,6 +75,8 @@ class _Nursery:
             self._verifiers[order["name"]] = build_verifier(order["path"], order["options"])
         except CascadeError as error:
             return str(error)
+        except Exception as error:  # whatever a constructor raises is for the pool's owner to see
+            return f"{order['name']}: {type(error).__name__}: {error}"
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             return (

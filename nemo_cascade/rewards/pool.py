@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.errors import RewardError
+from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.crew import Task
 from nemo_cascade.rewards.dispatch import Dispatcher, deadline_of
 from nemo_cascade.rewards.frames import pack_task
@@ -38,15 +39,19 @@ class VerifierPool:
     Args:
         config: number of processes, deadline, budgets, verifier options.
         verifiers: name -> `module:class`, in place of the shipped registry.
+
+    Raises:
+        ConfigError: `options` or `deadlines` name verifiers that don't exist.
     """
 
     def __init__(self, config: RewardConfig, verifiers: Mapping[str, str] = VERIFIERS) -> None:
         self._config = config
         self._verifiers = dict(verifiers)
+        _refuse_unknown_names(config, {*VERIFIERS, *verifiers})
         self._lock = threading.Condition()
         self._results: deque[Result] = deque()
         self._loaded: set[str] = set()
-        self._next_id = 0
+        self._ids = itertools.count()  # submit() may be called from several threads
         self._closed = False
         self._dispatcher = Dispatcher(config, self._verifiers, self._lock)
         self._dispatcher.start()
@@ -139,7 +144,7 @@ class VerifierPool:
     def _submit(self, key: Any, name: str, record: Mapping[str, Any], response: Response, sink: deque[Result]) -> None:
         verifier_path(name, self._verifiers)
         self._ensure_loaded(name)
-        task_id, self._next_id = self._next_id, self._next_id + 1
+        task_id = next(self._ids)
         frame = pack_task(task_id, name, record, response)
         task = Task(
             task_id,
@@ -199,6 +204,17 @@ class VerifierPool:
         taken = list(results)
         results.clear()
         return taken
+
+
+def _refuse_unknown_names(config: RewardConfig, known: set[str]) -> None:
+    problems = [
+        f"reward.{field} names the unknown verifier {name!r}"
+        for field, names in (("options", config.options), ("deadlines", config.deadlines))
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _as_due(golden: Golden, verdict: Verdict) -> bool:

@@ -20,6 +20,8 @@ class Probe:
             while True:
                 pass
         if act == "sleep":
+            if "mark" in record:
+                Path(record["mark"]).touch()
             time.sleep(record["seconds"])
         if act == "die":
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -53,6 +55,11 @@ class WrongGolden(Probe):
         Golden("second", 1.0, {"score": 1.0}),
         Golden("third", 0.0, {"do": "raise"}),
     )
+
+
+class Broken(Probe):
+    def __init__(self):
+        raise ZeroDivisionError("no constructor")
 
 
 class Threaded(Probe):

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.errors import RewardError
+from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
@@ -19,6 +19,7 @@ PROBE = {
     "probe": "probe_verifiers:Probe",
     "wrong": "probe_verifiers:WrongGolden",
     "threaded": "probe_verifiers:Threaded",
+    "broken": "probe_verifiers:Broken",
 }
 
 
@@ -29,6 +30,19 @@ def _probe_importable(monkeypatch):
 
 def make_pool(**settings):
     return VerifierPool(RewardConfig(**{"workers": 2, "deadline_s": 5.0, **settings}), PROBE)
+
+
+def nurseries():
+    mine = psutil.Process().children()
+    return [child for child in mine if "nemo_cascade.rewards.nursery" in child.cmdline()]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing happened for 30 s"
+        time.sleep(0.01)
+    return value
 
 
 def ask(pool, record, text="", key="k"):
@@ -51,7 +65,7 @@ def test_every_sample_gets_exactly_one_verdict_amid_hangs_crashes_and_errors(tmp
             rows.append(({"do": "raise"}, "exception"))
         else:
             rows.append(({"score": index / 7}, index / 7))
-    with make_pool(deadline_s=0.4) as pool:
+    with make_pool(deadline_s=0.8) as pool:
         results = []
         for index, (record, _) in enumerate(rows):
             pool.submit(index, "probe", record, Response(""))
@@ -72,7 +86,7 @@ def test_hung_verifier_is_killed_at_its_deadline_and_reported_as_slow():
         ask(pool, {"score": 1.0})
         start = time.monotonic()
         verdict = ask(pool, {"do": "hang"}, text="the culprit", key=("math/17", 3))
-        assert 0.5 <= time.monotonic() - start < 1.5
+        assert 0.5 <= time.monotonic() - start < 5
         assert verdict.error == "timeout"
         [slow] = pool.slow_samples()
         assert "math/17" in slow.key
@@ -90,26 +104,27 @@ def test_errors_carry_their_kind_and_never_a_score():
         assert ask(pool, {"score": 0.25}).score == 0.25
 
 
-def test_worker_killed_from_outside_is_replaced_and_its_sample_retried():
+def test_worker_killed_from_outside_is_replaced_and_its_sample_retried(tmp_path):
     with make_pool(workers=1) as pool:
-        pool.submit("a", "probe", {"do": "sleep", "seconds": 0.6, "score": 1.0}, Response(""))
-        time.sleep(0.3)
-        [nursery] = psutil.Process().children()
-        [worker] = nursery.children()
+        mark = tmp_path / "started"
+        pool.submit("a", "probe", {"do": "sleep", "seconds": 0.5, "mark": str(mark), "score": 1.0}, Response(""))
+        wait_for(mark.exists)
+        [worker] = nurseries()[0].children()
         worker.send_signal(signal.SIGKILL)
         [(key, verdict)] = pool.drain()
         assert (key, verdict.score) == ("a", 1.0)
         assert pool.stats()["restarts/crash"] == 1
 
 
-def test_nursery_killed_from_outside_is_replaced_without_losing_samples():
+def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path):
     with make_pool() as pool:
         ask(pool, {"score": 1.0})
+        mark = tmp_path / "started"
         for index in range(8):
-            pool.submit(index, "probe", {"do": "sleep", "seconds": 0.2, "score": float(index)}, Response(""))
-        time.sleep(0.1)
-        [nursery] = psutil.Process().children()
-        nursery.send_signal(signal.SIGKILL)
+            record = {"do": "sleep", "seconds": 0.2, "mark": str(mark), "score": float(index)}
+            pool.submit(index, "probe", record, Response(""))
+        wait_for(mark.exists)
+        nurseries()[0].send_signal(signal.SIGKILL)
         assert sorted((key, verdict.score) for key, verdict in pool.drain()) == [(i, float(i)) for i in range(8)]
         assert pool.stats()["restarts/nursery"] == 1
 
@@ -150,11 +165,19 @@ def test_unknown_unloadable_or_threaded_verifiers_are_refused():
     with make_pool() as pool:
         with pytest.raises(RewardError, match="did you mean 'probe'"):
             pool.submit(0, "prob", {}, Response(""))
+        with pytest.raises(RewardError, match="ZeroDivisionError: no constructor"):
+            pool.submit(0, "broken", {}, Response(""))
         with pytest.raises(RewardError, match="started 1 threads"):
             pool.submit(0, "threaded", {}, Response(""))
     config = RewardConfig(options={"probe": {"nonsense": 1}})
     with VerifierPool(config, PROBE) as pool, pytest.raises(RewardError, match="nonsense"):
         pool.submit(0, "probe", {}, Response(""))
+
+
+def test_settings_for_verifiers_that_do_not_exist_are_refused():
+    config = RewardConfig(options={"maths": {}}, deadlines={"cod": 3.0})
+    with pytest.raises(ConfigError, match=r"(?s)options.*maths.*deadlines.*cod"):
+        VerifierPool(config)
 
 
 def test_huge_and_malformed_texts_pass_through_unchanged():
@@ -174,13 +197,12 @@ def test_workers_are_recycled_and_hold_no_heavy_library():
 
 def test_timeout_kills_what_the_verifier_left_running_and_close_leaves_no_process(tmp_path):
     mark = tmp_path / "pid"
-    with make_pool(deadline_s=0.5) as pool:
+    with make_pool(deadline_s=1.0) as pool:
         assert ask(pool, {"do": "leave_child", "mark": str(mark)}).error == "timeout"
         gone = [p for p in psutil.process_iter(["pid"]) if _group_of(p.pid) == int(mark.read_text())]
         assert [p for p in gone if p.status() != psutil.STATUS_ZOMBIE] == []
-        family = psutil.Process().children(recursive=True)
-        assert family
-    assert psutil.Process().children(recursive=True) == []
+        assert nurseries()
+    assert nurseries() == []
 
 
 def _group_of(pid):
