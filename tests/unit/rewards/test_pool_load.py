@@ -59,7 +59,7 @@ def kill_workers(stop, generator, killed, most):
                 pass  # it had just retired
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=[pytest.mark.bench, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=[pytest.mark.bench, pytest.mark.timeout(3600)])])
 def test_no_verdict_is_lost_doubled_or_wrong_under_hangs_and_kills(count):
     generator = random.Random(0)
     samples = [sample(index, generator) for index in range(count)]
