@@ -97,7 +97,7 @@ def test_tokenizer_without_special_tokens_is_refused(tmp_path, prepared):
     architecture = {
         "model_type": "qwen3", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 512,
-        "max_position_embeddings": 1024, "tie_word_embeddings": True,
+        "max_position_embeddings": 2048, "tie_word_embeddings": True,
     }  # fmt: skip
     model = ModelConfig(name="t", source="random", architecture=architecture)
     folder = materialize_model(model, tmp_path / "model", 0, prepared / "nano" / "tokenizer")
