@@ -28,9 +28,14 @@ class Order:
     expected: str
 
     @property
+    def canonical(self) -> str:
+        """The order's name."""
+        return self.text
+
+    @property
     def split(self) -> Split:
         """Whose order it is."""
-        return split_of(self.text)
+        return split_of(self.canonical)
 
 
 def _repeat(rng: Random, words: list[str]) -> tuple[str, str]:

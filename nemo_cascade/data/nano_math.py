@@ -35,10 +35,15 @@ class Problem:
         return self.left + self.right if self.operator == "+" else self.left - self.right
 
     @property
-    def split(self) -> Split:
-        """Whose problem it is: a sum belongs to the same split both ways round."""
+    def canonical(self) -> str:
+        """The problem's name: a sum has the same one both ways round."""
         low, high = sorted((self.left, self.right))
-        return split_of(f"{low}{self.operator}{high}" if self.operator == "+" else self.text)
+        return f"{low}{self.operator}{high}" if self.operator == "+" else self.text
+
+    @property
+    def split(self) -> Split:
+        """Whose problem it is."""
+        return split_of(self.canonical)
 
 
 def split_of(canonical: str) -> Split:

@@ -13,7 +13,7 @@ from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_rows
 
-NANO_VERSION = 2
+NANO_VERSION = 3
 """Raised with every change of what is written."""
 _EASY_KINDS = ("repeat", "upper", "count", "first", "last", "copy", "comma", "reverse")
 
@@ -64,11 +64,12 @@ def nano_rows(seed: int) -> dict[str, Rows]:
 
 
 def _distinct(count: int, draw: Any) -> list[Any]:
-    """Draw until there are `count` different ones."""
-    found: dict[Any, None] = {}
+    """Draw until there are `count` with different names."""
+    found: dict[str, Any] = {}
     while len(found) < count:
-        found.setdefault(draw())
-    return list(found)
+        drawn = draw()
+        found.setdefault(drawn.canonical, drawn)
+    return list(found.values())
 
 
 def _rendered(rows: Iterable[dict[str, Any]]) -> Iterable[str]:

@@ -28,7 +28,7 @@ def test_what_cannot_be_converted_is_refused_before_anything_starts(tmp_path, ca
     source = write_tiny_folder(tmp_path / "model")
     assert command.main(["convert", source, str(tmp_path), "--tensor-model-parallel-size", "8"]) == command.REFUSED
     told = " ".join(capsys.readouterr().err.split())
-    assert "needs 6 padding groups beside num_key_value_heads 2, at most 2 are made; sizes that fit: 1, 2, 4" in told
+    assert "num_key_value_heads 2 (of 4 heads) is not a multiple of tensor_model_parallel_size 8" in told
     assert "the target exists" in told
     assert command.main(["convert", str(tmp_path / "none"), str(tmp_path / "x")]) == command.REFUSED
     assert "no config.json" in " ".join(capsys.readouterr().err.split())
