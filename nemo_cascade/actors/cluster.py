@@ -39,6 +39,7 @@ GUARDIAN_DEADLINE_S = guardian.GRACE_S + guardian.KILL_DEADLINE_S + 5.0
 _RAY_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the answers that a failed call leaves behind
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Every actor has an environment of its own, so workers started in advance would only take memory.
     "RAY_enable_worker_prestart": "0",
@@ -229,10 +230,12 @@ class Cluster:
         if self._guardian is None:
             return
         assert self._guardian.stdin is not None
-        self._guardian.stdin.close()
         try:
+            # A word, not only the end of the pipe: a forked child of the driver may hold it open.
+            self._guardian.stdin.write(b".")
+            self._guardian.stdin.close()
             left = self._guardian.wait(GUARDIAN_DEADLINE_S)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, BrokenPipeError):
             left = 1
         if left:
             log.error(

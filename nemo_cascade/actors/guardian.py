@@ -1,7 +1,7 @@
 """The run's undertaker: a small process that outlives the driver and ends whatever it left behind.
 
 The driver holds the write end of a pipe; the guardian reads the other. When the driver is gone, however it went, or
-says goodbye by closing the pipe, the guardian gives the session's processes a moment to end by themselves, kills the
+says goodbye through the pipe, the guardian gives the session's processes a moment to end by themselves, kills the
 rest, and removes the session's folders. This file is run as a script and uses the standard library alone.
 """
 
@@ -114,8 +114,8 @@ def sweep(folder: str, grace_s: float = GRACE_S, deadline_s: float = KILL_DEADLI
 def watch(driver: int, ticks: int, session: str, folders: list[str]) -> int:
     """Wait for the driver's end, then sweep and remove `folders`. Returns the number of survivors."""
     while start_ticks(driver) == ticks:
-        ready, _, _ = select.select([sys.stdin.buffer], [], [], POLL_S)
-        if ready and not os.read(sys.stdin.fileno(), 1):
+        ready, _, _ = select.select([sys.stdin], [], [], POLL_S)
+        if ready:  # a byte, or the end of the pipe
             break
     left = sweep(session)
     for folder in folders:

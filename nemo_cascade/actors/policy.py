@@ -223,7 +223,7 @@ class PolicyGroup:
         complete = False
         try:
             while (item := fleet.next_of(first, stream, "send_weights", end, deadline_s)) is not None:
-                payload = next(stream) if by_message else None
+                payload = fleet.next_of(first, stream, "send_weights", end, deadline_s) if by_message else None
                 yield fleet.value_of(first, item, "send_weights"), payload
             fleet.gather(refs, "follow_weights", max(1.0, end - time.monotonic()))
             complete = True

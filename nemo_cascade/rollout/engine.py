@@ -144,8 +144,10 @@ class RolloutWorker:
     def _rollout(self, prompt: Prompt, sample: int, completion: Any) -> Rollout:
         ids = np.asarray(completion.token_ids, dtype=np.int32)
         logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
-        reason = FinishReason(completion.finish_reason)
         name = f"{prompt.prompt_id} sample {sample}"
+        if completion.finish_reason not in list(FinishReason):
+            raise RolloutError(f"{name}: the engine gave up", value=f"finish reason {completion.finish_reason}")
+        reason = FinishReason(completion.finish_reason)
         if ids.size == 0 or logprobs.shape != ids.shape:
             raise RolloutError(f"{name}: tokens and log-probs differ", value=f"{ids.size} and {logprobs.size}")
         if not np.isfinite(logprobs).all():
