@@ -160,6 +160,7 @@ class _TextOnly(pickle.Unpickler):
     """Reads a pickled text; a pickle that names any class or function is refused, so none can run."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Refuse whatever a pickle wants to look up."""
         raise VerifierError("record", f"a pickled test case names {module}.{name}")
 
 
