@@ -41,6 +41,18 @@ def test_seed_changes_order_and_neighbours_but_not_fill():
     assert longest_first != sorted(longest_first, reverse=True)
 
 
+def test_drawn_order_mixes_lengths_in_each_pack_at_little_cost_of_fill():
+    # Many samples of two lengths: longest first, nearly every pack holds one length only.
+    lengths = np.repeat([10, 25], 400)
+    mixed = {}
+    for order in ("decreasing", "drawn"):
+        packing = pack_best_fit(lengths, 100, 0, order)
+        assert sorted(packing.samples) == list(range(800))
+        mixed[order] = np.mean([len(set(lengths[packing.members(p)])) == 2 for p in range(len(packing))])
+        assert packing.fill > 0.95
+    assert mixed["decreasing"] < 0.05 < 0.8 < mixed["drawn"]
+
+
 def test_no_samples_make_no_packs():
     assert len(pack_best_fit([], 10)) == 0
 
