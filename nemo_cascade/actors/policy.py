@@ -192,10 +192,6 @@ class PolicyGroup:
         state: dict[str, Any] = self._invoke("load_checkpoint", folder)[0]
         return state
 
-    def load_optimizer(self, folder: str) -> None:
-        """Load the optimizer and schedule of another stage's checkpoint, not its weights."""
-        self._invoke("load_optimizer", folder)
-
     def export_hf(self, folder: str) -> None:
         """Write an HF folder."""
         self._invoke("export_hf", folder)
