@@ -22,10 +22,10 @@ class Hostile:
 
 
 def hostile(name, verdicts, source, language="python", prints=None, **limits):
-    patient = {"wall_s": 10.0, "cpu_s": 5.0} if "ok" in verdicts.split("|") else {}  # the machine may be busy
-    return Hostile(
-        name, source, frozenset(verdicts.split("|")), language, Limits(**{**TIGHT, **patient, **limits}), prints
-    )
+    expected = frozenset(verdicts.split("|"))
+    # Time is short only where it is what must run out: the machine may be busy.
+    patient = {"wall_s": 20.0, "cpu_s": 10.0} if "timeout" not in expected or "ok" in expected else {}
+    return Hostile(name, source, expected, language, Limits(**{**TIGHT, **patient, **limits}), prints)
 
 
 # Tries everything that is callable in a list; prints ESCAPED for each that works.
@@ -158,15 +158,11 @@ with zipfile.ZipFile(store, "w", zipfile.ZIP_DEFLATED) as z: z.writestr("bomb", 
 attempt("unpack", lambda: zipfile.ZipFile(store).extractall("."))
 """,
         memory_mib=512,
-        cpu_s=5.0,
-        wall_s=5.0,
     ),
     hostile(
         "zip bomb in memory",
         "memory",
         "import zlib\nd = zlib.compress(bytes(8 << 20))\nx = b''.join(zlib.decompress(d) for _ in range(100))",
-        cpu_s=8.0,
-        wall_s=8.0,
     ),
     hostile(
         "sparse file",
@@ -263,8 +259,6 @@ for line in open("/proc/self/maps"):
 print("looked through it" if read > 1 << 20 else "saw nothing")
 """,
         memory_mib=512,
-        cpu_s=5.0,
-        wall_s=5.0,
         prints="looked through it\n",
     ),
     hostile(
