@@ -89,7 +89,7 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         if stage.max_steps:
             steps = f"<= {stage.max_steps}"
         batch, length = f"{stage.global_batch_size} packs", stage.seq_length
-        about = ", ".join(s.path + (f" x{s.repeat}" if s.repeat > 1 else "") for s in stage.data.sources)
+        about = ", ".join(s.path + (f" x{s.repeat:g}" if s.repeat != 1 else "") for s in stage.data.sources)
     else:
         updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
         steps, length = str(stage.steps), stage.sampling.max_tokens

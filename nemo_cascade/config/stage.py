@@ -22,10 +22,14 @@ class SourceConfig:
     """JSONL or parquet file (or a folder of them) with a `messages` column."""
     domain: str = "general"
     """Domain that its tokens count for in reports."""
-    repeat: PositiveInt = 1
-    """How often each sample enters an epoch (the papers' up-sampling)."""
+    repeat: PositiveFloat = 1.0
+    """Passes over it in an epoch (the papers' up-sampling); 1.5: once, and half of its tokens, drawn, once more."""
     max_samples: PositiveInt | None = None
     """Use only the first so many rows."""
+    max_tokens: PositiveInt | None = None
+    """Most tokens that it brings to an epoch; over it, samples are drawn."""
+    weight: PositiveFloat | None = None
+    """Share of the epoch's tokens, relative to the other sources; it then is passed over at most `repeat` times."""
 
 
 @block
@@ -34,6 +38,8 @@ class SftDataConfig:
 
     sources: list[SourceConfig]
     """What is trained on."""
+    domain_weights: dict[str, PositiveFloat] = field(default_factory=dict)
+    """Domain -> its share of the epoch's tokens, any scale; names every domain of the sources. Empty: as they come."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """A sample longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
     max_bad_fraction: Fraction = 0.0

@@ -203,6 +203,22 @@ def _sft(config: RunConfig, name: str, stage: SftStage) -> Problems:
             limit=f"a multiple of parallel.data_parallel_size={data_parallel}",
             mend=f"{-(-stage.global_batch_size // data_parallel) * data_parallel}",
         )
+    yield from _blend(f"stages.{name}.data", stage)
+
+
+def _blend(prefix: str, stage: SftStage) -> Problems:
+    sources, domains = stage.data.sources, {s.domain for s in stage.data.sources}
+    balance = stage.data.domain_weights
+    if balance and balance.keys() != domains:
+        value = f"{prefix}.domain_weights names {', '.join(sorted(balance))}"
+        limit = f"the domains of the sources: {', '.join(sorted(domains))}"
+        yield CascadeError("domain_weights must name every domain of the sources", value=value, limit=limit)
+    # With a balance of domains, weights are compared inside each domain; without, over all sources.
+    for group in [[s for s in sources if s.domain == d] for d in sorted(domains)] if balance else [sources]:
+        if len({s.weight is None for s in group}) > 1:
+            without = ", ".join(s.path for s in group if s.weight is None)
+            limit = "a weight for all sources that share, or for none"
+            yield CascadeError(f"some of {prefix}.sources have a weight", value=f"none: {without}", limit=limit)
 
 
 def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:

@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from nemo_cascade.config.stage import SftStage, SourceConfig
 from nemo_cascade.data import store
+from nemo_cascade.data.blend import epoch_entries
 from nemo_cascade.data.chat import (
     NO_REPLY,
     TEMPLATE_VERSION,
@@ -106,9 +107,13 @@ def _rules(stage: SftStage, tokenizer: ChatTokenizer, document_multiple: int) ->
         "template": TEMPLATE_VERSION,
         "tokenizer": tokenizer.fingerprint,
         "sources": [
-            {"files": hash_files(s.path), "domain": s.domain, "repeat": s.repeat, "max_samples": s.max_samples}
+            {
+                "files": hash_files(s.path),
+                **{name: getattr(s, name) for name in ("domain", "repeat", "max_samples", "max_tokens", "weight")},
+            }
             for s in stage.data.sources
         ],
+        "domain_weights": stage.data.domain_weights,
         "seq_length": stage.seq_length,
         "document_multiple": document_multiple,
         "overlong": stage.data.overlong,
@@ -129,15 +134,15 @@ def _write(folder: Path, stage: SftStage, tokenizer: ChatTokenizer, rules: dict[
             os.fsync(stream.fileno())
     _refuse_bad(tally, rules)
     lengths = np.frombuffer(tally.lengths, np.int64)
-    repeats = np.asarray([s.repeat for s in stage.data.sources])[np.frombuffer(tally.source, np.int64)]
-    entries = np.repeat(np.arange(len(lengths)), repeats)
+    data, of_source = stage.data, np.frombuffer(tally.source, np.int64)
+    entries = epoch_entries(of_source, lengths, data.sources, rules["seed"], data.domain_weights)
     multiple = rules["document_multiple"]
     padded = (-(-lengths // multiple) * multiple)[entries]
-    packing = pack_best_fit(padded, stage.seq_length, rules["seed"], stage.data.packing_order)
+    packing = pack_best_fit(padded, stage.seq_length, rules["seed"], data.packing_order)
     np.save(folder / store.SAMPLE_OFFSETS, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     np.save(folder / store.PACK_SAMPLES, entries[packing.samples])
     np.save(folder / store.PACK_OFFSETS, packing.offsets)
-    stats = _statistics(stage.data.sources, tally, packing, repeats)
+    stats = _statistics(data.sources, tally, packing, np.bincount(entries, minlength=len(lengths)))
     sizes = {name: (folder / name).stat().st_size for name in store.FILES}
     whole = {"format": store.FORMAT_VERSION, "key": key, "rules": rules, **stats, "bytes": sizes}
     (folder / store.STATS).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -119,3 +119,13 @@ def test_data_that_prepare_will_write_need_not_exist_yet_but_no_other(tmp_path):
     expect(lines, f"data not found; got: stages.sft1.data.sources.0.path={elsewhere}")
     elsewhere.write_text(json.dumps({}) + "\n")
     assert found(f"data_dir={tmp_path}", f"stages.sft1.data.sources.0.path={elsewhere}") == []
+
+
+def test_a_blend_that_names_half_its_weights_or_domains_is_refused(nano):
+    path = nano.stages["sft1"].data.sources[0].path
+    two = f"[{{path:'{path}',domain:math,weight:1}},{{path:'{path}',domain:code}}]"
+    expect(found(f"stages.sft1.data.sources={two}"), "some of stages.sft1.data.sources have a weight; got: none:")
+    balanced = [f"stages.sft1.data.sources={two}", "stages.sft1.data.domain_weights={math:1,code:2}"]
+    assert found(*balanced) == []
+    lines = found(f"stages.sft1.data.sources={two}", "stages.sft1.data.domain_weights={math:1,cod:2}")
+    expect(lines, "domain_weights names cod, math; allowed: the domains of the sources: code, math")
