@@ -96,6 +96,14 @@ def make_pack(lengths, seed, extras=()):
     )
 
 
+def make_pairs(lengths, seed):
+    """Return one pack of random pairs of documents; of each, only the last token is trained."""
+    pack = make_pack([n for pair in lengths for n in pair], seed)
+    pack.loss_mask[:] = 0
+    pack.loss_mask[pack.cu_seqlens[1:] - 2] = 1
+    return pack
+
+
 def _extra(name, noise):
     # Log-probabilities near those of an untrained model, so that ratios stay near 1.
     return (0.3 * noise - np.log(VOCAB) if name.endswith("logprobs") else noise).astype(np.float32)
@@ -133,6 +141,21 @@ class TinySource:
         merged = [merge_packs(packs[i : i + size]) for i in range(0, 4, size)]
         share = len(merged) // dp_size
         return merged[dp_rank * share : (dp_rank + 1) * share]
+
+
+@dataclass(frozen=True)
+class TinyPairs:
+    """Four packs of pairs per step, split over the ranks."""
+
+    seed: int = 0
+
+    def packs(self, step):
+        shapes = ([(30, 18), (5, 9)], [(64, 3)], [(4, 41)], [(7, 9), (11, 13), (8, 8)])
+        return [make_pairs(s, self.seed + 1000 * step + i) for i, s in enumerate(shapes)]
+
+    def micro_batches(self, step, dp_rank, dp_size):
+        share = 4 // dp_size
+        return self.packs(step)[dp_rank * share : (dp_rank + 1) * share]
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,11 @@ class PolicyGroup:
         answers = self._invoke("logprobs", ray.put(source), step, which)
         return [answer for answer in answers if answer is not None]
 
+    def scores(self, source: BatchSource, step: int) -> list[list[Float32]]:
+        """Score the documents of a batch by the reward model. Returns [dp_rank][micro-batch], each [documents]."""
+        answers = self._invoke("scores", ray.put(source), step)
+        return [answer for answer in answers if answer is not None]
+
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
         """Write a distributed checkpoint into `folder`."""
         self._invoke("save_checkpoint", folder, state)

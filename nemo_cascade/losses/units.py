@@ -8,8 +8,10 @@ import numpy as np
 
 from nemo_cascade.types import PackedBatch
 
+Aggregation = Literal["token", "sequence", "pair"]
 
-def count_units(batch: PackedBatch, aggregation: Literal["token", "sequence"] = "token") -> int:
+
+def count_units(batch: PackedBatch, aggregation: Aggregation = "token") -> int:
     """Count what one micro-batch adds to the normaliser of the global batch.
 
     Tokens (or responses) that an importance correction masks stay counted: masking lowers their weight to 0, it
@@ -17,10 +19,12 @@ def count_units(batch: PackedBatch, aggregation: Literal["token", "sequence"] = 
 
     Args:
         batch: the whole micro-batch, not a context-parallel share of it.
-        aggregation: `token` counts trained tokens; `sequence` counts documents with at least one trained token.
+        aggregation: `token` counts trained tokens; `sequence` counts documents with at least one trained token;
+            `pair` counts two documents as one.
     """
     trained_T = batch.loss_mask > 0
     if aggregation == "token":
         return int(trained_T.sum())
     before_T = np.concatenate([[0], np.cumsum(trained_T)])
-    return int(np.count_nonzero(np.diff(before_T[batch.cu_seqlens])))
+    documents = int(np.count_nonzero(np.diff(before_T[batch.cu_seqlens])))
+    return documents // 2 if aggregation == "pair" else documents

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError
@@ -46,6 +46,7 @@ class Architecture:
         rope_scaling: None, or Llama 3's scaling.
         max_position_embeddings: longest sequence the model was made for.
         init_std: standard deviation of fresh weights.
+        head: `lm` gives a logit per vocabulary entry, `scalar` one score per token (a reward model).
     """
 
     model_type: str
@@ -64,6 +65,11 @@ class Architecture:
     rope_scaling: Llama3Scaling | None
     max_position_embeddings: int
     init_std: float
+    head: Literal["lm", "scalar"] = "lm"
+
+    def with_scalar_head(self) -> Architecture:
+        """Return the same decoder with one score per token in place of logits; its embedding is tied to nothing."""
+        return replace(self, head="scalar", tied=False)
 
     def padded_vocab_size(self, divisible_by: int, tensor_parallel: int) -> int:
         """Return the embedding's rows in Megatron: vocab_size rounded up to divisible_by x tensor_parallel."""
@@ -93,6 +99,11 @@ class _Family:
     qkv_bias: bool = False
     head_dim_required: bool = False
 
+    @property
+    def scalar_class_name(self) -> str:
+        """HF's class of the same decoder with a classification head."""
+        return self.class_name.replace("CausalLM", "SequenceClassification")
+
 
 FAMILIES: Mapping[str, _Family] = {
     "qwen3": _Family("Qwen3ForCausalLM", qk_norm=True, head_dim_required=True),
@@ -106,13 +117,13 @@ _READ = frozenset((
     "num_key_value_heads", "vocab_size", "tie_word_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
     "rope_parameters", "max_position_embeddings", "initializer_range", "hidden_act", "attention_dropout",
     "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers", "layer_types",
-    "architectures", "pretraining_tp", "is_llama_config", "rope_interleaved",
+    "architectures", "pretraining_tp", "is_llama_config", "rope_interleaved", "num_labels", "id2label",
 ))
 # They say nothing about the computation.
 _INERT = frozenset((
     "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "dtype", "torch_dtype",
     "transformers_version", "use_cache",
-    "name_or_path", "transformers.js_config", "auto_map", "unsloth_version",
+    "name_or_path", "transformers.js_config", "auto_map", "unsloth_version", "label2id", "problem_type",
 ))
 _REQUIRED_SIZES = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
@@ -170,7 +181,7 @@ def architecture_from_hf(config: Mapping[str, Any]) -> Architecture:
             f"{len(problems)} thing(s) in this {config['model_type']} config can't be represented: "
             + "; ".join(problems)
         )
-    return Architecture(
+    architecture = Architecture(
         model_type=config["model_type"],
         num_layers=config["num_hidden_layers"],
         hidden_size=config["hidden_size"],
@@ -188,6 +199,16 @@ def architecture_from_hf(config: Mapping[str, Any]) -> Architecture:
         max_position_embeddings=config["max_position_embeddings"],
         init_std=float(config.get("initializer_range", 0.02)),
     )
+    return architecture.with_scalar_head() if _has_scalar_head(config, family) else architecture
+
+
+def scalar_head_config(model_type: str) -> dict[str, Any]:
+    """Return what config.json says of a reward model beside what it says of its decoder."""
+    return {
+        "architectures": [FAMILIES[model_type].scalar_class_name],
+        "id2label": {"0": "reward"},
+        "label2id": {"reward": 0},
+    }
 
 
 def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
@@ -241,11 +262,29 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _has_scalar_head(config: Mapping[str, Any], family: _Family) -> bool:
+    return config.get("architectures") == [family.scalar_class_name]
+
+
+def _num_labels(config: Mapping[str, Any]) -> int:
+    """Return how many outputs transformers would give a classification head: two, where nothing is said."""
+    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
+
+
 def _unsupported(config: Mapping[str, Any], family: _Family) -> list[str]:
     layers = config.get("num_hidden_layers", 0)
     window = config.get("use_sliding_window") and config.get("max_window_layers", 0) < layers
     rules: list[tuple[str, Callable[[Any], bool], str]] = [
-        ("architectures", lambda v: v in (None, [family.class_name]), f"only [{family.class_name}]"),
+        (
+            "architectures",
+            lambda v: v in (None, [family.class_name], [family.scalar_class_name]),
+            f"only [{family.class_name}] or [{family.scalar_class_name}]",
+        ),
+        (
+            "id2label",
+            lambda _: not _has_scalar_head(config, family) or _num_labels(config) == 1,
+            "a reward model has one output (num_labels=1)",
+        ),
         ("hidden_act", lambda v: v in (None, "silu"), "only silu"),
         ("attention_dropout", lambda v: not v, "only 0"),
         ("attention_bias", lambda v: not v or (family.qkv_bias and v is True), "only false"),

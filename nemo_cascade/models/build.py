@@ -48,6 +48,8 @@ def build_model(
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
 
+    from nemo_cascade.models.heads import ScalarHead
+
     layer_spec = resolve_layer_spec(model.layer_spec)
     problems = layout_problems(arch, parallel)
     if seq_length > arch.max_position_embeddings:
@@ -71,6 +73,8 @@ def build_model(
     if arch.rope_scaling is not None:
         rotary = gpt.rotary_pos_emb
         rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.rope_scaling)
+    if arch.head == "scalar" and gpt.post_process:
+        gpt.output_layer = ScalarHead(config)
     return gpt
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.architectures import Architecture
-from nemo_cascade.models.maps import EMBEDDING, OUTPUT, Shape, hf_shapes
+from nemo_cascade.models.maps import EMBEDDING, OUTPUT, SCORE, Shape, hf_shapes
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 _INDEX = "model.safetensors.index.json"
@@ -88,13 +88,19 @@ class HfTensors:
         """Return a slice-able handle of a tensor (see `cuts.Slice`)."""
         return self._open[self.stored[name].file].get_slice(name)
 
-    def check(self, arch: Architecture) -> None:
+    def check(self, arch: Architecture, *, fresh_head: bool = False) -> None:
         """Compare names and shapes with what the architecture needs.
+
+        Args:
+            arch: the architecture.
+            fresh_head: the folder is a language model's that gets a new scalar head: its output layer is left out.
 
         Raises:
             ModelError: listing every missing, surplus and wrongly shaped tensor.
         """
         expected = hf_shapes(arch)
+        if fresh_head:
+            del expected[SCORE.hf[0]]
         problems = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in self.stored]
         problems += [
             f"wrong shape: {name} is {list(self.stored[name].shape)}, must be {list(shape)}"
@@ -103,6 +109,8 @@ class HfTensors:
         ]
         output, embedding = OUTPUT.hf[0], EMBEDDING.hf[0]
         surplus = [n for n in self.stored if n not in expected and not n.endswith(".rotary_emb.inv_freq")]
+        if fresh_head and output in surplus:
+            surplus.remove(output)
         if arch.tied and output in surplus:
             # Some writers store the tied tensor twice; harmless while both are the same.
             surplus.remove(output)
@@ -129,6 +137,7 @@ def write_hf_folder(
     companions: Path,
     *,
     shard_bytes: int = SHARD_BYTES,
+    config_changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an HF model folder: complete under its name, or not at all.
 
@@ -137,6 +146,7 @@ def write_hf_folder(
         tensors: names and whole tensors; taken one at a time, at most one shard is held in memory.
         companions: folder whose config.json and tokenizer files are copied.
         shard_bytes: size at which a new file begins.
+        config_changes: fields of config.json that differ from the companions'.
     """
     scratch = target.parent / f".{target.name}.writing"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -147,6 +157,7 @@ def write_hf_folder(
             shutil.copyfile(companions / name, scratch / name)
     config = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)
+    config.update(config_changes or {})
     config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
     (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if len(files) > 1:
@@ -155,6 +166,24 @@ def write_hf_folder(
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (scratch / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     publish_folder(scratch, target)
+
+
+def padding_token(folder: Path, end_of_turn: str) -> int | None:
+    """Return an id that a padded batch may be filled with: not the end of turn, which classifiers read the score at.
+
+    Args:
+        folder: HF folder with a fast tokenizer; without one there is no id.
+        end_of_turn: the token that must not be taken for padding, although some tokenizers name it so.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+    ids = {token["content"]: int(token["id"]) for token in added}
+    settings = folder / "tokenizer_config.json"
+    named = json.loads(settings.read_text(encoding="utf-8")).get("pad_token") if settings.is_file() else None
+    named = named["content"] if isinstance(named, Mapping) else named
+    usable = [ids[token] for token in (named, "<|endoftext|>") if token in ids and token != end_of_turn]
+    return usable[0] if usable else None
 
 
 def publish_folder(scratch: Path, target: Path) -> None:

@@ -61,6 +61,7 @@ _ATTENTION = _M + "self_attention."
 
 EMBEDDING = Rule(("embedding.word_embeddings.weight",), Cut.VOCAB, ("model.embed_tokens.weight",))
 OUTPUT = Rule(("output_layer.weight",), Cut.VOCAB, ("lm_head.weight",))
+SCORE = Rule(("output_layer.weight",), Cut.WHOLE, ("score.weight",))
 _FINAL_NORM = Rule(("decoder.final_layernorm.weight",), Cut.WHOLE, ("model.norm.weight",))
 _LAYER = (
     # Transformer Engine fuses each norm into the matrix behind it and names it after that.
@@ -93,6 +94,7 @@ _QK_NORM = (
 def rules(arch: Architecture) -> tuple[Rule, ...]:
     """Return the architecture's rules; a tied model's output layer is made of the embedding."""
     output = Rule(OUTPUT.megatron, OUTPUT.cut, EMBEDDING.hf) if arch.tied else OUTPUT
+    output = SCORE if arch.head == "scalar" else output
     return (
         EMBEDDING,
         *_LAYER,
@@ -159,6 +161,7 @@ def _hf_tensors(arch: Architecture) -> Iterator[tuple[str, Shape]]:
         "k_norm.weight": (arch.head_dim,),
         "norm.weight": (hidden,),
         "layernorm.weight": (hidden,),
+        "score.weight": (1, hidden),
     }
 
     def shape(name: str) -> Shape:

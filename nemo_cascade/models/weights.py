@@ -11,19 +11,23 @@ import torch.distributed as dist
 
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models import backend  # before anything of megatron
-from nemo_cascade.models.architectures import Architecture
+from nemo_cascade.models.architectures import Architecture, scalar_head_config
 from nemo_cascade.models.cuts import hf_shape, join, take
-from nemo_cascade.models.hf_folder import HfTensors, write_hf_folder
-from nemo_cascade.models.maps import OUTPUT, Cut, Entry, Shape, WeightMap
+from nemo_cascade.models.hf_folder import HfTensors, padding_token, write_hf_folder
+from nemo_cascade.models.maps import OUTPUT, SCORE, Cut, Entry, Shape, WeightMap
+
+_END_OF_TURN = "<|im_end|>"
 
 
-def load_weights(model: Any, arch: Architecture, folder: Path) -> None:
+def load_weights(model: Any, arch: Architecture, folder: Path, *, head_seed: int | None = None) -> None:
     """Fill this rank's parameters from an HF folder, reading only its own rows. Not collective.
 
     Args:
         model: GPTModel of `build_model`, wrapped or not; before an optimizer copies its parameters.
         arch: its architecture.
         folder: HF folder; tensors are cast to the parameters' dtype.
+        head_seed: draws a scalar head that the folder lacks, from N(0, 1/(hidden + 1)) (arXiv 2009.01325); None: the
+            folder must have it.
 
     Raises:
         ModelError: listing every missing, surplus or wrongly shaped tensor of the folder, or of the model.
@@ -33,8 +37,16 @@ def load_weights(model: Any, arch: Architecture, folder: Path) -> None:
     size = parallel_state.get_tensor_model_parallel_world_size()
     rank = parallel_state.get_tensor_model_parallel_rank()
     files = HfTensors(folder)
-    files.check(arch)
+    fresh_head = arch.head == "scalar" and head_seed is not None and SCORE.hf[0] not in files.stored
+    files.check(arch, fresh_head=fresh_head)
     parameters = mapped_parameters(model, arch)
+    if fresh_head:
+        head = [parameter for entry, parameter in parameters if entry.hf == SCORE.hf]
+        parameters = [item for item in parameters if item[0].hf != SCORE.hf]
+        for parameter in head:  # none but on the last pipeline stage; the same on all its tensor-parallel ranks
+            generator = torch.Generator().manual_seed(head_seed or 0)
+            drawn = torch.randn(parameter.shape, generator=generator) / (arch.hidden_size + 1) ** 0.5
+            parameter.data.copy_(drawn)
     problems = [
         f"{entry.megatron} {list(parameter.shape)} stands for {shape}, but {name} is {files.stored[name].shape}"
         for entry, parameter in parameters
@@ -121,14 +133,23 @@ def save_hf(
 
     def cast() -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in export_weights(model, arch):
-            yield name, tensor.to(dtype or torch.promote_types(stored[name].dtype, tensor.dtype))
+            own = stored[name].dtype if name in stored else tensor.dtype  # a scalar head is new to the source
+            yield name, tensor.to(dtype or torch.promote_types(own, tensor.dtype))
 
     if dist.get_rank() == 0:
-        write_hf_folder(target, cast(), source)
+        write_hf_folder(target, cast(), source, config_changes=_config_changes(arch, source))
     else:
         for _ in export_weights(model, arch):
             pass
     dist.barrier()
+
+
+def _config_changes(arch: Architecture, source: Path) -> dict[str, Any]:
+    """Return what a reward model's config.json has to say; nothing changes for a language model."""
+    if arch.head == "lm":
+        return {}
+    padding = padding_token(source, _END_OF_TURN)
+    return {**scalar_head_config(arch.model_type), **({} if padding is None else {"pad_token_id": padding})}
 
 
 def mapped_parameters(model: Any, arch: Architecture) -> list[tuple[Entry, torch.Tensor]]:

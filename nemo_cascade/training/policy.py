@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from nemo_cascade.errors import TrainingError
+from nemo_cascade.errors import ModelError, TrainingError
+from nemo_cascade.losses.units import Aggregation
 from nemo_cascade.models import backend
 from nemo_cascade.models.architectures import Architecture, read_architecture
 from nemo_cascade.models.build import build_model
@@ -20,9 +21,12 @@ from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import check_precision, token_multiple
 from nemo_cascade.training.setup import PolicySetup, StepResult
 from nemo_cascade.training.step import (
+    Loss,
     Scoring,
     TrainStep,
     forward_logprobs,
+    forward_scores,
+    preference_loss,
     reinforcement_loss,
     sft_loss,
 )
@@ -89,7 +93,7 @@ class PolicyWorker:
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
         self._drop()
         self._join(setup)
-        arch = read_architecture(Path(setup.hf_path))
+        arch = _architecture(setup)
         bare = self._build(setup, arch, setup.hf_path)
         bare.config.finalize_model_grads_func = _finalize_sums
         model = DistributedDataParallel(
@@ -112,8 +116,8 @@ class PolicyWorker:
         step = TrainStep(
             model=model,
             optimizer=optimizer,
-            loss=sft_loss(scoring) if setup.loss is None else reinforcement_loss(scoring, setup.loss),
-            aggregation="token" if setup.loss is None else setup.loss.aggregation,
+            loss=_loss(setup, scoring),
+            aggregation=_aggregation(setup),
             multiple=multiple,
             max_skipped=setup.optimizer.max_skipped_steps,
         )
@@ -164,6 +168,22 @@ class PolicyWorker:
         if not self._joined.reports:
             return None
         return [score.cpu().numpy() for score in scores]
+
+    def scores(self, source: BatchSource, step: int) -> list[Float32] | None:
+        """Score the documents of a global batch by the reward model; collective.
+
+        Returns:
+            Per own micro-batch the score of each document [D]; None on ranks that are not the last pipeline stage's
+            first tensor-parallel rank.
+
+        Raises:
+            TrainingError: the model is no reward model.
+        """
+        ready = self._set_up
+        if ready.arch.head != "scalar":
+            raise TrainingError("a language model has no scores", mend="set it up with objective 'preference'")
+        scores = forward_scores(ready.model, self._micro_batches(source, step), ready.scoring.multiple)
+        return [score.cpu().numpy() for score in scores] if self._joined.reports else None
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
         """Write model, optimizer, random state and the caller's JSON-like state into an empty folder.
@@ -254,17 +274,42 @@ class PolicyWorker:
             precision=setup.precision,
             seq_length=setup.seq_length,
         )
-        load_weights(model, arch, Path(hf_path))
+        load_weights(model, arch, Path(hf_path), head_seed=setup.seed if setup.objective == "preference" else None)
         return model
 
     def _reference(self, setup: PolicySetup) -> Any | None:
         if setup.reference_hf_path is None:
             return None
-        arch = read_architecture(Path(setup.reference_hf_path))
+        arch = _language_model(setup.reference_hf_path)
         return self._build(setup, arch, setup.reference_hf_path).requires_grad_(False).eval()
 
     def _micro_batches(self, source: BatchSource, step: int) -> list[Any]:
         return source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size)
+
+
+def _architecture(setup: PolicySetup) -> Architecture:
+    if setup.objective == "preference":
+        return read_architecture(Path(setup.hf_path)).with_scalar_head()
+    return _language_model(setup.hf_path)
+
+
+def _language_model(hf_path: str) -> Architecture:
+    arch = read_architecture(Path(hf_path))
+    if arch.head != "lm":
+        raise ModelError("a reward model can't be a policy", value=hf_path, mend="give a language model's folder")
+    return arch
+
+
+def _loss(setup: PolicySetup, scoring: Scoring) -> Loss:
+    if setup.objective == "preference":
+        return preference_loss()
+    return sft_loss(scoring) if setup.loss is None else reinforcement_loss(scoring, setup.loss)
+
+
+def _aggregation(setup: PolicySetup) -> Aggregation:
+    if setup.objective == "preference":
+        return "pair"
+    return "token" if setup.loss is None else setup.loss.aggregation
 
 
 def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups: Any) -> None:

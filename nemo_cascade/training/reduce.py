@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.output import LossOutput
-from nemo_cascade.losses.units import count_units
+from nemo_cascade.losses.units import Aggregation, count_units
 from nemo_cascade.models import backend
 from nemo_cascade.types import PackedBatch
 
@@ -23,7 +23,7 @@ class GlobalCounts:
     """Counts over the whole global batch.
 
     Attributes:
-        units: what the loss sum is divided by (trained tokens, or responses).
+        units: what the loss sum is divided by (trained tokens, responses, or pairs).
         trained_tokens: labels that are trained.
         tokens: all tokens, prompt and padding between documents included.
     """
@@ -41,7 +41,7 @@ class ReducedLoss:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def global_counts(batches: Sequence[PackedBatch], aggregation: Literal["token", "sequence"], step: int) -> GlobalCounts:
+def global_counts(batches: Sequence[PackedBatch], aggregation: Aggregation, step: int) -> GlobalCounts:
     """Count over all data-parallel ranks.
 
     Args:

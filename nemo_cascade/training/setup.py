@@ -23,7 +23,8 @@ class PolicySetup:
         total_steps: the stage's optimizer steps.
         seq_length: longest pack, tokens.
         seed: of Megatron's random states.
-        objective: supervised fine-tuning, or policy gradient.
+        objective: supervised fine-tuning, policy gradient, or preference (a reward model: scalar head, drawn from
+            `seed` where `hf_path` is a language model's).
         loss: the policy-gradient loss; only and always with objective `policy`.
         temperature: of the sampling distribution, where log-probabilities are the policy's.
         reference_hf_path: HF folder of a frozen second model for `logprobs(which="reference")`.
@@ -37,7 +38,7 @@ class PolicySetup:
     total_steps: int
     seq_length: int
     seed: int
-    objective: Literal["sft", "policy"]
+    objective: Literal["sft", "policy", "preference"]
     loss: PolicyLossConfig | None = None
     temperature: float = 1.0
     reference_hf_path: str | None = None
@@ -53,8 +54,10 @@ class PolicySetup:
             problems.append(f"objective {self.objective!r} {'needs' if self.loss is None else 'takes no'} loss")
         if self.temperature <= 0:
             problems.append(f"temperature {self.temperature} can't score log-probabilities; it must be above 0")
-        if self.objective == "sft" and self.temperature != 1.0:
-            problems.append(f"temperature {self.temperature} has no meaning in supervised fine-tuning; leave it at 1")
+        if self.objective != "policy" and self.temperature != 1.0:
+            problems.append(f"temperature {self.temperature} has no meaning with objective {self.objective!r}")
+        if self.objective == "preference" and self.reference_hf_path is not None:
+            problems.append("objective 'preference' has no reference model")
         if problems:
             raise ConfigError(problems)
 
@@ -65,7 +68,7 @@ class StepResult:
 
     Attributes:
         step: from 0.
-        loss: per unit (trained token, or response) of the global batch.
+        loss: per unit (trained token, response, or pair) of the global batch.
         grad_norm: global L2 norm before clipping.
         lr: learning rate used; 0 where the step was skipped.
         tokens: trained tokens of the global batch.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import PolicyTensors, policy_loss
+from nemo_cascade.losses.preference import bradley_terry_loss
+from nemo_cascade.losses.units import Aggregation
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
@@ -83,6 +85,22 @@ def reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     return loss
 
 
+def preference_loss() -> Loss:
+    """Return the Bradley-Terry loss of a reward model; documents come in pairs, the preferred one first."""
+
+    def loss(scores_1T1: Tensor, batch: MicroBatch) -> LossOutput:
+        chosen_P, rejected_P = document_scores(scores_1T1, batch).view(-1, 2).unbind(1)
+        return bradley_terry_loss(chosen_P, rejected_P)
+
+    return loss
+
+
+def document_scores(scores_1T1: Tensor, batch: MicroBatch) -> Tensor:
+    """Return the score of each document [D]: a scalar head's output at its last token, the only one trained."""
+    before_last_D = (batch.loss_mask > 0).nonzero()[:, 0]  # the mask lies where the last token is predicted
+    return scores_1T1[0, before_last_D + 1, 0]
+
+
 @dataclass(slots=True)
 class TrainStep:
     """The training step of one rank.
@@ -100,7 +118,7 @@ class TrainStep:
     model: Any
     optimizer: PolicyOptimizer
     loss: Loss
-    aggregation: Literal["token", "sequence"]
+    aggregation: Aggregation
     multiple: int
     max_skipped: int
     skipped: int = 0
@@ -153,6 +171,16 @@ def forward_logprobs(model: Any, batches: Sequence[PackedBatch], scoring: Scorin
 
     with torch.no_grad():
         return run_schedule(model, batches, score, multiple=scoring.multiple, forward_only=True)
+
+
+def forward_scores(model: Any, batches: Sequence[PackedBatch], multiple: int) -> list[Tensor]:
+    """Score the documents of each micro-batch by a scalar head, without gradient; collective.
+
+    Returns:
+        One [documents] float32 per micro-batch on the last pipeline stage; empty elsewhere.
+    """
+    with torch.no_grad():
+        return run_schedule(model, batches, document_scores, multiple=multiple, forward_only=True)
 
 
 def run_schedule(

@@ -1,0 +1,118 @@
+"""A reward model: the same in every layout, the same in transformers, the same after a restart."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_cascade.data.tokenizer import TURN_END
+from nemo_cascade.errors import ModelError
+from nemo_cascade.models.hf_folder import padding_token
+from tests.tiny_policy import Job, TinyPairs, launch_jobs, policy_setup, write_tiny_folder
+
+STEPS, CUT = 4, 2
+LAYOUTS = {
+    "single": ({}, (0,)),
+    "dp2": ({"dp": 2}, (1, 2)),
+    "tp2 sp": ({"tp": 2, "sp": True}, (0, 1)),
+    "pp2": ({"pp": 2}, (2, 3)),
+}
+
+
+def _train(worker, argument):
+    """Train, stop in the middle, go on from the checkpoint; export."""
+    setup, folder = argument
+    source = TinyPairs()
+    worker.setup(setup)
+    steps = []
+    for step in range(STEPS):
+        steps.append(worker.train_step(source, step))
+        if step + 1 == CUT:
+            Path(folder, "checkpoint").mkdir(parents=True, exist_ok=True)
+            worker.save_checkpoint(str(Path(folder, "checkpoint")), {"step": CUT})
+    worker.export_hf(str(Path(folder, "hf")))
+    scores = worker.scores(source, 0)
+    worker.setup(setup)
+    assert worker.load_checkpoint(str(Path(folder, "checkpoint"))) == {"step": CUT}
+    resumed = [worker.train_step(source, step) for step in range(CUT, STEPS)]
+    return steps, resumed, scores
+
+
+def _refuse(worker, setup):
+    try:
+        worker.setup(setup)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("reward")
+
+
+@pytest.fixture(scope="module")
+def answers(root):
+    qwen3 = write_tiny_folder(root / "qwen3")
+    llama = write_tiny_folder(root / "llama", model_type="llama", architectures=["LlamaForCausalLM"])
+    jobs = []
+    for name, (layout, ranks) in LAYOUTS.items():
+        setup = policy_setup(qwen3, objective="preference", **layout)
+        jobs.append(Job(name, ranks, _train, (setup, str(root / name))))
+    setup = policy_setup(llama, objective="preference")
+    jobs.append(Job("llama", (3,), _train, (setup, str(root / "llama-trained"))))
+    jobs.append(Job("as policy", (0,), _refuse, policy_setup(str(root / "single" / "hf"))))
+    return launch_jobs(jobs, deadline_s=120)
+
+
+def _curve(steps):
+    return np.array([(s.loss, s.grad_norm, s.metrics["accuracy"], s.metrics["margin"]) for s in steps])
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "single"])
+def test_every_layout_trains_as_one_process_does(answers, layout):
+    expected = _curve(answers["single"][0][0])
+    assert expected[0, 0] != expected[-1, 0]
+    np.testing.assert_allclose(_curve(answers[layout][0][0]), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, "llama"])
+def test_a_restart_repeats_the_steps_to_the_last_bit(answers, name):
+    steps, resumed, _ = answers[name][0]
+    assert steps[CUT:] == resumed
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, "llama"])
+def test_transformers_gives_the_exported_model_the_same_scores(answers, root, name):
+    from transformers import AutoModelForSequenceClassification
+
+    folder = root / (name if name != "llama" else "llama-trained") / "hf"
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert model.config.num_labels == 1
+    got = np.concatenate([score for rank in answers[name] for score in (rank[2] or [])])
+    want = []
+    for pack in TinyPairs().packs(0):
+        for begin, end in zip(pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True):
+            with torch.no_grad():
+                want.append(model(torch.from_numpy(pack.input_ids[begin:end])[None]).logits.item())
+    assert len(set(want)) > 10
+    np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_a_reward_model_is_refused_as_a_policy(answers):
+    assert "can't be a policy" in answers["as policy"][0]
+
+
+def test_padding_is_never_the_token_that_the_score_is_read_at(tmp_path):
+    added = [{"content": "<|endoftext|>", "id": 7}, {"content": TURN_END, "id": 9}, {"content": "<pad>", "id": 8}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    assert padding_token(tmp_path, TURN_END) == 7
+    for named, expected in ((TURN_END, 7), ("<pad>", 8), ({"content": "<pad>"}, 8)):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": named}))
+        assert padding_token(tmp_path, TURN_END) == expected
