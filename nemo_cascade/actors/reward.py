@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
 from nemo_cascade.actors.member import Actor
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import DeadlineError, RewardError
 from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
@@ -27,13 +28,13 @@ class RewardActor(Actor):
     pool: Any = None
     tokenizer: Any = None
 
-    def start(self, config: RewardConfig, tokenizer_path: str) -> None:
+    def start(self, config: RewardConfig, sandbox: SandboxConfig, tokenizer_path: str) -> None:
         """Start the pool and load the tokenizer."""
         from nemo_cascade.data.chat import load_tokenizer
         from nemo_cascade.rewards.pool import VerifierPool
 
         self.tokenizer = load_tokenizer(tokenizer_path)
-        self.pool = VerifierPool(config)
+        self.pool = VerifierPool(config, sandbox=sandbox)
 
     def submit(
         self, key: str, verifier: str, record: dict[str, Any], response_ids: Int32, reason: FinishReason
@@ -72,12 +73,15 @@ class RewardGroup:
         cluster: where they live.
         config: pool settings.
         tokenizer_path: HF folder whose tokenizer decodes responses.
+        sandbox: how verifiers run programs; none: the defaults.
 
     Raises:
         CascadeError: an actor does not come up.
     """
 
-    def __init__(self, cluster: Cluster, config: RewardConfig, tokenizer_path: str) -> None:
+    def __init__(
+        self, cluster: Cluster, config: RewardConfig, tokenizer_path: str, sandbox: SandboxConfig | None = None
+    ) -> None:
         self.cluster, self.config = cluster, config
         self._fleet = Fleet(cluster, "reward", RewardError)
         self._outstanding = 0
@@ -87,7 +91,7 @@ class RewardGroup:
         for _ in range(cluster.config.num_nodes):
             self._fleet.add(RewardActor, cluster.environment(1), scheduling_strategy="SPREAD")
         self._fleet.wait_until_up()
-        self._fleet.call("start", config, tokenizer_path, deadline_s=self._deadline)
+        self._fleet.call("start", config, sandbox or SandboxConfig(), tokenizer_path, deadline_s=self._deadline)
 
     @property
     def pids(self) -> list[int]:

@@ -43,7 +43,6 @@ class CodeVerifier:
         total_s: CPU seconds of all tests together; must fit into the pool's deadline for this verifier.
         max_tests: most tests that are run; of more, an even choice from small to large.
         memory_mib: memory of one run.
-        isolation: the sandbox's isolation.
         mixed_language_score: score of a response whose reasoning holds text of a foreign script, whatever its program
             does (0 in arXiv 2512.13607: -1 hurt there); None doesn't look.
         language: language of the reasoning, ISO 639-1.
@@ -73,14 +72,13 @@ class CodeVerifier:
         total_s: float = 40.0,
         max_tests: int = 50,
         memory_mib: int = 512,
-        isolation: str = "bubblewrap",
         mixed_language_score: float | None = None,
         language: str = "en",
     ) -> None:
         self._per_test_s, self._total_s, self._max_tests = per_test_s, total_s, max_tests
         self._mixed_language_score, self._language = mixed_language_score, language
         self.needs_s = total_s
-        self._runs = ConfinedRuns(memory_mib, isolation)
+        self._runs = ConfinedRuns(memory_mib)
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""

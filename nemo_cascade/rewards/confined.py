@@ -1,16 +1,20 @@
-"""The verifiers' door to the sandbox: one per worker process, opened on first use."""
+"""The verifiers' door to the sandbox: one per worker process, opened on first use.
+
+What the sandbox is like is the run's to say, not a verifier's: `configure` is called once, in the process that all
+verifier processes are forked from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from nemo_cascade.rewards.verifier import VerifierError
 
 if TYPE_CHECKING:
-    from nemo_cascade.config.sandbox import Limits
+    from nemo_cascade.config.sandbox import Limits, SandboxConfig
     from nemo_cascade.sandbox.judging import FunctionTests, Judgement
     from nemo_cascade.sandbox.program import Outcome, Program
     from nemo_cascade.sandbox.sandbox import Sandbox
@@ -18,17 +22,24 @@ if TYPE_CHECKING:
 # The kernel ends a program at its CPU limit by counting clock ticks, which may run ahead of the time it reports.
 _TICK_SLACK = 0.8
 
+_settings: SandboxConfig | None = None
+
+
+def configure(settings: SandboxConfig) -> None:
+    """Say what every sandbox that this process and its children open is like."""
+    global _settings
+    _settings = settings
+
 
 class ConfinedRuns:
     """Runs programs in a sandbox of its own; what is wrong with the sandbox is an error, never a program's failure.
 
     Args:
         memory_mib: memory of one run.
-        isolation: the sandbox's isolation.
     """
 
-    def __init__(self, memory_mib: int, isolation: str) -> None:
-        self._memory_mib, self._isolation = memory_mib, isolation
+    def __init__(self, memory_mib: int) -> None:
+        self._memory_mib = memory_mib
         self._sandbox: Sandbox | None = None
         # Imported here, once for all workers that are forked later; the sandbox itself holds threads and can't be.
         import nemo_cascade.sandbox.sandbox  # noqa: F401
@@ -66,8 +77,8 @@ class ConfinedRuns:
             from nemo_cascade.config.sandbox import SandboxConfig
             from nemo_cascade.sandbox.sandbox import Sandbox
 
-            isolation: Any = self._isolation
-            self._sandbox = Sandbox(SandboxConfig(workers=1, isolation=isolation))
+            # A verifier runs one program at a time; how many verifiers there are is the pool's to say.
+            self._sandbox = Sandbox(replace(_settings or SandboxConfig(), workers=1))
         return self._sandbox
 
 

@@ -11,9 +11,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.rewards.nursery import MAX_MESSAGE
 from nemo_cascade.types import Verdict
@@ -107,7 +108,7 @@ class Worker:
 class Nursery:
     """Starts the nursery process and talks to it. Orders are answered later, through `messages`."""
 
-    def __init__(self, config: RewardConfig) -> None:
+    def __init__(self, config: RewardConfig, sandbox: SandboxConfig) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "nemo_cascade.rewards.nursery", str(theirs.fileno()), str(os.getpid())]
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -121,7 +122,7 @@ class Nursery:
         )
         theirs.close()
         limits = {"memory_mib": config.memory_mib, "recycle_after": config.recycle_after}
-        self._order({"op": "hello", "path": sys.path, "limits": limits})
+        self._order({"op": "hello", "path": sys.path, "limits": limits, "sandbox": asdict(sandbox)})
 
     def load(self, name: str, path: str, options: Mapping[str, Any]) -> None:
         """Order a verifier to be constructed; workers forked from then on have it."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import CascadeError, RewardError
 from nemo_cascade.rewards.crew import Nursery, Task, Worker
@@ -31,17 +32,20 @@ class Dispatcher(threading.Thread):
 
     Args:
         config: the pool's settings.
+        sandbox: how verifiers run programs.
         paths: verifier name -> `module:class`.
         lock: guards `sink`s, `unfinished` and `failure`; notified when any of them changes.
     """
 
-    def __init__(self, config: RewardConfig, paths: Mapping[str, str], lock: threading.Condition) -> None:
+    def __init__(
+        self, config: RewardConfig, sandbox: SandboxConfig, paths: Mapping[str, str], lock: threading.Condition
+    ) -> None:
         super().__init__(name="verifier-pool", daemon=True)
         self.tally = Tally(config.slow_s)
         self.unfinished = 0
         self.unfinished_bytes = 0
         self.failure: CascadeError | None = None
-        self._config, self._paths, self._lock = config, paths, lock
+        self._config, self._sandbox, self._paths, self._lock = config, sandbox, paths, lock
         self._inbox: deque[Task | tuple[str, Future[None]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -127,7 +131,7 @@ class Dispatcher(threading.Thread):
     # -- processes -------------------------------------------------------------------------------------------------
 
     def _start_nursery(self) -> None:
-        self._nursery = Nursery(self._config)
+        self._nursery = Nursery(self._config, self._sandbox)
         self._selector.register(self._nursery.control, selectors.EVENT_READ, self._nursery)
         for name in self._loads:
             self._order_load(name)

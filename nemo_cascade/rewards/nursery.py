@@ -16,8 +16,11 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+from pydantic import TypeAdapter
+
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.errors import CascadeError
-from nemo_cascade.rewards import worker
+from nemo_cascade.rewards import confined, worker
 from nemo_cascade.rewards.registry import build_verifier
 from nemo_cascade.rewards.verifier import Verifier
 
@@ -62,6 +65,7 @@ class _Nursery:
         if order["op"] == "hello":
             sys.path[:] = order["path"]
             self._limits = order["limits"]
+            confined.configure(TypeAdapter(SandboxConfig).validate_python(order["sandbox"]))
         elif order["op"] == "load":
             error = self._load(order)
             needs_s = 0.0 if error else getattr(self._verifiers[order["name"]], "needs_s", 0.0)

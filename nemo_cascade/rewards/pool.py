@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.crew import Task
@@ -39,12 +40,18 @@ class VerifierPool:
     Args:
         config: number of processes, deadline, budgets, verifier options.
         verifiers: name -> `module:class`, in place of the shipped registry.
+        sandbox: how verifiers run programs; none: the defaults.
 
     Raises:
         ConfigError: `options` or `deadlines` name verifiers that don't exist.
     """
 
-    def __init__(self, config: RewardConfig, verifiers: Mapping[str, str] = VERIFIERS) -> None:
+    def __init__(
+        self,
+        config: RewardConfig,
+        verifiers: Mapping[str, str] = VERIFIERS,
+        sandbox: SandboxConfig | None = None,
+    ) -> None:
         self._config = config
         self._verifiers = dict(verifiers)
         _refuse_unknown_names(config, {*VERIFIERS, *verifiers})
@@ -53,7 +60,7 @@ class VerifierPool:
         self._loaded: set[str] = set()
         self._ids = itertools.count()  # submit() may be called from several threads
         self._closed = False
-        self._dispatcher = Dispatcher(config, self._verifiers, self._lock)
+        self._dispatcher = Dispatcher(config, sandbox or SandboxConfig(), self._verifiers, self._lock)
         self._dispatcher.start()
 
     def __enter__(self) -> VerifierPool:

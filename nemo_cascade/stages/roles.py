@@ -72,7 +72,7 @@ class Roles:
         """Return the verifier workers."""
         if self._reward is None:
             assert self.cluster is not None, "enter Roles first"
-            self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path))
+            self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path), self.config.sandbox)
         return self._reward
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:

@@ -38,7 +38,6 @@ class ExecuteVerifier:
     Args:
         test_s: CPU seconds of all tests together.
         memory_mib: memory of the run.
-        isolation: the sandbox's isolation.
         unparsable_score: score of an answer whose edits can't be read or applied.
     """
 
@@ -55,10 +54,9 @@ class ExecuteVerifier:
         self,
         test_s: float = 20.0,
         memory_mib: int = 512,
-        isolation: str = "bubblewrap",
         unparsable_score: float = 0.0,
     ) -> None:
-        self._trials = TrialRunner(test_s, memory_mib, isolation)
+        self._trials = TrialRunner(test_s, memory_mib)
         self._unparsable_score = unparsable_score
         self.needs_s = test_s
 
@@ -91,7 +89,6 @@ class WriteTestVerifier:
     Args:
         test_s: CPU seconds of each of the two runs.
         memory_mib: memory of a run.
-        isolation: the sandbox's isolation.
         partial: scores 0.1 for a test that parses and 0.2 for one that also passes on the fixed files, instead of 0.
     """
 
@@ -104,10 +101,8 @@ class WriteTestVerifier:
         Golden("assert half(3) == 1.5", 0.0, _WRITE),
     )
 
-    def __init__(
-        self, test_s: float = 10.0, memory_mib: int = 512, isolation: str = "bubblewrap", partial: bool = False
-    ) -> None:
-        self._trials = TrialRunner(test_s, memory_mib, isolation)
+    def __init__(self, test_s: float = 10.0, memory_mib: int = 512, partial: bool = False) -> None:
+        self._trials = TrialRunner(test_s, memory_mib)
         self._partial = partial
         self.needs_s = 2 * test_s
 

@@ -36,12 +36,11 @@ class TrialRunner:
     Args:
         test_s: CPU seconds of one trial.
         memory_mib: memory of one trial.
-        isolation: the sandbox's isolation.
     """
 
-    def __init__(self, test_s: float, memory_mib: int, isolation: str) -> None:
+    def __init__(self, test_s: float, memory_mib: int) -> None:
         self._test_s = test_s
-        self._runs = ConfinedRuns(memory_mib, isolation)
+        self._runs = ConfinedRuns(memory_mib)
 
     def run(self, files: Mapping[str, str], tests: Sequence[str]) -> Trial:
         """Run tests on files.

@@ -7,10 +7,13 @@ import zlib
 
 import pytest
 
+from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.rewards.code import CodeVerifier, _spread
 from nemo_cascade.rewards.code_block import code_blocks, last_program
 from nemo_cascade.rewards.code_tests import CallTest, StdioTest, read_tests
 from nemo_cascade.rewards.output_check import same_output
+from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
 
@@ -201,3 +204,15 @@ def test_code_switch_scores_what_is_configured(verifier):
     response = Response("<think>先想</think>\n```python\nprint(1)\n```")
     assert verifier.verify(row, response) == 1.0
     assert CodeVerifier(mixed_language_score=0.0).verify(row, response) == 0.0
+
+
+def test_the_runs_sandbox_block_reaches_every_verifier():
+    row = {"entry_point": "two", "tests": [{"arguments": [], "expected": 2}]}
+    answer = fenced("import numpy\ndef two(): return int(numpy.array([1, 1]).sum())")
+    for packages, score in ((["numpy"], 1.0), ([], 0.0)):
+        config, mix = SandboxConfig(packages=packages), {"terms": [{"verifier": "code"}]}
+        reward = RewardConfig(workers=1, deadline_s=60.0, options={"mix": mix})
+        with VerifierPool(reward, sandbox=config) as pool:
+            for name in ("code", "mix"):
+                pool.submit(name, name, row, answer)
+            assert {key: verdict.score for key, verdict in pool.drain()} == {"code": score, "mix": score}
