@@ -111,6 +111,19 @@ class DynamicSamplingConfig:
 
 
 @block
+class ShapingConfig:
+    """From the verdicts of a batch to its rewards; by default the scores are the rewards."""
+
+    code_switch_margin: PositiveFloat | None = None
+    """A response with text in a script that neither `language` nor its prompt has gets the batch's minimum minus this
+    (arXiv 2512.13607, section 4.3: 10); null doesn't look."""
+    language: str = "en"
+    """Language of the responses, ISO 639-1."""
+    bounded: bool = False
+    """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, section 4.3)."""
+
+
+@block
 class CarryConfig:
     """What a stage takes over from its parent beside the weights."""
 
@@ -188,6 +201,8 @@ class GrpoStage(StageBase):
     """Group-relative advantage."""
     loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
     """Policy-gradient loss."""
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    """What is done to the scores before they are rewards."""
     dynamic_sampling: DynamicSamplingConfig = field(default_factory=DynamicSamplingConfig)
     """Batch-wise filtering of groups without signal."""
     rollouts_to_keep: NonNegativeInt = 64

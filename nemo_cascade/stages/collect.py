@@ -17,9 +17,12 @@ from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.data.chat import response_text
 from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.tokenizer import ChatTokenizer
 from nemo_cascade.errors import RewardError, RolloutError
 from nemo_cascade.losses.advantage import count_unpaired_groups, group_advantages
+from nemo_cascade.stages.shape_rewards import code_switches, shape_rewards
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
 
@@ -34,7 +37,9 @@ class RolloutBatch:
         prompts: P prompts.
         rollouts: [P][G].
         verdicts: [P][G], the verifier's own words.
-        rewards: [P, G] float64 after the overlong rule; 0 where invalid, never used there.
+        scores: [P, G] float64, the verifier's; 0 where invalid.
+        switched: [P, G] bool; holds text of a foreign script. All False where the stage doesn't look.
+        rewards: [P, G] float64 after shaping and the overlong rule; 0 where invalid, never used there.
         valid: [P, G] bool; False where the verdict is an error or the rollout was aborted.
         advantages: [P, G] float64; 0 where invalid or without spread.
         trained: [P, G] bool; False where the rollout gets no gradient (invalid, or truncated under overlong=mask).
@@ -45,6 +50,8 @@ class RolloutBatch:
     prompts: list[Prompt]
     rollouts: list[list[Rollout]]
     verdicts: list[list[Verdict]]
+    scores: NDArray[np.float64]
+    switched: NDArray[np.bool_]
     rewards: NDArray[np.float64]
     valid: NDArray[np.bool_]
     advantages: NDArray[np.float64]
@@ -67,8 +74,8 @@ class RolloutBatch:
         lengths = np.array([r.response_ids.size for group in self.rollouts for r in group])
         truncated = np.array([r.finish_reason == FinishReason.LENGTH for group in self.rollouts for r in group])
         judged = self.valid.any(axis=1)
-        best = np.where(self.valid, self.rewards, -np.inf).max(axis=1)[judged]
-        worst = np.where(self.valid, self.rewards, np.inf).min(axis=1)[judged]
+        best = np.where(self.valid, self.scores, -np.inf).max(axis=1)[judged]
+        worst = np.where(self.valid, self.scores, np.inf).min(axis=1)[judged]
         errors: dict[str, int] = {}
         for group in self.verdicts:
             for verdict in group:
@@ -77,6 +84,8 @@ class RolloutBatch:
         return {
             "reward_mean": self.reward_mean,
             "reward_std": float(self.rewards[self.valid].std()) if self.valid.any() else 0.0,
+            "score_mean": float(self.scores[self.valid].mean()) if self.valid.any() else 0.0,
+            "code_switch_rate": float(self.switched.mean()),
             "solved_all": float((worst >= 1.0).mean()) if judged.any() else 0.0,
             "solved_none": float((best <= 0.0).mean()) if judged.any() else 0.0,
             "response_length_mean": float(lengths.mean()),
@@ -132,10 +141,11 @@ class Collector:
         reward: RewardGroup,
         stage: GrpoStage,
         config: RunConfig,
+        tokenizer: ChatTokenizer,
         cursor: int,
     ) -> None:
         self.prompts, self.rollout, self.reward = prompts, rollout, reward
-        self.stage, self.config = stage, config
+        self.stage, self.config, self.tokenizer = stage, config, tokenizer
         self.cursor = cursor
 
     def collect(self, step: int, timer: PhaseTimer) -> RolloutBatch:
@@ -205,13 +215,19 @@ class Collector:
 
     def _batch(self, groups: list[Group], dropped: int, rounds: int) -> RolloutBatch:
         samples, overlong = range(self.stage.num_generations), self.stage.overlong
-        rewards = np.array([[g.reward(s, overlong) for s in samples] for g in groups], dtype=np.float64)
+        scores = np.array([[g.reward(s, "keep") for s in samples] for g in groups], dtype=np.float64)
         valid = np.array([[g.valid(s) for s in samples] for g in groups], dtype=bool)
         truncated = np.array([[g.truncated(s) for s in samples] for g in groups], dtype=bool)
+        switched = self._switched(groups)
+        rewards = shape_rewards(scores, valid, switched, self.stage.shaping)
+        if overlong == "zero":
+            rewards[truncated] = 0.0
         return RolloutBatch(
             prompts=[g.prompt for g in groups],
             rollouts=[[g.rollouts[s] for s in samples] for g in groups],
             verdicts=[[g.verdicts[s] for s in samples] for g in groups],
+            scores=scores,
+            switched=switched,
             rewards=rewards,
             valid=valid,
             advantages=group_advantages(rewards, valid, self.stage.advantage),
@@ -219,6 +235,15 @@ class Collector:
             dropped_groups=dropped,
             rounds=rounds,
         )
+
+    def _switched(self, groups: list[Group]) -> NDArray[np.bool_]:
+        if self.stage.shaping.code_switch_margin is None:
+            return np.zeros((len(groups), self.stage.num_generations), dtype=bool)
+        texts = [
+            [response_text(self.tokenizer, g.rollouts[s].response_ids) for s in range(self.stage.num_generations)]
+            for g in groups
+        ]
+        return code_switches([g.prompt for g in groups], texts, self.stage.shaping.language)
 
 
 def rollout_seed(seed: int, step: int, round_index: int) -> int:

@@ -45,7 +45,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     reward.self_test([stage.prompts.verifier])
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy)
-    collector = Collector(prompts, rollout, reward, stage, config, cursor=state.get("cursor", 0))
+    collector = Collector(prompts, rollout, reward, stage, config, tokenizer, cursor=state.get("cursor", 0))
 
     timer = PhaseTimer()
     with context.metrics(done) as metrics, Progress(context.name, stage.steps, done, config.logging) as progress:

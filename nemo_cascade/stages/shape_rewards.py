@@ -1,0 +1,46 @@
+"""From verdicts to rewards: what a stage does to a batch's scores before they become advantages.
+
+Shapes: P prompts, G rollouts per prompt. Only valid entries are read; the others are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_cascade.config.stage import ShapingConfig
+from nemo_cascade.rewards.guards import prompt_text
+from nemo_cascade.rewards.language import foreign_text
+from nemo_cascade.rewards.shaping import Float64, bounded_scores, punish_code_switch
+from nemo_cascade.types import Prompt
+
+Bool = NDArray[np.bool_]
+
+
+def shape_rewards(scores: Float64, valid: Bool, switched: Bool, shaping: ShapingConfig) -> Float64:
+    """Return the rewards [P, G]: the code-switch rule over the whole batch, then the bound group by group.
+
+    Args:
+        scores: [P, G], the verifier's.
+        valid: [P, G], judged.
+        switched: [P, G], holds text of a foreign script.
+        shaping: what to do.
+    """
+    rewards: Float64 = np.where(valid, scores, 0.0)
+    if shaping.code_switch_margin is not None and valid.any():
+        rewards[valid] = punish_code_switch(rewards[valid], switched[valid], shaping.code_switch_margin)
+    if shaping.bounded:
+        for row, mask in zip(rewards, valid, strict=True):
+            if mask.any():
+                row[mask] = bounded_scores(row[mask])
+    return rewards
+
+
+def code_switches(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], language: str) -> Bool:
+    """Tell which responses [P, G] hold text of a script that neither the language nor the prompt has."""
+    quoted = [prompt_text(prompt.record) for prompt in prompts]
+    return np.array(
+        [[foreign_text(t, language, quoted=q) is not None for t in row] for q, row in zip(quoted, texts, strict=True)]
+    )

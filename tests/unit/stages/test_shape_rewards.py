@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from nemo_cascade.config.stage import ShapingConfig
+from nemo_cascade.stages.shape_rewards import code_switches, shape_rewards
+from nemo_cascade.types import Prompt
+
+SCORES = np.array([[1.0, 3.0, 5.0], [2.0, 2.0, 9.0]])
+VALID = np.array([[True, True, True], [True, True, False]])
+NONE = np.zeros_like(VALID)
+
+
+def test_without_shaping_the_scores_are_the_rewards():
+    assert shape_rewards(SCORES, VALID, NONE, ShapingConfig()).tolist() == [[1.0, 3.0, 5.0], [2.0, 2.0, 0.0]]
+
+
+def test_a_code_switch_falls_below_the_valid_part_of_the_batch():
+    switched = np.array([[False, True, False], [False, False, True]])
+    rewards = shape_rewards(SCORES, VALID, switched, ShapingConfig(code_switch_margin=10.0))
+    assert rewards.tolist() == [[1.0, 1.0 - 10.0, 5.0], [2.0, 2.0, 0.0]]
+
+
+def test_the_bound_is_taken_per_group_over_valid_rewards_behind_the_code_switch_rule():
+    switched = np.array([[False, False, True], [False, False, False]])
+    rewards = shape_rewards(SCORES, VALID, switched, ShapingConfig(code_switch_margin=10.0, bounded=True))
+    group = np.array([1.0, 3.0, -9.0])
+    assert rewards[0] == pytest.approx(np.tanh((group - group.mean()) / group.std()))
+    assert rewards[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_batch_without_a_valid_verdict_has_no_rewards():
+    shaping = ShapingConfig(code_switch_margin=10.0, bounded=True)
+    assert not shape_rewards(SCORES, NONE, VALID, shaping).any()
+
+
+def test_only_scripts_that_neither_language_nor_prompt_has_are_switches():
+    prompts = [
+        Prompt(f"p/{i}", "x", "x", np.array([1], np.int32), {"messages": [{"role": "user", "content": text}]})
+        for i, text in enumerate(("What is it?", "Translate привет."))
+    ]
+    texts = [["A cat, naïvely α.", "Кот"], ["привет", "приветы"]]
+    assert code_switches(prompts, texts, "en").tolist() == [[False, True], [False, True]]
+    assert code_switches(prompts, texts, "ru").tolist() == [[False, False], [False, False]]
