@@ -21,6 +21,7 @@ from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.samples import Sample, stage_samples
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import CascadeError
+from nemo_cascade.rewards.formula import stage_formula
 from nemo_cascade.telemetry.jsonl import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
 from nemo_cascade.telemetry.plots import COLORS, score_chart
@@ -49,6 +50,7 @@ class StageView:
     kind: str
     state: str
     facts: tuple[tuple[str, str], ...]
+    formula: str
     phases: tuple[tuple[str, float, float, int], ...]
     charts: tuple[Chart, ...]
     decision: Decision | None
@@ -82,7 +84,7 @@ def write_report(run_folder: Path) -> Path:
     records: list[Record] = reader.read(lambda: read_ledger(folder.ledger), [])
     matrix = reader.read(lambda: collect_matrix(folder), Matrix((), ()))
     found: list[StageFolder] = reader.read(folder.stages, [])
-    stages = [_stage_view(stage, config.get("stages", {}), records, reader) for stage in found if stage.name != START]
+    stages = [_stage_view(stage, config, records, reader) for stage in found if stage.name != START]
     states = dict.fromkeys(config.get("stages", {}), "to come") | {stage.name: stage.state for stage in stages}
     scored = {row.stage for row in matrix.rows}
     page = (
@@ -116,9 +118,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _stage_view(
-    stage: StageFolder, configs: Mapping[str, Any], records: Sequence[Record], reader: _Reader
-) -> StageView:
+def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Record], reader: _Reader) -> StageView:
+    configs = run.get("stages", {})
     config = configs.get(stage.name, {})
     metrics: list[dict[str, Any]] = reader.read(lambda: read_metrics(stage.metrics), [])
     decision = reader.read(lambda: Decision.load(stage.gate), None) if stage.gate.is_file() else None
@@ -129,6 +130,7 @@ def _stage_view(
         kind=str(config.get("kind", "")),
         state=_stage_state(stage, decision, records),
         facts=_stage_facts(stage.name, config, metrics, records),
+        formula=stage_formula(config, run["reward"]) if config.get("kind") == "grpo" else "",
         phases=_phases(metrics),
         charts=tuple(stage_charts(metrics)),
         decision=decision,

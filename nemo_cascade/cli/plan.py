@@ -6,6 +6,7 @@ nemo-cascade plan cascade=nano
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from rich.markup import escape
 
@@ -15,8 +16,9 @@ from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.terminal import out, table
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.provenance import config_hash
-from nemo_cascade.config.stage import SftStage
+from nemo_cascade.config.stage import GrpoStage, SftStage
 from nemo_cascade.models.architectures import padding_note
+from nemo_cascade.rewards.formula import stage_formula
 
 TAKES_OVERRIDES = True
 
@@ -73,6 +75,12 @@ def show(ready: Preflight) -> None:
     for planned in ready.stages:
         stages.add_row(*_row(planned))
     out.print(stages)
+    out.print()
+    rewards = table("rewards and advantages", "stage", "formula")
+    for planned in ready.stages:
+        if isinstance(planned.stage, GrpoStage):
+            rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage), asdict(config.reward))))
+    out.print(rewards)
     out.print()
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")
     for domain, suite in config.evaluation.suites.items():

@@ -1,4 +1,4 @@
-"""A reward composed of verifiers by configuration: weights, gates, clipping, and the formula as text."""
+"""A reward composed of verifiers by configuration: weights, gates, clipping; `formula` writes it out."""
 
 from __future__ import annotations
 
@@ -77,15 +77,6 @@ class MixVerifier:
     def parts(options: Mapping[str, Any]) -> list[str]:
         """Return the names of the verifiers that a composition uses."""
         return [str(part.get("verifier")) for part in (*options.get("gates", ()), *options.get("terms", ()))]
-
-    def formula(self) -> str:
-        """Return the composition as text."""
-        body = " + ".join(f"{term.weight:g} * {term.verifier}" for term in self._terms)
-        if self._clip is not None:
-            body = f"clip({body}, {self._clip[0]:g}, {self._clip[1]:g})"
-        for gate in reversed(self._gates):
-            body = f"if {gate.verifier} >= {gate.at_least:g} then {body} else {gate.otherwise:g}"
-        return body
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the composed reward; see `Verifier.verify`."""

@@ -47,6 +47,7 @@ def test_report_is_one_self_contained_page_with_every_section(run_folder):
     text = re.sub(r"\s+", " ", " ".join(outline.text))
     assert outline.references == []
     assert outline.scripts == 0
+    assert "r = math; A = (r - group mean) / group std" in text
     # One trend, five charts of sft, and of each RL stage its own; 7 steps of code_rl are drawn too.
     assert outline.svgs >= 1 + 5 + 2 * 10
     for expected in (

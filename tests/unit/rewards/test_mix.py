@@ -2,6 +2,7 @@ import pytest
 
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
+from nemo_cascade.rewards.formula import stage_formula, verifier_formula
 from nemo_cascade.rewards.guards import FormatVerifier, LanguageVerifier, RepetitionVerifier, repeated_share
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.mix import MixVerifier
@@ -15,9 +16,22 @@ LOOP = "again and again and " * 40
 
 
 def test_formula_reads_as_the_composition():
-    mix = MixVerifier(TERMS, GATES, [-1, 2.25])
-    assert mix.formula() == (
+    assert verifier_formula("math", {}) == "math"
+    assert verifier_formula("mix", {"terms": TERMS, "gates": GATES, "clip": [-1, 2.25]}) == (
         "if format >= 1 then if language >= 1 then clip(2 * math + 0.5 * repetition, -1, 2.25) else -3 else -1"
+    )
+
+
+def test_a_stages_formula_names_all_that_happens_to_a_score():
+    stage = {
+        "prompts": {"verifier": "mix"},
+        "shaping": {"code_switch_margin": 10.0, "bounded": True},
+        "overlong": "zero",
+        "advantage": {"baseline": "leave_one_out", "normalize_by_std": False},
+    }
+    assert stage_formula(stage, {"options": {"mix": {"terms": TERMS}}}) == (
+        "r = 2 * math + 0.5 * repetition; code switch: r = batch minimum - 10; r = tanh((r - group mean) / group std); "
+        "truncated: r = 0; A = r - mean of the others"
     )
 
 
