@@ -40,8 +40,9 @@ class SftDataConfig:
     """What is trained on."""
     domain_weights: dict[str, PositiveFloat] = field(default_factory=dict)
     """Domain -> its share of the epoch's tokens, any scale; names every domain of the sources. Empty: as they come."""
-    overlong: Literal["refuse", "drop"] = "refuse"
-    """A sample longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
+    overlong: Literal["refuse", "drop", "truncate"] = "refuse"
+    """A sample longer than seq_length: refuse stops the run; drop counts it against max_bad_fraction; truncate keeps
+    its whole turns up to the last assistant turn that fits, and drops it where none does."""
     max_bad_fraction: Fraction = 0.0
     """Largest share of samples that may be dropped or have no trainable token before the run is refused."""
     packing_order: Literal["decreasing", "drawn"] = "decreasing"
@@ -49,6 +50,8 @@ class SftDataConfig:
     which small batches of short samples need."""
     shuffle_seed: NonNegativeInt = 0
     """Seeds the order of the packs, together with the run's seed."""
+    workers: NonNegativeInt = 0
+    """Processes that read and tokenise; 0: one per core, fewer for little data. The result doesn't depend on it."""
 
 
 @block

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,7 @@ MARK = "prepared.json"
 
 
 def write_once(folder: str | Path, recipe: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Fill a folder unless it was already filled by the same recipe.
-
-    The data is written under another name and renamed, so that a folder that exists is complete; what an older
-    recipe left there is replaced.
+    """Fill a folder unless it was already filled by the same recipe; what an older recipe left there is replaced.
 
     Args:
         folder: where the data belongs.
@@ -26,20 +26,77 @@ def write_once(folder: str | Path, recipe: Mapping[str, Any], write: Callable[[P
     final, mark = Path(folder), json.dumps(recipe, sort_keys=True) + "\n"
     if (final / MARK).is_file() and (final / MARK).read_text(encoding="utf-8") == mark:
         return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    building.chmod(0o755)
-    try:
+    with _building(final) as building:
         write(building)
         (building / MARK).write_text(mark, encoding="utf-8")
         if final.exists():
             final.rename(building / ".replaced")
         building.rename(final)
         shutil.rmtree(final / ".replaced", ignore_errors=True)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+
+def make_folder(final: Path, write: Callable[[Path], None]) -> None:
+    """Make a folder whose name says what it holds, unless it is there.
+
+    Args:
+        final: where it belongs; its name is a hash of everything that its content depends on.
+        write: fills the folder it is given.
+    """
+    if final.is_dir():
+        return
+    with _building(final) as building:
+        write(building)
+        try:
+            building.rename(final)
+        except OSError:
+            # Another process made the same at the same time: by its name it holds the same bytes.
+            if not final.is_dir():
+                raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; what others are writing stays."""
+    for path in folder.glob(".*-*"):
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # somebody writes in it, or this file system has no locks
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@contextmanager
+def _building(final: Path) -> Iterator[Path]:
+    """Give a folder to write in, beside the final one and on the same disk, locked while this process lives."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+        _lock(lock)
+        if building.exists():
+            break
+        os.close(lock)  # taken for a leftover and removed before it was locked
+    building.chmod(0o755)  # mkdtemp closes it to others; ranks may run as another user
+    try:
+        yield building
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except OSError:
+        return  # a file system without locks: nobody can lock it there, so nobody takes it for a leftover

@@ -1,0 +1,68 @@
+"""Map a function over items with a pool of processes, in the order they finish."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from nemo_cascade.errors import DataError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def map_processes(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
+    """Yield the function's results as they come; nothing may depend on their order.
+
+    Args:
+        function: a module's function, so that it can travel.
+        items: what it is called with, one each.
+        workers: most processes. With one, or one item, all is done here.
+
+    Raises:
+        DataError: a process was killed from outside. What the others finished stays done.
+    """
+    processes = min(workers, len(items))
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    # Spawned, not forked: the caller may hold threads, locks and a tokenizer's thread pool.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process was killed",
+                value=f"one of {processes}",
+                mend="look for the kernel's out-of-memory killer, lower data.workers and start again: "
+                "what was finished is kept",
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Die with the parent, also when it is killed: an orphan would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only called in a pool's processes"
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,86 @@
+"""Turn raw rows into tokenised samples, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nemo_cascade.data.chat import (
+    NO_REPLY,
+    ChatTokenizer,
+    Mask,
+    conversation_problems,
+    encode_segments,
+    render,
+)
+from nemo_cascade.data.sources import RawRow, decode_row
+from nemo_cascade.types import Int32
+
+# Encodings of a chunk are held at once, some hundred bytes a token: bounded by text, not by rows.
+_CHUNK_BYTES = 1 << 19
+_CHUNK_ROWS = 256
+
+
+@dataclass
+class Sample:
+    """One row on its way to the store.
+
+    Attributes:
+        line: of the row, counted from 1 in its unit.
+        row: the conversation; empty where the row is broken.
+        broken: what is wrong with it, None if nothing.
+        untrainable: it is a conversation without a reply.
+        token_ids: [n].
+        mask: [n], 1 = trained.
+    """
+
+    line: int
+    row: dict[str, Any]
+    broken: str | None = None
+    untrainable: bool = False
+    token_ids: Int32 | None = None
+    mask: Mask | None = None
+
+    @property
+    def fit(self) -> bool:
+        """Whether it can be trained on."""
+        return self.broken is None and not self.untrainable
+
+
+def conversations(rows: Iterable[RawRow]) -> Iterator[Sample]:
+    """Decode rows and say which are conversations to train on."""
+    for raw in rows:
+        row, broken = decode_row(raw)
+        sample = Sample(raw.line, row, broken)
+        if not broken:
+            problems = conversation_problems(row.get("messages"), row.get("mode"))
+            sample.untrainable = problems == [NO_REPLY]
+            if problems and not sample.untrainable:
+                sample.broken = "; ".join(problems)
+        yield sample
+
+
+def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer) -> Iterator[Sample]:
+    """Stream rows as samples; those that are fit are tokenised."""
+    for chunk in _chunks(rows):
+        samples = list(conversations(chunk))
+        fit = [s for s in samples if s.fit]
+        encoded = encode_segments(tokenizer, [render(s.row["messages"], s.row.get("mode")) for s in fit])
+        for sample, (ids, mask) in zip(fit, encoded, strict=True):
+            sample.token_ids, sample.mask = ids, mask
+        yield from samples
+
+
+def _chunks(rows: Iterable[RawRow]) -> Iterator[list[RawRow]]:
+    chunk: list[RawRow] = []
+    size = 0
+    for raw in rows:
+        chunk.append(raw)
+        # A row of a parquet file isn't bytes; their number alone bounds a chunk of them.
+        size += len(raw.payload) if isinstance(raw.payload, bytes) else 0
+        if size >= _CHUNK_BYTES or len(chunk) >= _CHUNK_ROWS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

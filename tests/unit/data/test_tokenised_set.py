@@ -1,0 +1,184 @@
+"""The tokenised set: cut into shards, made by any number of processes, killed and resumed, damaged and refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.store import open_store
+from nemo_cascade.data.units import plan_units, read_unit, unit_content
+from nemo_cascade.errors import DataError
+from tests.unit.data.conftest import conversation, sft_stage
+
+BUILD = """
+import sys
+from nemo_cascade.data.build import build_packed_store
+from tests.unit.data.conftest import sft_stage
+if __name__ == "__main__":
+    stage = sft_stage(sys.argv[1], workers=2)
+    print(build_packed_store(stage, sys.argv[2], sys.argv[3]).folder.name)
+"""
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def parts(tmp_path, write_jsonl):
+    """A folder of six files, each of which becomes a shard."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for part in range(6):
+        write_jsonl([conversation(f"{part}+{i}" * 3, str(i)) for i in range(400)], f"parts/{part}.jsonl")
+    return str(folder)
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 40, 100, 1000, 10**6])
+def test_units_hold_every_row_once_in_order_whatever_their_size(write_jsonl, unit_bytes):
+    path = write_jsonl([*(f'{{"n": {i}, "pad": "{"x" * (i % 7) * 9}"}}\n' for i in range(50)), "\n", "last, unended"])
+    lines = Path(path).read_bytes().splitlines(keepends=True)
+    units, found, line = plan_units(path, unit_bytes=unit_bytes), [], 0
+    for unit in units:
+        found += [(line + row.line, row.payload) for row in read_unit(unit)]
+        line += unit_content(unit).lines
+    assert found == [(number, text) for number, text in enumerate(lines, 1) if text.strip()]
+    assert len(units) == 1 if unit_bytes == 10**6 else len(units) > 1
+    some = [row.payload for unit in plan_units(path, 20, unit_bytes) for row in read_unit(unit)]
+    assert some == lines[:20]
+
+
+def test_appended_rows_and_files_leave_all_other_shards_as_they_are(tokenizer, parts, tmp_path, write_jsonl):
+    before = build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+    shards = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "c" / "tokens").iterdir()}
+    write_jsonl([conversation("9*9", "81")], "parts/new.jsonl")
+    with Path(parts, "5.jsonl").open("a") as stream:
+        stream.write('{"messages": []}\n'.replace("[]", str(conversation("1", "2")["messages"]).replace("'", '"')))
+    after = build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "c" / "tokens").iterdir()}
+    assert after.stats["samples"] == before.stats["samples"] + 2
+    assert shards.items() <= now.items()
+    assert len(now) == len(shards) + 2
+
+
+def test_one_tokenised_set_serves_several_packings(tokenizer, parts, tmp_path):
+    first = build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+    shards = files_of(tmp_path / "c" / "tokens")
+    second = build_packed_store(sft_stage(parts, seq_length=512), tokenizer.folder, tmp_path / "c")
+    assert len(second) < len(first)
+    assert files_of(tmp_path / "c" / "tokens") == shards
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_undisturbed_run(tokenizer, parts, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-c", BUILD, parts, tokenizer.folder, str(killed)]
+    child = subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    deadline = time.monotonic() + 60
+    while not (done := list((killed / "tokens").glob("[!.]*"))) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    assert done
+    made = {p: (p / "tokens.bin").stat().st_mtime_ns for p in done}
+    while remains(child.pid) and time.monotonic() < deadline:  # workers follow their parent
+        time.sleep(0.01)
+    assert not remains(child.pid)
+    build_packed_store(sft_stage(parts, workers=1), tokenizer.folder, killed)
+    build_packed_store(sft_stage(parts, workers=1), tokenizer.folder, whole)
+    assert files_of(killed) == files_of(whole)
+    assert {p: (p / "tokens.bin").stat().st_mtime_ns for p in done} == made
+
+
+def remains(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_half_written_folders_of_dead_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
+    (tmp_path / ".dead-x1").mkdir()
+
+    def write(building):
+        remove_leftovers(tmp_path)
+        assert building.exists()
+        assert not (tmp_path / ".dead-x1").exists()
+
+    make_folder(tmp_path / "final", write)
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "mask.bin", "samples.npy"])
+def test_truncated_shard_is_named_and_refused(tokenizer, parts, tmp_path, name):
+    store = build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+    file = store.shards[3].folder / name
+    os.truncate(file, file.stat().st_size - 1)
+    for build in (lambda: open_store(store.folder), lambda: rebuilt(parts, tokenizer, tmp_path)):
+        with pytest.raises(DataError, match="damaged shard") as raised:
+            build()
+        assert str(file) in str(raised.value)
+
+
+def test_flipped_byte_is_named_and_refused_when_its_shard_is_first_read_and_mended_by_removing_it(
+    tokenizer, parts, tmp_path
+):
+    store = build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+    batches = [store.batch(pack).input_ids for pack in range(len(store))]
+    file = store.shards[2].folder / "tokens.bin"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(DataError, match="damaged shard") as raised:
+        [open_store(store.folder).batch(pack) for pack in range(len(store))]
+    assert str(file) in str(raised.value)
+    with pytest.raises(DataError, match=str(file)):
+        open_store(store.folder).verify()
+    for part in file.parent.iterdir():
+        part.unlink()
+    file.parent.rmdir()
+    again = rebuilt(parts, tokenizer, tmp_path)
+    again.verify()
+    assert all(np.array_equal(again.batch(pack).input_ids, ids) for pack, ids in enumerate(batches))
+
+
+def rebuilt(parts, tokenizer, tmp_path):
+    return build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["samples.npy", "pack_samples.npy", "pack_offsets.npy"])
+def test_damaged_packing_is_named_and_refused(tokenizer, parts, tmp_path, name):
+    store = build_packed_store(sft_stage(parts), tokenizer.folder, tmp_path / "c")
+    raw = bytearray((store.folder / name).read_bytes())
+    raw[-1] ^= 1
+    (store.folder / name).write_bytes(raw)
+    with pytest.raises(DataError, match="damaged packed data") as raised:
+        open_store(store.folder)
+    assert name in str(raised.value)
+
+
+def test_overlong_sample_is_cut_behind_the_last_reply_that_fits(tokenizer, write_jsonl, tmp_path):
+    turns = [t for i in range(12) for t in conversation(f"{i}+{i}", str(2 * i))["messages"]]
+    path = write_jsonl([conversation(), {"messages": turns}, conversation("1" * 200)])
+    stage = sft_stage(path, overlong="truncate", max_bad_fraction=0.34, workers=1)
+    store = build_packed_store(stage, tokenizer.folder, tmp_path / "c")
+    assert (store.stats["cut_at_turn"], store.stats["dropped_overlong"], store.stats["samples"]) == (1, 1, 2)
+    cut = store.document(1)
+    assert 100 < len(cut) <= 128
+    assert cut.token_ids[-1] == tokenizer.end_id
+    assert cut.trained[-1] == 1
+    text = tokenizer.decode(cut.token_ids)
+    whole = store.shards[0].tokens()[store.samples[1]["begin"] :][: len(cut) + 30]
+    assert tokenizer.decode(whole).startswith(text)
+    replies = text.count("<|im_start|>assistant\n")
+    assert f"{2 * (replies - 1)}<|im_end|>" == text[-len(f"{2 * (replies - 1)}<|im_end|>") :]
+    assert store.stats["trained_tokens_per_epoch"] == cut.trained.sum() + store.document(0).trained.sum()
+    with pytest.raises(DataError, match="1 longer than seq_length=128; allowed share 0"):
+        build_packed_store(sft_stage(path, overlong="truncate"), tokenizer.folder, tmp_path / "c")
