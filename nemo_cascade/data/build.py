@@ -64,7 +64,10 @@ def _rules(stage: SftStage, tokenizer: ChatTokenizer, parts: Sequence[Part], doc
         "format": store.FORMAT_VERSION,
         "tokenizer": tokenizer.fingerprint,
         "sources": [
-            {"shards": [p.key for p in parts if p.source == number], **{name: getattr(s, name) for name in names}}
+            {
+                "shards": blake3(" ".join(p.key for p in parts if p.source == number).encode()).hexdigest()[:32],
+                **{name: getattr(s, name) for name in names},
+            }
             for number, s in enumerate(data.sources)
         ],
         "domain_weights": data.domain_weights,

@@ -59,6 +59,11 @@ class PackedStore:
     def __len__(self) -> int:
         return len(self.pack_offsets) - 1
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The statistics without the list of files, which the key stands for."""
+        return {name: value for name, value in self.stats.items() if name not in ("shards", "files")}
+
     def document(self, sample: int) -> Document:
         """Return a sample without copying it.
 

@@ -23,7 +23,7 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     """Train one SFT stage to its end, from wherever its folder says it stands."""
     multiple = context.config.parallel.document_multiple
     store = build_packed_store(stage, context.parent_hf, context.data_folder, document_multiple=multiple)
-    context.record("data_packed", stage=context.name, **store.stats)
+    context.record("data_packed", stage=context.name, **store.summary)
     source = PackedSource(store.folder, stage.global_batch_size, context.config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
 
