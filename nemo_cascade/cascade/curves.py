@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nemo_cascade.telemetry.plots import COLORS, Float64, Series, line_chart, stacked_chart
+from nemo_cascade.evaluation.preference import PreferenceScores
+from nemo_cascade.telemetry.plots import COLORS, Float64, Series, calibration_chart, line_chart, stacked_chart
 from nemo_cascade.telemetry.timers import PHASES
 
 Records = Sequence[Mapping[str, Any]]
@@ -58,6 +59,12 @@ class Chart:
 SPECS = (
     Spec("Reward", "mean of valid rollouts", {"reward_mean": "mean", "reward_std": "std"}),
     Spec("Loss", "", {"loss": "loss"}),
+    Spec("Accuracy", "share of pairs", {"accuracy": "training", "holdout_accuracy": "hold-out"}),
+    Spec(
+        "Reward model's scores",
+        "mean",
+        {"margin": "chosen - rejected", "score_chosen": "chosen", "score_rejected": "rejected"},
+    ),
     Spec(
         "Groups without signal",
         "share of groups",
@@ -112,6 +119,13 @@ def stage_charts(records: Records) -> list[Chart]:
         total = sum(float(seconds[-1]) for seconds in phases.values())
         charts.append(Chart("Seconds by phase", "per step", svg, legend, f"{total:.3g}"))
     return charts
+
+
+def calibration(scores: PreferenceScores) -> Chart:
+    """Draw a reward model's calibration on its hold-out pairs."""
+    bins, unit = scores.bins, "hold-out: share ordered right, by predicted probability"
+    svg = calibration_chart([b.predicted for b in bins], [b.observed for b in bins], [b.n for b in bins])
+    return Chart("Calibration", unit, svg, (), f"error {scores.calibration_error:.3f}")
 
 
 def column(records: Records, name: str) -> Float64:

@@ -5,6 +5,7 @@ runs/<name>/
     stages/00-start/                  the model that the cascade starts from: scores.json hf/
     stages/03-math_rl/
         metrics.jsonl  rollouts/step_000001.jsonl.gz  checkpoints/step_000020/  scores.json  gate.json  hf/
+        preference.json               a reward model's, in place of rollouts/ and scores.json
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class StageFolder:
     def scores(self) -> Path:
         """Scores of the stage's model on all suites."""
         return self.path / "scores.json"
+
+    @property
+    def preference(self) -> Path:
+        """A reward model's accuracy and calibration on its hold-out pairs."""
+        return self.path / "preference.json"
 
     @property
     def gate(self) -> Path:

@@ -21,8 +21,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.config.stage import PromiseConfig
+from nemo_cascade.config.stage import PromiseConfig, RewardModelStage
 from nemo_cascade.errors import ConfigError, RunFolderError
+from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.evaluation.scores import DomainScores, Scores
 from nemo_cascade.evaluation.statistics import paired_bootstrap
 from nemo_cascade.telemetry.jsonl import write_atomically
@@ -172,6 +173,20 @@ def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: 
     outcome: Outcome = gate.on_regression if broken else "promote"
     reasons = tuple(_reason(row, gate) for row in broken) or ("every promise was kept",)
     return Decision(stage, outcome, reasons, rows, gate.alpha, gate.tolerance)
+
+
+def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores) -> Decision:
+    """Decide whether a reward model may be used: by its own hold-out accuracy, for the policy hasn't changed.
+
+    Below `min_accuracy` the cascade is held, unless `on_regression` says promote: there is nothing to roll back to.
+    """
+    gate, rules = stage_gate(config, stage), config.stages[stage]
+    assert isinstance(rules, RewardModelStage), "only reward models are judged so"
+    accuracy = f"{scores.accuracy:.3f} +- {scores.stderr:.3f} on {scores.n} hold-out pairs"
+    good = scores.accuracy >= rules.min_accuracy
+    reason = f"accuracy {accuracy} {'reaches' if good else 'is below'} {rules.min_accuracy:g}"
+    outcome: Outcome = "promote" if good or gate.on_regression == "promote" else "hold"
+    return Decision(stage, outcome, (reason,), (), gate.alpha, gate.tolerance)
 
 
 def _compare(

@@ -13,8 +13,9 @@ from pathlib import Path
 from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import SftStage
+from nemo_cascade.config.stage import RewardModelStage, SftStage
 from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.tokenizer import load_tokenizer
@@ -70,6 +71,12 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         multiple = config.parallel.document_multiple
         store = build_packed_store(stage, inputs.start_hf, inputs.tokenised, document_multiple=multiple)
         log.info("%s: %d packs of %d tokens, fill %.4f", name, len(store), stage.seq_length, store.stats["fill"])
+    elif isinstance(stage, RewardModelStage):
+        multiple, start = config.parallel.document_multiple, stage.model_path or inputs.start_hf
+        train, holdout = build_pair_stores(
+            stage.data, stage.seq_length, start, inputs.tokenised, document_multiple=multiple
+        )
+        log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
         source, limit = stage.prompts, room - stage.sampling.max_tokens
         prompts = PromptSet.load(source.path, source.domain, source.verifier, source.mode, tokenizer, limit)

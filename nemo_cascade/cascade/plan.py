@@ -9,7 +9,7 @@ from typing import Literal
 from nemo_cascade.cascade.folder import STAGE_NAME, START, RunFolder
 from nemo_cascade.cascade.gate import stage_gate
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage, StageBase
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, StageBase
 from nemo_cascade.errors import ConfigError
 
 
@@ -23,24 +23,29 @@ class PlannedStage:
         folder: where it writes, `<run>/stages/03-math_rl`.
         parent: name of the stage (or `start`) that it starts from by plan; a gate that rolls back changes that.
         stage: its configuration.
-        steps: lines of its metrics: optimizer steps for sft, rollout batches for grpo; None for sft without
-            max_steps until the data are packed (`with_steps_per_epoch`).
-        tokens_per_step: most tokens a step can hold: the packs of a global batch, or all rollouts at full length
-            (prompts not counted).
+        steps: lines of its metrics: rollout batches for grpo, optimizer steps for the others; None for these
+            until the data are packed (`with_steps_per_epoch`).
+        tokens_per_step: most tokens a step can hold: the packs or pairs of a global batch, or all rollouts at full
+            length (prompts not counted).
     """
 
     index: int
     name: str
     folder: Path
     parent: str
-    stage: SftStage | GrpoStage
+    stage: SftStage | RewardModelStage | GrpoStage
     steps: int | None
     tokens_per_step: int
 
     @property
-    def kind(self) -> Literal["sft", "grpo"]:
+    def kind(self) -> Literal["sft", "reward_model", "grpo"]:
         """Stage kind."""
         return self.stage.kind
+
+    @property
+    def moves_policy(self) -> bool:
+        """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
+        return not isinstance(self.stage, RewardModelStage)
 
     @property
     def optimizer_steps(self) -> int | None:
@@ -49,8 +54,8 @@ class PlannedStage:
         return None if self.steps is None else self.steps * updates
 
     def with_steps_per_epoch(self, steps_per_epoch: int) -> PlannedStage:
-        """Fill in an sft stage's steps once the data are packed: all epochs, or max_steps if that is less."""
-        if not isinstance(self.stage, SftStage):
+        """Fill in the steps once the data are packed: all epochs, or max_steps if that is less."""
+        if isinstance(self.stage, GrpoStage):
             return self
         whole = self.stage.epochs * steps_per_epoch
         limit = self.stage.max_steps
@@ -82,14 +87,14 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
         steps = stage.steps if isinstance(stage, GrpoStage) else None
         place = folder.stage(index, name)
         planned.append(PlannedStage(index, name, place, parent, stage, steps, _tokens_per_step(stage)))
-        parent = name
+        parent = name if planned[-1].moves_policy else parent
     if problems:
         raise ConfigError(problems)
     return planned
 
 
-def _tokens_per_step(stage: SftStage | GrpoStage) -> int:
-    if isinstance(stage, SftStage):
+def _tokens_per_step(stage: SftStage | RewardModelStage | GrpoStage) -> int:
+    if not isinstance(stage, GrpoStage):
         return stage.global_batch_size * stage.seq_length
     return stage.prompts_per_step * stage.num_generations * stage.sampling.max_tokens
 

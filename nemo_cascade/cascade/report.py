@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nemo_cascade.cascade.curves import Chart, column, phase_columns, stage_charts
+from nemo_cascade.cascade.curves import Chart, calibration, column, phase_columns, stage_charts
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.ledger import Record, read_ledger
@@ -21,6 +21,7 @@ from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.samples import Sample, stage_samples
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import CascadeError
+from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.rewards.formula import stage_formula
 from nemo_cascade.telemetry.jsonl import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
@@ -124,6 +125,9 @@ def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Re
     metrics: list[dict[str, Any]] = reader.read(lambda: read_metrics(stage.metrics), [])
     decision = reader.read(lambda: Decision.load(stage.gate), None) if stage.gate.is_file() else None
     before = _stage_to_compare(stage.name, configs)
+    charts = stage_charts(metrics)
+    if stage.preference.is_file():
+        charts += reader.read(lambda: [calibration(PreferenceScores.load(stage.preference))], [])
     return StageView(
         name=stage.name,
         index=stage.index,
@@ -132,7 +136,7 @@ def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Re
         facts=_stage_facts(stage.name, config, metrics, records),
         formula=stage_formula(config, run["reward"]) if config.get("kind") == "grpo" else "",
         phases=_phases(metrics),
-        charts=tuple(stage_charts(metrics)),
+        charts=tuple(charts),
         decision=decision,
         compared_with=before,
         settings=_settings(config, configs[before] if before else None),

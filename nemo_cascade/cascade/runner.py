@@ -6,6 +6,7 @@ for each stage:
     score every domain on the same prompts
     gate: promote, hold or roll back     (paired bootstrap against the parent)
     parent = the better checkpoint
+    (a reward model is judged by its own hold-out accuracy, and the parent stays)
 report
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cascade.cascade.folder import START, RunFolder
-from nemo_cascade.cascade.gate import Decision, decide
+from nemo_cascade.cascade.gate import Decision, decide, decide_reward_model
 from nemo_cascade.cascade.hashes import code_version, hash_folder
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
@@ -28,12 +29,14 @@ from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import VERSIONS_PER_STAGE, StageContext
 from nemo_cascade.stages.evaluate import evaluate
 from nemo_cascade.stages.grpo import run_grpo
+from nemo_cascade.stages.reward_model import run_reward_model
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.stages.sft import run_sft
 
@@ -41,7 +44,11 @@ log = logging.getLogger(__name__)
 
 HELD = 3  # exit code of a cascade that its gate stopped
 
-RUN_STAGE: dict[type, Callable[[StageContext, Any], None]] = {SftStage: run_sft, GrpoStage: run_grpo}
+RUN_STAGE: dict[type, Callable[[StageContext, Any], None]] = {
+    SftStage: run_sft,
+    RewardModelStage: run_reward_model,
+    GrpoStage: run_grpo,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +93,12 @@ class CascadeRunner:
             decision = self._decided(planned)
             if decision is None:
                 self._train(planned, parent, roles)
-                scores = self._score(planned.name, planned.index, planned.folder, planned.folder / "hf", roles)
-                decision = self._gate(planned, parent, scores)
+                decision = self._gate(planned, parent, roles)
                 write_report(self.folder.path)
             if decision.outcome == "hold":
                 log.error("the gate holds the cascade after %s: %s", planned.name, decision.reason)
                 return HELD
-            if decision.outcome == "promote":
+            if decision.outcome == "promote" and planned.moves_policy:
                 parent = self._standing(planned)
         self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
         return 0
@@ -139,9 +145,14 @@ class CascadeRunner:
             self.ledger.append("scored", name, scores=Scores.load(target).summary())
         return Scores.load(target)
 
-    def _gate(self, planned: PlannedStage, parent: Standing, scores: Scores) -> Decision:
-        """Decide whether the cascade goes on from this stage, and write it down."""
-        decision = decide(self.config, planned.name, parent.scores, scores)
+    def _gate(self, planned: PlannedStage, parent: Standing, roles: Roles) -> Decision:
+        """Score a stage, decide whether the cascade goes on from it, and write that down."""
+        if planned.moves_policy:
+            scores = self._score(planned.name, planned.index, planned.folder, planned.folder / "hf", roles)
+            decision = decide(self.config, planned.name, parent.scores, scores)
+        else:
+            measured = PreferenceScores.load(planned.folder / "preference.json")
+            decision = decide_reward_model(self.config, planned.name, measured)
         decision.save(planned.folder / "gate.json")
         self.ledger.append("decided", planned.name, parent=parent.name, **decision.summary())
         log.info("gate after %s: %s (%s)", planned.name, decision.outcome, decision.reason)

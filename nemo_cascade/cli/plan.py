@@ -16,7 +16,7 @@ from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.terminal import out, table
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.provenance import config_hash
-from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.models.architectures import padding_note
 from nemo_cascade.rewards.formula import stage_formula
 
@@ -92,18 +92,23 @@ def show(ready: Preflight) -> None:
 
 def _row(planned: PlannedStage) -> tuple[str, ...]:
     stage = planned.stage
-    if isinstance(stage, SftStage):
+    if not isinstance(stage, GrpoStage):
         steps = str(planned.steps) if planned.steps else f"{stage.epochs} epoch{'s' * (stage.epochs > 1)}"
         if stage.max_steps:
             steps = f"<= {stage.max_steps}"
         batch, length = f"{stage.global_batch_size} packs", stage.seq_length
+    if isinstance(stage, RewardModelStage):
+        batch = f"{stage.global_batch_size} pairs"
+        about = f"{stage.data.path}; accuracy >= {stage.min_accuracy:g} on {stage.data.holdout_path}"
+    elif isinstance(stage, SftStage):
         about = ", ".join(s.path + (f" x{s.repeat:g}" if s.repeat != 1 else "") for s in stage.data.sources)
     else:
         updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
         steps, length = str(stage.steps), stage.sampling.max_tokens
         batch = f"{stage.prompts_per_step} x {stage.num_generations}{updates}"
         about = f"{stage.prompts.path}, {stage.prompts.verifier}"
-    improve = ", ".join(stage.promise.improve) or "nothing"
-    about += f"; improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
+    if planned.moves_policy:
+        improve = ", ".join(stage.promise.improve) or "nothing"
+        about += f"; improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
     numbers = (f"<= {planned.tokens_per_step}", str(length), f"{stage.optimizer.lr:g}")
     return (str(planned.index), planned.name, planned.kind, steps, batch, *numbers, escape(about))

@@ -110,6 +110,8 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
         CascadeError(text, mend="choose another size under parallel")
         for text in layout_problems(architecture, config.parallel)
     ]
+    if architecture.head != "lm":
+        problems.append(CascadeError("a reward model can't be a policy", value=config.model.path))
     limit = f"max_position_embeddings={architecture.max_position_embeddings} of {config.model.name}"
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     lengths |= {f"stages.{name}.seq_length": stage.seq_length for name, stage in config.stages.items()}

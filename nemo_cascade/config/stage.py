@@ -1,4 +1,4 @@
-"""The stages of a cascade: supervised fine-tuning and GRPO."""
+"""The stages of a cascade: supervised fine-tuning, reward model and GRPO."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ class SftDataConfig:
     """Seeds the order of the packs, together with the run's seed."""
     workers: NonNegativeInt = 0
     """Processes that read and tokenise; 0: one per core, fewer for little data. The result doesn't depend on it."""
+
+
+@block
+class PairDataConfig:
+    """Pairs of responses, one preferred: what a reward model learns from, and what it is measured on."""
+
+    path: str
+    """JSONL or parquet file (or a folder of them): `messages` ending in a user turn, `chosen`, `rejected`; each of
+    these a text or a list of messages that ends with the reply."""
+    holdout_path: str
+    """Pairs that are never trained on; a prompt that is also in `path` refuses the run."""
+    overlong: Literal["refuse", "drop"] = "refuse"
+    """A pair longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
+    max_bad_fraction: Fraction = 0.0
+    """Largest share of pairs that may be dropped (equal responses, an empty one, overlong) before the run is
+    refused."""
+    shuffle_seed: NonNegativeInt = 0
+    """Seeds the order of the pairs, together with the run's seed."""
 
 
 @block
@@ -181,6 +199,29 @@ class SftStage(StageBase):
 
 
 @block
+class RewardModelStage(StageBase):
+    """A reward model: scalar head, Bradley-Terry loss (arXiv 2512.13607, section 4.2.2).
+
+    It stands beside the policy's line: the next stage starts from the model that this one's predecessor left.
+    """
+
+    kind: Literal["reward_model"] = "reward_model"
+    """Stage kind."""
+    data: PairDataConfig
+    """Pairs."""
+    model_path: str | None = None
+    """HF folder that it starts from, a language model or a reward model; null: the policy as it stands."""
+    global_batch_size: PositiveInt
+    """Pairs per optimizer step over all data-parallel ranks."""
+    epochs: PositiveInt = 1
+    """Passes over the pairs."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many steps even if the epochs aren't over."""
+    min_accuracy: Fraction = 0.5
+    """Least share of hold-out pairs that it must order right; below it the gate holds the cascade."""
+
+
+@block
 class GrpoStage(StageBase):
     """Reinforcement learning with verifiable rewards, GRPO."""
 
@@ -212,4 +253,4 @@ class GrpoStage(StageBase):
     """Rollouts per step written to rollouts/ to look at."""
 
 
-Stage = Annotated[SftStage | GrpoStage, Field(discriminator="kind")]
+Stage = Annotated[SftStage | RewardModelStage | GrpoStage, Field(discriminator="kind")]

@@ -14,7 +14,7 @@ from pathlib import Path
 from nemo_cascade.config import host
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -34,6 +34,8 @@ def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeErr
         found += _carry(config, index, name, stage)
         if isinstance(stage, SftStage):
             found += _sft(config, name, stage)
+        elif isinstance(stage, RewardModelStage):
+            found += _reward_model(name, stage)
         else:
             found += _grpo(config, name, stage)
     return found + list(_verifiers(config, verifiers))
@@ -128,6 +130,9 @@ def _data(config: RunConfig) -> Problems:
             if not stage.data.sources:
                 yield CascadeError(f"stages.{name}.data.sources is empty", mend="name at least one file")
             wanted |= {f"stages.{name}.data.sources.{i}.path": s.path for i, s in enumerate(stage.data.sources)}
+        elif isinstance(stage, RewardModelStage):
+            wanted[f"stages.{name}.data.path"] = stage.data.path
+            wanted[f"stages.{name}.data.holdout_path"] = stage.data.holdout_path
         else:
             wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
     prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
@@ -161,7 +166,7 @@ def _room(config: RunConfig, prefix: str, max_tokens: int) -> Problems:
         )
 
 
-def _optimizer(prefix: str, stage: SftStage | GrpoStage) -> Problems:
+def _optimizer(prefix: str, stage: Stage) -> Problems:
     optimizer = stage.optimizer
     if optimizer.min_lr > optimizer.lr:
         value = f"{prefix}.min_lr={optimizer.min_lr}"
@@ -180,16 +185,18 @@ def _optimizer(prefix: str, stage: SftStage | GrpoStage) -> Problems:
             yield CascadeError("Adam forgets nothing", value=f"{prefix}.{beta}={getattr(optimizer, beta)}", limit="< 1")
 
 
-def _carry(config: RunConfig, index: int, name: str, stage: SftStage | GrpoStage) -> Problems:
+def _carry(config: RunConfig, index: int, name: str, stage: Stage) -> Problems:
     if not stage.carry.optimizer:
         return
     key = f"stages.{name}.carry.optimizer"
-    if index == 0:
+    earlier = list(config.stages.items())[:index]
+    parents = [name for name, before in earlier if not isinstance(before, RewardModelStage)]
+    if not parents:
         yield CascadeError(
             "the first stage has no parent's optimizer to carry", value=f"{key}=true", mend=f"{key}=false"
         )
-    elif list(config.stages.values())[index - 1].kind != stage.kind:
-        parent = list(config.stages)[index - 1]
+    elif config.stages[parents[-1]].kind != stage.kind:
+        parent = parents[-1]
         limit = f"a parent of the same kind; {parent} is {config.stages[parent].kind}, {name} is {stage.kind}"
         yield CascadeError("the optimizer can't be carried over", value=f"{key}=true", limit=limit, mend=f"{key}=false")
 
@@ -219,6 +226,21 @@ def _blend(prefix: str, stage: SftStage) -> Problems:
             without = ", ".join(s.path for s in group if s.weight is None)
             limit = "a weight for all sources that share, or for none"
             yield CascadeError(f"some of {prefix}.sources have a weight", value=f"none: {without}", limit=limit)
+
+
+def _reward_model(name: str, stage: RewardModelStage) -> Problems:
+    path = stage.model_path
+    if path is not None and not (Path(path) / "config.json").is_file():
+        value = f"stages.{name}.model_path={Path(path).absolute()}"
+        mend = "put an HF model there, or null to start from the policy"
+        yield CascadeError("model folder has no config.json", value=value, mend=mend)
+    if stage.promise.improve:
+        yield CascadeError(
+            "a reward model changes no domain's score",
+            value=f"stages.{name}.promise.improve={stage.promise.improve}",
+            limit="min_accuracy is what it is judged by",
+            mend=f"stages.{name}.promise.improve=[]",
+        )
 
 
 def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:

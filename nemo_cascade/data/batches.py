@@ -7,10 +7,11 @@ function of the step, so resuming needs no state and the global batch doesn't de
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,22 +22,21 @@ from nemo_cascade.errors import DataError
 from nemo_cascade.types import Float32, Int64, PackedBatch
 
 
-class PackedSource:
-    """The micro-batches of an SFT stage.
+class ShuffledStream(ABC):
+    """An endless stream of what lies in a folder, in a new order each epoch.
 
-    Step s takes packs s*G to (s+1)*G - 1 of an endless stream, G the global batch size; the stream is the store's
-    packs in a new order each epoch. An epoch that ends within a batch wraps: the rest of the batch is the start of
-    the next epoch, so every pack is seen once per epoch and every batch is full.
+    Step s takes items s*G to (s+1)*G - 1, G the global batch size. An epoch that ends within a batch wraps: the rest of
+    the batch is the start of the next epoch, so every item is seen once per epoch and every batch is full.
 
     Args:
-        folder: of the packed store.
-        global_batch_size: packs per step over all data-parallel ranks.
+        folder: where the items lie.
+        global_batch_size: items per step over all data-parallel ranks.
         seed: draws each epoch's order.
     """
 
     def __init__(self, folder: str | Path, global_batch_size: int, seed: int) -> None:
         self.folder, self.global_batch_size, self.seed = str(folder), global_batch_size, seed
-        self._opened: PackedStore | None = None
+        self._opened: Any = None
         self._drawn: tuple[int, Int64] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -44,44 +44,48 @@ class PackedSource:
         return {**self.__dict__, "_opened": None, "_drawn": None}
 
     @property
+    @abstractmethod
+    def num_items(self) -> int:
+        """Items of an epoch."""
+
+    def steps(self, epochs: int) -> int:
+        """Steps that see every item at least `epochs` times: the last one reaches into the next epoch."""
+        return -(-epochs * self.num_items // self.global_batch_size)
+
+    def items(self, step: int) -> list[int]:
+        """Item numbers of a step's global batch, in order."""
+        first = step * self.global_batch_size
+        return [self._item(p) for p in range(first, first + self.global_batch_size)]
+
+    def _item(self, position: int) -> int:
+        epoch, index = divmod(position, self.num_items)
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_items)
+        return int(self._drawn[1][index])
+
+
+class PackedSource(ShuffledStream):
+    """The micro-batches of an SFT stage; the items are the store's packs."""
+
+    @property
     def store(self) -> PackedStore:
         """The store, opened at first use in each process."""
         if self._opened is None:
             self._opened = open_store(self.folder)
-        return self._opened
+        return cast(PackedStore, self._opened)
 
     @property
-    def num_packs(self) -> int:
+    def num_items(self) -> int:
         """Packs of an epoch."""
         return len(self.store)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that see every pack at least once."""
-        return self.steps(1)
-
-    def steps(self, epochs: int) -> int:
-        """Steps that see every pack at least `epochs` times: the last one reaches into the next epoch."""
-        return -(-epochs * self.num_packs // self.global_batch_size)
-
-    def packs(self, step: int) -> list[int]:
-        """Pack numbers of a step's global batch, in order."""
-        first = step * self.global_batch_size
-        return [self._pack(p) for p in range(first, first + self.global_batch_size)]
-
     def micro_batches(self, step: int, dp_rank: int, dp_size: int) -> list[PackedBatch]:
         """Return a rank's share of the step: every dp_size-th pack, made up to equal numbers with untrained packs."""
-        mine = self.packs(step)[dp_rank::dp_size]
+        mine = self.items(step)[dp_rank::dp_size]
         batches = [self.store.batch(pack) for pack in mine]
         if len(batches) < -(-self.global_batch_size // dp_size):
             batches.append(lay_out([dummy_document()], self.store.stats["rules"]["document_multiple"]))
         return batches
-
-    def _pack(self, position: int) -> int:
-        epoch, index = divmod(position, self.num_packs)
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_packs)
-        return int(self._drawn[1][index])
 
 
 @dataclass(frozen=True)
@@ -148,9 +152,21 @@ def balanced_micro_batches(
     Raises:
         DataError: no document, or one longer than a micro-batch.
     """
-    lengths = [padded_length(len(d), document_multiple) for d in documents]
-    if not lengths:
+    if not documents:
         raise DataError("no sample to train on", mend="look why the step kept none")
+    lengths = [padded_length(len(d), document_multiple) for d in documents]
+    plan = balanced_plan(lengths, tokens_per_micro_batch, dp_size)
+    return RolloutSource(tuple(documents), plan, document_multiple)
+
+
+def balanced_plan(
+    lengths: Sequence[int], tokens_per_micro_batch: int, dp_size: int
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Deal samples of these lengths to micro-batches. Returns [dp_rank][micro-batch] sample numbers; some have none.
+
+    Raises:
+        DataError: a sample longer than a micro-batch.
+    """
     if max(lengths) > tokens_per_micro_batch:
         raise DataError(
             "a sample is longer than a micro-batch",
@@ -169,10 +185,10 @@ def balanced_micro_batches(
         ranks = range(dp_size) if turn % 2 == 0 else range(dp_size - 1, -1, -1)
         for rank, members in zip(ranks, heaviest_first[turn * dp_size :], strict=False):
             plan[rank].append(tuple(members))
-    return RolloutSource(tuple(documents), tuple(tuple(p) for p in plan), document_multiple)
+    return tuple(tuple(p) for p in plan)
 
 
-def _level(lengths: list[int], bins: int, capacity: int) -> list[list[int]] | None:
+def _level(lengths: Sequence[int], bins: int, capacity: int) -> list[list[int]] | None:
     """Put each sample, longest first, into the emptiest bin; None if that overfills one."""
     heap = [(0, b) for b in range(bins)]
     members: list[list[int]] = [[] for _ in range(bins)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.config.stage import StageBase
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore
@@ -69,7 +69,7 @@ class StageContext:
 class StageCheckpoints:
     """Save, find and prune a stage's training checkpoints."""
 
-    def __init__(self, context: StageContext, stage: SftStage | GrpoStage, total_steps: int) -> None:
+    def __init__(self, context: StageContext, stage: StageBase, total_steps: int) -> None:
         self.context, self.stage, self.total_steps = context, stage, total_steps
         self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints)
 
@@ -87,9 +87,13 @@ class StageCheckpoints:
         log.info("%s resumes at step %d of %d", self.context.name, step, self.total_steps)
         return step, state
 
+    def due(self, steps_done: int) -> bool:
+        """Tell whether a checkpoint belongs behind this step."""
+        return steps_done % self.stage.checkpoint_every == 0 or steps_done == self.total_steps
+
     def save_if_due(self, policy: PolicyGroup, steps_done: int, state: dict[str, Any]) -> None:
         """Write a checkpoint every `checkpoint_every` steps and at the end."""
-        if steps_done % self.stage.checkpoint_every and steps_done != self.total_steps:
+        if not self.due(steps_done):
             return
         policy.save_checkpoint(str(self.store.begin(steps_done)), state)
         self.store.commit(steps_done)

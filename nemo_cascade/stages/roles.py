@@ -14,7 +14,7 @@ from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.sync import SyncReport, sync_weights
 from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.training.setup import PolicySetup
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,9 @@ class Roles:
         return self._policy
 
 
-def stage_setup(config: RunConfig, stage: SftStage | GrpoStage, hf_folder: Path, total_steps: int) -> PolicySetup:
+def stage_setup(
+    config: RunConfig, stage: SftStage | RewardModelStage | GrpoStage, hf_folder: Path, total_steps: int
+) -> PolicySetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
     setup = PolicySetup(
         hf_path=str(hf_folder),
@@ -119,6 +121,8 @@ def stage_setup(config: RunConfig, stage: SftStage | GrpoStage, hf_folder: Path,
     )
     if isinstance(stage, SftStage):
         return setup
+    if isinstance(stage, RewardModelStage):
+        return replace(setup, objective="preference")
     return replace(
         setup,
         objective="policy",

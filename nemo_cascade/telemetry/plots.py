@@ -141,6 +141,24 @@ def score_chart(stages: Sequence[str], scores: Mapping[str, Sequence[tuple[float
     return frame.svg(marks, list(enumerate(stages)))
 
 
+def calibration_chart(predicted: Sequence[float], observed: Sequence[float], counts: Sequence[int]) -> str:
+    """Draw how often predictions of each confidence came true, against the diagonal; a dot's area is its count.
+
+    Args:
+        predicted: mean predicted probability of each bin, 0.5 to 1.
+        observed: share that came true.
+        counts: predictions in the bin.
+    """
+    assert counts, "nothing to draw"
+    frame = _Frame(340, 230, (0.47, 1.03), (min(0.5, *observed) - 0.03, 1.03))
+    marks = [_path([(frame.x(v), frame.y(v)) for v in (0.5, 1.0)], "muted", 1, opacity=0.6)]
+    points = [(frame.x(p), frame.y(o)) for p, o in zip(predicted, observed, strict=True)]
+    marks.append(_path(points, "c0", 1.8))
+    most = max(counts)
+    marks += [_dot(*point, "c0", 2 + 4 * math.sqrt(n / most)) for point, n in zip(points, counts, strict=True)]
+    return frame.svg(marks, [(v, f"{v:g}") for v in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)])
+
+
 def _curve(frame: _Frame, x: Float64, y: Float64, color: str) -> list[str]:
     centre, mean, low, high = _binned(x, y, _MOST_POINTS)
     marks = []

@@ -61,11 +61,12 @@ def test_every_choice_of_every_group_composes(index):
     chosen = {group: names[min(index, len(names) - 1)] for group, names in FAMILIES.items()}
     stage = chosen.pop("stage")
     lines = [f"+stage@stages.more={stage}", "stages.more.seq_length=8", "stages.more.optimizer.lr=1"]
-    lines += (
-        ["stages.more.data.sources=[{path:x}]"]
-        if stage == "sft"
-        else ["stages.more.steps=1", "stages.more.prompts={path:x,domain:math,verifier:math}"]
-    )
+    needed = {
+        "sft": ["stages.more.data.sources=[{path:x}]"],
+        "reward_model": ["stages.more.data={path:x,holdout_path:y}"],
+    }
+    rl = ["stages.more.steps=1", "stages.more.prompts={path:x,domain:math,verifier:math}"]
+    lines += needed.get(stage, rl)
     compose(["cascade=nano", *lines, *(f"{group}={choice}" for group, choice in chosen.items())])
 
 

@@ -17,8 +17,10 @@ from nemo_cascade.config.provenance import config_hash, write_record
 from nemo_cascade.config.schema import EvaluationConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stage import (
     GrpoStage,
+    PairDataConfig,
     PromiseConfig,
     PromptSetConfig,
+    RewardModelStage,
     SftDataConfig,
     SftStage,
     SourceConfig,
@@ -66,6 +68,20 @@ def config(tmp_path_factory):
             ),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def with_reward_model(config):
+    """Return the configuration with a reward model between its first two stages."""
+    reward = RewardModelStage(
+        optimizer=OptimizerConfig(lr=2e-6),
+        seq_length=256,
+        global_batch_size=4,
+        data=PairDataConfig(path="pairs.jsonl", holdout_path="held.jsonl"),
+        min_accuracy=0.7,
+    )
+    (first, sft), *rest = config.stages.items()
+    return replace(config, stages={first: sft, "rm": reward, **dict(rest)})
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from nemo_cascade.cascade.gate import Decision, decide, stage_gate
+from nemo_cascade.cascade.gate import Decision, decide, decide_reward_model, stage_gate
 from nemo_cascade.config.stage import PromiseConfig
 from nemo_cascade.errors import ConfigError, RunFolderError
+from nemo_cascade.evaluation.preference import preference_scores
 from nemo_cascade.evaluation.scores import Scores
 
 
@@ -120,3 +121,16 @@ def test_a_stage_may_change_the_gate_but_not_misspell_it(config):
     assert (gate_config.alpha, gate_config.tolerance) == (0.05, config.gate.tolerance)
     with pytest.raises(ConfigError, match=r"(?s)gate\.toleranc: no such field; did you mean `tolerance`.*gate\.alpha"):
         stage_gate(changed(toleranc=0.1, alpha=2), "math_rl")
+
+
+@pytest.mark.parametrize(
+    ("right", "on_regression", "outcome"),
+    [(70, "hold", "promote"), (69, "hold", "hold"), (69, "rollback", "hold"), (69, "promote", "promote")],
+)
+def test_a_reward_model_is_judged_by_its_hold_out_accuracy(with_reward_model, right, on_regression, outcome):
+    stage = replace(with_reward_model.stages["rm"], gate={"on_regression": on_regression})
+    config = replace(with_reward_model, stages={**with_reward_model.stages, "rm": stage})
+    decision = decide_reward_model(config, "rm", preference_scores([1.0] * right + [-1.0] * (100 - right)))
+    assert decision.outcome == outcome
+    assert f"{right / 100:.3f}" in decision.reason
+    assert "0.7" in decision.reason

@@ -21,6 +21,13 @@ def test_the_plan_follows_the_configuration(config, tmp_path):
     assert (math.steps, math.optimizer_steps, math.tokens_per_step) == (40, 40, 16 * 8 * 256)
 
 
+def test_a_reward_model_stands_beside_the_policys_line(with_reward_model, tmp_path):
+    sft, reward, math, code = plan_stages(with_reward_model, RunFolder(tmp_path))
+    assert [p.moves_policy for p in (sft, reward, math, code)] == [True, False, True, True]
+    assert [p.parent for p in (sft, reward, math, code)] == ["start", "sft1", "sft1", "math_rl"]
+    assert (reward.kind, reward.tokens_per_step, reward.with_steps_per_epoch(9).steps) == ("reward_model", 4 * 256, 9)
+
+
 def test_an_sft_stage_gets_its_steps_once_the_data_are_packed(config, tmp_path):
     stage = replace(config.stages["sft1"], epochs=2)
     for limit, expected in ((None, 200), (150, 150), (1000, 200)):

@@ -9,6 +9,8 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.matrix import collect_matrix, matrix_table
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.samples import stage_samples
+from nemo_cascade.evaluation.preference import preference_scores
+from nemo_cascade.telemetry.metrics import MetricsLog
 
 VOID = {"meta", "br", "use", "path"}
 
@@ -90,6 +92,26 @@ def test_damaged_parts_are_named_and_the_rest_is_shown(run_folder):
     assert "line 1 of the ledger" in text
     assert "metrics.jsonl isn't a JSON object" in text
     assert "math_rl" in text
+
+
+def test_a_reward_model_shows_its_curves_and_its_calibration(run_folder):
+    folder = run_folder.stage(4, "rm")
+    folder.mkdir()
+    with MetricsLog(folder / "metrics.jsonl") as log:
+        for step in range(1, 6):
+            line = {
+                "loss": 0.7 / step,
+                "accuracy": 0.5 + 0.08 * step,
+                "score_chosen": 0.3 * step,
+                "score_rejected": 0.0,
+            }
+            log.log(step, line | ({"holdout_accuracy": 0.8} if step == 5 else {}))
+    preference_scores([2.0, 1.0, -0.3, 0.4]).save(folder / "preference.json")
+    text = " ".join(parse(write_report(run_folder.path)).text)
+    for expected in ("Accuracy", "hold-out", "rejected", "Calibration", "error 0."):
+        assert expected in text
+    (folder / "preference.json").write_text("nonsense")
+    assert "can't read the reward model's scores" in " ".join(parse(write_report(run_folder.path)).text)
 
 
 def test_same_run_gives_the_same_page(run_folder):

@@ -33,18 +33,18 @@ def test_global_batch_is_the_same_for_every_data_parallel_size(packed):
 
 
 def test_any_step_can_be_resumed_from_a_fresh_process(packed):
-    straight = [packed.packs(step) for step in range(30)]
+    straight = [packed.items(step) for step in range(30)]
     fresh = pickle.loads(pickle.dumps(packed))
-    assert [fresh.packs(step) for step in reversed(range(30))] == straight[::-1]
+    assert [fresh.items(step) for step in reversed(range(30))] == straight[::-1]
 
 
 def test_each_epoch_sees_every_pack_once_in_a_new_order_and_wraps_mid_batch(packed):
-    assert packed.num_packs % 6 != 0
-    stream = [p for step in range(packed.steps(3)) for p in packed.packs(step)]
-    epochs = [stream[i * packed.num_packs : (i + 1) * packed.num_packs] for i in range(3)]
-    assert all(sorted(e) == list(range(packed.num_packs)) for e in epochs)
+    assert packed.num_items % 6 != 0
+    stream = [p for step in range(packed.steps(3)) for p in packed.items(step)]
+    epochs = [stream[i * packed.num_items : (i + 1) * packed.num_items] for i in range(3)]
+    assert all(sorted(e) == list(range(packed.num_items)) for e in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert packed.steps_per_epoch == -(-packed.num_packs // 6)
+    assert packed.steps(1) == -(-packed.num_items // 6)
 
 
 def documents(n, seed, longest=60):

@@ -52,7 +52,7 @@ def test_a_window_that_no_layer_uses_is_accepted():
 
 def test_everything_unsupported_is_named_at_once():
     bad = QWEN3 | {
-        "architectures": ["Qwen3ForSequenceClassification"],
+        "architectures": ["Qwen3ForTokenClassification"],
         "hidden_act": "gelu",
         "attention_bias": True,
         "use_sliding_window": True,
@@ -70,7 +70,7 @@ def test_everything_unsupported_is_named_at_once():
     for name in (
         "vocab_size is missing",
         "num_key_value_heads must be a positive integer",
-        "Qwen3ForSequenceClassification",
+        "Qwen3ForTokenClassification",
         "hidden_act='gelu'",
         "attention_bias=True",
         "use_sliding_window",
@@ -80,6 +80,15 @@ def test_everything_unsupported_is_named_at_once():
         "some_switch_of_tomorrow",
     ):
         assert name in str(refused.value)
+
+
+def test_a_reward_model_has_one_output_and_no_tied_embedding():
+    reward = QWEN3 | {"architectures": ["Qwen3ForSequenceClassification"], "tie_word_embeddings": True}
+    arch = architecture_from_hf(reward | {"id2label": {"0": "reward"}, "label2id": {"reward": 0}})
+    assert (arch.head, arch.tied) == ("scalar", False)
+    for labels in ({}, {"id2label": {"0": "a", "1": "b"}}):  # transformers' default is two
+        with pytest.raises(ModelError, match="one output"):
+            architecture_from_hf(reward | labels)
 
 
 def test_a_window_without_a_switch_is_in_use():

@@ -1,0 +1,308 @@
+"""Build and read the pairs of a reward model: two documents each, the preferred one first, never parted.
+
+Which pairs share a micro-batch is settled step by step, so that a global batch counts pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from nemo_cascade.config.stage import PairDataConfig
+from nemo_cascade.data.batches import ShuffledStream, balanced_plan
+from nemo_cascade.data.chat import TEMPLATE_VERSION, conversation_problems
+from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
+from nemo_cascade.data.prepared import make_folder
+from nemo_cascade.data.scored import encode_scored, scored_answer
+from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw
+from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.errors import DataError
+from nemo_cascade.types import Int32, Int64, PackedBatch
+
+SIDES = ("chosen", "rejected")
+FORMAT_VERSION = 1
+TOKENS, OFFSETS, PROMPTS, STATS = "tokens.bin", "offsets.npy", "prompts.npy", "stats.json"
+FILES = (TOKENS, OFFSETS, PROMPTS)
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class PairStore:
+    """Tokenised pairs on disk; everything but the statistics is memory-mapped.
+
+    Attributes:
+        folder: where it lies; its name is a hash of all that its content depends on.
+        stats: rules, pairs, tokens, what was dropped.
+        tokens: [tokens] of all documents: each pair's chosen one, then its rejected one.
+        offsets: [2 x pairs + 1], where each document begins.
+        prompts: [pairs], a hash of each pair's prompt.
+    """
+
+    folder: Path
+    stats: dict[str, Any]
+    tokens: Int32
+    offsets: Int64
+    prompts: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def documents(self, pair: int) -> list[Document]:
+        """Return the chosen and the rejected document; of each, the last token, where its score is read, is marked."""
+        documents = []
+        for number in (2 * pair, 2 * pair + 1):
+            token_ids = self.tokens[self.offsets[number] : self.offsets[number + 1]]
+            marked = np.zeros(len(token_ids), np.uint8)
+            marked[-1] = 1
+            documents.append(Document(token_ids, marked))
+        return documents
+
+
+class PairSource(ShuffledStream):
+    """The micro-batches of a reward model; the items are pairs."""
+
+    @property
+    def store(self) -> PairStore:
+        """The store, opened at first use in each process."""
+        if self._opened is None:
+            self._opened = open_pairs(self.folder)
+        return cast(PairStore, self._opened)
+
+    @property
+    def num_items(self) -> int:
+        """Pairs of an epoch."""
+        return len(self.store)
+
+    def micro_batches(self, step: int, dp_rank: int, dp_size: int) -> list[PackedBatch]:
+        """Return a rank's share of the step, pairs whole; a micro-batch without any holds an untrained document."""
+        rules = self.store.stats["rules"]
+        multiple = rules["document_multiple"]
+        documents = [self.store.documents(pair) for pair in self.items(step)]
+        lengths = [sum(padded_length(len(d), multiple) for d in pair) for pair in documents]
+        plan = balanced_plan(lengths, rules["seq_length"], dp_size)
+        return [
+            lay_out([d for i in members for d in documents[i]] or [dummy_document()], multiple)
+            for members in plan[dp_rank]
+        ]
+
+
+class HoldoutSource(PairSource):
+    """Every pair once, in the file's order; the last step may hold fewer."""
+
+    def items(self, step: int) -> list[int]:
+        """Pair numbers of a step, in order."""
+        first = step * self.global_batch_size
+        return list(range(first, min(first + self.global_batch_size, self.num_items)))
+
+
+@dataclass
+class _Tally:
+    rows: int = 0
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    prompts: array[int] = field(default_factory=lambda: array("Q"))
+    broken: Problems = field(default_factory=Problems)
+    overlong: Problems = field(default_factory=Problems)
+    unusable: Problems = field(default_factory=Problems)
+
+
+@dataclass
+class _Pair:
+    raw: RawRow
+    messages: list[Mapping[str, Any]] = field(default_factory=list)
+    replies: tuple[str, ...] = ()
+    broken: str | None = None
+    unusable: str | None = None
+
+
+def build_pair_stores(
+    data: PairDataConfig, seq_length: int, tokenizer_path: str | Path, folder: str | Path, *, document_multiple: int = 1
+) -> tuple[PairStore, PairStore]:
+    """Return the tokenised pairs to train on and to hold out, built under `folder` unless they are there already.
+
+    A row has `messages`, ending in a user turn, `chosen` and `rejected`: a text each, or messages that end with the
+    reply. Thinking is taken out of the replies (`data.scored`).
+
+    Args:
+        data: files and rules.
+        seq_length: most tokens of a pair, both responses together.
+        tokenizer_path: HF folder.
+        folder: holds the tokenised data of any number of stages.
+        document_multiple: documents are padded to a multiple of this.
+
+    Raises:
+        DataError: rows that are no pairs; pairs that teach nothing or are too long, over the limit; prompts that are
+            both trained on and held out.
+    """
+    tokenizer = load_tokenizer(tokenizer_path)
+    rules = {
+        "format": FORMAT_VERSION,
+        "kind": "pairs",
+        "template": TEMPLATE_VERSION,
+        "tokenizer": tokenizer.fingerprint,
+        "seq_length": seq_length,
+        "document_multiple": document_multiple,
+        "overlong": data.overlong,
+        "max_bad_fraction": data.max_bad_fraction,
+    }
+    train, holdout = (_build(path, rules, tokenizer, Path(folder)) for path in (data.path, data.holdout_path))
+    shared = np.intersect1d(train.prompts, holdout.prompts)
+    if shared.size:
+        raise DataError(
+            "prompts are both trained on and held out, so the hold-out accuracy would mean nothing",
+            value=f"{shared.size} of {data.holdout_path}",
+            limit=0,
+            mend="split the pairs by their prompts",
+        )
+    return train, holdout
+
+
+def open_pairs(folder: str | Path) -> PairStore:
+    """Open tokenised pairs.
+
+    Raises:
+        DataError: they aren't there, or a file has another size than was written.
+    """
+    root = Path(folder)
+    if not (root / STATS).is_file():
+        raise DataError("no tokenised pairs", value=str(root), mend="build them with build_pair_stores")
+    stats = json.loads((root / STATS).read_text(encoding="utf-8"))
+    sizes = {name: (root / name).stat().st_size if (root / name).is_file() else None for name in FILES}
+    if sizes != stats["bytes"]:
+        mend = "remove the folder; it's built again"
+        raise DataError("damaged tokenised pairs", value=f"{root}: {sizes}", limit=stats["bytes"], mend=mend)
+    tokens = np.memmap(root / TOKENS, dtype=np.int32, mode="r")
+    return PairStore(root, stats, tokens, *(np.load(root / name, mmap_mode="r") for name in (OFFSETS, PROMPTS)))
+
+
+def _build(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, folder: Path) -> PairStore:
+    whole = {**rules, "files": hash_files(path)}
+    key = blake3(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+    make_folder(folder / key, lambda building: _write(building, path, whole, tokenizer))
+    return open_pairs(folder / key)
+
+
+def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer) -> None:
+    tally = _Tally()
+    with (folder / TOKENS).open("wb") as tokens:
+        for chunk in _chunks(path):
+            _admit(chunk, tokenizer, tally, rules, tokens)
+        tokens.flush()
+        os.fsync(tokens.fileno())
+    _refuse_bad(tally, rules, path)
+    lengths = np.frombuffer(tally.lengths, np.int64)
+    np.save(folder / OFFSETS, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    np.save(folder / PROMPTS, np.frombuffer(tally.prompts, np.uint64))
+    stats = {
+        "rules": rules,
+        "pairs": len(lengths) // len(SIDES),
+        "tokens_per_epoch": int(lengths.sum()),
+        "rows_read": tally.rows,
+        "dropped_overlong": tally.overlong.total,
+        "dropped_unusable": tally.unusable.total,
+        "first_dropped": [*tally.unusable.first, *tally.overlong.first],
+        "bytes": {name: (folder / name).stat().st_size for name in FILES},
+    }
+    (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
+
+
+def _chunks(path: str) -> Iterator[list[_Pair]]:
+    rows = read_raw(path)
+    while chunk := list(itertools.islice(rows, _CHUNK)):
+        yield [_read(raw) for raw in chunk]
+
+
+def _read(raw: RawRow) -> _Pair:
+    row, broken = decode_row(raw)
+    if broken:
+        return _Pair(raw, broken=broken)
+    messages = row.get("messages")
+    problems = conversation_problems(messages, "no_think", ends_with="user")
+    replies = []
+    for side in SIDES:
+        reply = _reply(row.get(side), messages)
+        if reply is None:
+            problems.append(f"`{side}` is neither a text nor messages that end with a reply to `messages`")
+        replies.append(scored_answer(reply or ""))
+    if problems:
+        return _Pair(raw, broken="; ".join(problems))
+    unusable = None
+    if not all(reply.strip() for reply in replies):
+        unusable = "a response is empty"
+    elif replies[0].strip() == replies[1].strip():
+        unusable = "the responses are equal"
+    return _Pair(raw, list(messages or ()), tuple(replies), unusable=unusable)
+
+
+def _reply(given: Any, messages: Any) -> str | None:
+    """Return a response's text; published sets give it alone, as one turn, or with the conversation before it."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list) or not given or not all(isinstance(turn, Mapping) for turn in given):
+        return None
+    *before, last = given
+    plain = [[(turn.get("role"), turn.get("content")) for turn in turns] for turns in (before, messages or ())]
+    if last.get("role") != "assistant" or not isinstance(last.get("content"), str) or (before and plain[0] != plain[1]):
+        return None
+    return str(last["content"])
+
+
+def _admit(
+    chunk: list[_Pair],
+    tokenizer: ChatTokenizer,
+    tally: _Tally,
+    rules: Mapping[str, Any],
+    tokens: IO[bytes],
+) -> None:
+    """Write the usable pairs of a chunk, or note why they aren't."""
+    tally.rows += len(chunk)
+    usable = []
+    for pair in chunk:
+        if pair.broken:
+            tally.broken.add(f"{pair.raw.place}: {pair.broken}")
+        elif pair.unusable:
+            tally.unusable.add(f"{pair.raw.place}: {pair.unusable}")
+        else:
+            usable.append(pair)
+    encoded = iter(encode_scored(tokenizer, [(pair.messages, reply) for pair in usable for reply in pair.replies]))
+    for pair in usable:
+        both = [next(encoded) for _ in SIDES]
+        total = sum(padded_length(len(ids), rules["document_multiple"]) for ids in both)
+        if total > rules["seq_length"]:
+            tally.overlong.add(f"{pair.raw.place}: {total} tokens")
+            continue
+        for ids in both:
+            tokens.write(ids.tobytes())
+            tally.lengths.append(len(ids))
+        question = json.dumps([[turn["role"], turn["content"]] for turn in pair.messages])
+        tally.prompts.append(int.from_bytes(blake3(question.encode()).digest(8), "little"))
+
+
+def _refuse_bad(tally: _Tally, rules: Mapping[str, Any], path: str) -> None:
+    tally.broken.refuse("rows are no pairs", "mend or remove the rows")
+    if rules["overlong"] == "refuse":
+        tally.overlong.refuse(
+            f"pairs are longer than seq_length={rules['seq_length']}",
+            "raise seq_length, or set data.overlong=drop and data.max_bad_fraction",
+        )
+    bad = tally.overlong.total + tally.unusable.total
+    if bad > rules["max_bad_fraction"] * tally.rows:
+        worst = Problems()
+        worst.merge(tally.unusable)
+        worst.merge(tally.overlong)
+        worst.refuse(
+            f"of {tally.rows} pairs can't be trained on ({tally.unusable.total} teach nothing, {tally.overlong.total} "
+            f"longer than seq_length={rules['seq_length']}; allowed share {rules['max_bad_fraction']})",
+            "mend the rows, raise seq_length, or raise data.max_bad_fraction",
+        )
+    if not tally.lengths:
+        raise DataError("no pair to train on", value=f"{tally.rows} rows read", mend=f"check {path}")
