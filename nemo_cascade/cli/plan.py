@@ -1,4 +1,4 @@
-"""Check a run and show what it would do; starts no process and writes nothing.
+"""Check a run and show what it would do, and what this machine lacks for it; starts no process and writes nothing.
 
 nemo-cascade plan cascade=nano
 """
@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Print the plan of a run that would be accepted."""
-    ready = preflight(args.overrides, args.config_dir)
+    """Print the plan of a run that would be accepted where its weights, data and machines are."""
+    ready = preflight(args.overrides, args.config_dir, elsewhere=True)
     show(ready)
     return 0
 
@@ -88,6 +88,11 @@ def show(ready: Preflight) -> None:
             domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.verifier, escape(suite.path)
         )
     out.print(suites)
+    if ready.lacking:
+        out.print()
+        out.print("[bold]not on this machine[/] (a run here would be refused):")
+        for problem in ready.lacking:
+            out.print(f"  {escape(str(problem))}")
 
 
 def _row(planned: PlannedStage) -> tuple[str, ...]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.config.compose import compose
+from nemo_cascade.config.machine import lacks
 from nemo_cascade.config.provenance import check_run_folder
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.validate import violations
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
-from nemo_cascade.models.architectures import Architecture, architecture_from_hf, layout_problems, read_architecture
+from nemo_cascade.models.architectures import (
+    Architecture,
+    architecture_from_hf,
+    layout_problems,
+    read_architecture,
+    unexpected_fields,
+)
 from nemo_cascade.rewards.registry import VERIFIER_NAMES
 
 # What SmolLM2-135M's own config.json says; its weights come out of an installed package, not of a folder.
@@ -43,6 +50,7 @@ class Preflight:
         architecture: the model's sizes.
         folder: the run folder.
         resumes: whether the folder holds an earlier start of this run.
+        lacking: what this machine lacks for it; a run has nothing here.
     """
 
     config: RunConfig
@@ -51,22 +59,27 @@ class Preflight:
     architecture: Architecture
     folder: Path
     resumes: bool
+    lacking: list[CascadeError]
 
 
-def preflight(overrides: Sequence[str], config_dir: Path | None, *, fresh_folder: bool = False) -> Preflight:
+def preflight(
+    overrides: Sequence[str], config_dir: Path | None, *, fresh_folder: bool = False, elsewhere: bool = False
+) -> Preflight:
     """Compose and check a run; writes nothing and starts nothing.
 
     Args:
         overrides: Hydra's grammar.
         config_dir: the user's own config files.
         fresh_folder: don't look at the run folder, the caller has no use for it.
+        elsewhere: the run is not for this machine: what is lacking here is returned, not refused.
 
     Raises:
         ConfigError: lists every violation of fields, plan, model and machine.
         RunFolderError: the folder belongs to another configuration.
     """
     config, provenance = compose(overrides, config_dir)
-    problems: list[CascadeError | str] = list(violations(config, VERIFIER_NAMES))
+    lacking = lacks(config)
+    problems: list[CascadeError | str] = [*violations(config, VERIFIER_NAMES), *([] if elsewhere else lacking)]
     folder = RunFolder(Path(config.runs_dir) / config.name)
     stages: list[PlannedStage] = []
     try:
@@ -74,16 +87,16 @@ def preflight(overrides: Sequence[str], config_dir: Path | None, *, fresh_folder
     except ConfigError as error:
         problems += error.violations
     architecture = None
-    if config.model.source != "hf" or _has_config(config):
+    if config.model.source != "hf" or _has_config(config) or config.model.architecture:
         try:
             architecture = architecture_of(config)
             problems += model_problems(config, architecture)
         except ModelError as error:
             problems.append(error)
     if problems or architecture is None:
-        raise ConfigError(problems)
+        raise ConfigError(problems or lacking)
     resumes = False if fresh_folder else check_run_folder(folder.path, config)
-    return Preflight(config, provenance, stages, architecture, folder.path, resumes)
+    return Preflight(config, provenance, stages, architecture, folder.path, resumes, lacking)
 
 
 def _has_config(config: RunConfig) -> bool:
@@ -91,17 +104,25 @@ def _has_config(config: RunConfig) -> bool:
 
 
 def architecture_of(config: RunConfig) -> Architecture:
-    """Return the sizes of the model that a run starts from.
+    """Return the sizes of the model that a run starts from; those of `model.architecture` where no folder is at hand.
 
     Raises:
-        ModelError: it is missing or can't be represented.
+        ModelError: it is missing, is another than expected or can't be represented.
     """
     if config.model.source == "random":
         # The vocabulary may be left to the tokenizer, which is made with the data: 1 stands for it here.
         return architecture_from_hf({"vocab_size": 1, **config.model.architecture})
     if config.model.source == "smollm2":
         return architecture_from_hf(SMOLLM2)
-    return read_architecture(Path(config.model.path or ""))
+    model = config.model
+    if _has_config(config):
+        architecture = read_architecture(Path(model.path or ""))
+        if different := unexpected_fields(architecture, model.architecture):
+            raise ModelError("the model folder holds another model", value=f"{model.path}: {'; '.join(different)}")
+    else:
+        architecture = architecture_from_hf(model.architecture)
+    longest = model.max_position_embeddings or architecture.max_position_embeddings
+    return replace(architecture, max_position_embeddings=longest)
 
 
 def model_problems(config: RunConfig, architecture: Architecture) -> list[CascadeError]:

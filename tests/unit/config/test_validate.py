@@ -7,6 +7,7 @@ import pytest
 
 from nemo_cascade.config import host
 from nemo_cascade.config.compose import compose
+from nemo_cascade.config.machine import lacks
 from nemo_cascade.config.validate import violations
 from tests.pinned_nano import PINNED
 
@@ -19,7 +20,8 @@ def nano():
 
 
 def found(*overrides, verifiers=VERIFIERS):
-    return [str(v) for v in violations(compose([*PINNED, *overrides])[0], verifiers)]
+    config = compose([*PINNED, *overrides])[0]
+    return [str(v) for v in (*violations(config, verifiers), *lacks(config))]
 
 
 def expect(lines, *words):

