@@ -33,6 +33,33 @@ class SourceConfig:
 
 
 @block
+class DedupConfig:
+    """Samples that repeat an earlier one, in this source or another; the first stays, the others are dropped."""
+
+    method: Literal["none", "exact", "near"] = "none"
+    """exact: the same but for case, white space and the script of digits; near: also those whose runs of words mostly
+    agree (MinHash), which drops templated problems that differ in their numbers only."""
+    threshold: Fraction = 0.7
+    """near: share of common runs of words (Jaccard similarity) from which on two samples are the same."""
+    shingle_words: PositiveInt = 3
+    """near: words of a run."""
+    permutations: PositiveInt = 128
+    """near: MinHash permutations; the estimate's standard error is at most 0.5 / sqrt of it."""
+
+
+@block
+class DecontaminateConfig:
+    """Samples that hold evaluation prompts (arXiv 2512.13607, section 3.2: 9-gram)."""
+
+    against: list[str] = field(default_factory=list)
+    """Files or folders of the evaluation sets; empty: nothing is looked for."""
+    ngram: PositiveInt = 9
+    """A sample that shares this many words in a row with a prompt holds it."""
+    rule: Literal["drop", "refuse"] = "drop"
+    """drop: such samples are dropped and counted; refuse: they stop the run, named by file and line."""
+
+
+@block
 class SftDataConfig:
     """Training conversations of an SFT stage and the rules they must obey."""
 
@@ -50,6 +77,10 @@ class SftDataConfig:
     which small batches of short samples need."""
     shuffle_seed: NonNegativeInt = 0
     """Seeds the order of the packs, together with the run's seed."""
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    """Samples that repeat others."""
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    """Samples that hold evaluation prompts."""
     workers: NonNegativeInt = 0
     """Processes that read and tokenise; 0: one per core, fewer for little data. The result doesn't depend on it."""
 

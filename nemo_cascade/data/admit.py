@@ -1,4 +1,4 @@
-"""Decide which tokenised samples enter a packing: rows that are no samples, samples that are too long."""
+"""Decide which tokenised samples enter a packing: not the bad, the over-long, the repeated, the contaminated ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.config.stage import SftDataConfig
+from nemo_cascade.data.screen import Screened
 from nemo_cascade.data.shards import Shard
 from nemo_cascade.data.sources import Problems
 from nemo_cascade.data.tokenised import TokenisedSet
@@ -34,11 +35,12 @@ class Admitted:
     report: dict[str, Any]
 
 
-def admit(tokenised: TokenisedSet, data: SftDataConfig, seq_length: int, multiple: int) -> Admitted:
-    """Apply the rules for bad and over-long samples.
+def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_length: int, multiple: int) -> Admitted:
+    """Apply the rules for bad, over-long, repeated and contaminated samples.
 
     Args:
         tokenised: all samples.
+        screened: which of them are repeated or contaminated.
         data: its rules.
         seq_length: tokens of a pack.
         multiple: documents are padded to a multiple of this.
@@ -50,7 +52,8 @@ def admit(tokenised: TokenisedSet, data: SftDataConfig, seq_length: int, multipl
     lengths = tokenised.samples["length"].astype(np.int64)
     trained = tokenised.samples["trained"].astype(np.int64)
     most = seq_length // multiple * multiple
-    overlong = np.flatnonzero(lengths > most)
+    kept = ~(screened.repeated | screened.contaminated)
+    overlong = np.flatnonzero(kept & (lengths > most))
     untrainable, broken = _bad_rows(tokenised, "untrainable"), _bad_rows(tokenised, "broken")
     broken.refuse("rows are no training conversations", "mend or remove the rows")
     if data.overlong == "refuse":
@@ -66,7 +69,6 @@ def admit(tokenised: TokenisedSet, data: SftDataConfig, seq_length: int, multipl
             cut += int(lengths[sample] > 0)
         overlong = overlong[lengths[overlong] == 0]
     _refuse_dropped(tokenised, untrainable, _overlong(tokenised, overlong), data, seq_length)
-    kept = np.ones(len(lengths), bool)
     kept[overlong] = False
     samples = np.flatnonzero(kept)
     if not len(samples):
@@ -75,7 +77,10 @@ def admit(tokenised: TokenisedSet, data: SftDataConfig, seq_length: int, multipl
         "dropped_overlong": len(overlong),
         "dropped_untrainable": untrainable.total,
         "cut_at_turn": cut,
+        "dropped_contaminated": int(screened.contaminated.sum()),
+        "dropped_duplicates": int((screened.repeated & ~screened.contaminated).sum()),
         "first_dropped": [*untrainable.first, *_overlong(tokenised, overlong).first],
+        **screened.report,
     }
     return Admitted(samples, tokenised.source_of[samples], lengths[samples], trained[samples], report)
 

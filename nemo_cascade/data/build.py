@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from nemo_cascade.data.blend import epoch_entries
 from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.packing import Packing, pack_best_fit
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.screen import SCREENS, screen
+from nemo_cascade.data.sources import hash_files
 from nemo_cascade.data.tokenised import SHARDS, Part, TokenisedSet, make_shards, plan_parts
 from nemo_cascade.types import Int64
 
@@ -52,7 +55,11 @@ def build_packed_store(
     rules = _rules(stage, tokenizer, parts, document_multiple)
     key = blake3(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
     remove_leftovers(root)
-    make_folder(root / key, lambda building: _write(building, stage, TokenisedSet(parts, root / SHARDS), rules, key))
+
+    def write(building: Path) -> None:
+        _write(building, stage, TokenisedSet(parts, root / SHARDS), root / SCREENS, rules, key)
+
+    make_folder(root / key, write)
     return store.open_store(root / key)
 
 
@@ -77,12 +84,20 @@ def _rules(stage: SftStage, tokenizer: ChatTokenizer, parts: Sequence[Part], doc
         "max_bad_fraction": data.max_bad_fraction,
         "seed": data.shuffle_seed,
         "packing_order": data.packing_order,
+        "dedup": asdict(data.dedup),  # type: ignore[call-overload]
+        "decontaminate": {
+            "against": [hash_files(path) for path in data.decontaminate.against],
+            "ngram": data.decontaminate.ngram,
+            "rule": data.decontaminate.rule,
+        },
     }
 
 
-def _write(folder: Path, stage: SftStage, tokenised: TokenisedSet, rules: dict[str, Any], key: str) -> None:
+def _write(
+    folder: Path, stage: SftStage, tokenised: TokenisedSet, screens: Path, rules: dict[str, Any], key: str
+) -> None:
     data, multiple = stage.data, rules["document_multiple"]
-    admitted = admit(tokenised, data, stage.seq_length, multiple)
+    admitted = admit(tokenised, screen(tokenised, data, screens), data, stage.seq_length, multiple)
     lengths = admitted.lengths
     entries = epoch_entries(admitted.source_of, lengths, data.sources, rules["seed"], data.domain_weights)
     padded = (-(-lengths // multiple) * multiple)[entries]

@@ -92,11 +92,15 @@ def make_shards(
     work = [_Work(unit, str(root / key), tokenizer.folder, tokenizer.fingerprint) for key, unit in missing.items()]
     total = sum(_mib(p.unit) for p in parts)
     left = sum(_mib(w.unit) for w in work)
-    # A process takes about two seconds to start: none for a little data, unless it was asked for.
-    processes = workers or min(available_cores(), 1 + left // _MIB_PER_PROCESS)
     with Progress("tokenise, MiB", total, total - left, logging_config) as progress:
-        for mib, tokens in map_processes(_make, work, processes):
+        for mib, tokens in map_processes(_make, work, pool_size(workers, [w.unit for w in work])):
             progress.advance(f"last shard {tokens} tokens", mib)
+
+
+def pool_size(workers: int, units: Sequence[Unit]) -> int:
+    """Return how many processes to take: as many as asked for, or for 0 as many as it pays to start."""
+    # A process takes about two seconds to start: none for a little data.
+    return workers or min(available_cores(), 1 + sum(_mib(u) for u in units) // _MIB_PER_PROCESS)
 
 
 class TokenisedSet:

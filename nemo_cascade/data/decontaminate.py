@@ -1,0 +1,159 @@
+"""Find texts that share runs of words with evaluation prompts, or prompt sets that share them with each other.
+
+A prompt counts as seen in a text that holds any n words of it in a row; a prompt of fewer words, in a question that has
+just these. Runs that many prompts share are their boilerplate ("put your final answer in ...") and left out, counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from nemo_cascade.data.sources import Problems, data_files, decode_row, read_raw
+from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, row_prompt
+from nemo_cascade.errors import DataError
+
+# A run of words that more prompts than this share is boilerplate.
+_MOST_SHARED = 8
+# One look-up in a small table tells for most runs that no prompt holds them.
+_TABLE_BITS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """A prompt of a set: its text, and where it is from (`file:line`)."""
+
+    text: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two places that share a prompt, or n words of one in a row."""
+
+    place: str
+    other: str
+
+
+class NgramIndex:
+    """The runs of n words of some prompts.
+
+    Attributes:
+        n: words of a run.
+        prompts: what was indexed.
+        boilerplate: runs left out because many prompts share them.
+    """
+
+    def __init__(self, prompts: Sequence[PromptText], n: int) -> None:
+        self.n, self.prompts, self._words = n, list(prompts), WordHashes()
+        self._whole: dict[bytes, int] = {}
+        runs, owners = [], []
+        for number, prompt in enumerate(prompts):
+            hashes = self._words.of(prompt.text)
+            found = np.unique(ngram_hashes(hashes, n))
+            runs.append(found)
+            owners.append(np.full(len(found), number))
+            if 0 < len(hashes) < n:
+                self._whole.setdefault(hashes.tobytes(), number)
+        every, owner = np.concatenate([*runs, np.empty(0, np.uint64)]), np.concatenate([*owners, np.empty(0, np.int64)])
+        self._runs, first, counts = np.unique(every, return_index=True, return_counts=True)
+        kept = counts <= _MOST_SHARED
+        self.boilerplate = int((~kept).sum())
+        self._runs, self._owner = self._runs[kept], owner[first[kept]].astype(np.int64)
+        self._table = np.zeros(1 << _TABLE_BITS, bool)
+        self._table[self._slot(self._runs)] = True
+
+    def match(self, text: str, question: str) -> int | None:
+        """Return a prompt that is seen in a text, or whose few words are just the question; None if there is none."""
+        hashes = self._words.of(text)
+        runs = ngram_hashes(hashes, self.n)
+        runs = runs[self._table[self._slot(runs)]]
+        if len(runs) and len(self._runs):
+            at = np.minimum(np.searchsorted(self._runs, runs), len(self._runs) - 1)
+            hits = at[self._runs[at] == runs]
+            if len(hits):
+                return int(self._owner[hits[0]])
+        if self._whole:
+            asked = hashes if question is text else self._words.of(question)
+            return self._whole.get(asked.tobytes()) if len(asked) < self.n else None
+        return None
+
+    @staticmethod
+    def _slot(runs: UInt64) -> NDArray[np.int64]:
+        return (runs & np.uint64((1 << _TABLE_BITS) - 1)).astype(np.int64)
+
+
+def read_prompts(paths: Iterable[str | Path]) -> list[PromptText]:
+    """Read the prompts of evaluation sets: user turns, or a column `prompt`, `question`, `problem`, `input`, `text`.
+
+    Raises:
+        DataError: rows without a prompt; counts all and names the first twenty.
+    """
+    prompts, problems = [], Problems()
+    for path in paths:
+        for file in data_files(path):
+            for raw in read_raw(file):
+                row, broken = decode_row(raw)
+                text = "" if broken else row_prompt(row)
+                if broken or not text.strip():
+                    problems.add(f"{raw.place}: {broken or 'no prompt'}")
+                else:
+                    prompts.append(PromptText(text, raw.place))
+    problems.refuse("rows of evaluation sets have no prompt", "give files with `messages`, or a column `prompt`")
+    return prompts
+
+
+def prompts_key(prompts: Sequence[PromptText], ngrams: Sequence[int]) -> str:
+    """Hash everything that looking for these prompts depends on."""
+    hasher = blake3(json.dumps([WORDS_VERSION, _MOST_SHARED, list(ngrams)]).encode())
+    for prompt in prompts:
+        hasher.update(json.dumps([prompt.text, prompt.place]).encode())
+    return hasher.hexdigest()[:32]
+
+
+def overlaps(texts: Iterable[PromptText], index: NgramIndex) -> Iterator[Overlap]:
+    """Yield each text that shares words with an indexed prompt."""
+    for text in texts:
+        found = index.match(text.text, text.text)
+        if found is not None:
+            yield Overlap(text.place, index.prompts[found].place)
+
+
+def refuse_overlap(sets: Mapping[str, Sequence[str | Path]], n: int, most: float = 0.0) -> dict[str, int]:
+    """Prove that sets of prompts are disjoint (the paper's SFT and RL prompts share none, nor do the evaluation's).
+
+    Args:
+        sets: name -> files, in the order of the stages; each is looked for in all before it.
+        n: words in a row that count as shared.
+        most: largest share of a set's prompts that may be found in one of the sets before it.
+
+    Returns:
+        "later in earlier" -> how many of the later set's prompts share words with the earlier's.
+
+    Raises:
+        DataError: more than `most` overlap; counts them and names file and line of both, the first twenty of each pair.
+    """
+    read = {name: read_prompts(files) for name, files in sets.items()}
+    counts, refused = {}, []
+    names = list(read)
+    for earlier_number, earlier in enumerate(names[:-1]):
+        index = NgramIndex(read[earlier], n)
+        for later in names[earlier_number + 1 :]:
+            problems = Problems()
+            for found in overlaps(read[later], index):
+                problems.add(f"{found.place} is in {found.other}")
+            counts[f"{later} in {earlier}"] = problems.total
+            if problems.total > most * len(read[later]):
+                lines = [*problems.first, *(["..."] if problems.total > len(problems.first) else [])]
+                share = f"{problems.total} of {len(read[later])} prompts of {later}"
+                head = f"{share} share {n} words in a row with {earlier}:"
+                refused.append(head + "".join(f"\n  {line}" for line in lines))
+    if refused:
+        raise DataError("\n".join(refused) + "\n", limit=f"a share of {most}", mend="remove them from the later set")
+    return counts

@@ -1,0 +1,171 @@
+"""Screen the tokenised samples of a stage by what they say: repeats of each other, and evaluation prompts.
+
+Each shard is screened on its own, in the pool, and the result kept under a hash of all that it depends on: a further
+source or another packing reads nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from nemo_cascade.config.stage import DedupConfig, SftDataConfig
+from nemo_cascade.data.decontaminate import NgramIndex, PromptText, prompts_key, read_prompts
+from nemo_cascade.data.dedup import find_duplicates, fingerprint_key, write_fingerprints
+from nemo_cascade.data.parallel import map_processes
+from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.sources import Problems
+from nemo_cascade.data.tokenise import conversations
+from nemo_cascade.data.tokenised import TokenisedSet, pool_size
+from nemo_cascade.data.units import Unit, read_unit
+from nemo_cascade.data.words import conversation_text
+
+SCREENS = "screens"
+"""Folder of what was found shard by shard, beside the shards."""
+HITS = "hits.npy"
+REPORTED_NGRAMS = (9, 13)
+"""Lengths of the runs that are always counted: Cascade's filter (arXiv 2512.13607, section 3.2) and GPT-3's."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What is known of the samples.
+
+    Attributes:
+        repeated: [n], an earlier sample says the same.
+        contaminated: [n], an evaluation prompt is seen in it.
+        report: counts by source, and the first of each kind by place.
+    """
+
+    repeated: NDArray[np.bool_]
+    contaminated: NDArray[np.bool_]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    unit: Unit
+    folder: str
+    dedup: DedupConfig | None = None
+    prompts: tuple[PromptText, ...] = ()
+    ngrams: tuple[int, ...] = ()
+
+
+def screen(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> Screened:
+    """Look for repeats and for evaluation prompts, as far as the rules ask for it.
+
+    Args:
+        tokenised: the samples.
+        data: `dedup` and `decontaminate`.
+        root: folder of what is found.
+
+    Raises:
+        DataError: contaminated samples where the rule is to refuse them, named by place; evaluation sets without
+            prompts.
+    """
+    repeated = contaminated = np.zeros(len(tokenised.samples), bool)
+    report: dict[str, Any] = {}
+    if root.is_dir():
+        remove_leftovers(root)
+    if data.dedup.method != "none":
+        repeated, report["dedup"] = _repeats(tokenised, data, root)
+    if data.decontaminate.against:
+        contaminated, report["decontaminate"] = _contaminated(tokenised, data, root)
+    return Screened(repeated, contaminated, report)
+
+
+def _repeats(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    config, sources = data.dedup, [s.path for s in data.sources]
+    folders = [root / fingerprint_key(config, part.key) for part in tokenised.parts]
+    _run(_fingerprint, [_Work(p.unit, str(f), config) for p, f in zip(tokenised.parts, folders, strict=True)], data)
+    found = find_duplicates(folders, config)
+    first = []
+    for sample in np.flatnonzero(found.repeated)[: Problems().limit].tolist():
+        how, other = ("exactly", found.exact) if found.exact[sample] >= 0 else ("nearly", found.near)
+        first.append(f"{tokenised.place(sample)} says {how} what {tokenised.place(int(other[sample]))} does")
+    report = {
+        "exact": int((found.exact >= 0).sum()),
+        "near": int((found.near >= 0).sum()),
+        "by_source": {
+            f"{number} {path}": {
+                "samples": int((tokenised.source_of == number).sum()),
+                "exact": int((found.exact[tokenised.source_of == number] >= 0).sum()),
+                "near": int((found.near[tokenised.source_of == number] >= 0).sum()),
+            }
+            for number, path in enumerate(sources)
+        },
+        "first": first,
+    }
+    return found.repeated, report
+
+
+def _contaminated(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    rules = data.decontaminate
+    prompts, ngrams = tuple(read_prompts(rules.against)), tuple(sorted({*REPORTED_NGRAMS, rules.ngram}))
+    key = prompts_key(prompts, ngrams)
+    folders = [root / blake3(f"{key} {part.key}".encode()).hexdigest()[:32] for part in tokenised.parts]
+    parts = zip(tokenised.parts, folders, strict=True)
+    _run(_seek, [_Work(p.unit, str(f), prompts=prompts, ngrams=ngrams) for p, f in parts], data)
+    hits = np.concatenate([np.load(folder / HITS) for folder in folders])
+    of_rule = hits[:, ngrams.index(rules.ngram)]
+    found = np.flatnonzero(of_rule >= 0)
+    problems = Problems(total=len(found))
+    for sample in found[: problems.limit].tolist():
+        problems.first.append(f"{tokenised.place(sample)} holds {prompts[of_rule[sample]].place}")
+    if rules.rule == "refuse":
+        mend = "remove them, or set data.decontaminate.rule=drop"
+        problems.refuse(f"samples share {rules.ngram} words in a row with an evaluation prompt", mend)
+    report = {
+        "ngram": rules.ngram,
+        "prompts": len(prompts),
+        "boilerplate_ngrams": NgramIndex(prompts, rules.ngram).boilerplate,
+        **{f"samples_sharing_{n}_words": int((hits[:, i] >= 0).sum()) for i, n in enumerate(ngrams)},
+        "by_source": {
+            f"{number} {source.path}": int((of_rule[tokenised.source_of == number] >= 0).sum())
+            for number, source in enumerate(data.sources)
+        },
+        "first": problems.first,
+    }
+    return of_rule >= 0, report
+
+
+def _run(function: Any, work: Sequence[_Work], data: SftDataConfig) -> None:
+    missing = list({w.folder: w for w in work if not Path(w.folder).is_dir()}.values())
+    for _ in map_processes(function, missing, pool_size(data.workers, [w.unit for w in missing])):
+        pass
+
+
+def _fingerprint(work: _Work) -> None:
+    dedup = work.dedup
+    assert dedup is not None, "made with it"
+    texts = (conversation_text(messages) for messages in _messages(work.unit))
+    make_folder(Path(work.folder), lambda building: write_fingerprints(building, texts, dedup))
+
+
+def _seek(work: _Work) -> None:
+    """Write for each sample and each n the number of a prompt that it holds, or -1."""
+    indexes = [_index(work.prompts, n) for n in work.ngrams]
+    hits = []
+    for messages in _messages(work.unit):
+        text, question = conversation_text(messages), conversation_text(messages, ("user",))
+        found = (index.match(text, question) for index in indexes)
+        hits.append([-1 if hit is None else hit for hit in found])
+    array = np.asarray(hits, np.int32).reshape(-1, len(indexes))
+    make_folder(Path(work.folder), lambda building: np.save(building / HITS, array))
+
+
+def _messages(unit: Unit) -> Iterator[Any]:
+    """Yield the conversations that became a unit's samples."""
+    return (sample.row["messages"] for sample in conversations(read_unit(unit)) if sample.fit)
+
+
+@cache
+def _index(prompts: tuple[PromptText, ...], n: int) -> NgramIndex:
+    return NgramIndex(prompts, n)
