@@ -39,6 +39,8 @@ class Driven:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            # Whoever runs the tests in a shell's background has SIGINT ignored, and so would we.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.below = []
 
