@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_cascade.config.rollout import RolloutConfig
+from nemo_cascade.config.schema import ScorerConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
 
 
@@ -97,6 +98,21 @@ def engine_slots(slots: Sequence[GpuSlot], config: RolloutConfig) -> list[list[G
             [f"engine {i} would span nodes: choose a tensor_parallel_size that divides a node" for i in split]
         )
     return engines
+
+
+def scorer_slots(slots: Sequence[GpuSlot], config: ScorerConfig) -> list[list[GpuSlot]]:
+    """Return the GPUs of each replica of the reward model, from the back, shared with whoever else is there.
+
+    Raises:
+        ConfigError: too few GPUs.
+    """
+    size, count = config.tensor_parallel_size, config.num_replicas
+    if not slots:
+        return [[] for _ in range(count)]
+    if size * count > len(slots):
+        raise ConfigError([f"{count} reward models of {size} GPUs need {size * count}, the run has {len(slots)}"])
+    own = list(slots[-size * count :])
+    return [own[i * size : (i + 1) * size] for i in range(count)]
 
 
 def placed_on(slots: Sequence[GpuSlot]) -> tuple[dict[str, str], dict[str, Any]]:

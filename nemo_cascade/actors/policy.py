@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ import ray
 
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet
-from nemo_cascade.actors.member import Actor
-from nemo_cascade.actors.placement import placed_on, policy_slots
+from nemo_cascade.actors.placement import policy_slots
+from nemo_cascade.actors.ranks import RankActor, add_ranks
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import CascadeError, DeadlineError, TrainingError, WeightSyncError
 from nemo_cascade.rollout.buckets import WeightBucket, write_buckets
@@ -28,27 +27,14 @@ DRAIN_DEADLINE_S = 60.0
 POLL_S = 0.002
 
 
-class PolicyActor(Actor):
+class PolicyActor(RankActor):
     """One rank's process."""
 
-    worker: Any = None
-
-    def address(self) -> tuple[str, int]:
-        """Return this process's address and a free port, for the ranks to meet at."""
-        host = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            return host, probe.getsockname()[1]
-
-    def start(self, **arguments: Any) -> None:
-        """Make the worker; nothing heavy happens before its `setup`."""
+    def make(self, **arguments: Any) -> Any:
+        """Return the worker; Megatron is imported here, in the actor's own process."""
         from nemo_cascade.training.policy import PolicyWorker
 
-        self.worker = PolicyWorker(**arguments)
-
-    def invoke(self, method: str, *args: Any) -> Any:
-        """Call a method of the worker."""
-        return getattr(self.worker, method)(*args)
+        return PolicyWorker(**arguments)
 
     def send_weights(
         self, folder: str, bucket_bytes: int, dtype: str, deadline_s: float, by_message: bool
@@ -89,11 +75,6 @@ class PolicyActor(Actor):
         for _ in self.worker.weight_tensors():
             pass
 
-    def close(self) -> None:
-        """Leave the process groups and free the model."""
-        if self.worker is not None:
-            self.worker.close()
-
 
 def _wait_for_room(folder: Path, end: float, deadline_s: float) -> None:
     while len(list(folder.iterdir())) >= BUCKETS_IN_FLIGHT:
@@ -127,28 +108,8 @@ class PolicyGroup:
         self.temperature, self.seq_length = 1.0, 0
         self._deadline = cluster.config.step_deadline_s
         self._fleet = Fleet(cluster, "policy", TrainingError)
-        threads, device = cluster.config.policy_threads, cluster.device
-        slots = policy_slots(cluster.slots, parallel.world_size) if device == "gpu" else []
-        for rank in range(parallel.world_size):
-            environment, options = placed_on([slots[rank]]) if slots else ({"GLOO_SOCKET_IFNAME": "lo"}, {})
-            if slots:
-                environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
-            self._fleet.add(PolicyActor, cluster.environment(threads, **environment), **options)
-        self._fleet.wait_until_up()
-        start = cluster.config.actor_start_deadline_s
-        ((host, port),) = self._fleet.call_on(self._fleet.members[:1], "address", deadline_s=start)
-        refs = {
-            member.name: member.handle.start.remote(
-                rank=rank,
-                world_size=parallel.world_size,
-                master_addr=host,
-                master_port=port,
-                device=device,
-                threads=threads,
-            )
-            for rank, member in enumerate(self._fleet.members)
-        }
-        self._fleet.gather(refs, "start", start)
+        slots = policy_slots(cluster.slots, parallel.world_size) if cluster.device == "gpu" else []
+        add_ranks(self._fleet, PolicyActor, parallel.world_size, cluster.config.policy_threads, slots)
 
     @property
     def pids(self) -> list[int]:

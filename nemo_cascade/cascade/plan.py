@@ -74,12 +74,15 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     if not config.stages:
         problems.append("the cascade has no stages; mend: add at least one under `stages`")
     parent = START
+    suites = dict(config.evaluation.suites)
+    waiting = {domain: suite.reward_model for domain, suite in suites.items() if suite.reward_model in config.stages}
     for index, (name, stage) in enumerate(config.stages.items(), 1):
         if not STAGE_NAME.fullmatch(name) or name == START:
             problems.append(
                 f"stages.{name}: a stage's name is a folder's; allowed: letters, digits, `_`, `-`, `.`, not `{START}`"
             )
-        problems += _promise_problems(name, stage, set(config.evaluation.suites))
+        problems += _promise_problems(name, stage, set(suites) - set(waiting))
+        waiting = {domain: reward_model for domain, reward_model in waiting.items() if reward_model != name}
         try:
             stage_gate(config, name)
         except ConfigError as error:
@@ -105,7 +108,7 @@ def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str
         for domain in domains:
             if domain not in suites and not (promise == "hold" and domain == "*"):
                 problems.append(
-                    f"stages.{name}.promise.{promise}: no evaluation suite for the domain; got: {domain}; "
+                    f"stages.{name}.promise.{promise}: no evaluation suite for the domain by then; got: {domain}; "
                     f"allowed: {', '.join(sorted(suites))}"
                 )
     for domain in sorted(set(stage.promise.improve) & set(stage.promise.hold)):

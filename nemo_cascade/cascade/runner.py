@@ -16,7 +16,7 @@ import fcntl
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import VERSIONS_PER_STAGE, StageContext
-from nemo_cascade.stages.evaluate import evaluate
+from nemo_cascade.stages.evaluate import evaluate, scorable_suites
 from nemo_cascade.stages.grpo import run_grpo
 from nemo_cascade.stages.reward_model import run_reward_model
 from nemo_cascade.stages.roles import Roles
@@ -57,12 +57,16 @@ class Standing:
 
     Attributes:
         name: stage that made it, or `start`.
+        index: the stage's place, from 1; 0 for the start.
+        folder: the stage's.
         hf: its weights.
         checkpoint: its last training checkpoint; the start model has none.
         scores: of all domains, or None where the start model is not scored.
     """
 
     name: str
+    index: int
+    folder: Path
     hf: Path
     checkpoint: Path | None
     scores: Scores | None
@@ -74,6 +78,7 @@ class CascadeRunner:
     def __init__(self, config: RunConfig, folder: RunFolder, inputs: Inputs) -> None:
         self.config, self.folder, self.inputs = config, folder, inputs
         self.ledger = Ledger(folder.ledger)
+        self.reward_models: dict[str, Path] = {}
 
     def run(self) -> int:
         """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
@@ -98,21 +103,29 @@ class CascadeRunner:
             if decision.outcome == "hold":
                 log.error("the gate holds the cascade after %s: %s", planned.name, decision.reason)
                 return HELD
-            if decision.outcome == "promote" and planned.moves_policy:
-                parent = self._standing(planned)
+            if decision.outcome == "promote":
+                parent = self._standing(planned) if planned.moves_policy else self._judged_anew(planned, parent, roles)
         self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
         return 0
 
     def _start(self, roles: Roles) -> Standing:
         """Score the model that the cascade starts from."""
-        hf, scored = self.inputs.start_hf, self.config.evaluation.evaluate_start
-        return Standing(START, hf, None, self._score(START, 0, self.folder.start, hf, roles) if scored else None)
+        hf, folder, scored = self.inputs.start_hf, self.folder.start, self.config.evaluation.evaluate_start
+        return Standing(START, 0, folder, hf, None, self._score(START, 0, folder, hf, roles) if scored else None)
 
     def _standing(self, planned: PlannedStage) -> Standing:
         """Return a promoted stage as the next one's parent."""
         checkpoints = sorted((planned.folder / "checkpoints").glob("step_*"))
         scores = Scores.load(planned.folder / "scores.json")
-        return Standing(planned.name, planned.folder / "hf", checkpoints[-1] if checkpoints else None, scores)
+        checkpoint = checkpoints[-1] if checkpoints else None
+        return Standing(planned.name, planned.index, planned.folder, planned.folder / "hf", checkpoint, scores)
+
+    def _judged_anew(self, planned: PlannedStage, parent: Standing, roles: Roles) -> Standing:
+        """Return the policy as it stands, scored also on the suites that had to wait for this reward model."""
+        self.reward_models[planned.name] = planned.folder / "hf"
+        if parent.scores is None:
+            return parent
+        return replace(parent, scores=self._score(parent.name, parent.index, parent.folder, parent.hf, roles))
 
     def _train(self, planned: PlannedStage, parent: Standing, roles: Roles) -> None:
         """Train a stage to its exported weights, unless the ledger says it is."""
@@ -127,6 +140,7 @@ class CascadeRunner:
             parent_checkpoint=parent.checkpoint,
             data_folder=self.inputs.tokenised,
             roles=roles,
+            reward_models=self.reward_models,
             record=self.ledger.append,
         )
         parent_hash = hash_folder(parent.hf)
@@ -136,11 +150,14 @@ class CascadeRunner:
         self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 
     def _score(self, name: str, index: int, folder: Path, hf: Path, roles: Roles) -> Scores:
-        """Score a model on every domain, once."""
+        """Score a model once on every domain that can be judged by now."""
         target = folder / "scores.json"
-        if not target.is_file():
+        known = Scores.load(target) if target.is_file() else Scores({})
+        suites = scorable_suites(self.config, self.reward_models)
+        missing = {domain: suite for domain, suite in suites.items() if domain not in known.samples}
+        if missing or not target.is_file():
             version = (index + 1) * VERSIONS_PER_STAGE - 1
-            evaluate(self.config, roles, hf, version, name).save(target)
+            known.joined(evaluate(self.config, roles, hf, version, name, missing, self.reward_models)).save(target)
             self.folder.collect_scores()
             self.ledger.append("scored", name, scores=Scores.load(target).summary())
         return Scores.load(target)

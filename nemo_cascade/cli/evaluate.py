@@ -33,13 +33,20 @@ def execute(args: argparse.Namespace) -> int:
     quoted = "'" + str(args.folder.absolute()).replace("'", "\\'") + "'"
     of_folder = ["model.source=hf", f"model.path={quoted}"]
     config = preflight([*args.overrides, *of_folder], args.config_dir, fresh_folder=True).config
+    from nemo_cascade.cascade.folder import RunFolder
+    from nemo_cascade.cascade.plan import plan_stages
     from nemo_cascade.data.prepare import prepare_data
-    from nemo_cascade.stages.evaluate import evaluate
+    from nemo_cascade.stages.evaluate import evaluate, scorable_suites
     from nemo_cascade.stages.roles import Roles
 
     prepare_data(config)
+    plan = plan_stages(config, RunFolder(Path(config.runs_dir) / config.name))
+    trained = {p.name: p.folder / "hf" for p in plan if not p.moves_policy and (p.folder / "hf").is_dir()}
+    suites = scorable_suites(config, trained)
+    for domain in sorted(set(config.evaluation.suites) - set(suites)):
+        out.print(f"{escape(domain)} is left out: the run {escape(config.name)} has not trained its reward model yet")
     with _logs(args.logs) as logs, Roles(config, logs) as roles:
-        scores = evaluate(config, roles, args.folder, 0, args.folder.name)
+        scores = evaluate(config, roles, args.folder, 0, args.folder.name, suites, trained)
     if args.save is not None:
         scores.save(args.save)
     shown = table(escape(str(args.folder)), "domain", "score#", "standard error#", "prompts#")

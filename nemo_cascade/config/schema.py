@@ -71,13 +71,32 @@ class RewardConfig:
 
 
 @block
+class ScorerConfig:
+    """The reward model in service, where a verifier is `preference`."""
+
+    num_replicas: PositiveInt = 1
+    """Whole reward models side by side."""
+    tensor_parallel_size: PositiveInt = 1
+    """Ranks of each."""
+    threads: PositiveInt = 1
+    """CPU threads of each rank."""
+    micro_batch_tokens: PositiveInt = 16384
+    """Most tokens of a forward pass."""
+    deadline_s: PositiveFloat = 300.0
+    """Most seconds for the responses to one prompt; a replica that takes longer stops the run."""
+
+
+@block
 class SuiteConfig:
     """One evaluation suite: the same prompts at every stage."""
 
     path: str
     """JSONL or parquet of prompts, as for an RL stage."""
     verifier: str
-    """Verifier in the reward registry."""
+    """Verifier in the reward registry, or `preference`: the reward model."""
+    reward_model: str | None = None
+    """Who judges where the verifier is `preference`: a stage of kind reward_model (models are scored on the suite from
+    then on, the policy as it stands included), or a model's HF folder."""
     num_prompts: PositiveInt
     """Prompts used: the first so many."""
     samples_per_prompt: PositiveInt = 1
@@ -151,6 +170,8 @@ class RunConfig:
     """Engines."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Verifiers."""
+    scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    """Reward model in service."""
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     """Isolation of model-written programs."""
     evaluation: EvaluationConfig

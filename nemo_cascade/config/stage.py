@@ -11,6 +11,9 @@ from nemo_cascade.config.base import block
 from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.rollout import SamplingConfig
 
+PREFERENCE = "preference"
+"""The verifier that is a reward model; all others are in the reward registry."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -112,7 +115,7 @@ class PromptSetConfig:
     domain: str
     """Domain that is rewarded."""
     verifier: str
-    """Verifier in the reward registry."""
+    """Verifier in the reward registry, or `preference`: the reward model."""
     mode: Literal["think", "no_think"] = "think"
     """Mode flag put behind every user turn (arXiv 2512.13607, section 3.1.2)."""
 
@@ -260,6 +263,8 @@ class GrpoStage(StageBase):
     """Stage kind."""
     prompts: PromptSetConfig
     """Prompts and their verifier."""
+    reward_model: str | None = None
+    """Who judges where the verifier is `preference`: an earlier stage of kind reward_model, or a model's HF folder."""
     steps: PositiveInt
     """Rollout batches."""
     prompts_per_step: PositiveInt

@@ -6,7 +6,6 @@ what this machine lacks, in machine.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from nemo_cascade.config import host
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
+from nemo_cascade.config.validate_judges import judge_violations
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -38,7 +38,7 @@ def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeErr
             found += _reward_model(name, stage)
         else:
             found += _grpo(config, name, stage)
-    return found + list(_verifiers(config, verifiers))
+    return found + list(judge_violations(config, verifiers))
 
 
 def _run(config: RunConfig) -> Problems:
@@ -248,16 +248,3 @@ def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:
     if loss.clip_ratio_low >= 1:
         value = f"{prefix}.loss.clip_ratio_low={loss.clip_ratio_low}"
         yield CascadeError("the ratio is clipped at or below 0", value=value, limit="< 1", mend="0.2")
-
-
-def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
-    used = {f"evaluation.suites.{name}.verifier": suite.verifier for name, suite in config.evaluation.suites.items()}
-    for name, stage in config.stages.items():
-        if isinstance(stage, GrpoStage):
-            used[f"stages.{name}.prompts.verifier"] = stage.prompts.verifier
-    used |= {f"reward.options.{name}": name for name in config.reward.options}
-    for key, name in used.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else None
-            yield CascadeError("unknown verifier", value=f"{key}={name}", limit=", ".join(known), mend=mend)

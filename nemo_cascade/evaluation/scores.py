@@ -93,6 +93,10 @@ class Scores:
         rows = [list(row) for row in prompts.values()]
         return DomainScores(tuple(prompts), np.array(rows, dtype=np.float64).reshape(len(rows), -1))
 
+    def joined(self, other: Scores) -> Scores:
+        """Return these scores and another's, of further domains."""
+        return Scores({**self.samples, **other.samples}, {**self.details, **other.details})
+
     def summary(self) -> dict[str, dict[str, Any]]:
         """Return {domain: {score, n, stderr}}."""
         return {name: self.domain(name).summary() for name in self.samples}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage
@@ -138,13 +138,13 @@ class Collector:
         self,
         prompts: PromptSet,
         rollout: RolloutGroup,
-        reward: RewardGroup,
+        judges: Judges,
         stage: GrpoStage,
         config: RunConfig,
         tokenizer: ChatTokenizer,
         cursor: int,
     ) -> None:
-        self.prompts, self.rollout, self.reward = prompts, rollout, reward
+        self.prompts, self.rollout, self.judges = prompts, rollout, judges
         self.stage, self.config, self.tokenizer = stage, config, tokenizer
         self.cursor = cursor
 
@@ -186,9 +186,9 @@ class Collector:
             for rollout in self.rollout.generate([g.prompt for g in groups.values()], size, sampling, seed):
                 group = groups[rollout.prompt_id]
                 group.rollouts[rollout.sample] = rollout
-                self.reward.submit(f"{rollout.prompt_id}#{rollout.sample}", group.prompt, rollout)
+                self.judges.submit(f"{rollout.prompt_id}#{rollout.sample}", group.prompt, rollout)
         with timer.phase("verify"):
-            for key, verdict in self.reward.drain():
+            for key, verdict in self.judges.drain():
                 prompt_id, _, sample = key.rpartition("#")
                 groups[prompt_id].verdicts[int(sample)] = verdict
         for group in groups.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class StageContext:
         parent_checkpoint: the parent's last training checkpoint, for `carry.optimizer`.
         data_folder: where tokenised data is kept between runs.
         roles: actors.
+        reward_models: HF folders of the reward models that were trained so far, by stage.
         record: appends an event to the ledger (`Ledger.append`).
     """
 
@@ -46,12 +47,17 @@ class StageContext:
     parent_checkpoint: Path | None
     data_folder: Path
     roles: Roles
+    reward_models: Mapping[str, Path]
     record: Callable[..., object]
 
     @property
     def hf_folder(self) -> Path:
         """The stage's result: HF safetensors, config and tokenizer."""
         return self.folder / "hf"
+
+    def reward_model(self, reference: str | None) -> Path | None:
+        """Return the folder of a reward model, given as the stage that trained it or as its path."""
+        return None if reference is None else self.reward_models.get(reference, Path(reference))
 
     def version(self, step: int) -> int:
         """Return the weight version after `step` rollout batches of this stage."""

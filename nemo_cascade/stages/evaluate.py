@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
 from nemo_cascade.data.prompts import PromptSet
@@ -17,19 +18,47 @@ from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.types import FinishReason
 
 
-def evaluate(config: RunConfig, roles: Roles, hf_folder: Path, version: int, label: str) -> Scores:
-    """Return the scores of the weights in `hf_folder` on every suite, per prompt and sample.
+def evaluate(
+    config: RunConfig,
+    roles: Roles,
+    hf_folder: Path,
+    version: int,
+    label: str,
+    suites: Mapping[str, SuiteConfig],
+    reward_models: Mapping[str, Path],
+) -> Scores:
+    """Return the scores of the weights in `hf_folder` on suites, per prompt and sample.
+
+    Args:
+        config: the run's configuration.
+        roles: actors.
+        hf_folder: the model.
+        version: of its weights, should they have to be handed to the engines.
+        label: who is scored, for people.
+        suites: domain -> suite.
+        reward_models: stage -> HF folder of the reward models that the suites name.
 
     Raises:
         RewardError: a verifier fails its self-test, or more verdicts are errors than reward.max_error_fraction allows.
     """
-    rollout, reward = roles.engines_with(hf_folder, version), roles.reward(hf_folder)
-    suites = config.evaluation.suites
-    reward.self_test(sorted({suite.verifier for suite in suites.values()}))
+    rollout = roles.engines_with(hf_folder, version)
     samples, details = {}, {}
     for domain, suite in suites.items():
-        samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, reward, hf_folder, label)
+        reference = suite.reward_model
+        model = None if reference is None else reward_models.get(reference, Path(reference))
+        judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
+        judges.self_test([suite.verifier])
+        samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, label)
     return Scores(samples, details)
+
+
+def scorable_suites(config: RunConfig, reward_models: Collection[str]) -> dict[str, SuiteConfig]:
+    """Return the suites whose reward model, if a stage trains it, is among those that are there."""
+    return {
+        domain: suite
+        for domain, suite in config.evaluation.suites.items()
+        if suite.reward_model not in config.stages or suite.reward_model in reward_models
+    }
 
 
 def _run_suite(
@@ -37,7 +66,7 @@ def _run_suite(
     domain: str,
     suite: SuiteConfig,
     rollout: RolloutGroup,
-    reward: RewardGroup,
+    judges: Judges,
     hf_folder: Path,
     label: str,
 ) -> tuple[dict[str, list[float | None]], dict[str, float]]:
@@ -57,11 +86,11 @@ def _run_suite(
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
     with Progress(f"{label}: {domain}", total, 0, config.logging) as progress:
         for answer in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
-            reward.submit(f"{answer.prompt_id}#{answer.sample}", by_id[answer.prompt_id], answer)
+            judges.submit(f"{answer.prompt_id}#{answer.sample}", by_id[answer.prompt_id], answer)
             tokens += answer.response_ids.size
             truncated += answer.finish_reason == FinishReason.LENGTH
             progress.advance()
-        for key, verdict in reward.drain():
+        for key, verdict in judges.drain():
             prompt_id, _, sample = key.rpartition("#")
             samples[prompt_id][int(sample)] = verdict.score
             errors += verdict.score is None

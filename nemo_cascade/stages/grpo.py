@@ -41,11 +41,12 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         max_prompt_tokens=config.rollout.max_model_len - stage.sampling.max_tokens,
     )
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
-    rollout, reward = roles.rollout(context.parent_hf), roles.reward(context.parent_hf)
-    reward.self_test([stage.prompts.verifier])
+    rollout = roles.rollout(context.parent_hf)
+    judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
+    judges.self_test([stage.prompts.verifier])
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy)
-    collector = Collector(prompts, rollout, reward, stage, config, tokenizer, cursor=state.get("cursor", 0))
+    collector = Collector(prompts, rollout, judges, stage, config, tokenizer, cursor=state.get("cursor", 0))
 
     timer = PhaseTimer()
     with context.metrics(done) as metrics, Progress(context.name, stage.steps, done, config.logging) as progress:

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 
 from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.actors.sync import SyncReport, sync_weights
 from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.schema import RunConfig
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Roles:
-    """Policy, rollout and reward actors of one run, and whose weights each of them holds.
+    """Policy, rollout, reward and scorer actors of one run, and whose weights each of them holds.
 
     Use as a context manager: leaving it stops every process that was started, on every exit path.
 
@@ -36,6 +38,7 @@ class Roles:
         self._policy: PolicyGroup | None = None
         self._rollout: RolloutGroup | None = None
         self._reward: RewardGroup | None = None
+        self._scorer: ScorerGroup | None = None
         self._policy_holds: str | None = None
         self._rollout_holds: str | None = None
 
@@ -47,7 +50,7 @@ class Roles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for group in (self._rollout, self._reward, self._policy):
+        for group in (self._rollout, self._reward, self._scorer, self._policy):
             if group is not None:
                 group.close()
         if self.cluster is not None:
@@ -74,6 +77,19 @@ class Roles:
             assert self.cluster is not None, "enter Roles first"
             self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path), self.config.sandbox)
         return self._reward
+
+    def scorer(self, reward_model: Path, tokenizer_path: Path) -> ScorerGroup:
+        """Return the reward model's replicas, holding that model; the tokenizer decodes the policy's responses."""
+        if self._scorer is None:
+            assert self.cluster is not None, "enter Roles first"
+            self._scorer = ScorerGroup(self.cluster, self.config.scorer, self.config.model, self.config.precision)
+        self._scorer.load(reward_model, tokenizer_path)
+        return self._scorer
+
+    def judges(self, tokenizer_path: Path, group_size: int, reward_model: Path | None) -> Judges:
+        """Return who judges `group_size` responses to each prompt: the verifiers, and the reward model if given."""
+        scorer = None if reward_model is None else self.scorer(reward_model, tokenizer_path)
+        return Judges(self.reward(tokenizer_path), scorer, group_size)
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:
         """Hand the policy's weights to the engines, as weight version `version`."""

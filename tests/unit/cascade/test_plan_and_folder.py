@@ -28,6 +28,17 @@ def test_a_reward_model_stands_beside_the_policys_line(with_reward_model, tmp_pa
     assert (reward.kind, reward.tokens_per_step, reward.with_steps_per_epoch(9).steps) == ("reward_model", 4 * 256, 9)
 
 
+def test_nothing_is_promised_about_a_domain_whose_reward_model_comes_later(with_reward_model, tmp_path):
+    config = with_reward_model
+    suites = dict(config.evaluation.suites)
+    suites["code"] = replace(suites["code"], verifier="preference", reward_model="rm")
+    config = replace(config, evaluation=replace(config.evaluation, suites=suites))
+    assert len(plan_stages(config, RunFolder(tmp_path))) == 4  # code_rl promises it, and comes behind rm
+    early = replace(config.stages["sft1"], promise=PromiseConfig(improve=["code"]))
+    with pytest.raises(ConfigError, match="no evaluation suite for the domain by then; got: code"):
+        plan_stages(replace(config, stages={**config.stages, "sft1": early}), RunFolder(tmp_path))
+
+
 def test_an_sft_stage_gets_its_steps_once_the_data_are_packed(config, tmp_path):
     stage = replace(config.stages["sft1"], epochs=2)
     for limit, expected in ((None, 200), (150, 150), (1000, 200)):

@@ -10,7 +10,7 @@ PACKAGE = Path(nemo_cascade.__file__).parent
 
 # Declaring, checking, printing and recording a value is not using it.
 _NO_READERS = {
-    "config/" + name for name in ("model.py", "rollout.py", "stage.py", "schema.py", "sandbox.py", "validate.py")
+    f"config/{name}.py" for name in ("model", "rollout", "stage", "schema", "sandbox", "validate", "validate_judges")
 }
 
 

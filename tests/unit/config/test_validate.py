@@ -96,7 +96,7 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         "stages.math_rl.prompts.path=",
         "evaluation.suites.math.path=",
         "evaluation.suites.instruction.path=",
-        "evaluation.suites.math.verifier=mth; allowed: math, instruction; mend: did you mean math?",
+        "evaluation.suites.math.verifier=mth; allowed: math, instruction, preference; mend: did you mean math?",
         "several machines need a Ray cluster; got: cluster.num_nodes=2",
         "name can't be a folder",
         "need more GPUs than there are; got: 1; allowed: 0",
@@ -131,3 +131,36 @@ def test_a_blend_that_names_half_its_weights_or_domains_is_refused(nano):
     assert found(*balanced) == []
     lines = found(f"stages.sft1.data.sources={two}", "stages.sft1.data.domain_weights={math:1,cod:2}")
     expect(lines, "domain_weights names cod, math; allowed: the domains of the sources: code, math")
+
+
+RM = "+stages.rm={kind:reward_model,seq_length:64,global_batch_size:4,optimizer:{lr:1},data:{path:%s,holdout_path:%s}}"
+
+
+def test_preference_needs_a_reward_model_that_is_there_by_then(tmp_path):
+    (tmp_path / "pairs.jsonl").touch()
+    (tmp_path / "config.json").touch()
+    rm = RM % (tmp_path / "pairs.jsonl", tmp_path / "pairs.jsonl")
+    ask = ["stages.math_rl.prompts.verifier=preference", "evaluation.suites.math.verifier=preference"]
+    expect(
+        found(rm, *ask, "evaluation.suites.instruction.reward_model=rm"),
+        "preference needs a reward model; got: stages.math_rl.reward_model=None",
+        "preference needs a reward model; got: evaluation.suites.math.reward_model=None",
+        "no reward model is asked there; got: evaluation.suites.instruction.reward_model=rm",
+    )
+    # The stage `rm` comes behind math_rl: a suite may wait for it, math_rl can't.
+    here = [f"{place}.reward_model=rm" for place in ("stages.math_rl", "evaluation.suites.math")]
+    expect(found(rm, *ask, *here), "no such reward model; got: stages.math_rl.reward_model=rm; allowed: no stage")
+    folder = [here[1], f"stages.math_rl.reward_model={tmp_path}"]
+    assert found(rm, *ask, *folder) == []
+    expect(found("reward.options={preference:{a:1}}"), "unknown verifier; got: reward.options.preference=preference")
+
+
+def test_a_reward_model_promises_nothing_and_starts_from_a_model(tmp_path):
+    (tmp_path / "pairs.jsonl").touch()
+    rm = RM % (tmp_path / "pairs.jsonl", tmp_path / "held.jsonl")
+    expect(
+        found(rm, "+stages.rm.promise.improve=[math]", "+stages.rm.model_path=nowhere"),
+        "data not found; got: stages.rm.data.holdout_path=",
+        "a reward model changes no domain's score",
+        "model folder has no config.json; got: stages.rm.model_path=",
+    )

@@ -1,0 +1,83 @@
+"""Actors that are ranks of one torch.distributed job: one process each, called together."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from nemo_cascade.actors.fleet import Fleet, Member
+from nemo_cascade.actors.member import Actor
+from nemo_cascade.actors.placement import GpuSlot, placed_on
+
+
+class RankActor(Actor):
+    """One rank's process; a subclass says in `make` what works in it."""
+
+    worker: Any = None
+
+    def make(self, **arguments: Any) -> Any:
+        """Return the worker, given its place in the job."""
+        raise NotImplementedError
+
+    def address(self) -> tuple[str, int]:
+        """Return this process's address and a free port, for the ranks to meet at."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return host, probe.getsockname()[1]
+
+    def start(self, **arguments: Any) -> None:
+        """Make the worker; nothing heavy happens before its `setup`."""
+        self.worker = self.make(**arguments)
+
+    def invoke(self, method: str, *args: Any) -> Any:
+        """Call a method of the worker."""
+        return getattr(self.worker, method)(*args)
+
+    def close(self) -> None:
+        """Leave the process groups and free the model."""
+        if self.worker is not None:
+            self.worker.close()
+
+
+def add_ranks(
+    fleet: Fleet, actor_class: type[RankActor], world_size: int, threads: int, slots: Sequence[GpuSlot]
+) -> list[Member]:
+    """Add the ranks of one job to a fleet, and have them know each other.
+
+    Args:
+        fleet: whose members they become.
+        actor_class: what each process is.
+        world_size: ranks.
+        threads: CPU threads of each.
+        slots: a GPU for each; empty on CPU.
+
+    Raises:
+        CascadeError: they don't come up.
+    """
+    cluster = fleet.cluster
+    members = []
+    for rank in range(world_size):
+        environment, options = placed_on([slots[rank]]) if slots else ({"GLOO_SOCKET_IFNAME": "lo"}, {})
+        if slots:
+            environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
+        members.append(fleet.add(actor_class, cluster.environment(threads, **environment), **options))
+    fleet.wait_until_up(members)
+    start = cluster.config.actor_start_deadline_s
+    ((host, port),) = fleet.call_on(members[:1], "address", deadline_s=start)
+    refs = {
+        member.name: member.handle.start.remote(
+            rank=rank,
+            world_size=world_size,
+            master_addr=host,
+            master_port=port,
+            device=cluster.device,
+            threads=threads,
+        )
+        for rank, member in enumerate(members)
+    }
+    fleet.gather(refs, "start", start)
+    return members

@@ -1,0 +1,76 @@
+"""Checks of who judges: every verifier and every reward model that a run names must be there when it is asked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from nemo_cascade.config import host
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import PREFERENCE, GrpoStage, RewardModelStage
+from nemo_cascade.errors import CascadeError
+
+Problems = Iterator[CascadeError]
+
+
+def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
+    """Yield everything that keeps a judge from judging.
+
+    Args:
+        config: the composed run.
+        known: names of the verifiers in the reward registry.
+    """
+    yield from _verifiers(config, known)
+    yield from _preference(config)
+    yield from _scorer_room(config)
+
+
+def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
+    used = {f"evaluation.suites.{name}.verifier": suite.verifier for name, suite in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        if isinstance(stage, GrpoStage):
+            used[f"stages.{name}.prompts.verifier"] = stage.prompts.verifier
+    settings = {f"reward.options.{name}": name for name in config.reward.options}
+    for key, name in {**used, **settings}.items():
+        if name not in known and not (name == PREFERENCE and key in used):
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else None
+            limit = ", ".join([*known, PREFERENCE] if key in used else known)
+            yield CascadeError("unknown verifier", value=f"{key}={name}", limit=limit, mend=mend)
+
+
+def _preference(config: RunConfig) -> Problems:
+    """Whoever judges by preference names a reward model that is there by then; nobody else names one."""
+    stages = list(config.stages)
+    places = [
+        (f"evaluation.suites.{name}", suite.verifier, suite.reward_model, stages)
+        for name, suite in config.evaluation.suites.items()
+    ]
+    places += [
+        (f"stages.{name}", stage.prompts.verifier, stage.reward_model, stages[: stages.index(name)])
+        for name, stage in config.stages.items()
+        if isinstance(stage, GrpoStage)
+    ]
+    for prefix, verifier, reference, before in places:
+        value = f"{prefix}.reward_model={reference}"
+        trained = [name for name in before if isinstance(config.stages[name], RewardModelStage)]
+        if verifier == PREFERENCE and reference is None:
+            yield CascadeError("preference needs a reward model", value=value, mend="name its stage or its HF folder")
+        elif verifier != PREFERENCE and reference is not None:
+            yield CascadeError("no reward model is asked there", value=value, mend=f"{prefix}.reward_model=null")
+        elif reference is not None and reference not in trained and not (Path(reference) / "config.json").is_file():
+            limit = f"{', '.join(trained) or 'no stage'} trained by then, or an HF folder"
+            yield CascadeError("no such reward model", value=value, limit=limit, mend="name a reward_model stage")
+
+
+def _scorer_room(config: RunConfig) -> Problems:
+    asked = [stage.reward_model for stage in config.stages.values() if isinstance(stage, GrpoStage)]
+    asked += [suite.reward_model for suite in config.evaluation.suites.values()]
+    if not any(asked) or host.resolved_device(config.cluster) == "cpu":
+        return
+    have = config.cluster.num_nodes * config.cluster.gpus_per_node
+    need = config.scorer.tensor_parallel_size * config.scorer.num_replicas
+    if need > have:
+        value = f"scorer.num_replicas x scorer.tensor_parallel_size = {need}"
+        yield CascadeError("the reward model needs more GPUs than there are", value=value, limit=have, mend="fewer")

@@ -1,0 +1,157 @@
+"""One rank of a reward model that only scores: no optimizer, no gradients."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.data.chat import response_text
+from nemo_cascade.data.layout import Document, lay_out
+from nemo_cascade.data.scored import encode_scored
+from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.errors import ModelError, RewardError
+from nemo_cascade.models import backend
+from nemo_cascade.models.architectures import read_architecture
+from nemo_cascade.models.build import build_model
+from nemo_cascade.models.weights import load_weights
+from nemo_cascade.training import runtime
+from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.request import Request, ScorerSetup
+from nemo_cascade.training.step import forward_scores
+from nemo_cascade.types import Int32, Verdict
+
+
+class ScorerWorker:
+    """One tensor-parallel rank. All methods but `close` are collective.
+
+    Args:
+        rank: rank in the scorer.
+        world_size: its number of ranks.
+        master_addr: host of rank 0.
+        master_port: free TCP port on that host.
+        device: what this process computes on.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        master_addr: str,
+        master_port: int,
+        device: Literal["cpu", "gpu"],
+        threads: int,
+    ) -> None:
+        self._place = {"rank": rank, "world_size": world_size, "master_addr": master_addr, "master_port": master_port}
+        self._device, self._threads = device, threads
+        self._runtime: runtime.Runtime | None = None
+        self._setup: ScorerSetup
+        self._model: Any = None
+        self._tokenizer: ChatTokenizer
+        self._policy_tokenizer: ChatTokenizer
+        self._multiple, self._longest = 1, 0
+
+    def setup(self, setup: ScorerSetup) -> None:
+        """Load a reward model in place of the one before.
+
+        Raises:
+            ModelError: the folder holds no reward model, or one that this layout can't have.
+        """
+        self._model = None
+        capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
+        check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
+        arch = read_architecture(Path(setup.hf_path))
+        if arch.head != "scalar":
+            mend = "train one by a stage of kind reward_model"
+            raise ModelError("this is no reward model: it has no scalar head", value=setup.hf_path, mend=mend)
+        parallel = ParallelConfig(tensor_model_parallel_size=setup.tensor_parallel_size, pad_attention_groups=True)
+        if self._runtime is None:
+            self._runtime = runtime.start(
+                **self._place,  # type: ignore[arg-type]
+                parallel=parallel,
+                device=self._device,
+                threads=self._threads,
+                seed=0,
+            )
+        self._longest = arch.max_position_embeddings
+        model = build_model(
+            arch, model=setup.model, parallel=parallel, precision=setup.precision, seq_length=self._longest
+        )
+        load_weights(model, arch, Path(setup.hf_path))
+        self._model = model.requires_grad_(False).eval()
+        self._tokenizer = load_tokenizer(setup.hf_path)
+        self._policy_tokenizer = load_tokenizer(setup.policy_tokenizer)
+        self._multiple = token_multiple(
+            setup.precision, sequence_parallel=False, tensor_parallel=setup.tensor_parallel_size
+        )
+        self._setup = setup
+
+    def score(self, requests: Sequence[Request]) -> list[Verdict]:
+        """Return a verdict for each response, the same on every rank.
+
+        Responses are packed in the given order, so the same requests give the same bits, whatever else is going on.
+        """
+        began = time.monotonic()
+        texts = [(r.messages, response_text(self._policy_tokenizer, r.response_ids)) for r in requests]
+        encoded = encode_scored(self._tokenizer, texts)
+        fitting = [i for i, ids in enumerate(encoded) if len(ids) <= self._longest]
+        packs = self._packs([encoded[i] for i in fitting])
+        parts = forward_scores(self._model, packs, self._multiple) if packs else []
+        scores = [score for part in parts for score in part.tolist()]
+        seconds = (time.monotonic() - began) / max(1, len(requests))
+        by_request = dict(zip(fitting, scores, strict=True))
+        return [self._verdict(by_request.get(i), len(ids), seconds) for i, ids in enumerate(encoded)]
+
+    def self_test(self) -> None:
+        """Prove that the model tells responses apart and that company in a pack doesn't change a score.
+
+        Raises:
+            RewardError: it fails.
+        """
+        question = [{"role": "user", "content": "Say something."}]
+        requests = [Request(question, self._policy_tokenizer.encode(text)) for text in ("a", "yes, yes, yes", "No.")]
+        together = [verdict.score for verdict in self.score(requests)]
+        alone = [self.score([request])[0].score for request in requests]
+        if None in together or None in alone:
+            raise RewardError("the reward model gives scores that aren't finite", value=together)
+        spread = np.ptp(np.asarray(together, dtype=np.float64))
+        apart = np.abs(np.asarray(together, dtype=np.float64) - np.asarray(alone, dtype=np.float64)).max()
+        tolerance = 1e-3 if self._setup.precision.dtype == "fp32" else 0.1
+        if spread == 0 or apart > tolerance * max(1.0, spread):
+            raise RewardError("the reward model fails its self-test", value=f"in one pack {together}, alone {alone}")
+
+    def close(self) -> None:
+        """Free the model and leave the job. Idempotent."""
+        self._model = None
+        if self._runtime is not None:
+            self._runtime.stop()
+            self._runtime = None
+
+    def _packs(self, encoded: Sequence[Int32]) -> list[Any]:
+        packs: list[list[Document]] = []
+        room = 0
+        for ids in encoded:
+            marked = np.zeros(len(ids), np.uint8)
+            marked[-1] = 1
+            if len(ids) > room or not packs:
+                packs.append([])
+                room = self._setup.micro_batch_tokens
+            packs[-1].append(Document(ids, marked))
+            room -= len(ids)
+        return [lay_out(pack) for pack in packs]
+
+    def _verdict(self, score: float | None, tokens: int, seconds: float) -> Verdict:
+        if score is None:
+            detail = f"{tokens} tokens, the reward model takes {self._longest}"
+            return Verdict(None, error="too_long", detail=detail, seconds=seconds)
+        if not math.isfinite(score):
+            return Verdict(None, error="not_finite", detail=f"the reward model scored {score}", seconds=seconds)
+        return Verdict(score, seconds=seconds)
