@@ -331,16 +331,20 @@ def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, de
 
     from nemo_cascade.rollout import vllm_worker
 
-    memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    batched_tokens = max(config.max_num_batched_tokens, config.max_num_seqs)
+    by_device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
     if device == "cpu":
-        memory = {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB)}
+        # A prompt that is prefilled in pieces has its seeded generator rewound after each, which torch's CPU generators
+        # can't do: prompts go in whole, so one must fit.
+        batched_tokens = max(batched_tokens, config.max_model_len)
+        by_device = {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB), "enable_chunked_prefill": False}
     arguments = EngineArgs(
         model=str(path),
         dtype=DTYPES[config.dtype],
         seed=seed,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
+        max_num_batched_tokens=batched_tokens,
         block_size=config.block_size,
         enforce_eager=config.enforce_eager,
         tensor_parallel_size=config.tensor_parallel_size,
@@ -353,7 +357,7 @@ def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, de
         load_format="safetensors",
         weight_transfer_config=WeightTransferConfig(backend=vllm_worker.TRANSFER),
         worker_extension_cls=f"{vllm_worker.__name__}.{vllm_worker.WorkerExtension.__name__}",
-        **memory,
+        **by_device,
     )
     return LLMEngine.from_engine_args(arguments)
 

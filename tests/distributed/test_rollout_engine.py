@@ -17,7 +17,10 @@ from tests.tiny_policy import VOCAB, write_tiny_folder
 pytestmark = pytest.mark.distributed
 
 STOP = 7
-CONFIG = RolloutConfig(dtype="fp32", max_model_len=256, max_num_seqs=48, kv_cache_gib=0.0625)
+# Few tokens a step: prompts wait for each other, and none may be prefilled in pieces.
+CONFIG = RolloutConfig(
+    dtype="fp32", max_model_len=256, max_num_seqs=48, max_num_batched_tokens=300, kv_cache_gib=0.0625
+)
 SAMPLING = SamplingConfig(max_tokens=96)
 SHORT = SamplingConfig(max_tokens=48)
 
