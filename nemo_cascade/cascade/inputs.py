@@ -78,7 +78,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         )
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
-        source, limit = stage.prompts, room - stage.sampling.max_tokens
+        source, limit = stage.prompts, stage.max_prompt_tokens(room)
         prompts = PromptSet.load(source.path, source.domain, source.verifier, source.mode, tokenizer, limit)
         prompts.first(stage.prompts_per_step)
         log.info("%s: %d prompts, %d of them duplicates", name, len(prompts), prompts.duplicates)

@@ -111,7 +111,8 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
         steps, length = str(stage.steps), stage.sampling.max_tokens
         batch = f"{stage.prompts_per_step} x {stage.num_generations}{updates}"
-        about = f"{stage.prompts.path}, {stage.prompts.verifier}"
+        longest = f" (prompts up to {stage.prompts.max_tokens} tokens)" if stage.prompts.max_tokens else ""
+        about = f"{stage.prompts.path}{longest}, {stage.prompts.mode}, {stage.prompts.verifier}"
     if planned.moves_policy:
         improve = ", ".join(stage.promise.improve) or "nothing"
         about += f"; improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"

@@ -118,6 +118,9 @@ class PromptSetConfig:
     """Verifier in the reward registry, or `preference`: the reward model."""
     mode: Literal["think", "no_think"] = "think"
     """Mode flag put behind every user turn (arXiv 2512.13607, section 3.1.2)."""
+    max_tokens: PositiveInt | None = None
+    """Longest prompt (SWE RL's input length), a longer one is refused; null: what the response leaves of
+    rollout.max_model_len."""
 
 
 @block
@@ -287,6 +290,11 @@ class GrpoStage(StageBase):
     """Batch-wise filtering of groups without signal."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
+
+    def max_prompt_tokens(self, max_model_len: int) -> int:
+        """Return the longest prompt that is taken, where prompt and response together have max_model_len tokens."""
+        room = max_model_len - self.sampling.max_tokens
+        return room if self.prompts.max_tokens is None else min(room, self.prompts.max_tokens)
 
 
 Stage = Annotated[SftStage | RewardModelStage | GrpoStage, Field(discriminator="kind")]

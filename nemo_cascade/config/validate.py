@@ -200,6 +200,12 @@ def _reward_model(name: str, stage: RewardModelStage) -> Problems:
 def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:
     prefix = f"stages.{name}"
     yield from _room(config, prefix, stage.sampling.max_tokens)
+    longest, room = stage.prompts.max_tokens or 0, config.rollout.max_model_len - stage.sampling.max_tokens
+    if longest > room > 0:
+        limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"
+        mend = f"rollout.max_model_len={longest + stage.sampling.max_tokens}"
+        value = f"{prefix}.prompts.max_tokens={longest}"
+        yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
     if stage.seq_length < config.rollout.max_model_len:
         yield CascadeError(
             "a micro-batch can't hold the longest rollout",

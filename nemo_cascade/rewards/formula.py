@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nemo_cascade.config.origins import flatten
+
 _OVERLONG = {"keep": "", "mask": "truncated: no gradient", "zero": "truncated: r = 0"}
 
 
 def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
-    """Return what a verifier's score is made of: a composition for `mix`, its name for any other.
+    """Return what a verifier's score is made of: a composition for `mix`, its name and settings for any other.
 
     Args:
         verifier: its name.
         options: its settings, `reward.options.<verifier>`.
     """
     if verifier != "mix":
-        return verifier
+        settings = ", ".join(f"{key}={value}" for key, value in flatten(options).items())
+        return f"{verifier}({settings})" if settings else verifier
     body = " + ".join(f"{term.get('weight', 1.0):g} * {term['verifier']}" for term in options.get("terms", ()))
     if clip := options.get("clip"):
         body = f"clip({body}, {clip[0]:g}, {clip[1]:g})"

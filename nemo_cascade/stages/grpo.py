@@ -38,7 +38,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         verifier=stage.prompts.verifier,
         mode=stage.prompts.mode,
         tokenizer=tokenizer,
-        max_prompt_tokens=config.rollout.max_model_len - stage.sampling.max_tokens,
+        max_prompt_tokens=stage.max_prompt_tokens(config.rollout.max_model_len),
     )
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)

@@ -119,12 +119,12 @@ def test_a_port_in_use_is_named():
 
 
 def test_a_job_starts_ray_on_all_nodes_and_hands_its_address_to_the_run(job):
-    code, output, calls = job("cascade=qwen3_8b_math", "seed=3", CONTAINER_IMAGE="/images/x.sqsh")
+    code, output, calls = job("cascade=nemotron_cascade_8b", "seed=3", CONTAINER_IMAGE="/images/x.sqsh")
     assert code == 0, output
     gcs = plan(77)["PORT_GCS"]
     assert (
         "nemo-cascade run cluster.num_nodes=2 cluster.gpus_per_node=8 "
-        f"cluster.ray_address=10.1.2.3:{gcs} cascade=qwen3_8b_math seed=3" in calls
+        f"cluster.ray_address=10.1.2.3:{gcs} cascade=nemotron_cascade_8b seed=3" in calls
     )
     assert f"ray start --head --node-ip-address=10.1.2.3 --port={gcs}" in calls
     assert f"ray start --address=10.1.2.3:{gcs}" in calls

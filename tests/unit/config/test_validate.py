@@ -70,6 +70,17 @@ def test_wrong_numbers_of_all_stages_are_listed_together():
     )
 
 
+def test_prompts_and_responses_share_the_engines_length(nano):
+    assert found("stages.math_rl.prompts.max_tokens=160") == []
+    assert nano.stages["math_rl"].max_prompt_tokens(256) == 160
+    shorter = compose([*PINNED, "stages.math_rl.prompts.max_tokens=100"])[0].stages["math_rl"]
+    assert shorter.max_prompt_tokens(256) == 100
+    expect(
+        found("stages.math_rl.prompts.max_tokens=161"),
+        "leaves no room for its response; got: stages.math_rl.prompts.max_tokens=161; allowed: 160 =",
+    )
+
+
 def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(host, "gpu_present", lambda: False)
     monkeypatch.setattr(host, "installed", lambda module: False)

@@ -17,6 +17,8 @@ LOOP = "again and again and " * 40
 
 def test_formula_reads_as_the_composition():
     assert verifier_formula("math", {}) == "math"
+    judged = verifier_formula("swe_repair", {"otherwise": "judge", "judge": {"model": "Kimi"}})
+    assert judged == "swe_repair(otherwise=judge, judge.model=Kimi)"
     assert verifier_formula("mix", {"terms": TERMS, "gates": GATES, "clip": [-1, 2.25]}) == (
         "if format >= 1 then if language >= 1 then clip(2 * math + 0.5 * repetition, -1, 2.25) else -3 else -1"
     )
