@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 from tokenizers import Tokenizer
 
+from nemo_cascade.data.pieces import PieceEncoder, piece_encoder
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32
 
@@ -16,6 +18,7 @@ TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 # Tokenizers that add a space or drop one at the start of a text can't be fed segment by segment.
 _ROUND_TRIPS = ("x", " x", "\nx\n", "<think>\nx\n</think>\nx", "user\nx /no_think", "12 + 3 = 15.")
+_PROOFS = 64
 
 
 class ChatTokenizer:
@@ -33,6 +36,7 @@ class ChatTokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend, self.folder, self.fingerprint = backend, folder, fingerprint
+        self._proven = False
         start_id, end_id = backend.token_to_id(TURN_START), backend.token_to_id(TURN_END)
         assert start_id is not None, "load_tokenizer checks the control tokens"
         assert end_id is not None, "load_tokenizer checks the control tokens"
@@ -43,9 +47,29 @@ class ChatTokenizer:
         """Encode a text, special tokens in it included. Shape [tokens]."""
         return np.asarray(self._backend.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode each text on its own, on several threads unless TOKENIZERS_PARALLELISM=false."""
-        return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encode_many(self, texts: Sequence[str]) -> list[Int32]:
+        """Encode each text on its own. Shapes [tokens].
+
+        Raises:
+            DataError: the fast way and the tokenizer's own disagree on the first texts.
+        """
+        if self._pieces is None:
+            return self._encode_slowly(texts)
+        encoded = [self._pieces.ids(text) for text in texts]
+        if not self._proven:
+            own = self._encode_slowly(texts[:_PROOFS])
+            if different := [t for t, a, b in zip(texts, encoded, own, strict=False) if not np.array_equal(a, b)]:
+                raise DataError("text encoded piece by piece isn't what the tokenizer encodes", value=different[0])
+            self._proven = True
+        return encoded
+
+    def _encode_slowly(self, texts: Sequence[str]) -> list[Int32]:
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(e.ids, np.int32) for e in encoded]
+
+    @cached_property
+    def _pieces(self) -> PieceEncoder | None:
+        return piece_encoder(self._backend)
 
     def decode(self, token_ids: Sequence[int] | Int32) -> str:
         """Decode ids, special tokens included."""
