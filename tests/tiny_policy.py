@@ -145,7 +145,7 @@ class TinySource:
 
 @dataclass(frozen=True)
 class TinyPairs:
-    """Four packs of pairs per step, split over the ranks."""
+    """Four packs of pairs per step; of two ranks, one has three and the other fills up with untrained packs."""
 
     seed: int = 0
 
@@ -154,8 +154,12 @@ class TinyPairs:
         return [make_pairs(s, self.seed + 1000 * step + i) for i, s in enumerate(shapes)]
 
     def micro_batches(self, step, dp_rank, dp_size):
-        share = 4 // dp_size
-        return self.packs(step)[dp_rank * share : (dp_rank + 1) * share]
+        from nemo_cascade.data.layout import dummy_document, lay_out
+
+        packs = self.packs(step)
+        if dp_size == 1:
+            return packs
+        return packs[:3] if dp_rank == 0 else [packs[3], *(lay_out([dummy_document()]) for _ in range(2))]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nemo_cascade.config import host
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -34,6 +34,9 @@ def _model(config: RunConfig) -> Problems:
     for name, stage in config.stages.items():
         if isinstance(stage, RewardModelStage):
             wanted[f"stages.{name}.model_path"] = stage.model_path
+    judges = {f"evaluation.suites.{name}": suite.reward_model for name, suite in config.evaluation.suites.items()}
+    judges |= {f"stages.{n}": s.reward_model for n, s in config.stages.items() if isinstance(s, GrpoStage)}
+    wanted |= {f"{key}.reward_model": path for key, path in judges.items() if path not in config.stages}
     for key, path in wanted.items():
         if path is not None and not (Path(path) / "config.json").is_file():
             missing = "model folder not found" if not Path(path).is_dir() else "model folder has no config.json"

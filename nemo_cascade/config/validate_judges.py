@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from nemo_cascade.config import host
 from nemo_cascade.config.schema import RunConfig
@@ -59,9 +58,9 @@ def _preference(config: RunConfig) -> Problems:
             yield CascadeError("preference needs a reward model", value=value, mend="name its stage or its HF folder")
         elif verifier != PREFERENCE and reference is not None:
             yield CascadeError("no reward model is asked there", value=value, mend=f"{prefix}.reward_model=null")
-        elif reference is not None and reference not in trained and not (Path(reference) / "config.json").is_file():
-            limit = f"{', '.join(trained) or 'no stage'} trained by then, or an HF folder"
-            yield CascadeError("no such reward model", value=value, limit=limit, mend="name a reward_model stage")
+        elif reference in config.stages and reference not in trained:
+            limit = f"reward models by then: {', '.join(trained) or 'none'}"
+            yield CascadeError("that stage is no reward model by then", value=value, limit=limit, mend="name another")
 
 
 def _scorer_room(config: RunConfig) -> Problems:

@@ -1,4 +1,4 @@
-"""Write the nano data: two SFT sets, RL prompts and hold-out suites for math and instruction, and a tokenizer."""
+"""Write the nano data: SFT sets, RL prompts and hold-out suites for all domains, preference pairs, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from nemo_cascade.data.chat import render
 from nemo_cascade.data.nano_instruction import KINDS, WORDS, draw_order, instruction_prompt, instruction_sample
 from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
+from nemo_cascade.data.nano_preference import preference_rows
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_rows
 
-NANO_VERSION = 3
+NANO_VERSION = 4
 """Raised with every change of what is written."""
 _EASY_KINDS = ("repeat", "upper", "count", "first", "last", "copy", "comma", "reverse")
 
@@ -60,7 +61,7 @@ def nano_rows(seed: int) -> dict[str, Rows]:
         r = rng(f"instruction_{name}")
         orders = _distinct(count, lambda r=r, split=split: draw_order(r, split, KINDS, (2, 4)))
         prompts[f"instruction_{name}"] = [instruction_prompt(o) for o in orders]
-    return {"sft1": sft1, "sft2": sft2, **prompts}
+    return {"sft1": sft1, "sft2": sft2, **prompts, **preference_rows(seed)}
 
 
 def _distinct(count: int, draw: Any) -> list[Any]:

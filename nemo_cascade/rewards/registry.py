@@ -22,6 +22,7 @@ VERIFIERS: Mapping[str, str] = {
     "genrm_training": "nemo_cascade.rewards.genrm:GenRMTrainingVerifier",
     "mix": "nemo_cascade.rewards.mix:MixVerifier",
     "format": "nemo_cascade.rewards.guards:FormatVerifier",
+    "nano_quality": "nemo_cascade.rewards.nano_quality:NanoQualityVerifier",
     "language": "nemo_cascade.rewards.guards:LanguageVerifier",
     "repetition": "nemo_cascade.rewards.guards:RepetitionVerifier",
 }

@@ -160,7 +160,12 @@ def test_preference_needs_a_reward_model_that_is_there_by_then(tmp_path):
     )
     # The stage `rm` comes behind math_rl: a suite may wait for it, math_rl can't.
     here = [f"{place}.reward_model=rm" for place in ("stages.math_rl", "evaluation.suites.math")]
-    expect(found(rm, *ask, *here), "no such reward model; got: stages.math_rl.reward_model=rm; allowed: no stage")
+    expect(
+        found(rm, *ask, *here),
+        "no reward model by then; got: stages.math_rl.reward_model=rm; allowed: reward models by then: none",
+    )
+    misspelt = [here[0].replace("=rm", "=mr"), here[1]]
+    expect(found(rm, *ask, *misspelt), "model folder not found; got: stages.math_rl.reward_model=")
     folder = [here[1], f"stages.math_rl.reward_model={tmp_path}"]
     assert found(rm, *ask, *folder) == []
     expect(found("reward.options={preference:{a:1}}"), "unknown verifier; got: reward.options.preference=preference")
@@ -173,5 +178,5 @@ def test_a_reward_model_promises_nothing_and_starts_from_a_model(tmp_path):
         found(rm, "+stages.rm.promise.improve=[math]", "+stages.rm.model_path=nowhere"),
         "data not found; got: stages.rm.data.holdout_path=",
         "a reward model changes no domain's score",
-        "model folder has no config.json; got: stages.rm.model_path=",
+        "model folder not found; got: stages.rm.model_path=",
     )
