@@ -53,6 +53,10 @@ class DataError(CascadeError):
     """Training or prompt data that can't be trusted: names file and line."""
 
 
+class TemplateError(DataError):
+    """A chat template that can't be masked, or that the tokenizer can't write."""
+
+
 class ModelError(CascadeError):
     """A model folder, architecture or weight that doesn't fit."""
 

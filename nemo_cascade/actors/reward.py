@@ -13,6 +13,7 @@ from nemo_cascade.actors.fleet import Fleet, Member
 from nemo_cascade.actors.member import Actor
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.data.chat import OPENING_TOKENS
 from nemo_cascade.errors import DeadlineError, RewardError
 from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
 
@@ -37,13 +38,14 @@ class RewardActor(Actor):
         self.pool = VerifierPool(config, sandbox=sandbox)
 
     def submit(
-        self, key: str, verifier: str, record: dict[str, Any], response_ids: Int32, reason: FinishReason
+        self, key: str, verifier: str, record: dict[str, Any], ids: tuple[Int32, Int32], reason: FinishReason
     ) -> None:
-        """Hand a response to its verifier."""
+        """Hand a response to its verifier; `ids` are the end of its prompt and itself."""
         from nemo_cascade.data.chat import response_text
         from nemo_cascade.rewards.response import Response
 
-        text = response_text(self.tokenizer, response_ids)
+        prompt_end, response_ids = ids
+        text = response_text(self.tokenizer, response_ids, prompt_end)
         self.pool.submit(key, verifier, record, Response(text, response_ids, reason))
 
     def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
@@ -108,9 +110,8 @@ class RewardGroup:
         self._fleet.check()
         member = self._fleet.members[self._turn % len(self._fleet.members)]
         self._turn += 1
-        ref = member.handle.submit.remote(
-            key, prompt.verifier, dict(prompt.record), rollout.response_ids, rollout.finish_reason
-        )
+        ids = rollout.prompt_ids[-OPENING_TOKENS:], rollout.response_ids
+        ref = member.handle.submit.remote(key, prompt.verifier, dict(prompt.record), ids, rollout.finish_reason)
         self._unconfirmed[ref] = member
         self._outstanding += 1
         self._confirm(MAX_UNCONFIRMED)

@@ -21,6 +21,7 @@ from nemo_cascade.actors.placement import scorer_slots
 from nemo_cascade.actors.ranks import RankActor, add_ranks
 from nemo_cascade.config.model import ModelConfig, PrecisionConfig
 from nemo_cascade.config.schema import ScorerConfig
+from nemo_cascade.data.chat import OPENING_TOKENS
 from nemo_cascade.errors import RewardError
 from nemo_cascade.training.request import Request, ScorerSetup
 from nemo_cascade.types import Prompt, Rollout, Verdict
@@ -117,7 +118,8 @@ class ScorerGroup:
         """
         self._fleet.check()
         group = self._gathering.setdefault(prompt.prompt_id, [])
-        group.append((rollout.sample, key, Request(prompt.record["messages"], rollout.response_ids)))
+        request = Request(prompt.record["messages"], rollout.response_ids, rollout.prompt_ids[-OPENING_TOKENS:])
+        group.append((rollout.sample, key, request))
         if len(group) == group_size:
             self._enqueue(self._gathering.pop(prompt.prompt_id))
         for replica in self._replicas:

@@ -18,6 +18,7 @@ from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.templates.install import install
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.models.sources import materialize_model
@@ -48,6 +49,7 @@ def check_inputs(config: RunConfig) -> Inputs:
     tokenizer = prepare_data(config)
     key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
     start_hf = materialize_model(config.model, data / "models" / f"{config.model.name}-{key}", config.seed, tokenizer)
+    start_hf = install(start_hf, config.model.chat_template, data / "models")
     load_tokenizer(start_hf)
     inputs = Inputs(start_hf, data / "tokenised")
     problems: list[CascadeError] = []

@@ -29,6 +29,9 @@ class ModelConfig:
     positions beyond those of pre-training are learnt in training."""
     layer_spec: Literal["auto", "transformer_engine", "local"] = "auto"
     """Megatron layers; auto: Transformer Engine where it is installed and a GPU is present, else local."""
+    chat_template: str = "cascade1"
+    """Chat format of SFT, RL prompts and the exported tokenizer: cascade1 (/think flags, JSON tools), cascade2 or nano3
+    (<think> in the prompt, XML tools), chatml, own (the tokenizer's HF template), or the path of a .jinja file."""
     make_vocab_size_divisible_by: PositiveInt = 128
     """The embedding is padded to a multiple of this times tensor_model_parallel_size (Megatron's rule)."""
 

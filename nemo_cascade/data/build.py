@@ -35,8 +35,8 @@ def build_packed_store(
 ) -> store.PackedStore:
     """Return the packed data of a stage, built under `folder` as far as it isn't there already.
 
-    A row has `messages` and may have `mode` (think | no_think) for the whole conversation; without either the
-    flags follow the replies (`chat.render`).
+    A row has `messages`, and may have `tools` and `mode` (think | no_think) for the whole conversation; without a mode
+    it follows the replies. The template is the tokenizer's (`data/templates`).
 
     Args:
         stage: its data sources and rules, and seq_length.

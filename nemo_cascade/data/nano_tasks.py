@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from nemo_cascade.data.chat import render
 from nemo_cascade.data.nano_instruction import KINDS, WORDS, draw_order, instruction_prompt, instruction_sample
 from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_preference import preference_rows
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_rows
+from nemo_cascade.data.templates import NAMED
 
 NANO_VERSION = 4
 """Raised with every change of what is written."""
@@ -76,5 +76,5 @@ def _distinct(count: int, draw: Any) -> list[Any]:
 def _rendered(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
     for row in rows:
         # Control tokens are added to the vocabulary as they are; the trainer is to see the text between them.
-        text = "".join(s.text for s in render(row["messages"]))
+        text = "".join(s.text for s in NAMED["cascade1"].render(row["messages"]))
         yield from text.replace("<|im_start|>", "<|im_end|>").split("<|im_end|>")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nemo_cascade.data.chat import CHAT_TEMPLATE
-from nemo_cascade.data.tokenizer import TURN_END, TURN_START
+from nemo_cascade.data.templates import NAMED
+from nemo_cascade.data.templates.chatml import TURN_END, TURN_START
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIALS = (END_OF_TEXT, TURN_START, TURN_END)
@@ -40,7 +40,7 @@ def train_nano_tokenizer(texts: Iterable[str], folder: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "eos_token": TURN_END,
         "pad_token": END_OF_TEXT,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": NAMED["cascade1"].jinja,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     special = {"eos_token": TURN_END, "pad_token": END_OF_TEXT, "additional_special_tokens": [TURN_START]}

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
-from nemo_cascade.data.chat import TEMPLATE_VERSION, conversation_problems
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
 from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw
+from nemo_cascade.data.templates import Template
 from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32, Int64, PackedBatch
@@ -147,7 +147,7 @@ def build_pair_stores(
     rules = {
         "format": FORMAT_VERSION,
         "kind": "pairs",
-        "template": TEMPLATE_VERSION,
+        "template": tokenizer.template.key,
         "tokenizer": tokenizer.fingerprint,
         "seq_length": seq_length,
         "document_multiple": document_multiple,
@@ -194,7 +194,7 @@ def _build(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, folder
 def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer) -> None:
     tally = _Tally()
     with (folder / TOKENS).open("wb") as tokens:
-        for chunk in _chunks(path):
+        for chunk in _chunks(path, tokenizer.template):
             _admit(chunk, tokenizer, tally, rules, tokens)
         tokens.flush()
         os.fsync(tokens.fileno())
@@ -215,18 +215,18 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
     (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
 
-def _chunks(path: str) -> Iterator[list[_Pair]]:
+def _chunks(path: str, template: Template) -> Iterator[list[_Pair]]:
     rows = read_raw(path)
     while chunk := list(itertools.islice(rows, _CHUNK)):
-        yield [_read(raw) for raw in chunk]
+        yield [_read(raw, template) for raw in chunk]
 
 
-def _read(raw: RawRow) -> _Pair:
+def _read(raw: RawRow, template: Template) -> _Pair:
     row, broken = decode_row(raw)
     if broken:
         return _Pair(raw, broken=broken)
     messages = row.get("messages")
-    problems = conversation_problems(messages, "no_think", ends_with="user")
+    _, problems = template.prompt({"messages": messages}, "no_think")
     replies = []
     for side in SIDES:
         reply = _reply(row.get(side), messages)

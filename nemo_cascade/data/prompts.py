@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_cascade.data.chat import ChatTokenizer, Mode, conversation_problems, encode_segments, render
+from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.sources import Problems, decode_row, read_raw
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int64, Prompt
@@ -37,8 +37,8 @@ class PromptSet:
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
-        Each row has `messages`, ending with a user turn, and whatever its verifier needs; the whole row becomes
-        the prompt's record. Its id is `<file stem>/<line>`, lines from 1.
+        Each row has `messages`, ending with a user's or a tool's turn, perhaps `tools`, and whatever its verifier
+        needs; the whole row becomes the prompt's record. Its id is `<file stem>/<line>`, lines from 1.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
@@ -48,11 +48,11 @@ class PromptSet:
         prompts: dict[str, Prompt] = {}
         for raw in read_raw(path):
             row, problem = decode_row(raw)
-            problems = [problem] if problem else conversation_problems(row.get("messages"), mode, ends_with="user")
+            segments, problems = ([], [problem]) if problem else tokenizer.template.prompt(row, mode)
             if problems:
                 broken.add(f"{raw.place}: {'; '.join(problems)}")
                 continue
-            token_ids = encode_segments(tokenizer, [render(row["messages"], mode)])[0][0]
+            token_ids = encode_segments(tokenizer, [segments])[0][0]
             prompt_id = f"{Path(raw.file).stem}/{raw.line}"
             if len(token_ids) > max_prompt_tokens:
                 overlong.add(f"{raw.place}: {len(token_ids)} tokens")

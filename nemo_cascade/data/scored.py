@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_cascade.data.chat import FLAGS, Segment, encode_segments, render
-from nemo_cascade.data.tokenizer import TURN_END, ChatTokenizer
+from nemo_cascade.data.chat import Segment, encode_segments
+from nemo_cascade.data.templates.chatml import FLAGS
+from nemo_cascade.data.tokenizer import ChatTokenizer
 from nemo_cascade.types import Int32
 
 _CLOSED = "</think>"
@@ -34,8 +35,8 @@ def encode_scored(tokenizer: ChatTokenizer, texts: Sequence[tuple[Sequence[Mappi
     """
     rendered = []
     for messages, reply in texts:
-        question = render([*messages[:-1], _unflagged(messages[-1])], "no_think")
-        rendered.append([*question, Segment(scored_answer(reply) + TURN_END, True)])
+        question = tokenizer.template.render([*messages[:-1], _unflagged(messages[-1])], "no_think")
+        rendered.append([*question, Segment(scored_answer(reply) + tokenizer.template.turn_end, True)])
     return [ids for ids, _ in encode_segments(tokenizer, rendered)]
 
 

@@ -21,8 +21,8 @@ from nemo_cascade.data.decontaminate import NgramIndex, PromptText, prompts_key,
 from nemo_cascade.data.dedup import find_duplicates, fingerprint_key, write_fingerprints
 from nemo_cascade.data.parallel import map_processes
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
-from nemo_cascade.data.sources import Problems
-from nemo_cascade.data.tokenise import conversations
+from nemo_cascade.data.shards import open_shard
+from nemo_cascade.data.sources import Problems, decode_row
 from nemo_cascade.data.tokenised import TokenisedSet, pool_size
 from nemo_cascade.data.units import Unit, read_unit
 from nemo_cascade.data.words import conversation_text
@@ -52,6 +52,7 @@ class Screened:
 @dataclass(frozen=True, slots=True)
 class _Work:
     unit: Unit
+    shard: str
     folder: str
     dedup: DedupConfig | None = None
     prompts: tuple[PromptText, ...] = ()
@@ -84,26 +85,30 @@ def screen(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> Screened
 def _repeats(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     config, sources = data.dedup, [s.path for s in data.sources]
     folders = [root / fingerprint_key(config, part.key) for part in tokenised.parts]
-    _run(_fingerprint, [_Work(p.unit, str(f), config) for p, f in zip(tokenised.parts, folders, strict=True)], data)
+    parts = zip(tokenised.parts, tokenised.shards, folders, strict=True)
+    _run(_fingerprint, [_Work(p.unit, str(s.folder), str(f), config) for p, s, f in parts], data)
     found = find_duplicates(folders, config)
-    first = []
-    for sample in np.flatnonzero(found.repeated)[: Problems().limit].tolist():
-        how, other = ("exactly", found.exact) if found.exact[sample] >= 0 else ("nearly", found.near)
+    # Rows were compared; a row may have become several samples.
+    head, row_of = tokenised.first_of_row, tokenised.row_of
+    exact, near = (np.where(other >= 0, head[other], -1)[row_of] for other in (found.exact, found.near))
+    repeated, first = (exact >= 0) | (near >= 0), []
+    for sample in np.flatnonzero(repeated)[: Problems().limit].tolist():
+        how, other = ("exactly", exact) if exact[sample] >= 0 else ("nearly", near)
         first.append(f"{tokenised.place(sample)} says {how} what {tokenised.place(int(other[sample]))} does")
     report = {
-        "exact": int((found.exact >= 0).sum()),
-        "near": int((found.near >= 0).sum()),
+        "exact": int((exact >= 0).sum()),
+        "near": int((near >= 0).sum()),
         "by_source": {
             f"{number} {path}": {
                 "samples": int((tokenised.source_of == number).sum()),
-                "exact": int((found.exact[tokenised.source_of == number] >= 0).sum()),
-                "near": int((found.near[tokenised.source_of == number] >= 0).sum()),
+                "exact": int((exact[tokenised.source_of == number] >= 0).sum()),
+                "near": int((near[tokenised.source_of == number] >= 0).sum()),
             }
             for number, path in enumerate(sources)
         },
         "first": first,
     }
-    return found.repeated, report
+    return repeated, report
 
 
 def _contaminated(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> tuple[NDArray[np.bool_], dict[str, Any]]:
@@ -111,9 +116,10 @@ def _contaminated(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> t
     prompts, ngrams = tuple(read_prompts(rules.against)), tuple(sorted({*REPORTED_NGRAMS, rules.ngram}))
     key = prompts_key(prompts, ngrams)
     folders = [root / blake3(f"{key} {part.key}".encode()).hexdigest()[:32] for part in tokenised.parts]
-    parts = zip(tokenised.parts, folders, strict=True)
-    _run(_seek, [_Work(p.unit, str(f), prompts=prompts, ngrams=ngrams) for p, f in parts], data)
-    hits = np.concatenate([np.load(folder / HITS) for folder in folders])
+    parts = zip(tokenised.parts, tokenised.shards, folders, strict=True)
+    work = [_Work(p.unit, str(s.folder), str(f), prompts=prompts, ngrams=ngrams) for p, s, f in parts]
+    _run(_seek, work, data)
+    hits = np.concatenate([np.load(folder / HITS) for folder in folders])[tokenised.row_of]
     of_rule = hits[:, ngrams.index(rules.ngram)]
     found = np.flatnonzero(of_rule >= 0)
     problems = Problems(total=len(found))
@@ -145,15 +151,15 @@ def _run(function: Any, work: Sequence[_Work], data: SftDataConfig) -> None:
 def _fingerprint(work: _Work) -> None:
     dedup = work.dedup
     assert dedup is not None, "made with it"
-    texts = (conversation_text(messages) for messages in _messages(work.unit))
+    texts = (conversation_text(messages) for messages in _messages(work))
     make_folder(Path(work.folder), lambda building: write_fingerprints(building, texts, dedup))
 
 
 def _seek(work: _Work) -> None:
-    """Write for each sample and each n the number of a prompt that it holds, or -1."""
+    """Write for each row and each n the number of a prompt that it holds, or -1."""
     indexes = [_index(work.prompts, n) for n in work.ngrams]
     hits = []
-    for messages in _messages(work.unit):
+    for messages in _messages(work):
         text, question = conversation_text(messages), conversation_text(messages, ("user",))
         found = (index.match(text, question) for index in indexes)
         hits.append([-1 if hit is None else hit for hit in found])
@@ -161,9 +167,12 @@ def _seek(work: _Work) -> None:
     make_folder(Path(work.folder), lambda building: np.save(building / HITS, array))
 
 
-def _messages(unit: Unit) -> Iterator[Any]:
-    """Yield the conversations that became a unit's samples."""
-    return (sample.row["messages"] for sample in conversations(read_unit(unit)) if sample.fit)
+def _messages(work: _Work) -> Iterator[Any]:
+    """Yield the conversations that became a shard's samples, each once."""
+    lines = set(open_shard(Path(work.shard)).samples()["line"].tolist())
+    for raw in read_unit(work.unit):
+        if raw.line in lines:
+            yield decode_row(raw)[0]["messages"]
 
 
 @cache

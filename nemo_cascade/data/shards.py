@@ -102,7 +102,7 @@ def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
     rows, begin, kinds = 0, 0, {"broken": 0, "untrainable": 0}
     with (folder / TOKENS).open("wb") as tokens, (folder / MASK).open("wb") as mask, (folder / BAD).open("w") as bad:
         for sample in samples:
-            rows += 1
+            rows += sample.part == 0
             if not sample.fit:
                 kind = "broken" if sample.broken else "untrainable"
                 kinds[kind] += 1

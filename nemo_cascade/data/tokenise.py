@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_cascade.data.chat import (
-    NO_REPLY,
-    ChatTokenizer,
-    Mask,
-    conversation_problems,
-    encode_segments,
-    render,
-)
+from nemo_cascade.data.chat import NO_REPLY, ChatTokenizer, Mask, encode_segments
 from nemo_cascade.data.sources import RawRow, decode_row
+from nemo_cascade.data.templates import Segment, Template
 from nemo_cascade.types import Int32
 
 # Encodings of a chunk are held at once, some hundred bytes a token: bounded by text, not by rows.
@@ -24,11 +18,13 @@ _CHUNK_ROWS = 256
 
 @dataclass
 class Sample:
-    """One row on its way to the store.
+    """One row on its way to the store; or one of several samples of a row (`templates.turns.unroll`).
 
     Attributes:
         line: of the row, counted from 1 in its unit.
         row: the conversation; empty where the row is broken.
+        segments: the sample as text.
+        part: number of the sample within its row.
         broken: what is wrong with it, None if nothing.
         untrainable: it is a conversation without a reply.
         token_ids: [n].
@@ -37,6 +33,8 @@ class Sample:
 
     line: int
     row: dict[str, Any]
+    segments: list[Segment] = field(default_factory=list)
+    part: int = 0
     broken: str | None = None
     untrainable: bool = False
     token_ids: Int32 | None = None
@@ -48,25 +46,25 @@ class Sample:
         return self.broken is None and not self.untrainable
 
 
-def conversations(rows: Iterable[RawRow]) -> Iterator[Sample]:
-    """Decode rows and say which are conversations to train on."""
+def conversations(rows: Iterable[RawRow], template: Template) -> Iterator[Sample]:
+    """Decode and render rows, and say which are conversations to train on."""
     for raw in rows:
         row, broken = decode_row(raw)
-        sample = Sample(raw.line, row, broken)
-        if not broken:
-            problems = conversation_problems(row.get("messages"), row.get("mode"))
-            sample.untrainable = problems == [NO_REPLY]
-            if problems and not sample.untrainable:
-                sample.broken = "; ".join(problems)
-        yield sample
+        rendered, problems = ([], [broken]) if broken else template.samples(row)
+        if problems == [NO_REPLY]:
+            yield Sample(raw.line, row, untrainable=True)
+        elif problems:
+            yield Sample(raw.line, row, broken="; ".join(problems))
+        for part, segments in enumerate(rendered):
+            yield Sample(raw.line, row, segments, part)
 
 
 def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer) -> Iterator[Sample]:
     """Stream rows as samples; those that are fit are tokenised."""
     for chunk in _chunks(rows):
-        samples = list(conversations(chunk))
+        samples = list(conversations(chunk, tokenizer.template))
         fit = [s for s in samples if s.fit]
-        encoded = encode_segments(tokenizer, [render(s.row["messages"], s.row.get("mode")) for s in fit])
+        encoded = encode_segments(tokenizer, [s.segments for s in fit])
         for sample, (ids, mask) in zip(fit, encoded, strict=True):
             sample.token_ids, sample.mask = ids, mask
         yield from samples

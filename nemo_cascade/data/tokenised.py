@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.schema import LoggingConfig
 from nemo_cascade.config.stage import SourceConfig
-from nemo_cascade.data.chat import TEMPLATE_VERSION, ChatTokenizer, load_tokenizer
+from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.parallel import available_cores, map_processes
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.shards import FORMAT_VERSION, open_shard, write_shard
@@ -70,7 +70,7 @@ def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> lis
         line = line if unit.file == file and unit.begin > 0 else 1
         recipe = {
             "format": FORMAT_VERSION,
-            "template": TEMPLATE_VERSION,
+            "template": tokenizer.template.key,
             "tokenizer": tokenizer.fingerprint,
             "unit": content.key,
         }
@@ -124,6 +124,19 @@ class TokenisedSet:
     def source_of(self) -> Int64:
         """[n], number of each sample's source."""
         return np.asarray([p.source for p in self.parts], np.int64)[self.part_of]
+
+    @property
+    def first_of_row(self) -> Int64:
+        """[rows], the first sample of each row that became one or more."""
+        if not len(self.samples):
+            return np.empty(0, np.int64)
+        begins = (np.diff(self.part_of) != 0) | (np.diff(self.samples["line"]) != 0)
+        return np.flatnonzero(np.concatenate([[True], begins]))
+
+    @property
+    def row_of(self) -> Int64:
+        """[n], number of each sample's row among those."""
+        return np.searchsorted(self.first_of_row, np.arange(len(self.samples)), side="right") - 1
 
     @property
     def rows(self) -> int:

@@ -11,11 +11,14 @@ from blake3 import blake3
 from tokenizers import Tokenizer
 
 from nemo_cascade.data.pieces import PieceEncoder, piece_encoder
-from nemo_cascade.errors import DataError
+from nemo_cascade.data.templates import NAMED, JinjaTemplate, Template, Tokens
+from nemo_cascade.data.templates.chatml import TURN_END, TURN_START
+from nemo_cascade.data.templates.install import chat_template_of, tokenizer_settings
+from nemo_cascade.errors import DataError, TemplateError
 from nemo_cascade.types import Int32
 
-TURN_START = "<|im_start|>"
-TURN_END = "<|im_end|>"
+__all__ = ["TURN_END", "TURN_START", "ChatTokenizer", "load_tokenizer"]
+
 # Tokenizers that add a space or drop one at the start of a text can't be fed segment by segment.
 _ROUND_TRIPS = ("x", " x", "\nx\n", "<think>\nx\n</think>\nx", "user\nx /no_think", "12 + 3 = 15.")
 _PROOFS = 64
@@ -26,21 +29,20 @@ class ChatTokenizer:
 
     Attributes:
         folder: where it was loaded from.
-        start_id: id of `<|im_start|>`.
-        end_id: id of `<|im_end|>`, the end-of-turn token.
+        template: the chat format that its folder names.
+        end_id: id of the token that ends a turn.
         vocab_size: one more than the largest id.
         fingerprint: hash of tokenizer.json.
     """
 
-    def __init__(self, backend: Tokenizer, folder: str, fingerprint: str) -> None:
+    def __init__(self, backend: Tokenizer, folder: str, fingerprint: str, template: Template) -> None:
         backend.no_padding()
         backend.no_truncation()
-        self._backend, self.folder, self.fingerprint = backend, folder, fingerprint
+        self._backend, self.folder, self.fingerprint, self.template = backend, folder, fingerprint, template
+        end_id = backend.token_to_id(template.turn_end)
         self._proven = False
-        start_id, end_id = backend.token_to_id(TURN_START), backend.token_to_id(TURN_END)
-        assert start_id is not None, "load_tokenizer checks the control tokens"
         assert end_id is not None, "load_tokenizer checks the control tokens"
-        self.start_id, self.end_id = int(start_id), int(end_id)
+        self.end_id = int(end_id)
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> Int32:
@@ -78,11 +80,11 @@ class ChatTokenizer:
 
 
 def load_tokenizer(path: str | Path) -> ChatTokenizer:
-    """Load the fast tokenizer of an HF folder and prove that it can carry the chat format.
+    """Load the fast tokenizer of an HF folder and prove that it can carry the chat format that the folder names.
 
     Raises:
-        DataError: no tokenizer.json; control tokens missing (all listed); a text that doesn't survive
-            encoding and decoding.
+        DataError: no tokenizer.json; a text that doesn't survive encoding and decoding.
+        TemplateError: no chat template, one that can't be masked, or control tokens of it missing (all listed).
     """
     file = Path(path) / "tokenizer.json"
     if not file.is_file():
@@ -92,15 +94,7 @@ def load_tokenizer(path: str | Path) -> ChatTokenizer:
         backend = Tokenizer.from_buffer(raw)
     except ValueError as error:
         raise DataError(f"not a fast tokenizer: {error}", value=str(file)) from error
-    missing = [t for t in (TURN_START, TURN_END) if not _is_single(backend, t)]
-    if missing:
-        raise DataError(
-            f"the tokenizer has no single token for {', '.join(missing)}",
-            value=str(file),
-            limit=f"{TURN_START} and {TURN_END} as added special tokens (ChatML)",
-            mend="add them to the tokenizer and resize the model's embedding",
-        )
-    tokenizer = ChatTokenizer(backend, str(path), blake3(raw).hexdigest())
+    tokenizer = ChatTokenizer(backend, str(path), blake3(raw).hexdigest(), _template(backend, Path(path)))
     changed = [t for t in _ROUND_TRIPS if tokenizer.decode(tokenizer.encode(t)) != t]
     if changed:
         raise DataError(
@@ -110,6 +104,32 @@ def load_tokenizer(path: str | Path) -> ChatTokenizer:
             mend="use a byte-level BPE tokenizer without add_prefix_space",
         )
     return tokenizer
+
+
+def _template(backend: Tokenizer, folder: Path) -> Template:
+    text = chat_template_of(folder)
+    if text is None:
+        raise TemplateError(
+            "the tokenizer has no chat template",
+            value=str(folder),
+            mend=f"model.chat_template={' | '.join(NAMED)} puts one beside it",
+        )
+    for template in NAMED.values():
+        if template.jinja == text:
+            missing = [t for t in template.control if not _is_single(backend, t)]
+            if missing:
+                raise TemplateError(
+                    f"the tokenizer has no single token for {', '.join(missing)}",
+                    value=str(folder),
+                    limit=f"{' and '.join(template.control)} as added special tokens (ChatML)",
+                    mend="add them to the tokenizer and resize the model's embedding",
+                )
+            return template
+    special = frozenset(t.content for t in backend.get_added_tokens_decoder().values() if t.special)
+    settings = tokenizer_settings(folder)
+    named = {k: v["content"] if isinstance(v, dict) else v for k, v in settings.items() if k.endswith("_token") and v}
+    texts = {k: v for k, v in named.items() if isinstance(v, str)}
+    return JinjaTemplate(text, Tokens(special, lambda t: backend.encode(t, add_special_tokens=False).ids, texts))
 
 
 def _is_single(backend: Tokenizer, token: str) -> bool:

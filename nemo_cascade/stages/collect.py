@@ -239,8 +239,9 @@ class Collector:
     def _switched(self, groups: list[Group]) -> NDArray[np.bool_]:
         if self.stage.shaping.code_switch_margin is None:
             return np.zeros((len(groups), self.stage.num_generations), dtype=bool)
+        samples = range(self.stage.num_generations)
         texts = [
-            [response_text(self.tokenizer, g.rollouts[s].response_ids) for s in range(self.stage.num_generations)]
+            [response_text(self.tokenizer, g.rollouts[s].response_ids, g.rollouts[s].prompt_ids) for s in samples]
             for g in groups
         ]
         return code_switches([g.prompt for g in groups], texts, self.stage.shaping.language)

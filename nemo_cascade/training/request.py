@@ -33,7 +33,14 @@ class ScorerSetup:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One response to score: the conversation it answers, and the tokens as they were sampled."""
+    """One response to score.
+
+    Attributes:
+        messages: the conversation it answers.
+        response_ids: its tokens as they were sampled.
+        prompt_end: the last tokens that they were sampled from (`chat.OPENING_TOKENS` of them).
+    """
 
     messages: Sequence[Mapping[str, Any]]
     response_ids: Int32
+    prompt_end: Int32

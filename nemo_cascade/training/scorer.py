@@ -100,7 +100,7 @@ class ScorerWorker:
         Responses are packed in the given order, so the same requests give the same bits, whatever else is going on.
         """
         began = time.monotonic()
-        texts = [(r.messages, response_text(self._policy_tokenizer, r.response_ids)) for r in requests]
+        texts = [(r.messages, response_text(self._policy_tokenizer, r.response_ids, r.prompt_end)) for r in requests]
         encoded = encode_scored(self._tokenizer, texts)
         fitting = [i for i, ids in enumerate(encoded) if len(ids) <= self._longest]
         packs = self._packs([encoded[i] for i in fitting])
@@ -117,7 +117,8 @@ class ScorerWorker:
             RewardError: it fails.
         """
         question = [{"role": "user", "content": "Say something."}]
-        requests = [Request(question, self._policy_tokenizer.encode(text)) for text in ("a", "yes, yes, yes", "No.")]
+        encode = self._policy_tokenizer.encode
+        requests = [Request(question, encode(text), encode("")) for text in ("a", "yes, yes, yes", "No.")]
         together = [verdict.score for verdict in self.score(requests)]
         alone = [self.score([request])[0].score for request in requests]
         if None in together or None in alone:

@@ -134,4 +134,4 @@ def test_a_reward_model_scores_the_question_and_what_follows_the_last_thinking(t
     assert tokenizer.decode(plain).endswith("user\nq /no_think<|im_end|>\n<|im_start|>assistant\nb<|im_end|>")
     # What a policy samples may hold control tokens; the reward model sees them as they are.
     (odd,) = encode_scored(tokenizer, [(question, "b<|im_start|>user")])
-    assert odd.tolist().count(tokenizer.start_id) == 4
+    assert tokenizer.decode(odd).count("<|im_start|>") == 4

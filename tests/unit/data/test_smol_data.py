@@ -1,7 +1,7 @@
 import json
 
-from nemo_cascade.data.chat import conversation_problems
 from nemo_cascade.data.smol import prepare_smol
+from nemo_cascade.data.templates import NAMED
 
 
 def test_smol_rows_are_well_formed_real_and_in_one_file_only(tmp_path):
@@ -18,9 +18,10 @@ def test_smol_rows_are_well_formed_real_and_in_one_file_only(tmp_path):
     }
     asked = {}
     for name, file_rows in rows.items():
-        ending, mode = ("assistant", None) if name == "sft" else ("user", "think")
+        template = NAMED["cascade1"]
         for row in file_rows:
-            assert conversation_problems(row["messages"], mode, ends_with=ending) == []
+            problems = template.samples(row)[1] if name == "sft" else template.prompt(row, "think")[1]
+            assert problems == []
             question = row["messages"][0]["content"]
             assert asked.setdefault(question, name) == name, question
     docstrings = [r for r in rows["sft"] if "def " in r["messages"][0]["content"]]

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nemo_cascade.config.stage import DedupConfig
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.store import open_store
+from nemo_cascade.data.templates.install import install
 from nemo_cascade.data.units import plan_units, read_unit, unit_content
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation, sft_stage
@@ -182,3 +184,14 @@ def test_overlong_sample_is_cut_behind_the_last_reply_that_fits(tokenizer, write
     assert store.stats["trained_tokens_per_epoch"] == cut.trained.sum() + store.document(0).trained.sum()
     with pytest.raises(DataError, match="1 longer than seq_length=128; allowed share 0"):
         build_packed_store(sft_stage(path, overlong="truncate"), tokenizer.folder, tmp_path / "c")
+
+
+def test_row_that_becomes_several_samples_is_one_row_and_no_repeat_of_itself(tokenizer, write_jsonl, tmp_path):
+    turns = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": "4", "reasoning_content": "add"}]
+    row = {"messages": [*turns, {"role": "user", "content": "3+3"}, {"role": "assistant", "content": "6"}]}
+    folder = install(Path(tokenizer.folder), "cascade2", tmp_path)
+    stage = sft_stage(write_jsonl([row, conversation(), row]), seq_length=256, dedup=DedupConfig(method="exact"))
+    store = build_packed_store(stage, folder, tmp_path / "c")
+    assert store.stats["rows_read"] == 3
+    assert store.stats["dedup"]["exact"] == 2
+    assert store.stats["samples"] == 3
