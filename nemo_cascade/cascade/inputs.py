@@ -74,7 +74,8 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         store = build_packed_store(stage, inputs.start_hf, inputs.tokenised, document_multiple=multiple)
         log.info("%s: %d packs of %d tokens, fill %.4f", name, len(store), stage.seq_length, store.stats["fill"])
     elif isinstance(stage, RewardModelStage):
-        multiple, start = config.parallel.document_multiple, stage.model_path or inputs.start_hf
+        multiple = (stage.parallel or config.parallel).document_multiple
+        start = stage.model_path or inputs.start_hf
         train, holdout = build_pair_stores(
             stage.data, stage.seq_length, start, inputs.tokenised, document_multiple=multiple
         )

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from nemo_cascade.cascade.plan import PlannedStage
 from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.terminal import out, table
 from nemo_cascade.config.host import resolved_device
@@ -88,6 +89,7 @@ def show(ready: Preflight) -> None:
             domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.verifier, escape(suite.path)
         )
     out.print(suites)
+    show_beside_paper(ready)
     if ready.lacking:
         out.print()
         out.print("[bold]not on this machine[/] (a run here would be refused):")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.config.compose import compose
 from nemo_cascade.config.machine import lacks
+from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import check_run_folder
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import RewardModelStage
 from nemo_cascade.config.validate import violations
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architectures import (
@@ -126,20 +128,35 @@ def architecture_of(config: RunConfig) -> Architecture:
 
 
 def model_problems(config: RunConfig, architecture: Architecture) -> list[CascadeError]:
-    """Return what makes this model unfit for this layout and these lengths."""
-    problems = [
-        CascadeError(text, mend="choose another size under parallel")
-        for text in layout_problems(architecture, config.parallel)
-    ]
+    """Return what makes the policy, or a reward model whose folder is here, unfit for its layout and lengths."""
+    problems: list[CascadeError] = []
     if architecture.head != "lm":
         problems.append(CascadeError("a reward model can't be a policy", value=config.model.path))
-    limit = f"max_position_embeddings={architecture.max_position_embeddings} of {config.model.name}"
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
-    lengths |= {f"stages.{name}.seq_length": stage.seq_length for name, stage in config.stages.items()}
-    for key, length in lengths.items():
-        if length > architecture.max_position_embeddings:
-            mend = f"{key}={architecture.max_position_embeddings}"
-            problems.append(
-                CascadeError("longer than the model's positions", value=f"{key}={length}", limit=limit, mend=mend)
-            )
-    return problems
+    for name, stage in config.stages.items():
+        length = {f"stages.{name}.seq_length": stage.seq_length}
+        if not isinstance(stage, RewardModelStage):
+            lengths |= length
+            continue
+        parallel, key = stage.parallel or config.parallel, f"stages.{name}.parallel"
+        if stage.model_path is None:
+            problems += _unfit(architecture, config.model.name, parallel, key, length)
+        elif (Path(stage.model_path) / "config.json").is_file():
+            theirs = read_architecture(Path(stage.model_path))
+            problems += _unfit(theirs, stage.model_path, parallel, key, length)
+    return _unfit(architecture, config.model.name, config.parallel, "parallel", lengths) + problems
+
+
+def _unfit(
+    architecture: Architecture, name: str, parallel: ParallelConfig, layout_key: str, lengths: Mapping[str, int]
+) -> list[CascadeError]:
+    longest = architecture.max_position_embeddings
+    limit = f"max_position_embeddings={longest} of {name}"
+    return [
+        CascadeError(text, mend=f"choose another size under {layout_key}")
+        for text in layout_problems(architecture, parallel)
+    ] + [
+        CascadeError("longer than the model's positions", value=f"{key}={length}", limit=limit, mend=f"{key}={longest}")
+        for key, length in lengths.items()
+        if length > longest
+    ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.model import OptimizerConfig
+from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.rollout import SamplingConfig
 
 PREFERENCE = "preference"
@@ -248,6 +248,8 @@ class RewardModelStage(StageBase):
     """Pairs."""
     model_path: str | None = None
     """HF folder that it starts from, a language model or a reward model; null: the policy as it stands."""
+    parallel: ParallelConfig | None = None
+    """Layout of its ranks, which a larger model needs; null: the policy's."""
     global_batch_size: PositiveInt
     """Pairs per optimizer step over all data-parallel ranks."""
     epochs: PositiveInt = 1

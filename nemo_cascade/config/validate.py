@@ -91,6 +91,10 @@ def _machines(config: RunConfig) -> Problems:
         return
     have = cluster.num_nodes * cluster.gpus_per_node
     trainer, engines = config.parallel.world_size, rollout.num_engines * rollout.tensor_parallel_size
+    for name, stage in config.stages.items():
+        if isinstance(stage, RewardModelStage) and stage.parallel and stage.parallel.world_size > have:
+            value, limit = f"stages.{name}.parallel: {stage.parallel.world_size} ranks", f"{have} GPUs"
+            yield CascadeError("the reward model's layout needs more GPUs than there are", value=value, limit=limit)
     need = max(trainer, engines) if rollout.placement == "colocated" else trainer + engines
     if need > have:
         yield CascadeError(

@@ -31,7 +31,7 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
     """Train one reward model to its end, from wherever its folder says it stands."""
     config = context.config
     start = Path(stage.model_path) if stage.model_path is not None else context.parent_hf
-    multiple = config.parallel.document_multiple
+    multiple = (stage.parallel or config.parallel).document_multiple
     train, holdout = build_pair_stores(
         stage.data, stage.seq_length, start, context.data_folder, document_multiple=multiple
     )

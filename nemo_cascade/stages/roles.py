@@ -14,7 +14,7 @@ from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.actors.sync import SyncReport, sync_weights
-from nemo_cascade.config.model import OptimizerConfig
+from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.training.setup import PolicySetup
@@ -57,8 +57,11 @@ class Roles:
             self.cluster.stop()
 
     def policy(self, setup: PolicySetup) -> PolicyGroup:
-        """Return the policy ranks with a fresh model, optimizer and schedule as `setup` says."""
-        group = self._policy_group()
+        """Return the policy ranks with a fresh model, optimizer and schedule as `setup` says.
+
+        Ranks of another layout are let go first.
+        """
+        group = self._policy_group(setup.parallel)
         group.setup(setup)
         self._policy_holds = None
         return group
@@ -113,10 +116,13 @@ class Roles:
             self.sync(version, verify=True)
         return rollout
 
-    def _policy_group(self) -> PolicyGroup:
+    def _policy_group(self, parallel: ParallelConfig) -> PolicyGroup:
+        if self._policy is not None and self._policy.parallel != parallel:
+            self._policy.close()
+            self._policy = None
         if self._policy is None:
             assert self.cluster is not None, "enter Roles first"
-            self._policy = PolicyGroup(self.cluster, self.config.parallel)
+            self._policy = PolicyGroup(self.cluster, parallel)
         return self._policy
 
 
@@ -138,7 +144,7 @@ def stage_setup(
     if isinstance(stage, SftStage):
         return setup
     if isinstance(stage, RewardModelStage):
-        return replace(setup, objective="preference")
+        return replace(setup, objective="preference", parallel=stage.parallel or config.parallel)
     return replace(
         setup,
         objective="policy",

@@ -58,6 +58,23 @@ def test_weights_of_another_model_than_the_recipe_expects_are_refused(cli, tmp_p
     assert "num_layers 7, not 4" in complaint
 
 
+def test_a_reward_model_of_its_own_size_has_a_layout_of_its_own(cli, tmp_path):
+    # Qwen2.5-72B-Instruct's published sizes.
+    sizes = {"hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80, "num_attention_heads": 64}
+    rest = {"model_type": "qwen2", "num_key_value_heads": 8, "vocab_size": 152064, "max_position_embeddings": 32768}
+    folder = tmp_path / "models" / "Qwen2.5-72B-Instruct"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(sizes | rest))
+    stage = "stages.reward_model"
+    assert cli("plan", "cascade=nemotron_cascade_8b")[0] == 0
+    wrong = [f"{stage}.parallel.pipeline_model_parallel_size=3", f"{stage}.seq_length=65536"]
+    code, _, complaint = cli("plan", "cascade=nemotron_cascade_8b", *wrong, f"{stage}.parallel.data_parallel_size=4")
+    assert code == command.REFUSED
+    assert "80 layers are not a multiple of pipeline_model_parallel_size 3" in complaint
+    assert f"{stage}.seq_length=65536; allowed: max_position_embeddings=32768 of models/Qwen2.5" in complaint
+    assert f"{stage}.parallel: 96 ranks; allowed: 80 GPUs" in complaint
+
+
 def test_a_plan_tells_that_attention_is_padded(cli):
     code, told, _ = cli(
         "plan",
