@@ -32,6 +32,16 @@ def test_global_batch_is_the_same_for_every_data_parallel_size(packed):
             assert contents(b for share in shares for b in share) == whole
 
 
+def test_reshaping_data_parallelism_in_the_middle_keeps_the_global_order(packed):
+    straight = [batch for step in range(15) for batch in packed.micro_batches(step, 0, 1)]
+    reshaped = []
+    for step in range(15):
+        dp = (1, 4, 3)[step // 5]
+        shares = [packed.micro_batches(step, rank, dp) for rank in range(dp)]
+        reshaped += [shares[place % dp][place // dp] for place in range(packed.global_batch_size)]
+    assert [b.input_ids.tobytes() for b in reshaped] == [b.input_ids.tobytes() for b in straight]
+
+
 def test_any_step_can_be_resumed_from_a_fresh_process(packed):
     straight = [packed.items(step) for step in range(30)]
     fresh = pickle.loads(pickle.dumps(packed))
