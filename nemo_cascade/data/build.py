@@ -21,6 +21,7 @@ from nemo_cascade.data.packing import Packing, pack_best_fit
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.screen import SCREENS, screen
 from nemo_cascade.data.sources import hash_files
+from nemo_cascade.data.summary import SUMMARY, histograms, summary_page
 from nemo_cascade.data.tokenised import SHARDS, Part, TokenisedSet, make_shards, plan_parts
 from nemo_cascade.types import Int64
 
@@ -111,17 +112,21 @@ def _write(
     np.save(folder / store.SAMPLES, samples)
     np.save(folder / store.PACK_SAMPLES, entries[packing.samples])
     np.save(folder / store.PACK_OFFSETS, packing.offsets)
+    times = np.bincount(entries, minlength=len(lengths))
+    loads = np.add.reduceat(padded[packing.samples], packing.offsets[:-1])
     whole = {
         "format": store.FORMAT_VERSION,
         "key": key,
         "rules": rules,
-        **_statistics(stage, admitted, packing, np.bincount(entries, minlength=len(lengths))),
+        **_statistics(stage, admitted, packing, times),
+        **histograms(lengths, times, loads, stage.seq_length),
         "rows_read": tokenised.rows,
         **admitted.report,
         "shards": store.describe_shards(list(shards.values())),
         "files": store.describe_files(folder),
     }
     (folder / store.STATS).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / SUMMARY).write_text(summary_page(whole), encoding="utf-8")
 
 
 def _statistics(stage: SftStage, admitted: Admitted, packing: Packing, times: Int64) -> dict[str, Any]:
@@ -137,12 +142,9 @@ def _statistics(stage: SftStage, admitted: Admitted, packing: Packing, times: In
             "trained_tokens_per_epoch": int((trained * times)[chosen].sum()),
         }
 
-    edges = [2**k for k in range(4, int(lengths.max()).bit_length() + 1)]
-    bins = np.searchsorted(edges, lengths)
     return {
         **count(np.ones(len(lengths), bool)),
         "packs": len(packing),
         "fill": packing.fill,
         "domains": {name: count(domain_of == name) for name in names},
-        "length_histogram": {f"<={edge}": int((bins == i).sum()) for i, edge in enumerate(edges)},
     }

@@ -7,6 +7,7 @@ number of processes or on how often the work was interrupted: a shard that is th
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,9 +93,11 @@ def make_shards(
     work = [_Work(unit, str(root / key), tokenizer.folder, tokenizer.fingerprint) for key, unit in missing.items()]
     total = sum(_mib(p.unit) for p in parts)
     left = sum(_mib(w.unit) for w in work)
+    tokens, begin = 0, time.monotonic()
     with Progress("tokenise, MiB", total, total - left, logging_config) as progress:
-        for mib, tokens in map_processes(_make, work, pool_size(workers, [w.unit for w in work])):
-            progress.advance(f"last shard {tokens} tokens", mib)
+        for mib, made in map_processes(_make, work, pool_size(workers, [w.unit for w in work])):
+            tokens += made
+            progress.advance(f"{tokens / (time.monotonic() - begin):,.0f} tokens/s", mib)
 
 
 def pool_size(workers: int, units: Sequence[Unit]) -> int:

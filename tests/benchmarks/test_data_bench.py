@@ -57,7 +57,11 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     hf = smol_tokenizer(folder / "tokenizer")
     hf.chat_template = TEMPLATE
-    documented = functions("networkx", "scipy", "numpy", "sympy", "transformers", "torch", "ray")
+    documented = (
+        f
+        for f in functions("networkx", "scipy", "numpy", "sympy", "transformers", "torch", "ray")
+        if f.docstring.strip()
+    )
     rows = [conversation(f) for f in islice(documented, CONVERSATIONS)]
     assert len(rows) == CONVERSATIONS
     path = folder / "conversations.jsonl"

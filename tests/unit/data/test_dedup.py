@@ -116,6 +116,9 @@ def test_build_drops_and_reports_what_it_finds_by_source(tokenizer, planted, tmp
     row = min(contaminated)
     place = f"{folder}/{row // 100:03d}.jsonl:{row % 100 + 1}"
     assert store.stats["decontaminate"]["first"][0].startswith(f"{place} holds {prompts}:")
+    page = (store.folder / "summary.html").read_text(encoding="utf-8")
+    for expected in (place, "says exactly what", f'<td>repeat of an earlier sample<td class="num">{len(repeats)}<'):
+        assert expected in page
     rules["decontaminate"] = DecontaminateConfig(against=[prompts], rule="refuse")
     with pytest.raises(DataError, match=f"{len(contaminated)} samples share 9 words in a row") as raised:
         build_packed_store(sft_stage(folder, **rules), tokenizer.folder, tmp_path / "c")
