@@ -16,6 +16,7 @@ from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.terminal import out, table
 from nemo_cascade.config.host import resolved_device
+from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import config_hash
 from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.models.architectures import padding_note
@@ -50,20 +51,22 @@ def show(ready: Preflight) -> None:
         f"heads {model.num_attention_heads}/{model.num_query_groups}, "
         f"vocabulary {model.vocab_size if model.vocab_size > 1 else 'of its tokenizer'}, source {config.model.source}",
     )
-    facts.add_row(
-        "policy",
-        f"{parallel.world_size} rank{'s' * (parallel.world_size > 1)} = TP {parallel.tensor_model_parallel_size} x "
-        f"PP {parallel.pipeline_model_parallel_size} x CP {parallel.context_parallel_size} x "
-        f"DP {parallel.data_parallel_size}, "
-        f"{config.precision.dtype}" + (f" with fp8 {config.precision.fp8}" if config.precision.fp8 != "off" else ""),
-    )
+    fp8 = f" with fp8 {config.precision.fp8}" if config.precision.fp8 != "off" else ""
+    facts.add_row("policy", f"{_layout(parallel)}, {config.precision.dtype}{fp8}")
     if note := padding_note(model, parallel):
         facts.add_row("", note)
+    for name, stage in config.stages.items():
+        if isinstance(stage, RewardModelStage) and stage.parallel is not None:
+            facts.add_row("", f"{name}: {_layout(stage.parallel)}")
     facts.add_row(
         "engines",
         f"{rollout.num_engines} x TP {rollout.tensor_parallel_size}, {rollout.placement}, {rollout.dtype}, "
         f"prompt and response up to {rollout.max_model_len} tokens",
     )
+    if any(isinstance(stage, GrpoStage) and stage.reward_model for stage in config.stages.values()):
+        facts.add_row(
+            "reward model", f"{config.scorer.num_replicas} x TP {config.scorer.tensor_parallel_size} in service"
+        )
     facts.add_row("device", f"{resolved_device(config.cluster)}, {config.cluster.num_nodes} machine(s)")
     facts.add_row(
         "data", escape(config.data_dir) + (f", written by prepare={config.prepare}" * (config.prepare != "none"))
@@ -95,6 +98,14 @@ def show(ready: Preflight) -> None:
         out.print("[bold]not on this machine[/] (a run here would be refused):")
         for problem in ready.lacking:
             out.print(f"  {escape(str(problem))}")
+
+
+def _layout(parallel: ParallelConfig) -> str:
+    return (
+        f"{parallel.world_size} rank{'s' * (parallel.world_size > 1)} = TP {parallel.tensor_model_parallel_size} x "
+        f"PP {parallel.pipeline_model_parallel_size} x CP {parallel.context_parallel_size} x "
+        f"DP {parallel.data_parallel_size}"
+    )
 
 
 def _row(planned: PlannedStage) -> tuple[str, ...]:

@@ -66,7 +66,10 @@ def test_a_reward_model_of_its_own_size_has_a_layout_of_its_own(cli, tmp_path):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(sizes | rest))
     stage = "stages.reward_model"
-    assert cli("plan", "cascade=nemotron_cascade_8b")[0] == 0
+    code, told, _ = cli("plan", "cascade=nemotron_cascade_8b")
+    assert code == 0
+    assert "reward_model: 64 ranks = TP 8 x PP 4 x CP 1 x DP 2" in told
+    assert "2 x TP 8 in service" in told
     wrong = [f"{stage}.parallel.pipeline_model_parallel_size=3", f"{stage}.seq_length=65536"]
     code, _, complaint = cli("plan", "cascade=nemotron_cascade_8b", *wrong, f"{stage}.parallel.data_parallel_size=4")
     assert code == command.REFUSED
