@@ -12,6 +12,7 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 
 SCHEMA_DEFAULT = "schema default"
+COMMAND_LINE = "command line"
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
@@ -59,7 +60,7 @@ def trace_origins(
                 del origins[known]
         written = flatten(override.value(), key) if inside else {key: None}
         if not override.is_delete():
-            origins |= dict.fromkeys(written, f"command line: {override.input_line}")
+            origins |= dict.fromkeys(written, f"{COMMAND_LINE}: {override.input_line}")
     return origins
 
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.origins import flatten
+from nemo_cascade.config.origins import COMMAND_LINE, flatten
 from nemo_cascade.config.schema import RunConfig
 
 RUN = "run"
@@ -133,15 +133,16 @@ def compare(config: RunConfig, recipe: str, origins: Mapping[str, str]) -> list[
         silent = {} if name == RUN else paper.not_given["all"] | paper.not_given[config.stages[name].kind]
         keys = given.values if name == RUN else [key for key in values if not _OPERATION.fullmatch(key)]
         for key in keys:
-            value, entry = values.get(key), given.values.get(key)
+            value, entry, origin = values.get(key), given.values.get(key), origins.get(prefix + key, "")
             if entry is None:
                 why = next((why for pattern, why in silent.items() if fnmatchcase(key, pattern)), None)
+                why = f"set by {origin}" if origin.startswith(COMMAND_LINE) else why
                 rows.append(Row(name, key, _text(value), NOT_GIVEN, "", False, why))
             elif value == entry.paper:
                 rows.append(Row(name, key, _text(value), _text(entry.paper), entry.where, False, entry.note or ""))
             else:
                 known = value == entry.ours
-                why = entry.why if known else f"set by {origins[prefix + key]}" if prefix + key in origins else None
+                why = entry.why if known else f"set by {origin}" if origin else None
                 stated = NOT_GIVEN if entry.paper is None else _text(entry.paper)
                 rows.append(Row(name, key, _text(value), stated, entry.where, True, why))
         rows += [Row(name, u.what, "-", u.paper, u.where, True, u.why) for u in given.unkeyed]
