@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from nemo_cascade.actors.cluster import Cluster
@@ -16,13 +17,16 @@ from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.sync import prove_equal, sync_weights
+from nemo_cascade.config.compose import compose
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig, WeightSyncConfig
 from nemo_cascade.config.schema import ClusterConfig, RewardConfig
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError, TrainingError, WeightSyncError
+from nemo_cascade.stages.roles import Roles
 from nemo_cascade.types import FinishReason, Prompt, Rollout
 from tests.odd_actors import MisbehavingActor
+from tests.pinned_nano import PINNED
 from tests.tiny_policy import TinySource, policy_setup, write_tiny_folder
 
 pytestmark = pytest.mark.distributed
@@ -263,3 +267,20 @@ def test_a_dead_rank_ends_the_step_and_not_the_deadline(policy):
     with pytest.raises(ActorDiedError, match="policy-1 died during train_step"):
         policy.train_step(TinySource(), 2)
     assert time.monotonic() - started < 15
+
+
+def test_ranks_of_another_layout_are_let_go_and_the_new_ones_train_alike(cluster, folder, setup, tmp_path):
+    roles = Roles(compose(PINNED)[0], tmp_path)
+    roles.cluster = cluster
+    split, whole = replace(setup, seq_length=128), replace(policy_setup(folder), seq_length=128)
+    two = roles.policy(split)
+    pids, loss = two.pids, two.train_step(TinySource(), 0).loss
+    one = roles.policy(whole)
+    try:
+        assert len(pids) == 2
+        assert len(one.pids) == 1
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert one.train_step(TinySource(), 0).loss == pytest.approx(loss, rel=1e-5)
+        assert roles.policy(whole) is one
+    finally:
+        one.close()
