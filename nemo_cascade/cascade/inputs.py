@@ -15,9 +15,11 @@ from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import RewardModelStage, SftStage
 from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.templates.install import install
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, ConfigError
@@ -82,10 +84,13 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
         source, limit = stage.prompts, stage.max_prompt_tokens(room)
-        prompts = PromptSet.load(source.path, source.domain, source.verifier, source.mode, tokenizer, limit)
+        path, schema = local_path(source, config.data_dir), schema_of(source.schema, source.columns)
+        prompts = PromptSet.load(path, source.domain, source.verifier, source.mode, tokenizer, limit, schema)
         prompts.first(stage.prompts_per_step)
         log.info("%s: %d prompts, %d of them duplicates", name, len(prompts), prompts.duplicates)
     if name in config.evaluation.suites:
         suite = config.evaluation.suites[name]
         limit = room - suite.sampling.max_tokens
-        PromptSet.load(suite.path, name, suite.verifier, suite.mode, tokenizer, limit).first(suite.num_prompts)
+        path, schema = local_path(suite, config.data_dir), schema_of(suite.schema, suite.columns)
+        prompts = PromptSet.load(path, name, suite.verifier, suite.mode, tokenizer, limit, schema)
+        prompts.first(suite.num_prompts)

@@ -83,6 +83,8 @@ def _data(config: RunConfig) -> Problems:
             wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
     prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
     for key, path in wanted.items():
+        if path.startswith("hf://"):
+            continue  # fetched when it is read
         if Path(path).exists() or (prepared is not None and Path(path).is_relative_to(prepared)):
             continue
         mend = (

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
@@ -87,11 +88,9 @@ class ScorerConfig:
 
 
 @block
-class SuiteConfig:
-    """One evaluation suite: the same prompts at every stage."""
+class SuiteConfig(DataFileConfig):
+    """One evaluation suite: the same prompts at every stage, in rows as for an RL stage."""
 
-    path: str
-    """JSONL or parquet of prompts, as for an RL stage."""
     verifier: str
     """Verifier in the reward registry, or `preference`: the reward model."""
     reward_model: str | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.rollout import SamplingConfig
 
@@ -18,11 +19,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @block
-class SourceConfig:
-    """One file or folder of training conversations."""
+class SourceConfig(DataFileConfig):
+    """One set of training conversations: rows with `messages`, and perhaps `tools` and `mode`."""
 
-    path: str
-    """JSONL or parquet file (or a folder of them) with a `messages` column."""
     domain: str = "general"
     """Domain that its tokens count for in reports."""
     repeat: PositiveFloat = 1.0
@@ -74,7 +73,8 @@ class SftDataConfig:
     """A sample longer than seq_length: refuse stops the run; drop counts it against max_bad_fraction; truncate keeps
     its whole turns up to the last assistant turn that fits, and drops it where none does."""
     max_bad_fraction: Fraction = 0.0
-    """Largest share of samples that may be dropped or have no trainable token before the run is refused."""
+    """Largest share of rows that may be broken, without a reply, or dropped for their length before the run is refused;
+    those that are allowed are listed in the packed data's quarantine.jsonl."""
     packing_order: Literal["decreasing", "drawn"] = "decreasing"
     """decreasing: best fit, longest first, the fullest packs; drawn: best fit in a drawn order, packs of mixed lengths,
     which small batches of short samples need."""
@@ -89,14 +89,15 @@ class SftDataConfig:
 
 
 @block
-class PairDataConfig:
-    """Pairs of responses, one preferred: what a reward model learns from, and what it is measured on."""
+class PairDataConfig(DataFileConfig):
+    """Pairs of responses, one preferred: what a reward model learns from, and what it is measured on.
 
-    path: str
-    """JSONL or parquet file (or a folder of them): `messages` ending in a user turn, `chosen`, `rejected`; each of
-    these a text or a list of messages that ends with the reply."""
+    Rows have `messages` ending in a user turn, `chosen`, `rejected`; each of these a text or a list of messages that
+    ends with the reply.
+    """
+
     holdout_path: str
-    """Pairs that are never trained on; a prompt that is also in `path` refuses the run."""
+    """Pairs of the same kind that are never trained on; a prompt that is also in `path` refuses the run."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """A pair longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
     max_bad_fraction: Fraction = 0.0
@@ -107,11 +108,9 @@ class PairDataConfig:
 
 
 @block
-class PromptSetConfig:
-    """Prompts of an RL stage."""
+class PromptSetConfig(DataFileConfig):
+    """Prompts of an RL stage: rows with `messages`, ending in a user's turn, and what the verifier needs."""
 
-    path: str
-    """JSONL or parquet file; each row has `messages` (ending in a user turn) and what the verifier needs."""
     domain: str
     """Domain that is rewarded."""
     verifier: str

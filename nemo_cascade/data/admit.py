@@ -25,6 +25,7 @@ class Admitted:
         source_of: [n], number of each one's source.
         lengths: [n], tokens of each one that are used.
         trained: [n], how many of those are trained.
+        overlong: numbers of the samples that were dropped for their length.
         report: counts of what was dropped or cut, and why.
     """
 
@@ -32,6 +33,7 @@ class Admitted:
     source_of: Int64
     lengths: Int64
     trained: Int64
+    overlong: Int64
     report: dict[str, Any]
 
 
@@ -55,7 +57,8 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
     kept = ~(screened.repeated | screened.contaminated)
     overlong = np.flatnonzero(kept & (lengths > most))
     untrainable, broken = _bad_rows(tokenised, "untrainable"), _bad_rows(tokenised, "broken")
-    broken.refuse("rows are no training conversations", "mend or remove the rows")
+    if data.max_bad_fraction == 0:
+        broken.refuse("rows are no training conversations", "mend or remove the rows, or set data.max_bad_fraction")
     if data.overlong == "refuse":
         _overlong(tokenised, overlong).refuse(
             f"samples are longer than seq_length={seq_length}",
@@ -68,7 +71,7 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
             lengths[sample], trained[sample] = _cut_at_turn(shard, begin, most)
             cut += int(lengths[sample] > 0)
         overlong = overlong[lengths[overlong] == 0]
-    _refuse_dropped(tokenised, untrainable, _overlong(tokenised, overlong), data, seq_length)
+    _refuse_dropped(tokenised, broken, untrainable, _overlong(tokenised, overlong), data, seq_length)
     kept[overlong] = False
     samples = np.flatnonzero(kept)
     if not len(samples):
@@ -76,13 +79,14 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
     report = {
         "dropped_overlong": len(overlong),
         "dropped_untrainable": untrainable.total,
+        "dropped_broken": broken.total,
         "cut_at_turn": cut,
         "dropped_contaminated": int(screened.contaminated.sum()),
         "dropped_duplicates": int((screened.repeated & ~screened.contaminated).sum()),
-        "first_dropped": [*untrainable.first, *_overlong(tokenised, overlong).first],
+        "first_dropped": [*broken.first, *untrainable.first, *_overlong(tokenised, overlong).first],
         **screened.report,
     }
-    return Admitted(samples, tokenised.source_of[samples], lengths[samples], trained[samples], report)
+    return Admitted(samples, tokenised.source_of[samples], lengths[samples], trained[samples], overlong, report)
 
 
 def _bad_rows(tokenised: TokenisedSet, kind: str) -> Problems:
@@ -109,15 +113,21 @@ def _cut_at_turn(shard: Shard, begin: int, most: int) -> tuple[int, int]:
 
 
 def _refuse_dropped(
-    tokenised: TokenisedSet, untrainable: Problems, overlong: Problems, data: SftDataConfig, seq_length: int
+    tokenised: TokenisedSet,
+    broken: Problems,
+    untrainable: Problems,
+    overlong: Problems,
+    data: SftDataConfig,
+    seq_length: int,
 ) -> None:
-    if untrainable.total + overlong.total <= data.max_bad_fraction * tokenised.rows:
-        return
     worst = Problems()
-    worst.merge(untrainable)
-    worst.merge(overlong)
+    for problems in (broken, untrainable, overlong):
+        worst.merge(problems)
+    if worst.total <= data.max_bad_fraction * tokenised.rows:
+        return
     worst.refuse(
-        f"of {tokenised.rows} samples can't be trained on ({untrainable.total} without an assistant turn, "
-        f"{overlong.total} longer than seq_length={seq_length}; allowed share {data.max_bad_fraction})",
+        f"of {tokenised.rows} samples can't be trained on ({f'{broken.total} broken, ' * (broken.total > 0)}"
+        f"{untrainable.total} without an assistant turn, {overlong.total} longer than seq_length={seq_length}; "
+        f"allowed share {data.max_bad_fraction})",
         "mend the rows, raise seq_length, or raise data.max_bad_fraction",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from nemo_cascade.data import store
 from nemo_cascade.data.admit import Admitted, admit
 from nemo_cascade.data.blend import epoch_entries
 from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
+from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.packing import Packing, pack_best_fit
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.quarantine import QUARANTINE, write_quarantine
 from nemo_cascade.data.screen import SCREENS, screen
 from nemo_cascade.data.sources import hash_files
 from nemo_cascade.data.summary import SUMMARY, histograms, summary_page
@@ -42,7 +44,7 @@ def build_packed_store(
     Args:
         stage: its data sources and rules, and seq_length.
         tokenizer_path: HF folder.
-        folder: holds the tokenised and packed data of any number of stages.
+        folder: holds the tokenised and packed data of any number of stages; sets of the hub are fetched beside it.
         document_multiple: documents are padded to a multiple of this (2 x context parallel size).
         logging_config: how progress is shown.
 
@@ -50,7 +52,10 @@ def build_packed_store(
         DataError: files that aren't there; rows that are no conversations; samples that are too long, or dropped
             samples over the limit; tokenised data that was damaged. Counts all and names the first twenty.
     """
-    tokenizer, root, data = load_tokenizer(tokenizer_path), Path(folder), stage.data
+    tokenizer, root = load_tokenizer(tokenizer_path), Path(folder)
+    sources = [replace(s, path=local_path(s, root.parent)) for s in stage.data.sources]
+    data = replace(stage.data, sources=sources)
+    stage = replace(stage, data=data)
     parts = plan_parts(data.sources, tokenizer)
     make_shards(parts, tokenizer, root / SHARDS, data.workers, logging_config or LoggingConfig())
     rules = _rules(stage, tokenizer, parts, document_multiple)
@@ -110,6 +115,7 @@ def _write(
     shard_of_part = np.asarray([numbers[part.key] for part in tokenised.parts])
     samples["shard"] = shard_of_part[tokenised.part_of[admitted.samples]]
     np.save(folder / store.SAMPLES, samples)
+    write_quarantine(folder / QUARANTINE, tokenised, admitted.overlong)
     np.save(folder / store.PACK_SAMPLES, entries[packing.samples])
     np.save(folder / store.PACK_OFFSETS, packing.offsets)
     times = np.bincount(entries, minlength=len(lengths))

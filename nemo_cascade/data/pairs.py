@@ -10,7 +10,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
+from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
 from nemo_cascade.data.prepared import make_folder
+from nemo_cascade.data.schemas import NO_PREFERENCE, Schema, schema_of
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw
 from nemo_cascade.data.templates import Template
@@ -143,7 +145,7 @@ def build_pair_stores(
         DataError: rows that are no pairs; pairs that teach nothing or are too long, over the limit; prompts that are
             both trained on and held out.
     """
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer, schema = load_tokenizer(tokenizer_path), schema_of(data.schema, data.columns)
     rules = {
         "format": FORMAT_VERSION,
         "kind": "pairs",
@@ -153,8 +155,10 @@ def build_pair_stores(
         "document_multiple": document_multiple,
         "overlong": data.overlong,
         "max_bad_fraction": data.max_bad_fraction,
+        "schema": schema.key,
     }
-    train, holdout = (_build(path, rules, tokenizer, Path(folder)) for path in (data.path, data.holdout_path))
+    sets = (data, replace(data, path=data.holdout_path))
+    train, holdout = (_build(local_path(s, Path(folder).parent), rules, tokenizer, schema, Path(folder)) for s in sets)
     shared = np.intersect1d(train.prompts, holdout.prompts)
     if shared.size:
         raise DataError(
@@ -184,17 +188,17 @@ def open_pairs(folder: str | Path) -> PairStore:
     return PairStore(root, stats, tokens, *(np.load(root / name, mmap_mode="r") for name in (OFFSETS, PROMPTS)))
 
 
-def _build(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, folder: Path) -> PairStore:
+def _build(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema: Schema, folder: Path) -> PairStore:
     whole = {**rules, "files": hash_files(path)}
     key = blake3(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
-    make_folder(folder / key, lambda building: _write(building, path, whole, tokenizer))
+    make_folder(folder / key, lambda building: _write(building, path, whole, tokenizer, schema))
     return open_pairs(folder / key)
 
 
-def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer) -> None:
+def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema: Schema) -> None:
     tally = _Tally()
     with (folder / TOKENS).open("wb") as tokens:
-        for chunk in _chunks(path, tokenizer.template):
+        for chunk in _chunks(path, tokenizer.template, schema):
             _admit(chunk, tokenizer, tally, rules, tokens)
         tokens.flush()
         os.fsync(tokens.fileno())
@@ -215,14 +219,16 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
     (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
 
-def _chunks(path: str, template: Template) -> Iterator[list[_Pair]]:
+def _chunks(path: str, template: Template, schema: Schema) -> Iterator[list[_Pair]]:
     rows = read_raw(path)
     while chunk := list(itertools.islice(rows, _CHUNK)):
-        yield [_read(raw, template) for raw in chunk]
+        yield [_read(raw, template, schema) for raw in chunk]
 
 
-def _read(raw: RawRow, template: Template) -> _Pair:
-    row, broken = decode_row(raw)
+def _read(raw: RawRow, template: Template, schema: Schema) -> _Pair:
+    row, broken = decode_row(raw, schema)
+    if broken == NO_PREFERENCE:
+        return _Pair(raw, unusable=broken)
     if broken:
         return _Pair(raw, broken=broken)
     messages = row.get("messages")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
+from nemo_cascade.data.schemas import OWN_ROWS, Schema
 from nemo_cascade.data.sources import Problems, decode_row, read_raw
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int64, Prompt
@@ -34,11 +35,13 @@ class PromptSet:
         mode: Mode,
         tokenizer: ChatTokenizer,
         max_prompt_tokens: int,
+        schema: Schema = OWN_ROWS,
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
-        Each row has `messages`, ending with a user's or a tool's turn, perhaps `tools`, and whatever its verifier
-        needs; the whole row becomes the prompt's record. Its id is `<file stem>/<line>`, lines from 1.
+        Each row, mapped by the schema, has `messages`, ending with a user's or a tool's turn, perhaps `tools`, and
+        whatever its verifier needs; the whole row becomes the prompt's record. Its id is
+        `<file stem>/<line>`, lines from 1.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
@@ -47,7 +50,7 @@ class PromptSet:
         broken, overlong, twice = Problems(), Problems(), Problems()
         prompts: dict[str, Prompt] = {}
         for raw in read_raw(path):
-            row, problem = decode_row(raw)
+            row, problem = decode_row(raw, schema)
             segments, problems = ([], [problem]) if problem else tokenizer.template.prompt(row, mode)
             if problems:
                 broken.add(f"{raw.place}: {'; '.join(problems)}")

@@ -23,8 +23,8 @@ from nemo_cascade.data.parallel import map_processes
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.shards import open_shard
 from nemo_cascade.data.sources import Problems, decode_row
-from nemo_cascade.data.tokenised import TokenisedSet, pool_size
-from nemo_cascade.data.units import Unit, read_unit
+from nemo_cascade.data.tokenised import Part, TokenisedSet, pool_size
+from nemo_cascade.data.units import read_unit
 from nemo_cascade.data.words import conversation_text
 
 SCREENS = "screens"
@@ -51,7 +51,7 @@ class Screened:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    unit: Unit
+    part: Part
     shard: str
     folder: str
     dedup: DedupConfig | None = None
@@ -86,7 +86,7 @@ def _repeats(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> tuple[
     config, sources = data.dedup, [s.path for s in data.sources]
     folders = [root / fingerprint_key(config, part.key) for part in tokenised.parts]
     parts = zip(tokenised.parts, tokenised.shards, folders, strict=True)
-    _run(_fingerprint, [_Work(p.unit, str(s.folder), str(f), config) for p, s, f in parts], data)
+    _run(_fingerprint, [_Work(p, str(s.folder), str(f), config) for p, s, f in parts], data)
     found = find_duplicates(folders, config)
     # Rows were compared; a row may have become several samples.
     head, row_of = tokenised.first_of_row, tokenised.row_of
@@ -117,7 +117,7 @@ def _contaminated(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> t
     key = prompts_key(prompts, ngrams)
     folders = [root / blake3(f"{key} {part.key}".encode()).hexdigest()[:32] for part in tokenised.parts]
     parts = zip(tokenised.parts, tokenised.shards, folders, strict=True)
-    work = [_Work(p.unit, str(s.folder), str(f), prompts=prompts, ngrams=ngrams) for p, s, f in parts]
+    work = [_Work(p, str(s.folder), str(f), prompts=prompts, ngrams=ngrams) for p, s, f in parts]
     _run(_seek, work, data)
     hits = np.concatenate([np.load(folder / HITS) for folder in folders])[tokenised.row_of]
     of_rule = hits[:, ngrams.index(rules.ngram)]
@@ -144,7 +144,7 @@ def _contaminated(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> t
 
 def _run(function: Any, work: Sequence[_Work], data: SftDataConfig) -> None:
     missing = list({w.folder: w for w in work if not Path(w.folder).is_dir()}.values())
-    for _ in map_processes(function, missing, pool_size(data.workers, [w.unit for w in missing])):
+    for _ in map_processes(function, missing, pool_size(data.workers, [w.part.unit for w in missing])):
         pass
 
 
@@ -170,9 +170,9 @@ def _seek(work: _Work) -> None:
 def _messages(work: _Work) -> Iterator[Any]:
     """Yield the conversations that became a shard's samples, each once."""
     lines = set(open_shard(Path(work.shard)).samples()["line"].tolist())
-    for raw in read_unit(work.unit):
+    for raw in read_unit(work.part.unit):
         if raw.line in lines:
-            yield decode_row(raw)[0]["messages"]
+            yield decode_row(raw, work.part.schema)[0]["messages"]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Read rows of JSONL and parquet files, one at a time, each with the file and line it came from."""
+"""Read rows of JSONL, parquet and arrow files, one at a time, each with the file and line it came from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
+from nemo_cascade.data.schemas import OWN_ROWS, Schema
 from nemo_cascade.errors import DataError
 
-SUFFIXES = (".jsonl", ".parquet")
-_PARQUET_ROWS = 256
+SUFFIXES = (".jsonl", ".parquet", ".arrow")
+_BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class RawRow:
 
     Attributes:
         file: path of the file.
-        line: line of a JSONL file, row of a parquet file, both from 1.
-        payload: the undecoded line, or the row of a parquet file.
+        line: line of a JSONL file, row of another, both from 1.
+        payload: the undecoded line, or the row.
     """
 
     file: str
@@ -66,7 +67,7 @@ class Problems:
 
 
 def data_files(path: str | Path) -> list[Path]:
-    """List the data files of a path: itself, or all JSONL and parquet files below it, sorted.
+    """List the data files of a path: itself, or all JSONL, parquet and arrow files below it, sorted.
 
     Raises:
         DataError: nothing there, no data file in it, or a file of another kind.
@@ -88,15 +89,27 @@ def read_raw(path: str | Path, max_rows: int | None = None) -> Iterator[RawRow]:
     """Stream the rows of a file or folder undecoded; blank lines are passed over and don't count."""
     left = max_rows if max_rows is not None else -1
     for file in data_files(path):
-        for line, payload in _lines(file) if file.suffix == ".jsonl" else _parquet_rows(file):
+        for line, payload in _lines(file) if file.suffix == ".jsonl" else _table_rows(file):
             if left == 0:
                 return
             left -= 1
             yield RawRow(str(file), line, payload)
 
 
-def decode_row(raw: RawRow) -> tuple[dict[str, Any], str | None]:
-    """Decode a raw row. Returns the row and None, or an empty row and what is wrong with it."""
+def decode_row(raw: RawRow, schema: Schema = OWN_ROWS) -> tuple[dict[str, Any], str | None]:
+    """Decode and map a raw row. Returns the row and None, or an empty row and what is wrong with it."""
+    row, problem = _decoded(raw)
+    return schema.apply(row) if problem is None else (row, problem)
+
+
+def without_nulls(value: Any) -> Any:
+    """Drop the nulls with which arrow fills the fields that a struct lacks, in a row and all that is in it."""
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def _decoded(raw: RawRow) -> tuple[dict[str, Any], str | None]:
     if isinstance(raw.payload, dict):
         return raw.payload, None
     try:
@@ -120,20 +133,27 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
     try:
-        table = pq.ParquetFile(file)
+        for batch in _batches(file):
+            for start in range(0, batch.num_rows, _BATCH_ROWS):
+                for row in batch.slice(start, _BATCH_ROWS).to_pylist():
+                    number += 1
+                    yield number, without_nulls(row)
     except pa.ArrowInvalid as error:
-        raise DataError(f"not a parquet file: {error}", value=str(file)) from error
-    with table:
-        number = 0
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                # Arrow fills the fields that a struct lacks with nulls; a turn without a field has none.
-                if isinstance(row.get("messages"), list):
-                    row["messages"] = [
-                        {k: v for k, v in m.items() if v is not None} if isinstance(m, dict) else m
-                        for m in row["messages"]
-                    ]
-                yield number, row
+        raise DataError(f"not {file.suffix[1:]}, or damaged, behind row {number}: {error}", value=str(file)) from error
+
+
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+    if file.suffix == ".parquet":
+        with pq.ParquetFile(file) as table:
+            yield from table.iter_batches(batch_size=_BATCH_ROWS)
+        return
+    with pa.memory_map(str(file)) as mapped:
+        try:  # `datasets` writes streams, others files
+            yield from pa.ipc.open_stream(mapped)
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            reader = pa.ipc.open_file(mapped)
+            yield from (reader.get_batch(i) for i in range(reader.num_record_batches))

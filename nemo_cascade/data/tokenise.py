@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.data.chat import NO_REPLY, ChatTokenizer, Mask, encode_segments
+from nemo_cascade.data.schemas import Schema
 from nemo_cascade.data.sources import RawRow, decode_row
 from nemo_cascade.data.templates import Segment, Template
 from nemo_cascade.types import Int32
@@ -46,10 +47,10 @@ class Sample:
         return self.broken is None and not self.untrainable
 
 
-def conversations(rows: Iterable[RawRow], template: Template) -> Iterator[Sample]:
-    """Decode and render rows, and say which are conversations to train on."""
+def conversations(rows: Iterable[RawRow], template: Template, schema: Schema) -> Iterator[Sample]:
+    """Decode, map and render rows, and say which are conversations to train on."""
     for raw in rows:
-        row, broken = decode_row(raw)
+        row, broken = decode_row(raw, schema)
         rendered, problems = ([], [broken]) if broken else template.samples(row)
         if problems == [NO_REPLY]:
             yield Sample(raw.line, row, untrainable=True)
@@ -59,10 +60,10 @@ def conversations(rows: Iterable[RawRow], template: Template) -> Iterator[Sample
             yield Sample(raw.line, row, segments, part)
 
 
-def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer) -> Iterator[Sample]:
+def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema) -> Iterator[Sample]:
     """Stream rows as samples; those that are fit are tokenised."""
     for chunk in _chunks(rows):
-        samples = list(conversations(chunk, tokenizer.template))
+        samples = list(conversations(chunk, tokenizer.template, schema))
         fit = [s for s in samples if s.fit]
         encoded = encode_segments(tokenizer, [s.segments for s in fit])
         for sample, (ids, mask) in zip(fit, encoded, strict=True):

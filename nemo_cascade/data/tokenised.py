@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +24,7 @@ from nemo_cascade.config.stage import SourceConfig
 from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.parallel import available_cores, map_processes
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.schemas import Schema, schema_of
 from nemo_cascade.data.shards import FORMAT_VERSION, open_shard, write_shard
 from nemo_cascade.data.tokenise import tokenised
 from nemo_cascade.data.units import Unit, plan_units, read_unit, unit_content
@@ -44,18 +45,21 @@ class Part:
         unit: the stretch of a file that it was made of.
         source: number of the source.
         first_line: line of the file at which the unit begins, from 1.
+        schema: how its rows are mapped.
     """
 
     key: str
     unit: Unit
     source: int
     first_line: int
+    schema: Schema
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
     unit: Unit
     folder: str
+    schema: Schema
     tokenizer: str
     fingerprint: str
 
@@ -63,6 +67,7 @@ class _Work:
 def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> list[Part]:
     """Cut the sources into units and name the shard of each, in order of the sources and their rows."""
     units = [(number, unit) for number, s in enumerate(sources) for unit in plan_units(s.path, s.max_samples)]
+    schemas = [schema_of(s.schema, s.columns) for s in sources]
     # Hashing and reading let go of the interpreter's lock.
     with ThreadPoolExecutor(available_cores()) as threads:
         contents = list(threads.map(unit_content, (unit for _, unit in units)))
@@ -74,9 +79,10 @@ def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> lis
             "template": tokenizer.template.key,
             "tokenizer": tokenizer.fingerprint,
             "unit": content.key,
+            "schema": schemas[source].key,
         }
         key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
-        parts.append(Part(key, unit, source, line))
+        parts.append(Part(key, unit, source, line, schemas[source]))
         line, file = line + content.lines, unit.file
     return parts
 
@@ -87,10 +93,13 @@ def make_shards(
     """Tokenise the units whose shard isn't there yet."""
     if root.is_dir():
         remove_leftovers(root)
-    missing = {p.key: p.unit for p in parts if not (root / p.key).is_dir()}
+    missing = {p.key: p for p in parts if not (root / p.key).is_dir()}
     if not missing:
         return
-    work = [_Work(unit, str(root / key), tokenizer.folder, tokenizer.fingerprint) for key, unit in missing.items()]
+    work = [
+        _Work(part.unit, str(root / key), part.schema, tokenizer.folder, tokenizer.fingerprint)
+        for key, part in missing.items()
+    ]
     total = sum(_mib(p.unit) for p in parts)
     left = sum(_mib(w.unit) for w in work)
     tokens, begin = 0, time.monotonic()
@@ -148,7 +157,18 @@ class TokenisedSet:
 
     def place(self, sample: int) -> str:
         """Say where a sample's row is, for people: `file:line`."""
-        return _place(self.parts[self.part_of[sample]], int(self.samples[sample]["line"]))
+        return ":".join(map(str, self.origin(sample)))
+
+    def all_bad_rows(self) -> Iterator[tuple[str, int, str, str]]:
+        """Yield file, line, kind (broken | untrainable) and reason of every row that is no sample."""
+        for part, shard in zip(self.parts, self.shards, strict=True):
+            for row in shard.bad_rows():
+                yield part.unit.file, part.first_line + row["line"] - 1, row["kind"], row["reason"]
+
+    def origin(self, sample: int) -> tuple[str, int]:
+        """Return file and line of a sample's row."""
+        part = self.parts[self.part_of[sample]]
+        return part.unit.file, part.first_line + int(self.samples[sample]["line"]) - 1
 
     def bad_rows(self, kind: str, limit: int) -> tuple[int, list[str]]:
         """Count the rows of a kind (broken | untrainable) that are no samples, and name the first of them."""
@@ -168,7 +188,7 @@ def _make(work: _Work) -> tuple[int, int]:
     """Make one shard. Returns the MiB read and the tokens written."""
     tokenizer = _tokenizer(work.tokenizer, work.fingerprint)
     final = Path(work.folder)
-    make_folder(final, lambda building: write_shard(building, tokenised(read_unit(work.unit), tokenizer)))
+    make_folder(final, lambda building: write_shard(building, tokenised(read_unit(work.unit), tokenizer, work.schema)))
     return _mib(work.unit), int(open_shard(final).facts["tokens"])
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
+from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
 from nemo_cascade.evaluation.scores import Scores
@@ -72,12 +74,13 @@ def _run_suite(
 ) -> tuple[dict[str, list[float | None]], dict[str, float]]:
     """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded."""
     prompts = PromptSet.load(
-        suite.path,
+        local_path(suite, config.data_dir),
         domain=domain,
         verifier=suite.verifier,
         mode=suite.mode,
         tokenizer=load_tokenizer(hf_folder),
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
+        schema=schema_of(suite.schema, suite.columns),
     ).first(suite.num_prompts)
     by_id = {p.prompt_id: p for p in prompts}
     samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}

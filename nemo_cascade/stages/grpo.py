@@ -16,7 +16,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
@@ -33,12 +35,13 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     config, roles = context.config, context.roles
     tokenizer = load_tokenizer(context.parent_hf)
     prompts = PromptSet.load(
-        stage.prompts.path,
+        local_path(stage.prompts, config.data_dir),
         domain=stage.prompts.domain,
         verifier=stage.prompts.verifier,
         mode=stage.prompts.mode,
         tokenizer=tokenizer,
         max_prompt_tokens=stage.max_prompt_tokens(config.rollout.max_model_len),
+        schema=schema_of(stage.prompts.schema, stage.prompts.columns),
     )
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)

@@ -1,0 +1,26 @@
+"""Where rows come from, and how their columns become ours."""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from nemo_cascade.config.base import block
+
+
+@block
+class DataFileConfig:
+    """A set of rows."""
+
+    path: str
+    """JSONL, parquet or arrow file, a folder of them (also one that `datasets` saved), or hf://NAME: a set of the
+    Hugging Face hub, streamed into data_dir once."""
+    subset: str | None = None
+    """hf:// only: the set's configuration."""
+    split: str = "train"
+    """hf:// only: the set's split, in `datasets`' grammar."""
+    revision: str | None = None
+    """hf:// only: commit of the set; null: the newest when it is fetched, and that one from then on."""
+    schema: str = "own"
+    """own: rows are as we want them; or the name of a released set whose columns are mapped (data/schemas.py)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our field -> column, `column | json`, or a text with {columns}: overrides the schema's mapping, or is one."""
