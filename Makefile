@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 LOCK   := containers/cpu.lock
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/peers
 RUN    := $(VENV)/bin
 LOG    := $(VENV)-setup.log
 # One thread per process is the rule on a shared box; the program sets its own count per role.
@@ -32,8 +33,13 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(RUN)/pytest tests -m "not gpu and not bench" -n 2 --dist loadfile --durations=15
 
-bench: $(STAMP)
-	@$(RUN)/pytest tests/benchmarks -m bench -s -q
+# Peers that only the benchmarks use; beside the lock's packages, not among them.
+$(PEERS): $(STAMP)
+	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ "$$($(RUN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])')" >> $(LOG) 2>&1
+
+bench: $(STAMP) $(PEERS)
+	@PYTHONPATH=$(PEERS) $(RUN)/pytest tests/benchmarks -m bench -s -q
 
 lint: $(STAMP)
 	@$(RUN)/ruff check .

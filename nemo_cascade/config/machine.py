@@ -76,6 +76,8 @@ def _data(config: RunConfig) -> Problems:
     for name, stage in config.stages.items():
         if isinstance(stage, SftStage):
             wanted |= {f"stages.{name}.data.sources.{i}.path": s.path for i, s in enumerate(stage.data.sources)}
+            against = enumerate(stage.data.decontaminate.against)
+            wanted |= {f"stages.{name}.data.decontaminate.against.{i}": path for i, path in against}
         elif isinstance(stage, RewardModelStage):
             wanted[f"stages.{name}.data.path"] = stage.data.path
             wanted[f"stages.{name}.data.holdout_path"] = stage.data.holdout_path

@@ -29,8 +29,9 @@ def timed(work):
 def trl_packs(lengths, capacity):
     pack_dataset = pytest.importorskip("trl.data_utils", reason="needs the extra `bench`").pack_dataset
     import pyarrow as pa
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
+    disable_progress_bars()
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = pa.array(np.zeros(int(offsets[-1]), np.int32))
     column = pa.LargeListArray.from_arrays(pa.array(offsets), tokens)
