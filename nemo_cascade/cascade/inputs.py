@@ -13,7 +13,7 @@ from pathlib import Path
 from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
@@ -21,8 +21,8 @@ from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.tokenizer import load_tokenizer
-from nemo_cascade.errors import CascadeError, ConfigError
+from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,9 @@ def check_inputs(config: RunConfig) -> Inputs:
     Raises:
         CascadeError: what is wrong; a ConfigError that lists everything where more than one thing is.
     """
-    data = Path(config.data_dir)
-    tokenizer = prepare_data(config)
-    key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
-    start_hf = materialize_model(config.model, data / "models" / f"{config.model.name}-{key}", config.seed, tokenizer)
-    start_hf = install(start_hf, config.model.chat_template, data / "models")
+    start_hf = _start_model(config, prepare_data(config))
     load_tokenizer(start_hf)
-    inputs = Inputs(start_hf, data / "tokenised")
+    inputs = Inputs(start_hf, Path(config.data_dir) / "tokenised")
     problems: list[CascadeError] = []
     for name in [*config.stages, *config.evaluation.suites]:
         try:
@@ -65,6 +61,31 @@ def check_inputs(config: RunConfig) -> Inputs:
     if problems:
         raise ConfigError(problems)
     return inputs
+
+
+def prepared_tokenizer(config: RunConfig) -> Path:
+    """Prepare data and return a folder with the tokenizer that the start model has, without reading any weights."""
+    tokenizer, models = prepare_data(config), Path(config.data_dir) / "models"
+    if config.model.source == "smollm2":
+        return _start_model(config, tokenizer)
+    folder = Path(config.model.path or "") if config.model.source == "hf" else tokenizer
+    if folder is None:
+        raise ModelError("model.source=random needs a tokenizer", mend="prepare one (prepare=nano writes one)")
+    return install(folder, config.model.chat_template, models)
+
+
+def load_prompts(config: RunConfig, stage: GrpoStage, tokenizer: ChatTokenizer) -> PromptSet:
+    """Load the prompts of an RL stage."""
+    source, limit = stage.prompts, stage.max_prompt_tokens(config.rollout.max_model_len)
+    path, schema = local_path(source, config.data_dir), schema_of(source.schema, source.columns)
+    return PromptSet.load(path, source.domain, source.verifier, source.mode, tokenizer, limit, schema)
+
+
+def _start_model(config: RunConfig, tokenizer: Path | None) -> Path:
+    models = Path(config.data_dir) / "models"
+    key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
+    folder = materialize_model(config.model, models / f"{config.model.name}-{key}", config.seed, tokenizer)
+    return install(folder, config.model.chat_template, models)
 
 
 def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
@@ -83,9 +104,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         )
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
-        source, limit = stage.prompts, stage.max_prompt_tokens(room)
-        path, schema = local_path(source, config.data_dir), schema_of(source.schema, source.columns)
-        prompts = PromptSet.load(path, source.domain, source.verifier, source.mode, tokenizer, limit, schema)
+        prompts = load_prompts(config, stage, tokenizer)
         prompts.first(stage.prompts_per_step)
         log.info("%s: %d prompts, %d of them duplicates", name, len(prompts), prompts.duplicates)
     if name in config.evaluation.suites:

@@ -1,0 +1,101 @@
+"""Make the packed data of a cascade's stages, or look at samples as the model will see them.
+
+nemo-cascade prepare cascade=nano
+nemo-cascade prepare cascade=nano stage=sft1 --show 3
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.markup import escape
+
+from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.errors import CascadeError, ConfigError
+
+TAKES_OVERRIDES = True
+_STAGE = "stage="
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_overrides(parser)
+    parser.add_argument("--show", type=int, metavar="N", help="print N samples of stage=NAME; builds nothing")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Build and summarise, or show."""
+    named = [word.removeprefix(_STAGE) for word in args.overrides if word.startswith(_STAGE)]
+    overrides = [word for word in args.overrides if not word.startswith(_STAGE)]
+    # A cluster's data may be made on a machine that couldn't run it.
+    config = preflight(overrides, args.config_dir, fresh_folder=True, elsewhere=True).config
+    unknown = [name for name in named if name not in config.stages]
+    if unknown or (args.show is not None and (len(named) != 1 or args.show < 1)):
+        what = "no such stage" if unknown else "--show takes a number of samples, and one stage=NAME"
+        raise ConfigError([CascadeError(what, value=", ".join(named), limit=", ".join(config.stages))])
+    from nemo_cascade.cascade.inputs import prepared_tokenizer
+
+    tokenizer = prepared_tokenizer(config)
+    if args.show is not None:
+        _show(config, named[0], tokenizer, args.show)
+    else:
+        for name in named or config.stages:
+            _build(config, name, tokenizer)
+    return 0
+
+
+def _show(config: RunConfig, name: str, tokenizer_folder: Path, count: int) -> None:
+    from nemo_cascade.cli.samples import first_samples, print_sample
+    from nemo_cascade.data.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(tokenizer_folder)
+    out.print(f"stage {escape(name)}, template {tokenizer.template.name}; trained tokens are ⟦marked⟧\n")
+    for sample in first_samples(config, config.stages[name], tokenizer, count):
+        print_sample(sample, tokenizer)
+
+
+def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
+    stage, folder = config.stages[name], Path(config.data_dir) / "tokenised"
+    if isinstance(stage, SftStage):
+        _build_packs(config, name, stage, tokenizer, folder)
+    elif isinstance(stage, RewardModelStage):
+        from nemo_cascade.data.pairs import build_pair_stores
+
+        multiple, start = (stage.parallel or config.parallel).document_multiple, stage.model_path or tokenizer
+        stores = build_pair_stores(stage.data, stage.seq_length, start, folder, document_multiple=multiple)
+        out.print(f"{escape(name)}: {stores[0].stats['pairs']} pairs, {stores[1].stats['pairs']} held out\n")
+    else:
+        from nemo_cascade.cascade.inputs import load_prompts
+        from nemo_cascade.data.tokenizer import load_tokenizer
+
+        prompts = load_prompts(config, stage, load_tokenizer(tokenizer))
+        out.print(f"{escape(name)}: {len(prompts)} prompts, {prompts.duplicates} of them duplicates\n")
+
+
+def _build_packs(config: RunConfig, name: str, stage: SftStage, tokenizer: Path, folder: Path) -> None:
+    from nemo_cascade.data.build import build_packed_store
+    from nemo_cascade.data.quarantine import QUARANTINE
+    from nemo_cascade.data.summary import SUMMARY
+
+    multiple = config.parallel.document_multiple
+    store = build_packed_store(stage, tokenizer, folder, document_multiple=multiple, logging_config=config.logging)
+    stats = store.stats
+    shown = table(f"{escape(name)}: {len(store)} packs of {stage.seq_length} tokens, fill {stats['fill']:.4f}",
+                  "domain", "samples#", "per epoch#", "tokens#", "trained#")  # fmt: skip
+    for domain, counted in [*stats["domains"].items(), ("all", stats)]:
+        tokens, trained = counted["tokens_per_epoch"], counted["trained_tokens_per_epoch"]
+        shown.add_row(escape(domain), str(counted["samples"]), str(counted["samples_per_epoch"]), str(tokens),
+                      f"{trained / max(1, tokens):.1%}")  # fmt: skip
+    out.print(shown)
+    dropped = {key.removeprefix("dropped_"): stats[key] for key in stats if key.startswith("dropped_") and stats[key]}
+    told = ", ".join(f"{count} {kind}" for kind, count in dropped.items()) or "none"
+    out.print(f"of {stats['rows_read']} rows dropped: {told}")
+    out.print(f"page: {escape(str(store.folder / SUMMARY))}", soft_wrap=True)
+    if dropped:
+        out.print(f"bad rows: {escape(str(store.folder / QUARANTINE))}", soft_wrap=True)
+    out.print()
