@@ -1,27 +1,31 @@
-"""Who judges a response: a verifier in the pools, or the reward model."""
+"""Who judges a response: a verifier in the pools, the reward model, or a generative reward model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.scorer import ScorerGroup
-from nemo_cascade.config.stage import PREFERENCE
+from nemo_cascade.config.stage import GENRM, PREFERENCE
 from nemo_cascade.errors import RewardError
 from nemo_cascade.types import Prompt, Rollout, Verdict
 
 
 class Judges:
-    """Send each rollout to its prompt's verifier, and gather the verdicts of both kinds.
+    """Send each rollout to its prompt's verifier, and gather the verdicts of all kinds.
 
     Args:
         pools: the verifiers.
         scorer: the reward model's replicas, if one is in use.
         group_size: rollouts of each prompt.
+        genrm: the generative reward model, if one is in use.
     """
 
-    def __init__(self, pools: RewardGroup, scorer: ScorerGroup | None, group_size: int) -> None:
-        self.pools, self._scorer, self.group_size = pools, scorer, group_size
+    def __init__(
+        self, pools: RewardGroup, scorer: ScorerGroup | None, group_size: int, genrm: GenRMGroup | None = None
+    ) -> None:
+        self.pools, self._scorer, self._genrm, self.group_size = pools, scorer, genrm, group_size
 
     @property
     def scorer(self) -> ScorerGroup:
@@ -35,12 +39,12 @@ class Judges:
         return self._scorer
 
     def self_test(self, names: Iterable[str]) -> None:
-        """Run the verifiers' golden cases; the reward model has proven itself when it was loaded.
+        """Run the verifiers' golden cases; a reward model has proven itself when it was loaded.
 
         Raises:
             RewardError: lists the cases that failed.
         """
-        if pooled := [name for name in names if name != PREFERENCE]:
+        if pooled := [name for name in names if name not in (PREFERENCE, GENRM)]:
             self.pools.self_test(pooled)
 
     def submit(self, key: str, prompt: Prompt, rollout: Rollout) -> None:
@@ -51,6 +55,10 @@ class Judges:
         """
         if prompt.verifier == PREFERENCE:
             self.scorer.submit(key, prompt, rollout, self.group_size)
+        elif prompt.verifier == GENRM:
+            if self._genrm is None:
+                raise RewardError("there is no generative reward model to ask", mend="give Judges one")
+            self._genrm.submit(key, prompt, rollout)
         else:
             self.pools.submit(key, prompt, rollout)
 
@@ -61,7 +69,8 @@ class Judges:
             CascadeError: a judge failed, or is too slow.
         """
         scored = self._scorer.drain() if self._scorer is not None else []
-        return [*self.pools.drain(), *scored]
+        compared = self._genrm.drain() if self._genrm is not None else []
+        return [*self.pools.drain(), *scored, *compared]
 
     def preferences(self, groups: Sequence[tuple[Prompt, Sequence[Rollout]]]) -> list[list[Verdict]]:
         """Ask the reward model about rollouts that a verifier has judged. Returns verdicts in the same shape.

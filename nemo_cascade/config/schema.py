@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
@@ -67,6 +68,8 @@ class RewardConfig:
     """Verifier processes that may die by themselves within the window; over it the run stops."""
     crash_window_s: PositiveFloat = 60.0
     """Length of that window."""
+    genrm: GenRMConfig = field(default_factory=GenRMConfig)
+    """The generative reward model, where a verifier is `genrm`."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Verifier name -> its own settings (judge URL, test limits, ...), handed to its constructor."""
 

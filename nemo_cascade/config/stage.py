@@ -13,7 +13,9 @@ from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.rollout import SamplingConfig
 
 PREFERENCE = "preference"
-"""The verifier that is a reward model; all others are in the reward registry."""
+"""The verifier that is a reward model."""
+GENRM = "genrm"
+"""The verifier that is a generative reward model; all others are in the reward registry."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -114,7 +116,7 @@ class PromptSetConfig(DataFileConfig):
     domain: str
     """Domain that is rewarded."""
     verifier: str
-    """Verifier in the reward registry, or `preference`: the reward model."""
+    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm)."""
     mode: Literal["think", "no_think"] = "think"
     """Mode flag put behind every user turn (arXiv 2512.13607, section 3.1.2)."""
     max_tokens: PositiveInt | None = None
@@ -171,6 +173,9 @@ class DynamicSamplingConfig:
 class ShapingConfig:
     """From the verdicts of a batch to its rewards; by default the scores are the rewards."""
 
+    combine: Literal["none", "preference"] = "none"
+    """preference: 1 + sigmoid of the reward model's group z-score where the verifier's score is 1, else 0
+    (arXiv 2512.13607, section 4.4.2)."""
     code_switch_margin: PositiveFloat | None = None
     """A response with text in a script that neither `language` nor its prompt has gets the batch's minimum minus this
     (arXiv 2512.13607, section 4.3: 10); null doesn't look."""
@@ -268,7 +273,8 @@ class GrpoStage(StageBase):
     prompts: PromptSetConfig
     """Prompts and their verifier."""
     reward_model: str | None = None
-    """Who judges where the verifier is `preference`: an earlier stage of kind reward_model, or a model's HF folder."""
+    """Who judges where the verifier is `preference` or shaping.combine asks for it: an earlier stage of kind
+    reward_model, or a model's HF folder."""
     steps: PositiveInt
     """Rollout batches."""
     prompts_per_step: PositiveInt

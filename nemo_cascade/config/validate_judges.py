@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from nemo_cascade.config import host
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import PREFERENCE, GrpoStage, RewardModelStage
+from nemo_cascade.config.stage import GENRM, PREFERENCE, GrpoStage, RewardModelStage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -22,6 +22,7 @@ def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
     """
     yield from _verifiers(config, known)
     yield from _preference(config)
+    yield from _genrm(config)
     yield from _scorer_room(config)
 
 
@@ -32,10 +33,10 @@ def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
             used[f"stages.{name}.prompts.verifier"] = stage.prompts.verifier
     settings = {f"reward.options.{name}": name for name in config.reward.options}
     for key, name in {**used, **settings}.items():
-        if name not in known and not (name == PREFERENCE and key in used):
+        if name not in known and not (name in (PREFERENCE, GENRM) and key in used):
             near = difflib.get_close_matches(name, known, n=1)
             mend = f"did you mean {near[0]}?" if near else None
-            limit = ", ".join([*known, PREFERENCE] if key in used else known)
+            limit = ", ".join([*known, PREFERENCE, GENRM] if key in used else known)
             yield CascadeError("unknown verifier", value=f"{key}={name}", limit=limit, mend=mend)
 
 
@@ -47,7 +48,7 @@ def _preference(config: RunConfig) -> Problems:
         for name, suite in config.evaluation.suites.items()
     ]
     places += [
-        (f"stages.{name}", stage.prompts.verifier, stage.reward_model, stages[: stages.index(name)])
+        (f"stages.{name}", _judge_of(stage), stage.reward_model, stages[: stages.index(name)])
         for name, stage in config.stages.items()
         if isinstance(stage, GrpoStage)
     ]
@@ -61,6 +62,32 @@ def _preference(config: RunConfig) -> Problems:
         elif reference in config.stages and reference not in trained:
             limit = f"reward models by then: {', '.join(trained) or 'none'}"
             yield CascadeError("that stage is no reward model by then", value=value, limit=limit, mend="name another")
+
+
+def _judge_of(stage: GrpoStage) -> str:
+    return PREFERENCE if stage.shaping.combine == "preference" else stage.prompts.verifier
+
+
+def _genrm(config: RunConfig) -> Problems:
+    """Who compares responses needs a server, and more than one response to compare."""
+    used = {
+        f"stages.{name}.prompts.verifier": stage.num_generations
+        for name, stage in config.stages.items()
+        if isinstance(stage, GrpoStage) and stage.prompts.verifier == GENRM
+    }
+    used |= {
+        f"evaluation.suites.{name}.verifier": suite.samples_per_prompt
+        for name, suite in config.evaluation.suites.items()
+        if suite.verifier == GENRM
+    }
+    for key, size in used.items():
+        if size < 2:
+            mend = "raise samples_per_prompt"
+            yield CascadeError("genrm compares responses to one prompt", value=f"{key}: {size}", limit="2", mend=mend)
+    if used and not (config.reward.genrm.url and config.reward.genrm.model):
+        yield CascadeError(
+            "genrm needs a judge's server", value=next(iter(used)), mend="set reward.genrm.url and .model"
+        )
 
 
 def _scorer_room(config: RunConfig) -> Problems:

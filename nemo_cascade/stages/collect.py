@@ -104,15 +104,25 @@ class RolloutBatch:
 
 @dataclass(slots=True)
 class Group:
-    """The rollouts of one prompt, filled as they arrive; sample -> rollout, sample -> verdict."""
+    """The rollouts of one prompt, filled as they arrive; sample -> rollout, verdict, and the reward model's verdict.
+
+    The last is there only where the reward model has a say beside the verifier.
+    """
 
     prompt: Prompt
     rollouts: dict[int, Rollout] = field(default_factory=dict)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
+    preferences: dict[int, Verdict] = field(default_factory=dict)
 
     def valid(self, sample: int) -> bool:
         """Tell whether the rollout ended by itself or by its limit and was judged."""
-        return self.verdicts[sample].error is None and self.rollouts[sample].finish_reason != FinishReason.ABORT
+        aborted = self.rollouts[sample].finish_reason == FinishReason.ABORT
+        return not aborted and self.error(sample) is None
+
+    def error(self, sample: int) -> Verdict | None:
+        """Return the verdict that is an error, of verifier or reward model, if any."""
+        given = (self.verdicts[sample], self.preferences.get(sample))
+        return next((v for v in given if v is not None and v.error is not None), None)
 
     def truncated(self, sample: int) -> bool:
         """Tell whether the rollout hit its token limit."""
@@ -174,6 +184,9 @@ class Collector:
             )
         if len(kept) < wanted:
             log.warning("step %d trains on %d of %d groups: the rest had no variance", step + 1, len(kept), wanted)
+        if self.stage.shaping.combine == "preference":
+            with timer.phase("verify"):
+                self._ask_reward_model(kept, step)
         return self._batch(kept, dropped, round_index + 1)
 
     def _generate(self, step: int, round_index: int, count: int, timer: PhaseTimer) -> list[Group]:
@@ -200,12 +213,21 @@ class Collector:
                 )
         return list(groups.values())
 
+    def _ask_reward_model(self, groups: list[Group], step: int) -> None:
+        """Have the reward model score the groups whose rewards it decides: those with a verified response."""
+        asked = [g for g in groups if any(g.reward(s, "keep") >= 1.0 for s in g.rollouts)]
+        samples = range(self.stage.num_generations)
+        verdicts = self.judges.preferences([(g.prompt, [g.rollouts[s] for s in samples]) for g in asked])
+        for group, given in zip(asked, verdicts, strict=True):
+            group.preferences = dict(enumerate(given))
+        self._check_errors(groups, step)
+
     def _check_errors(self, groups: list[Group], step: int) -> None:
         """Stop the run where too many verdicts are errors: a broken verifier must not train anybody."""
-        bad = [g.verdicts[s] for g in groups for s in g.rollouts if not g.valid(s)]
+        bad = [g.error(s) for g in groups for s in g.rollouts if not g.valid(s)]
         total, limit = len(groups) * self.stage.num_generations, self.config.reward.max_error_fraction
         if len(bad) > limit * total:
-            kinds = sorted({f"{v.error or 'aborted rollout'}: {v.detail}" for v in bad})
+            kinds = sorted({f"{v.error}: {v.detail}" if v is not None else "aborted rollout" for v in bad})
             raise RewardError(
                 f"too many verdicts of step {step + 1} are errors",
                 value=f"{len(bad)} of {total} ({'; '.join(kinds[:3])})",
@@ -219,13 +241,13 @@ class Collector:
         valid = np.array([[g.valid(s) for s in samples] for g in groups], dtype=bool)
         truncated = np.array([[g.truncated(s) for s in samples] for g in groups], dtype=bool)
         switched = self._switched(groups)
-        rewards = shape_rewards(scores, valid, switched, self.stage.shaping)
+        rewards = shape_rewards(scores, valid, switched, self._preferences(groups), self.stage.shaping)
         if overlong == "zero":
             rewards[truncated] = 0.0
         return RolloutBatch(
             prompts=[g.prompt for g in groups],
             rollouts=[[g.rollouts[s] for s in samples] for g in groups],
-            verdicts=[[g.verdicts[s] for s in samples] for g in groups],
+            verdicts=[[g.error(s) or g.verdicts[s] for s in samples] for g in groups],
             scores=scores,
             switched=switched,
             rewards=rewards,
@@ -235,6 +257,16 @@ class Collector:
             dropped_groups=dropped,
             rounds=rounds,
         )
+
+    def _preferences(self, groups: list[Group]) -> NDArray[np.float64] | None:
+        """Return the reward model's scores [P, G], 0 where it wasn't asked; None where it has no say."""
+        if self.stage.shaping.combine != "preference":
+            return None
+        scores = np.zeros((len(groups), self.stage.num_generations))
+        for row, group in zip(scores, groups, strict=True):
+            for sample, verdict in group.preferences.items():
+                row[sample] = 0.0 if verdict.score is None else verdict.score
+        return scores
 
     def _switched(self, groups: list[Group]) -> NDArray[np.bool_]:
         if self.stage.shaping.code_switch_margin is None:

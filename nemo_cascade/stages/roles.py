@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.reward import RewardGroup
@@ -90,9 +91,11 @@ class Roles:
         return self._scorer
 
     def judges(self, tokenizer_path: Path, group_size: int, reward_model: Path | None) -> Judges:
-        """Return who judges `group_size` responses to each prompt: the verifiers, and the reward model if given."""
+        """Return who judges `group_size` responses to each prompt: the verifiers, and reward models where in use."""
         scorer = None if reward_model is None else self.scorer(reward_model, tokenizer_path)
-        return Judges(self.reward(tokenizer_path), scorer, group_size)
+        genrm = self.config.reward.genrm
+        compare = GenRMGroup(genrm, tokenizer_path, group_size) if genrm.url and group_size > 1 else None
+        return Judges(self.reward(tokenizer_path), scorer, group_size, compare)
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:
         """Hand the policy's weights to the engines, as weight version `version`."""

@@ -13,22 +13,36 @@ from numpy.typing import NDArray
 from nemo_cascade.config.stage import ShapingConfig
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
-from nemo_cascade.rewards.shaping import Float64, bounded_scores, punish_code_switch
+from nemo_cascade.rewards.shaping import (
+    Float64,
+    bounded_scores,
+    combined_instruction_rewards,
+    punish_code_switch,
+)
 from nemo_cascade.types import Prompt
 
 Bool = NDArray[np.bool_]
 
 
-def shape_rewards(scores: Float64, valid: Bool, switched: Bool, shaping: ShapingConfig) -> Float64:
-    """Return the rewards [P, G]: the code-switch rule over the whole batch, then the bound group by group.
+def shape_rewards(
+    scores: Float64, valid: Bool, switched: Bool, preferences: Float64 | None, shaping: ShapingConfig
+) -> Float64:
+    """Return the rewards [P, G].
+
+    In this order: the combined reward of a group, the code-switch rule over the whole batch, the bound of a group.
 
     Args:
         scores: [P, G], the verifier's.
-        valid: [P, G], judged.
+        valid: [P, G], judged; by the reward model too, if it has a say.
         switched: [P, G], holds text of a foreign script.
+        preferences: [P, G], the reward model's scores, if it has a say.
         shaping: what to do.
     """
     rewards: Float64 = np.where(valid, scores, 0.0)
+    if preferences is not None:
+        for row, model, mask in zip(rewards, preferences, valid, strict=True):
+            if mask.any():
+                row[mask] = combined_instruction_rewards(row[mask] >= 1.0, model[mask])
     if shaping.code_switch_margin is not None and valid.any():
         rewards[valid] = punish_code_switch(rewards[valid], switched[valid], shaping.code_switch_margin)
     if shaping.bounded:

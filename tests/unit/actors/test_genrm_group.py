@@ -1,0 +1,76 @@
+import json
+
+import numpy as np
+import pytest
+
+from nemo_cascade.actors.genrm import GenRMGroup
+from nemo_cascade.config.judge import GenRMConfig
+from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.errors import RewardError
+from nemo_cascade.types import FinishReason, Prompt, Rollout
+from tests.unit.rewards.judge_server import judge_server, says
+
+
+@pytest.fixture(scope="module")
+def tokenizer_path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_nano_tokenizer(["a bb ccc dddd"] * 8, folder)
+    return folder
+
+
+def group_of(prompt_id, texts, tokenizer):
+    prompt = Prompt(
+        prompt_id, "chat", "genrm", np.array([1], np.int32), {"messages": [{"role": "user", "content": "?"}]}
+    )
+    rollouts = []
+    for sample, text in enumerate(texts):
+        ids = np.array(tokenizer.encode(text), np.int32)
+        rollouts.append(Rollout(prompt_id, sample, ids, ids, np.zeros(len(ids), np.float32), FinishReason.STOP, 1))
+    return prompt, rollouts
+
+
+def prefers_the_first(request):
+    return 200, says(json.dumps({"score_1": 4, "score_2": 2, "ranking": 1}))
+
+
+def test_a_group_is_judged_when_it_is_whole_and_verdicts_come_back_by_key(tokenizer_path):
+    tokenizer = load_tokenizer(tokenizer_path)
+    with judge_server(prefers_the_first) as (url, requests):
+        judge = GenRMGroup(GenRMConfig(url=url, model="judge", think=0, answer=0, answer_bonus=0), tokenizer_path, 3)
+        for name in ("p", "q"):
+            prompt, rollouts = group_of(name, ["a", "bb", "ccc"], tokenizer)
+            for rollout in reversed(rollouts):  # whatever the order in which they end
+                judge.submit(f"{name}#{rollout.sample}", prompt, rollout)
+        verdicts = dict(judge.drain())
+        prompt, rollouts = group_of("r", ["a", "bb", "ccc"], tokenizer)
+        judge.submit("r#0", prompt, rollouts[0])
+        with pytest.raises(RewardError, match="1 prompts"):
+            judge.drain()
+        judge.close()
+    # In a circle each is first once (4) and second once (2).
+    assert {key: verdict.score for key, verdict in verdicts.items()} == {
+        f"{n}#{s}": 3.0 for n in "pq" for s in range(3)
+    }
+    assert len(requests) == 6
+    compared = [request["messages"][0]["content"] for _, request in requests]
+    assert sum("[Response 1]\na\n\n[Response 2]\nbb" in text for text in compared) == 2
+
+
+def test_a_server_that_fails_gives_errors_not_scores(tokenizer_path):
+    prompt, rollouts = group_of("p", ["a", "bb"], load_tokenizer(tokenizer_path))
+    with judge_server(lambda request: (400, "no")) as (url, _):
+        judge = GenRMGroup(GenRMConfig(url=url, model="judge"), tokenizer_path, 2)
+        for rollout in rollouts:
+            judge.submit(f"p#{rollout.sample}", prompt, rollout)
+        assert {verdict.error for _, verdict in judge.drain()} == {"infrastructure"}
+        judge.close()
+
+
+def test_what_can_not_work_is_refused_at_once(tokenizer_path):
+    with pytest.raises(RewardError, match="compares responses"):
+        GenRMGroup(GenRMConfig(url="http://127.0.0.1:1/v1", model="m"), tokenizer_path, 1)
+    with pytest.raises(RewardError, match="no http URL"):
+        GenRMGroup(GenRMConfig(url="judge:8000", model="m"), tokenizer_path, 2)
+    with pytest.raises(RewardError, match="NO_SUCH_KEY"):
+        GenRMGroup(GenRMConfig(url="http://j/v1", api_key_variable="NO_SUCH_KEY"), tokenizer_path, 2)

@@ -1,0 +1,86 @@
+"""A step's rollouts with a scripted engine and judges; the real ones run in tests/distributed and tests/e2e."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nemo_cascade.config.compose import compose
+from nemo_cascade.config.stage import DynamicSamplingConfig, ShapingConfig
+from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.errors import RewardError
+from nemo_cascade.stages.collect import Collector
+from nemo_cascade.telemetry.timers import PhaseTimer
+from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
+
+G = 4
+
+
+class Engine:
+    def generate(self, prompts, size, sampling, seed):
+        ids = np.array([1, 2], np.int32)
+        for prompt in prompts:
+            for sample in range(size):
+                yield Rollout(prompt.prompt_id, sample, ids, ids, np.zeros(2, np.float32), FinishReason.STOP, 1)
+
+
+class Scripted:
+    """`verdicts[prompt][sample]` of the verifier; a reward model that likes later samples better."""
+
+    def __init__(self, verdicts, broken=()):
+        self.verdicts, self.broken, self.keys, self.asked = verdicts, broken, [], []
+
+    def submit(self, key, prompt, rollout):
+        self.keys.append(key)
+
+    def drain(self):
+        keys, self.keys = self.keys, []
+        return [(k, self.verdicts[k.rpartition("#")[0]][int(k.rpartition("#")[2])]) for k in keys]
+
+    def preferences(self, groups):
+        self.asked += [prompt.prompt_id for prompt, _ in groups]
+        return [
+            [Verdict(None, "crash") if (p.prompt_id, r.sample) in self.broken else Verdict(float(r.sample)) for r in rs]
+            for p, rs in groups
+        ]
+
+
+def collector(judges, **settings):
+    config, _ = compose(["cascade=nano"])
+    stage = replace(config.stages["math_rl"], prompts_per_step=2, num_generations=G, **settings)
+    prompts = PromptSet([Prompt(name, "math", "math", np.array([i], np.int32), {}) for i, name in enumerate("ab")])
+    config = replace(config, reward=replace(config.reward, max_error_fraction=0.2))
+    return Collector(prompts, Engine(), judges, stage, config, SimpleNamespace(), cursor=0)
+
+
+def scores(*values):
+    return [Verdict(value) for value in values]
+
+
+def test_the_reward_model_is_asked_about_groups_with_a_verified_response_only():
+    judges = Scripted({"a": scores(1, 0, 1, 1), "b": scores(0, 0, 0, 0)}, broken={("a", 3)})
+    batch = collector(judges, shaping=ShapingConfig(combine="preference")).collect(0, PhaseTimer())
+    assert judges.asked == ["a"]
+    row = [p.prompt_id for p in batch.prompts].index("a")
+    z = (np.array([0.0, 1.0, 2.0]) - 1.0) / np.std([0.0, 1.0, 2.0])
+    expected = [1 + 1 / (1 + np.exp(-z[0])), 0.0, 1 + 1 / (1 + np.exp(-z[2]))]
+    assert batch.rewards[row, :3] == pytest.approx(expected)
+    # The response that the reward model failed on is an error of the step, not a score.
+    assert not batch.valid[row, 3]
+    assert batch.metrics()["verdict_errors_by_kind"] == {"crash": 1}
+    assert not batch.rewards[1 - row].any()
+
+
+def test_too_many_failures_of_the_reward_model_stop_the_run():
+    judges = Scripted({"a": scores(1, 1, 1, 1), "b": scores(1, 0, 0, 0)}, broken={("a", 0), ("a", 1)})
+    with pytest.raises(RewardError, match=r"2 of 8 \(crash"):
+        collector(judges, shaping=ShapingConfig(combine="preference")).collect(0, PhaseTimer())
+
+
+def test_dynamic_sampling_goes_by_the_verifier_and_drops_before_the_reward_model_is_asked():
+    judges = Scripted({"a": scores(1, 1, 1, 1), "b": scores(1, 0, 1, 0)})
+    settings = {"dynamic_sampling": DynamicSamplingConfig(enabled=True, max_rounds=1)}
+    batch = collector(judges, shaping=ShapingConfig(combine="preference"), **settings).collect(0, PhaseTimer())
+    assert judges.asked == ["b"]
+    assert batch.dropped_groups == 1
