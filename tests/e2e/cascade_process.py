@@ -16,6 +16,12 @@ import psutil
 # so that a resume which lost anything shows in the next line.
 MICRO = [
     "cascade=nano",
+    "~stages.if_rl",
+    "~stages.code_rl",
+    "~stages.swe_rl",
+    "~evaluation.suites.code",
+    "~evaluation.suites.swe",
+    "stages.sft1.promise.improve=[math]",
     "stages.sft1.max_steps=8",
     "stages.sft1.optimizer.lr_warmup_steps=2",
     "stages.sft2.optimizer.lr_warmup_steps=2",

@@ -11,13 +11,16 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 import torch
 
-from nemo_cascade.rewards.genrm import GenRM
+from nemo_cascade.actors.genrm import GenRMGroup
+from nemo_cascade.config.judge import GenRMConfig
+from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.rewards.judge import JudgeClient
-from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
+from nemo_cascade.types import FinishReason, Prompt, Rollout
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -95,19 +98,26 @@ def test_yes_probability_is_the_models_own(url, smollm2_folder):
     assert served == pytest.approx(pooled["YES"] / sum(pooled.values()), abs=1e-3)
 
 
-def test_a_group_is_compared_and_rewarded(url):
-    sampling = {
-        "temperature": 0.0,
-        "max_tokens": 64,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "comparison", "schema": GRAMMAR}},
-    }
-    responses = [Response(text) for text in ("Paris.", "It is Paris, of course, the city of light.", "London.")]
-    scores = GenRM(JudgeClient(url, "judge"), sampling=sampling).score_group(QUESTION, responses)
-    assert scores.unparsable == 0
-    assert scores.rewards_G.shape == (3,)
-    assert ((scores.base_G >= -1.5) & (scores.base_G <= 7.5)).all()  # 1..5, and up to 2.5 for the ranking of a tie
-    again = GenRM(JudgeClient(url, "judge"), sampling=sampling).score_group(QUESTION, responses)
-    assert (again.rewards_G == scores.rewards_G).all()
+def test_a_group_of_rollouts_is_compared_and_rewarded(url, smollm2_folder):
+    tokenizer = load_tokenizer(smollm2_folder)
+    prompt = Prompt("p", "chat", "genrm", np.array([1], np.int32), {"messages": QUESTION})
+    schema = {"type": "json_schema", "json_schema": {"name": "comparison", "schema": GRAMMAR}}
+    config = GenRMConfig(url=url, model="judge", temperature=0.0, max_tokens=64, request={"response_format": schema})
+    found = []
+    for _ in range(2):
+        judge = GenRMGroup(config, smollm2_folder, 3)
+        for sample, text in enumerate(("Paris.", "It is Paris, of course, the city of light.", "London.")):
+            ids = np.array(tokenizer.encode(text), np.int32)
+            logprobs = np.zeros(len(ids), np.float32)
+            judge.submit(f"p#{sample}", prompt, Rollout("p", sample, ids, ids, logprobs, FinishReason.STOP, 1))
+        found.append(dict(judge.drain()))
+        judge.close()
+    scores = {key: verdict.score for key, verdict in found[0].items()}
+    assert list(scores) == ["p#0", "p#1", "p#2"]
+    # Comparisons give 1 to 5, and 2.5 more or less for the ranking of a tie; length control adds at most 1.5.
+    assert all(-3 <= score <= 9 for score in scores.values())
+    assert not any("undecided" in verdict.detail for verdict in found[0].values())
+    assert scores == {key: verdict.score for key, verdict in found[1].items()}
 
 
 def test_a_model_that_the_server_lacks_is_an_error_not_a_score(url):

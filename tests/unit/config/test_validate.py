@@ -107,7 +107,7 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         "stages.math_rl.prompts.path=",
         "evaluation.suites.math.path=",
         "evaluation.suites.instruction.path=",
-        "evaluation.suites.math.verifier=mth; allowed: math, instruction, preference; mend: did you mean math?",
+        "evaluation.suites.math.verifier=mth; allowed: math, instruction, preference, genrm; mend: did you mean math?",
         "several machines need a Ray cluster; got: cluster.num_nodes=2",
         "name can't be a folder",
         "need more GPUs than there are; got: 1; allowed: 0",
@@ -179,4 +179,21 @@ def test_a_reward_model_promises_nothing_and_starts_from_a_model(tmp_path):
         "data not found; got: stages.rm.data.holdout_path=",
         "a reward model changes no domain's score",
         "model folder not found; got: stages.rm.model_path=",
+    )
+
+
+def test_genrm_needs_a_server_and_responses_to_compare():
+    ask = ["stages.math_rl.prompts.verifier=genrm", "evaluation.suites.math.verifier=genrm"]
+    expect(
+        found(*ask, "evaluation.suites.math.samples_per_prompt=1"),
+        "genrm compares responses to one prompt; got: evaluation.suites.math.verifier: 1",
+        "genrm needs a judge's server; got: stages.math_rl.prompts.verifier",
+    )
+    assert found(*ask, "reward.genrm.url=http://judge:8000/v1", "reward.genrm.model=judge") == []
+
+
+def test_the_combined_reward_needs_a_reward_model():
+    expect(
+        found("stages.math_rl.shaping.combine=preference"),
+        "preference needs a reward model; got: stages.math_rl.reward_model=None",
     )
