@@ -76,7 +76,7 @@ class GenRMGroup:
 
     def _judge(self, prompt: Prompt, members: list[tuple[int, str, Rollout]]) -> Judged:
         responses = [
-            Response(response_text(self._tokenizer, r.response_ids), r.response_ids, r.finish_reason)
+            Response(response_text(self._tokenizer, r.response_ids, r.prompt_ids), r.response_ids, r.finish_reason)
             for _, _, r in members
         ]
         keys = [key for _, key, _ in members]

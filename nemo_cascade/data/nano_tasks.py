@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from nemo_cascade.data.nano_instruction import KINDS, WORDS, draw_order, instruction_prompt, instruction_sample
+from nemo_cascade.data.nano_code import code_prompt, code_sample, draw_function
+from nemo_cascade.data.nano_instruction import WORDS, draw_order, instruction_prompt, instruction_sample
 from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_preference import preference_rows
+from nemo_cascade.data.nano_swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_rows
 from nemo_cascade.data.templates import NAMED
 
-NANO_VERSION = 4
+NANO_VERSION = 5
 """Raised with every change of what is written."""
-_EASY_KINDS = ("repeat", "upper", "count", "first", "last", "copy", "comma", "reverse")
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain's tasks.
+
+    Attributes:
+        draw: draws a task of a split.
+        prompt: makes its prompt row.
+        sample: makes a training conversation of it, worse than it could be in the given share of cases.
+        sft1, sft2: samples in each SFT set, and that share.
+    """
+
+    draw: Callable[[Random, Any], Any]
+    prompt: Callable[[Any], dict[str, Any]]
+    sample: Callable[[Any, Random, float], dict[str, Any]]
+    sft1: tuple[int, float]
+    sft2: tuple[int, float]
+
+
+DOMAINS = {
+    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (6000, 0.0), (4000, 0.4)),
+    "instruction": Domain(draw_order, instruction_prompt, instruction_sample, (6000, 0.0), (4000, 0.5)),
+    "code": Domain(draw_function, code_prompt, code_sample, (4000, 0.5), (3000, 0.5)),
+    "swe": Domain(draw_repair, swe_prompt, swe_sample, (5000, 0.5), (4000, 0.5)),
+}
 
 
 def prepare_nano(folder: str | Path, seed: int) -> None:
@@ -32,39 +61,32 @@ def prepare_nano(folder: str | Path, seed: int) -> None:
         sets = nano_rows(seed)
         for name, rows in sets.items():
             write_rows(building / f"{name}.jsonl", rows)
-        # Every word a thousand times in both cases: seen that often, each becomes one token.
-        words = [f"{w} {w}" for word in WORDS for w in (word, word.upper()) for _ in range(1000)]
-        train_nano_tokenizer([*words, *_rendered([*sets["sft1"], *sets["sft2"]])], building / "tokenizer")
+        # Every word a thousand times: seen that often, each becomes one token.
+        words = [f"{word} {word}" for word in (*WORDS, *NAMES) for _ in range(1000)]
+        train_nano_tokenizer(
+            [*words, *_rendered([*sets["sft1"], *sets["sft2"], *sets["preference_sft"]])], building / "tokenizer"
+        )
 
     write_once(folder, {"kind": "nano", "version": NANO_VERSION, "seed": seed}, write)
 
 
 def nano_rows(seed: int) -> dict[str, Rows]:
     """Generate all rows, by file name; the same seed gives the same rows."""
-
-    def rng(name: str) -> Random:
-        return Random(f"{seed}/{name}")
-
-    r = rng("sft1")
-    sft1 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.0) for _ in range(5000)]
-    sft1 += [instruction_sample(draw_order(r, "sft", _EASY_KINDS, (2, 4))) for _ in range(9000)]
-    r.shuffle(sft1)
-    r = rng("sft2")
-    sft2 = [math_sample(draw_problem(r, "sft", (3, 3)), r, 0.4) for _ in range(5000)]
-    sft2 += [instruction_sample(draw_order(r, "sft", KINDS, (2, 4))) for _ in range(5000)]
-    r.shuffle(sft2)
-    prompts: dict[str, Rows] = {}
-    for name, split, count in (("train", "rl", 2000), ("test", "test", 600)):
-        r = rng(f"math_{name}")
-        problems = _distinct(count, lambda r=r, split=split: draw_problem(r, split, (3, 3)))
-        prompts[f"math_{name}"] = [math_prompt(p) for p in problems]
-        r = rng(f"instruction_{name}")
-        orders = _distinct(count, lambda r=r, split=split: draw_order(r, split, KINDS, (2, 4)))
-        prompts[f"instruction_{name}"] = [instruction_prompt(o) for o in orders]
-    return {"sft1": sft1, "sft2": sft2, **prompts, **preference_rows(seed)}
+    rows: dict[str, Rows] = {"sft1": [], "sft2": []}
+    for name, domain in DOMAINS.items():
+        for stage, (count, share) in (("sft1", domain.sft1), ("sft2", domain.sft2)):
+            rng = Random(f"{seed}/{stage}/{name}")
+            rows[stage] += [domain.sample(domain.draw(rng, "sft"), rng, share) for _ in range(count)]
+        for kind, split, count in (("train", "rl", 2000), ("test", "test", 600)):
+            rng = Random(f"{seed}/{kind}/{name}")
+            tasks = _distinct(count, partial(domain.draw, rng, split))
+            rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
+    for stage in ("sft1", "sft2"):
+        Random(f"{seed}/{stage}").shuffle(rows[stage])
+    return rows | preference_rows(seed)
 
 
-def _distinct(count: int, draw: Any) -> list[Any]:
+def _distinct(count: int, draw: Callable[[], Any]) -> list[Any]:
     """Draw until there are `count` with different names."""
     found: dict[str, Any] = {}
     while len(found) < count:

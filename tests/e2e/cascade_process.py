@@ -16,9 +16,12 @@ import psutil
 # so that a resume which lost anything shows in the next line.
 MICRO = [
     "cascade=nano",
+    "~stages.reward_model",
+    "~stages.rlhf",
     "~stages.if_rl",
     "~stages.code_rl",
     "~stages.swe_rl",
+    "~evaluation.suites.chat",
     "~evaluation.suites.code",
     "~evaluation.suites.swe",
     "stages.sft1.promise.improve=[math]",

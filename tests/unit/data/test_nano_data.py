@@ -1,16 +1,20 @@
 import json
-import re
+from random import Random
 
 import pytest
 
+from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.data.chat import encode_conversation, load_tokenizer, split_reasoning
 from nemo_cascade.data.nano_instruction import WORDS
-from nemo_cascade.data.nano_tasks import prepare_nano
+from nemo_cascade.data.nano_tasks import DOMAINS, prepare_nano
 from nemo_cascade.data.prepared import write_once
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.rewards.instruction import InstructionVerifier
+from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
-from nemo_cascade.types import FinishReason
+
+VERIFIER = {"math": "math", "instruction": "instruction", "code": "code", "swe": "swe_repair"}
+FIRST_WORD = {"Compute": "math", "List": "instruction", "Write": "code", "Repair:": "swe"}
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +28,42 @@ def read(folder, name):
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
-def questions(folder, name):
-    asked = {row["messages"][-2 if name.startswith("sft") else -1]["content"] for row in read(folder, name)}
-    # a+b and b+a are the same problem
-    return {re.sub(r"(\d+)\+(\d+)", lambda m: "+".join(sorted(m.groups())), q) for q in asked}
+def asked(row):
+    return next(m["content"] for m in row["messages"] if m["role"] == "user")
 
 
-def test_sft_rl_and_hold_out_share_no_problem(nano):
-    sft = questions(nano, "sft1") | questions(nano, "sft2")
-    for domain in ("math", "instruction"):
-        train, test = questions(nano, f"{domain}_train"), questions(nano, f"{domain}_test")
-        assert len(test) == len(read(nano, f"{domain}_test"))
+def domain_of(question):
+    return FIRST_WORD[question.split()[0]]
+
+
+def same_task(question):
+    """Questions that mean the same task have the same text here, written apart from the tasks' own `canonical`."""
+    domain = domain_of(question)
+    if domain == "math":
+        problem = question.split()[1].rstrip(".")
+        return "+".join(sorted(problem.split("+"))) if "+" in problem else problem
+    if domain == "instruction":
+        return tuple(sorted(question.removeprefix("List words. ").rstrip(".").split(". ")))
+    if domain == "code":
+        return tuple(sorted(question.partition(": ")[2].rstrip(".").split(", ")))
+    issue, _, files = question.partition("\n")
+    name = issue.split()[1]
+    line = files.partition(f"def {name}(x):\n")[2].partition("\n")[0]
+    return issue, line
+
+
+def drawn(domain, share, count):
+    """Return prompt rows with SFT replies to them."""
+    rng, tasks = Random(f"test/{domain}"), DOMAINS[domain]
+    chosen = [tasks.draw(rng, "sft") for _ in range(count)]
+    return [(tasks.prompt(task), tasks.sample(task, rng, share)["messages"][-1]["content"]) for task in chosen]
+
+
+def test_sft_rl_and_hold_out_share_no_task(nano):
+    sft = {same_task(asked(row)) for name in ("sft1", "sft2") for row in read(nano, name)}
+    for domain in DOMAINS:
+        train, test = ({same_task(asked(row)) for row in read(nano, f"{domain}_{kind}")} for kind in ("train", "test"))
+        assert (len(train), len(test)) == (2000, 600)
         assert not sft & train
         assert not sft & test
         assert not train & test
@@ -71,10 +100,10 @@ def test_folder_of_another_recipe_is_replaced_and_a_failed_one_leaves_nothing(tm
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
-def test_every_worked_answer_is_right(nano):
+def test_every_worked_sum_is_right(nano):
     for row in [*read(nano, "sft1"), *read(nano, "sft2")]:
         question, reply = (m["content"] for m in row["messages"])
-        if question.startswith("Compute"):
+        if domain_of(question) == "math":
             thought, answer = split_reasoning(reply)
             assert answer == f"\\boxed{{{eval(question[8:-1])}}}"
             for line in thought.splitlines():
@@ -82,11 +111,27 @@ def test_every_worked_answer_is_right(nano):
                 assert eval(claim) == int(result), line
 
 
-def test_expected_instruction_answers_satisfy_their_verifier(nano):
-    verifier = InstructionVerifier()
-    for row in read(nano, "instruction_test"):
-        response = Response(row["instruction"]["expected"], (1,), FinishReason.STOP)
-        assert verifier.verify(row, response) == 1.0
+def test_replies_are_as_good_as_meant_by_the_very_verifier_that_rewards_rollouts():
+    right = dict.fromkeys(DOMAINS, 0)
+    with VerifierPool(RewardConfig(workers=2)) as pool:
+        for domain, tasks in DOMAINS.items():
+            for number, (row, reply) in enumerate(drawn(domain, tasks.sft2[1], 200)):
+                pool.submit((domain, number), VERIFIER[domain], row, Response(reply))
+        for (domain, _), verdict in pool.drain():
+            assert verdict.error is None, verdict
+            right[domain] += verdict.score == 1.0
+    assert right["math"] == right["code"] == 200
+    assert 75 < right["instruction"] < 125
+    assert 125 < right["swe"] < 175
+
+
+def test_a_careless_list_breaks_one_rule_and_a_careful_one_none():
+    verifier = InstructionVerifier(partial=True)
+    for row, reply in drawn("instruction", 1.0, 300):
+        rules = len(row["kwargs"])
+        assert round(verifier.verify(row, Response(reply)) * rules) in (rules - 1, rules)
+    for row, reply in drawn("instruction", 0.0, 300):
+        assert verifier.verify(row, Response(reply)) == 1.0, (row, reply)
 
 
 def test_words_and_digits_are_single_tokens_and_samples_are_short(nano):
@@ -94,9 +139,9 @@ def test_words_and_digits_are_single_tokens_and_samples_are_short(nano):
     assert tokenizer.vocab_size <= 512
     assert len(tokenizer.encode("0123456789")) == 10
     for word in WORDS:
-        for form in (word, f" {word}", word.upper(), f" {word.upper()}"):
-            assert len(tokenizer.encode(form)) == 1, form
-    for domain, mode in (("math", "think"), ("instruction", "no_think")):
-        PromptSet.load(nano / f"{domain}_test.jsonl", domain, domain, mode, tokenizer, max_prompt_tokens=48)
+        assert len(tokenizer.encode(f" {word}")) == 1, word
+    for domain in DOMAINS:
+        mode = "think" if domain == "math" else "no_think"
+        PromptSet.load(nano / f"{domain}_test.jsonl", domain, VERIFIER[domain], mode, tokenizer, max_prompt_tokens=80)
     lengths = [int(encode_conversation(tokenizer, r["messages"])[1].sum()) for r in read(nano, "sft2")]
-    assert max(lengths) < 96
+    assert max(lengths) < 48
