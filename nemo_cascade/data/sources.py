@@ -89,7 +89,7 @@ def read_raw(path: str | Path, max_rows: int | None = None) -> Iterator[RawRow]:
     """Stream the rows of a file or folder undecoded; blank lines are passed over and don't count."""
     left = max_rows if max_rows is not None else -1
     for file in data_files(path):
-        for line, payload in _lines(file) if file.suffix == ".jsonl" else _table_rows(file):
+        for line, payload in _lines(file) if file.suffix == ".jsonl" else table_rows(file):
             if left == 0:
                 return
             left -= 1
@@ -133,10 +133,19 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_facts(file: Path) -> pq.FileMetaData:
+    """Read what stands at the end of a parquet file: its columns and row groups."""
+    try:
+        return pq.read_metadata(file)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"not parquet, or damaged: {error}", value=str(file)) from error
+
+
+def table_rows(file: Path, groups: range | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream the rows of a parquet or arrow file, or of some row groups of a parquet file, numbered from 1."""
     number = 0
     try:
-        for batch in _batches(file):
+        for batch in _batches(file, groups):
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 for row in batch.slice(start, _BATCH_ROWS).to_pylist():
                     number += 1
@@ -145,10 +154,10 @@ def _table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"not {file.suffix[1:]}, or damaged, behind row {number}: {error}", value=str(file)) from error
 
 
-def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+def _batches(file: Path, groups: range | None) -> Iterator[pa.RecordBatch]:
     if file.suffix == ".parquet":
         with pq.ParquetFile(file) as table:
-            yield from table.iter_batches(batch_size=_BATCH_ROWS)
+            yield from table.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups)
         return
     with pa.memory_map(str(file)) as mapped:
         try:  # `datasets` writes streams, others files

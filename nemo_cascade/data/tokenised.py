@@ -73,7 +73,7 @@ def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> lis
         contents = list(threads.map(unit_content, (unit for _, unit in units)))
     parts, line, file = [], 1, ""
     for (source, unit), content in zip(units, contents, strict=True):
-        line = line if unit.file == file and unit.begin > 0 else 1
+        line = line if unit.file == file and unit.begin > 0 and unit.groups is None else unit.rows_before + 1
         recipe = {
             "format": FORMAT_VERSION,
             "template": tokenizer.template.key,

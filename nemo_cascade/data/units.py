@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from blake3 import blake3
 
-from nemo_cascade.data.sources import RawRow, data_files, read_raw
+from nemo_cascade.data.sources import RawRow, data_files, parquet_facts, read_raw, table_rows
 
 UNIT_BYTES = 64 << 20
 _READ_BYTES = 4 << 20
@@ -26,12 +27,16 @@ class Unit:
         file: path of the file.
         begin: first byte.
         end: byte behind the last.
+        groups: the row groups of a parquet file that lie there.
+        rows_before: rows of a parquet file in front of them.
         max_rows: read no more rows than this (files that can't be cut at a byte).
     """
 
     file: str
     begin: int
     end: int
+    groups: range | None = None
+    rows_before: int = 0
     max_rows: int | None = None
 
 
@@ -54,17 +59,20 @@ def plan_units(path: str | Path, max_rows: int | None = None, unit_bytes: int = 
     Args:
         path: a data file, or a folder of them.
         max_rows: use only the first so many rows.
-        unit_bytes: about how large a unit is; other files than JSONL are one unit each.
+        unit_bytes: about how large a unit is; a row group of a parquet file, and an arrow file, isn't cut.
     """
     units: list[Unit] = []
     for file in data_files(path):
         if max_rows == 0:
             break
         size, taken = file.stat().st_size, None
-        if file.suffix != ".jsonl":
+        if file.suffix == ".parquet":
+            made, taken = _group_units(file, max_rows, unit_bytes)
+            units += made
+        elif file.suffix != ".jsonl":
             if max_rows is not None:
                 taken = sum(1 for _ in read_raw(file, max_rows))
-            units.append(Unit(str(file), 0, size, taken))
+            units.append(Unit(str(file), 0, size, max_rows=taken))
         else:
             if max_rows is not None:
                 size, taken = _end_of_rows(file, max_rows)
@@ -78,7 +86,8 @@ def plan_units(path: str | Path, max_rows: int | None = None, unit_bytes: int = 
 def read_unit(unit: Unit) -> Iterator[RawRow]:
     """Stream a unit's rows; lines are counted from 1 at the unit's begin. Blank lines are passed over."""
     if not unit.file.endswith(".jsonl"):
-        yield from read_raw(unit.file, unit.max_rows)
+        for number, row in itertools.islice(table_rows(Path(unit.file), unit.groups), unit.max_rows):
+            yield RawRow(unit.file, number, row)
         return
     with open(unit.file, "rb") as stream:
         stream.seek(unit.begin)
@@ -101,7 +110,39 @@ def unit_content(unit: Unit) -> UnitContent:
             hasher.update(piece)
             lines += piece.count(b"\n")
     hasher.update(f"{Path(unit.file).suffix} {unit.max_rows}".encode())
+    if unit.groups is not None:  # what the bytes mean stands at the file's end
+        facts = parquet_facts(Path(unit.file))
+        hasher.update(str([facts.row_group(g).to_dict() for g in unit.groups]).encode())
+        hasher.update(facts.schema.to_arrow_schema().serialize())
     return UnitContent(hasher.hexdigest(), lines)
+
+
+def _group_units(file: Path, max_rows: int | None, unit_bytes: int) -> tuple[list[Unit], int]:
+    """Cut a parquet file into units of whole row groups. Returns them and the rows that they read."""
+    facts = parquet_facts(file)
+    units: list[Unit] = []
+    rows, first, before, size = 0, 0, 0, 0
+    for number in range(facts.num_row_groups):
+        group = facts.row_group(number)
+        rows, size = rows + group.num_rows, size + group.total_byte_size
+        last = number + 1 == facts.num_row_groups or (max_rows is not None and rows >= max_rows)
+        if not (last or size >= unit_bytes):
+            continue
+        groups = range(first, number + 1)
+        most = max_rows - before if max_rows is not None and rows > max_rows else None
+        units.append(Unit(str(file), *_stretch(facts, groups), groups, before, most))
+        first, before, size = number + 1, rows, 0
+        if last:
+            break
+    return units, rows if max_rows is None else min(rows, max_rows)
+
+
+def _stretch(facts: pq.FileMetaData, groups: range) -> tuple[int, int]:
+    """Return the first byte of some row groups, and the one behind their last."""
+    columns = [facts.row_group(g).column(c) for g in groups for c in range(facts.num_columns)]
+    begins = [c.dictionary_page_offset or c.data_page_offset for c in columns]
+    ends = (begin + c.total_compressed_size for begin, c in zip(begins, columns, strict=True))
+    return min(begins, default=0), max(ends, default=0)
 
 
 def _line_starts(file: Path, size: int, unit_bytes: int) -> list[int]:

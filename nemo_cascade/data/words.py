@@ -26,7 +26,7 @@ _WORD = re.compile(r"\w+")
 _TO_SPACE = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 # Odd, so that multiplying by it loses nothing modulo 2^64 (2^64 over the golden ratio).
 _STEP = 0x9E3779B97F4A7C15
-_MOST_KNOWN = 1 << 20
+_MOST_KNOWN = 1 << 18
 
 
 def canonical(text: str) -> str:

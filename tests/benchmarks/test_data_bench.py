@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -168,6 +169,8 @@ def test_memory_stays_flat_whatever_the_size_of_the_input(prepared, tmp_path):
     seconds, size = time.monotonic() - begin, source.stat().st_size
     thirds = [max(part) / 2**20 for part in np.array_split(np.asarray(seen), 3)]
     tokens = sum(p.stat().st_size for p in Path(tmp_path / "cache").rglob("tokens.bin")) // 4
+    source.unlink()
+    shutil.rmtree(tmp_path / "cache")
     print(
         f"\nprepare {size / 1e9:.1f} GB ({number:,} conversations, {tokens:,} tokens) with 2 workers: {seconds:.0f} s, "
         f"{size / seconds / 1e6:.1f} MB/s\n  resident memory of all processes, peak of each third of the time: "

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nemo_cascade.config.stage import DedupConfig
@@ -55,6 +57,30 @@ def test_units_hold_every_row_once_in_order_whatever_their_size(write_jsonl, uni
     assert len(units) == 1 if unit_bytes == 10**6 else len(units) > 1
     some = [row.payload for unit in plan_units(path, 20, unit_bytes) for row in read_unit(unit)]
     assert some == lines[:20]
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 2000, 10**6])
+@pytest.mark.parametrize("max_rows", [None, 0, 9, 10, 25, 100])
+def test_units_of_parquet_are_row_groups_in_order_each_row_in_one(tmp_path, unit_bytes, max_rows):
+    rows = [{"n": i, "text": "x" * (i % 7) * 20} for i in range(47)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=10)
+    units, found = plan_units(tmp_path, max_rows, unit_bytes), []
+    for unit in units:
+        found += [(unit.rows_before + row.line, row.payload) for row in read_unit(unit)]
+    assert found == list(enumerate(rows, 1))[:max_rows]
+    if max_rows is None:
+        assert (len(units) == 1) == (unit_bytes == 10**6)
+        assert len({unit_content(unit).key for unit in units}) == len(units)
+
+
+def test_rows_of_parquet_are_named_by_their_number_in_the_file(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("nemo_cascade.data.units.plan_units.__defaults__", (None, 1))
+    rows = [conversation(f"{i}+{i}", str(2 * i)) for i in range(30)]
+    rows[23] = conversation("1" * 200, "1")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=10)
+    with pytest.raises(DataError, match=r"rows.parquet:24: \d+ tokens"):
+        build_packed_store(sft_stage(str(tmp_path / "rows.parquet")), tokenizer.folder, tmp_path / "c")
+    assert len(list((tmp_path / "c" / "tokens").iterdir())) == 3
 
 
 def test_appended_rows_and_files_leave_all_other_shards_as_they_are(tokenizer, parts, tmp_path, write_jsonl):
