@@ -1,4 +1,4 @@
-"""Data that a run writes for itself before its first stage: procedural (nano) or out of installed packages (smol)."""
+"""Data that a run writes before its first stage: procedural (nano) or of installed packages (smol, real_text)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def prepare_data(config: RunConfig) -> Path | None:
         from nemo_cascade.data.nano_tasks import prepare_nano
 
         prepare_nano(folder, DATA_SEED)
+    elif config.prepare == "real_text":
+        from nemo_cascade.data.real_text import prepare_real_text
+
+        prepare_real_text(folder)
     else:
         from nemo_cascade.data.smol import prepare_smol
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.metadata
-import importlib.util
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,7 +10,7 @@ from typing import Any
 from nemo_cascade.data.nano_instruction import WORDS
 from nemo_cascade.data.nano_math import Split, split_of
 from nemo_cascade.data.prepared import write_once, write_rows
-from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.data.real_text import documented_functions, require_packages
 
 SMOL_VERSION = 1
 """Raised with every change of what is written."""
@@ -35,10 +31,7 @@ def prepare_smol(folder: str | Path, seed: int) -> None:
     Raises:
         RuntimeUnavailableError: a package whose docstrings are used isn't installed.
     """
-    missing = [p for p in PACKAGES if importlib.util.find_spec(p) is None]
-    if missing:
-        raise RuntimeUnavailableError("packages whose docstrings are used are missing", value=missing, limit=PACKAGES)
-    versions = {p: importlib.metadata.version(p) for p in PACKAGES}
+    versions = require_packages(PACKAGES)
 
     def write(building: Path) -> None:
         for name, rows in smol_rows(seed).items():
@@ -70,19 +63,10 @@ def smol_rows(seed: int) -> dict[str, list[Row]]:
 
 def docstring_rows(package: str) -> Iterator[Row]:
     """Yield a conversation for each documented function of a package: its signature, answered with its summary."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    for file in sorted(Path(spec.origin).parent.rglob("*.py")):
-        if any(part.startswith(("test", "_")) for part in file.parts[-3:-1]):
-            continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                summary = " ".join(inspect.cleandoc(ast.get_docstring(node) or "").split("\n\n")[0].split())
-                signature = f"def {node.name}({ast.unparse(node.args)}):"
-                if 30 <= len(summary) <= 160 and summary.endswith(".") and 20 <= len(signature) <= 120:
-                    question = f"Write a one-sentence docstring for this Python function.\n\n{signature}"
-                    yield _answered(question, summary)
+    for function in documented_functions(package):
+        summary, signature = function.summary, function.signature
+        if 30 <= len(summary) <= 160 and summary.endswith(".") and 20 <= len(signature) <= 120:
+            yield _answered(f"Write a one-sentence docstring for this Python function.\n\n{signature}", summary)
 
 
 def _problem(rng: Random, split: Split) -> tuple[str, str, int]:
