@@ -42,7 +42,11 @@ def first_samples(config: RunConfig, stage: Stage, tokenizer: ChatTokenizer, cou
     if isinstance(stage, SftStage):
         streams = [_samples(config, source, tokenizer, None) for source in stage.data.sources]
     elif isinstance(stage, GrpoStage):
-        streams = [_samples(config, stage.prompts, tokenizer, stage.prompts.mode)]
+        mode = stage.prompts.mode
+        streams = [
+            _samples(config, stage.prompts, tokenizer, m)
+            for m in (("think", "no_think") if mode == "half" else (mode,))
+        ]
     else:
         assert isinstance(stage, RewardModelStage)
         streams = [_pairs(config, stage, tokenizer)]

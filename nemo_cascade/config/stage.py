@@ -117,8 +117,9 @@ class PromptSetConfig(DataFileConfig):
     """Domain that is rewarded."""
     verifier: str
     """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm)."""
-    mode: Literal["think", "no_think"] = "think"
-    """Mode flag put behind every user turn (arXiv 2512.13607, section 3.1.2)."""
+    mode: Literal["think", "no_think", "half"] = "think"
+    """Whether replies think (arXiv 2512.13607, section 3.1.2); half: those to every other prompt of a batch (section
+    4.3, unified models)."""
     max_tokens: PositiveInt | None = None
     """Longest prompt (SWE RL's input length), a longer one is refused; null: what the response leaves of
     rollout.max_model_len."""

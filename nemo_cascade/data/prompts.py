@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,11 +20,12 @@ class PromptSet:
 
     Attributes:
         prompts: the prompts.
+        quick: the same ones asked not to think, if every other prompt of a batch is; else empty.
         duplicates: prompts whose tokens equal those of an earlier one.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], source: str = "prompts") -> None:
-        self.prompts, self.source = list(prompts), source
+    def __init__(self, prompts: Sequence[Prompt], source: str = "prompts", quick: Sequence[Prompt] = ()) -> None:
+        self.prompts, self.source, self.quick = list(prompts), source, list(quick)
         self.duplicates = len(self.prompts) - len({p.token_ids.tobytes() for p in self.prompts})
 
     @classmethod
@@ -32,7 +34,7 @@ class PromptSet:
         path: str | Path,
         domain: str,
         verifier: str,
-        mode: Mode,
+        mode: Mode | Literal["half"],
         tokenizer: ChatTokenizer,
         max_prompt_tokens: int,
         schema: Schema = OWN_ROWS,
@@ -40,8 +42,8 @@ class PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
         Each row, mapped by the schema, has `messages`, ending with a user's or a tool's turn, perhaps `tools`, and
-        whatever its verifier needs; the whole row becomes the prompt's record. Its id is
-        `<file stem>/<line>`, lines from 1.
+        whatever its verifier needs; the whole row becomes the prompt's record. Its id is `<file stem>/<line>`, lines
+        from 1. With the mode half, every other prompt of a batch is asked to think (`mode` in its record says which).
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
@@ -49,19 +51,24 @@ class PromptSet:
         """
         broken, overlong, twice = Problems(), Problems(), Problems()
         prompts: dict[str, Prompt] = {}
+        quick: list[Prompt] = []
+        modes: list[Mode] = ["think", "no_think"] if mode == "half" else [mode]
         for raw in read_raw(path):
             row, problem = decode_row(raw, schema)
-            segments, problems = ([], [problem]) if problem else tokenizer.template.prompt(row, mode)
-            if problems:
-                broken.add(f"{raw.place}: {'; '.join(problems)}")
+            rendered = [([], [problem]) if problem else tokenizer.template.prompt(row, m) for m in modes]
+            if problems := [p for _, found in rendered for p in found]:
+                broken.add(f"{raw.place}: {'; '.join(dict.fromkeys(problems))}")
                 continue
-            token_ids = encode_segments(tokenizer, [segments])[0][0]
+            token_ids, *others = (ids for ids, _ in encode_segments(tokenizer, [segments for segments, _ in rendered]))
             prompt_id = f"{Path(raw.file).stem}/{raw.line}"
-            if len(token_ids) > max_prompt_tokens:
-                overlong.add(f"{raw.place}: {len(token_ids)} tokens")
+            longest = max(map(len, (token_ids, *others)))
+            if longest > max_prompt_tokens:
+                overlong.add(f"{raw.place}: {longest} tokens")
             if prompt_id in prompts:
                 twice.add(f"{raw.place}: {prompt_id}")
-            prompts[prompt_id] = Prompt(prompt_id, domain, verifier, token_ids, row)
+            record = {**row, "mode": modes[0]} if others else row
+            prompts[prompt_id] = Prompt(prompt_id, domain, verifier, token_ids, record)
+            quick += [Prompt(prompt_id, domain, verifier, ids, {**row, "mode": modes[1]}) for ids in others]
         broken.refuse("rows are no prompts", "mend or remove the rows")
         overlong.refuse(
             f"prompts are longer than {max_prompt_tokens} tokens", "remove them, or raise rollout.max_model_len"
@@ -69,7 +76,7 @@ class PromptSet:
         twice.refuse("prompts have the id of another", "give the files of the folder different names")
         if not prompts:
             raise DataError("no prompts", value=str(path), mend="give a file with at least one row")
-        return cls(list(prompts.values()), str(path))
+        return cls(list(prompts.values()), str(path), quick)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -94,7 +101,7 @@ class PromptSet:
                 order = self._order(epoch, seed)
             taken.setdefault(int(order[position % len(self)]))
             position += 1
-        return [self.prompts[i] for i in taken]
+        return [self.quick[i] if self.quick and slot % 2 else self.prompts[i] for slot, i in enumerate(taken)]
 
     def first(self, n: int) -> list[Prompt]:
         """Return the first n prompts in file order, for evaluation.

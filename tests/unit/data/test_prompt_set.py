@@ -66,3 +66,15 @@ def test_prompts_over_the_limit_are_listed(tokenizer, write_jsonl):
         load(path, tokenizer)
     assert f"{path}:2: " in str(raised.value)
     assert f"{path}:3: " in str(raised.value)
+
+
+def test_half_of_each_batch_is_asked_to_think(tokenizer, write_jsonl):
+    path = write_jsonl([prompt(f"{i}+{i}") for i in range(12)])
+    mixed = PromptSet.load(path, "math", "math", "half", tokenizer, 64)
+    alike = load(path, tokenizer)
+    for cursor in range(0, 36, 6):
+        batch = mixed.take(cursor, 6, seed=1)
+        assert [p.prompt_id for p in batch] == [p.prompt_id for p in alike.take(cursor, 6, seed=1)]
+        assert [p.record["mode"] for p in batch] == ["think", "no_think"] * 3
+        for p in batch:
+            assert f" /{p.record['mode']}<|im_end|>" in tokenizer.decode(p.token_ids)
