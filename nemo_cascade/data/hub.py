@@ -1,20 +1,24 @@
 """Datasets of the Hugging Face hub, streamed once into local JSONL files.
 
 From then on such a source is like any other: hashed, cut into units, the same on every run and on every node that sees
-the folder. Nothing is held in memory. A folder is there when it is complete; one that was interrupted is fetched anew.
+the folder. Nothing is held in memory. A folder is there when it is complete; a fetch that was interrupted goes on
+behind the last file that was finished.
 """
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.sources import without_nulls
 from nemo_cascade.errors import DataError
 
@@ -22,6 +26,7 @@ SCHEME = "hf://"
 HUB = "hub"
 """Folder of all fetched sets, in data_dir."""
 _FILE_BYTES = 256 << 20
+_STATE, _DONE = "state.json", "fetched.json"
 
 
 def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
@@ -39,41 +44,77 @@ def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
     name = source.path.removeprefix(SCHEME)
     recipe = {"name": name, "subset": source.subset, "split": source.split, "revision": source.revision}
     key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    folder = Path(data_dir) / HUB / f"{Path(name).name}-{source.split}-{key}"
-    make_folder(folder, lambda building: _fetch(building, name, source, recipe))
-    return str(folder)
+    final = Path(data_dir) / HUB / f"{Path(name).name}-{source.split}-{key}"
+    if not final.is_dir():
+        with _alone(final.parent / f".{final.name}.partial") as partial:
+            if not final.is_dir():  # nor did anybody finish it meanwhile
+                _fetch(partial, recipe)
+                partial.rename(final)
+    return str(final)
 
 
-def _fetch(folder: Path, name: str, source: DataFileConfig, recipe: Mapping[str, Any]) -> None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Make a folder and hold it alone: who else fetches anything beside it waits."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a file system without locks: then only one may fetch
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)
+        yield folder
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        os.close(lock)
+
+
+def _fetch(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Stream a set into a folder, on from where an earlier fetch stopped."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    done: dict[str, Any] = {"files": 0, "rows": 0, "stream": None}
+    if (folder / _STATE).is_file():
+        done = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     try:
-        rows = load_dataset(name, source.subset, split=source.split, revision=source.revision, streaming=True)
-        count = _write(folder, rows)
+        stream = load_dataset(
+            recipe["name"], recipe["subset"], split=recipe["split"], revision=recipe["revision"], streaming=True
+        )
+        if done["stream"] is not None:
+            stream.load_state_dict(done["stream"])
+        rows = iter(stream)
+        while count := _write_file(folder / f"part-{done['files']:05}.jsonl", rows):
+            done = {"files": done["files"] + 1, "rows": done["rows"] + count, "stream": stream.state_dict()}
+            _write_whole(folder / _STATE, done)
     except (DatasetsError, OSError, ValueError) as error:
         mend = "check name, subset, split and revision; offline, give the path of local files"
         raise DataError(f"a set of the hub can't be read: {error}", value=dict(recipe), mend=mend) from error
-    if not count:
+    if not done["rows"]:
         raise DataError("a set of the hub has no rows", value=dict(recipe))
-    (folder / "fetched.json").write_text(json.dumps({**recipe, "rows": count}, indent=1) + "\n", encoding="utf-8")
+    _write_whole(folder / _DONE, {**recipe, "rows": done["rows"]})
+    (folder / _STATE).unlink()
 
 
-def _write(folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as JSONL files of a bounded size. Returns how many."""
-    count, number, left = 0, 0, 0
-    stream = None
-    try:
-        for row in rows:
-            line = json.dumps(without_nulls(dict(row)), ensure_ascii=False, default=str) + "\n"
-            if stream is None or left <= 0:
-                if stream is not None:
-                    stream.close()
-                stream = (folder / f"part-{number:05}.jsonl").open("w", encoding="utf-8")
-                number, left = number + 1, _FILE_BYTES
-            left -= stream.write(line)
+def _write_file(file: Path, rows: Iterator[Mapping[str, Any]]) -> int:
+    """Write the next rows into a file of a bounded size. Returns how many; no file without any."""
+    first = next(rows, None)
+    if first is None:
+        return 0
+    count, size = 0, 0
+    with file.open("w", encoding="utf-8") as stream:
+        for row in itertools.chain([first], rows):
+            size += stream.write(json.dumps(without_nulls(dict(row)), ensure_ascii=False, default=str) + "\n")
             count += 1
-    finally:
-        if stream is not None:
-            stream.close()
+            if size >= _FILE_BYTES:
+                break
+        stream.flush()
+        os.fsync(stream.fileno())
     return count
+
+
+def _write_whole(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a file that is complete or as it was before."""
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    new.rename(file)

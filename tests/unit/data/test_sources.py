@@ -13,7 +13,7 @@ from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.schemas import NO_PREFERENCE, SCHEMAS, schema_of
-from nemo_cascade.data.sources import decode_row, read_raw
+from nemo_cascade.data.sources import decode_row, read_raw, without_nulls
 from nemo_cascade.data.templates import NAMED
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation, sft_stage
@@ -77,6 +77,31 @@ def test_set_of_the_hub_is_fetched_once_in_files_of_a_bounded_size(tmp_path, wri
         local_path(DataFileConfig(path="hf://nobody/no-such-set"), tmp_path / "data")
     assert "nobody/no-such-set" in str(raised.value)
     assert [p.name for p in (tmp_path / "data" / "hub").iterdir()] == [found.rpartition("/")[2]]
+
+
+def test_interrupted_fetch_goes_on_behind_the_last_finished_file(tmp_path, write_jsonl, monkeypatch):
+    monkeypatch.setattr("nemo_cascade.data.hub._FILE_BYTES", 20_000)
+    write_jsonl(ROWS)
+    source, read = DataFileConfig(path=f"hf://{tmp_path}"), []
+
+    def stop_at(limit):
+        def passed_on(row):
+            read.append(row)
+            if len(read) == limit:
+                raise KeyboardInterrupt
+            return without_nulls(row)
+
+        monkeypatch.setattr("nemo_cascade.data.hub.without_nulls", passed_on)
+
+    stop_at(300)
+    with pytest.raises(KeyboardInterrupt):
+        local_path(source, tmp_path / "data")
+    finished = read.copy()
+    read.clear()
+    stop_at(None)
+    assert rows_of(local_path(source, tmp_path / "data")) == ROWS
+    assert len(ROWS) - 300 <= len(read) < len(ROWS) - 100, "most of what was there isn't read again"
+    assert len(finished) == 300
 
 
 def test_damaged_table_is_refused(tmp_path):
