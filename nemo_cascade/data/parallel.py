@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,6 +26,9 @@ def available_cores() -> int:
 def map_processes(function: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
     """Yield the function's results as they come; nothing may depend on their order.
 
+    The items are taken in an order of this process's own: where each is work that is skipped once it's done, machines
+    that see the same folder share it by calling this at the same time.
+
     Args:
         function: a module's function, so that it can travel.
         items: what it is called with, one each.
@@ -33,6 +37,7 @@ def map_processes(function: Callable[[A], B], items: Sequence[A], workers: int) 
     Raises:
         DataError: a process was killed from outside. What the others finished stays done.
     """
+    items = random.Random().sample(items, len(items))
     processes = min(workers, len(items))
     if processes <= 1:
         yield from map(function, items)

@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-MARK = "prepared.json"
+from blake3 import blake3
+
+from nemo_cascade.errors import DataError
+
+MARK, SEAL = "prepared.json", "hashes.json"
 
 
 def write_once(folder: str | Path, recipe: Mapping[str, Any], write: Callable[[Path], None]) -> None:
@@ -52,6 +56,37 @@ def make_folder(final: Path, write: Callable[[Path], None]) -> None:
             # Another process made the same at the same time: by its name it holds the same bytes.
             if not final.is_dir():
                 raise
+
+
+def seal(folder: Path) -> None:
+    """Write the hash of every file of a folder beside them."""
+    hashes = {file.name: hash_file(file) for file in sorted(folder.iterdir())}
+    (folder / SEAL).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+
+
+def check_seal(folder: Path) -> None:
+    """Prove that a sealed folder holds what was written.
+
+    Raises:
+        DataError: names the first file that doesn't.
+    """
+    try:
+        hashes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / SEAL, error) from error
+    for name, expected in hashes.items():
+        found = hash_file(folder / name) if (folder / name).is_file() else None
+        if found != expected:
+            raise _damaged(folder / name, found)
+
+
+def hash_file(file: Path) -> str:
+    """Hash a file's bytes (BLAKE3)."""
+    return blake3().update_mmap(file).hexdigest()
+
+
+def _damaged(file: Path, found: Any) -> DataError:
+    return DataError(f"damaged data: {file}", value=found, mend=f"remove {file.parent}; it is made again")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -20,7 +20,7 @@ from nemo_cascade.config.stage import DedupConfig, SftDataConfig
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText, prompts_key, read_prompts
 from nemo_cascade.data.dedup import find_duplicates, fingerprint_key, write_fingerprints
 from nemo_cascade.data.parallel import map_processes
-from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.prepared import check_seal, make_folder, remove_leftovers, seal
 from nemo_cascade.data.shards import open_shard
 from nemo_cascade.data.sources import Problems, decode_row
 from nemo_cascade.data.tokenised import Part, TokenisedSet, pool_size
@@ -146,25 +146,35 @@ def _run(function: Any, work: Sequence[_Work], data: SftDataConfig) -> None:
     missing = list({w.folder: w for w in work if not Path(w.folder).is_dir()}.values())
     for _ in map_processes(function, missing, pool_size(data.workers, [w.part.unit for w in missing])):
         pass
+    for folder in {w.folder for w in work}:
+        check_seal(Path(folder))
 
 
 def _fingerprint(work: _Work) -> None:
     dedup = work.dedup
     assert dedup is not None, "made with it"
-    texts = (conversation_text(messages) for messages in _messages(work))
-    make_folder(Path(work.folder), lambda building: write_fingerprints(building, texts, dedup))
+
+    def write(building: Path) -> None:
+        write_fingerprints(building, (conversation_text(messages) for messages in _messages(work)), dedup)
+        seal(building)
+
+    make_folder(Path(work.folder), write)
 
 
 def _seek(work: _Work) -> None:
     """Write for each row and each n the number of a prompt that it holds, or -1."""
-    indexes = [_index(work.prompts, n) for n in work.ngrams]
-    hits = []
-    for messages in _messages(work):
-        text, question = conversation_text(messages), conversation_text(messages, ("user",))
-        found = (index.match(text, question) for index in indexes)
-        hits.append([-1 if hit is None else hit for hit in found])
-    array = np.asarray(hits, np.int32).reshape(-1, len(indexes))
-    make_folder(Path(work.folder), lambda building: np.save(building / HITS, array))
+
+    def write(building: Path) -> None:
+        indexes = [_index(work.prompts, n) for n in work.ngrams]
+        hits = []
+        for messages in _messages(work):
+            text, question = conversation_text(messages), conversation_text(messages, ("user",))
+            found = (index.match(text, question) for index in indexes)
+            hits.append([-1 if hit is None else hit for hit in found])
+        np.save(building / HITS, np.asarray(hits, np.int32).reshape(-1, len(indexes)))
+        seal(building)
+
+    make_folder(Path(work.folder), write)
 
 
 def _messages(work: _Work) -> Iterator[Any]:

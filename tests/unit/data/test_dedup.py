@@ -125,6 +125,18 @@ def test_build_drops_and_reports_what_it_finds_by_source(tokenizer, planted, tmp
     assert place in str(raised.value)
 
 
+def test_damaged_fingerprint_is_named_and_refused(tokenizer, write_jsonl, tmp_path):
+    path = write_jsonl([conversation(f"{i}+{i}", str(2 * i)) for i in range(20)])
+    build_packed_store(sft_stage(path, dedup=DedupConfig(method="exact")), tokenizer.folder, tmp_path / "c")
+    (file,) = (tmp_path / "c" / "screens").rglob("exact.npy")
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    stage = sft_stage(path, dedup=DedupConfig(method="exact"), seq_length=256)
+    with pytest.raises(DataError, match=f"damaged data: {file}"):
+        build_packed_store(stage, tokenizer.folder, tmp_path / "c")
+
+
 def test_repeat_of_an_earlier_source_is_dropped_from_the_later_one(tokenizer, write_jsonl, tmp_path):
     first = write_jsonl([conversation("1+1", "2"), conversation("2+2", "4")], "first.jsonl")
     second = write_jsonl([conversation("3+3", "6"), conversation(" 2+2", "4")], "second.jsonl")
