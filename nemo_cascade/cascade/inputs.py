@@ -76,9 +76,10 @@ def prepared_tokenizer(config: RunConfig) -> Path:
 
 def load_prompts(config: RunConfig, stage: GrpoStage, tokenizer: ChatTokenizer) -> PromptSet:
     """Load the prompts of an RL stage."""
-    source, limit = stage.prompts, stage.max_prompt_tokens(config.rollout.max_model_len)
+    source, limit = stage.prompts, config.rollout.max_model_len - stage.sampling.max_tokens
     path, schema = local_path(source, config.data_dir), schema_of(source.schema, source.columns)
-    return PromptSet.load(path, source.domain, source.verifier, source.mode, tokenizer, limit, schema)
+    lengths = (source.min_tokens, source.max_tokens)
+    return PromptSet.load(path, source.domain, source.verifier, source.mode, tokenizer, limit, schema, lengths)
 
 
 def _start_model(config: RunConfig, tokenizer: Path | None) -> Path:
@@ -106,7 +107,10 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
     elif stage is not None:
         prompts = load_prompts(config, stage, tokenizer)
         prompts.first(stage.prompts_per_step)
-        log.info("%s: %d prompts, %d of them duplicates", name, len(prompts), prompts.duplicates)
+        log.info(
+            "%s: %d prompts, %d of them duplicates, %d left out for their length",
+            name, len(prompts), prompts.duplicates, prompts.left_out,
+        )  # fmt: skip
     if name in config.evaluation.suites:
         suite = config.evaluation.suites[name]
         limit = room - suite.sampling.max_tokens

@@ -15,10 +15,11 @@ from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import config_hash
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
 from nemo_cascade.models.architectures import padding_note
 from nemo_cascade.rewards.formula import stage_formula
 
@@ -73,12 +74,16 @@ def show(ready: Preflight) -> None:
     )
     out.print(facts)
     out.print()
-    stages = table(
-        "stages", "##", "stage", "kind", "steps#", "batch", "tokens/step#", "length#", "lr#", "data, reward, promise"
-    )
+    stages = table("stages", "##", "stage", "kind", "steps#", "batch", "tokens/step#", "length#", "lr#", "promise")
     for planned in ready.stages:
         stages.add_row(*_row(planned))
     out.print(stages)
+    out.print()
+    data = table("data", "stage", "domain", "set", "schema", "use")
+    for planned in ready.stages:
+        for row in _sets(planned.stage):
+            data.add_row(planned.name, *map(escape, row))
+    out.print(data)
     out.print()
     rewards = table("rewards and advantages", "stage", "formula")
     for planned in ready.stages:
@@ -108,6 +113,22 @@ def _layout(parallel: ParallelConfig) -> str:
     )
 
 
+def _sets(stage: Stage) -> list[tuple[str, str, str, str]]:
+    """Return domain, name, schema and use of every set that a stage reads."""
+    if isinstance(stage, SftStage):
+        return [(s.domain, _set(s), s.schema, f"x {s.repeat:g}" * (s.repeat != 1)) for s in stage.data.sources]
+    if isinstance(stage, RewardModelStage):
+        data, held = stage.data, f"{stage.data.holdout_path} {stage.data.holdout_split or ''}".rstrip()
+        return [("preference", _set(data), data.schema, f"held out: {held}")]
+    prompts, most = stage.prompts, stage.prompts.max_tokens
+    lengths = f", {prompts.min_tokens} to {most or 'any'} tokens" * bool(most or prompts.min_tokens)
+    return [(prompts.domain, _set(prompts), prompts.schema, f"{prompts.mode}{lengths}")]
+
+
+def _set(source: DataFileConfig) -> str:
+    return f"{source.path} {source.subset or ''}".rstrip()
+
+
 def _row(planned: PlannedStage) -> tuple[str, ...]:
     stage = planned.stage
     if not isinstance(stage, GrpoStage):
@@ -117,17 +138,13 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         batch, length = f"{stage.global_batch_size} packs", stage.seq_length
     if isinstance(stage, RewardModelStage):
         batch = f"{stage.global_batch_size} pairs"
-        about = f"{stage.data.path}; accuracy >= {stage.min_accuracy:g} on {stage.data.holdout_path}"
-    elif isinstance(stage, SftStage):
-        about = ", ".join(s.path + (f" x{s.repeat:g}" if s.repeat != 1 else "") for s in stage.data.sources)
-    else:
+        about = f"accuracy >= {stage.min_accuracy:g}"
+    if isinstance(stage, GrpoStage):
         updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
         steps, length = str(stage.steps), stage.sampling.max_tokens
         batch = f"{stage.prompts_per_step} x {stage.num_generations}{updates}"
-        longest = f" (prompts up to {stage.prompts.max_tokens} tokens)" if stage.prompts.max_tokens else ""
-        about = f"{stage.prompts.path}{longest}, {stage.prompts.mode}, {stage.prompts.verifier}"
     if planned.moves_policy:
         improve = ", ".join(stage.promise.improve) or "nothing"
-        about += f"; improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
+        about = f"improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
     numbers = (f"<= {planned.tokens_per_step}", str(length), f"{stage.optimizer.lr:g}")
     return (str(planned.index), planned.name, planned.kind, steps, batch, *numbers, escape(about))

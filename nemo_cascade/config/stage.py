@@ -100,6 +100,8 @@ class PairDataConfig(DataFileConfig):
 
     holdout_path: str
     """Pairs of the same kind that are never trained on; a prompt that is also in `path` refuses the run."""
+    holdout_split: str | None = None
+    """hf:// only: their split; null: `split`."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """A pair longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
     max_bad_fraction: Fraction = 0.0
@@ -120,9 +122,11 @@ class PromptSetConfig(DataFileConfig):
     mode: Literal["think", "no_think", "half"] = "think"
     """Whether replies think (arXiv 2512.13607, section 3.1.2); half: those to every other prompt of a batch (section
     4.3, unified models)."""
+    min_tokens: NonNegativeInt = 0
+    """Prompts of fewer tokens are left out (SWE RL)."""
     max_tokens: PositiveInt | None = None
-    """Longest prompt (SWE RL's input length), a longer one is refused; null: what the response leaves of
-    rollout.max_model_len."""
+    """Prompts of more tokens are left out (SWE RL's input length); null: one that leaves its response no room in
+    rollout.max_model_len stops the run."""
 
 
 @block
@@ -298,11 +302,6 @@ class GrpoStage(StageBase):
     """Batch-wise filtering of groups without signal."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
-
-    def max_prompt_tokens(self, max_model_len: int) -> int:
-        """Return the longest prompt that is taken, where prompt and response together have max_model_len tokens."""
-        room = max_model_len - self.sampling.max_tokens
-        return room if self.prompts.max_tokens is None else min(room, self.prompts.max_tokens)
 
 
 Stage = Annotated[SftStage | RewardModelStage | GrpoStage, Field(discriminator="kind")]

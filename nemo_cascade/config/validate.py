@@ -204,6 +204,12 @@ def _reward_model(name: str, stage: RewardModelStage) -> Problems:
 def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:
     prefix = f"stages.{name}"
     yield from _room(config, prefix, stage.sampling.max_tokens)
+    if stage.prompts.max_tokens is not None and stage.prompts.min_tokens > stage.prompts.max_tokens:
+        value, most = (
+            f"{prefix}.prompts.min_tokens={stage.prompts.min_tokens}",
+            f"max_tokens={stage.prompts.max_tokens}",
+        )
+        yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
     longest, room = stage.prompts.max_tokens or 0, config.rollout.max_model_len - stage.sampling.max_tokens
     if longest > room > 0:
         limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"

@@ -157,7 +157,7 @@ def build_pair_stores(
         "max_bad_fraction": data.max_bad_fraction,
         "schema": schema.key,
     }
-    sets = (data, replace(data, path=data.holdout_path))
+    sets = (data, replace(data, path=data.holdout_path, split=data.holdout_split or data.split))
     train, holdout = (_build(local_path(s, Path(folder).parent), rules, tokenizer, schema, Path(folder)) for s in sets)
     shared = np.intersect1d(train.prompts, holdout.prompts)
     if shared.size:

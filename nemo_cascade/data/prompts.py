@@ -22,10 +22,13 @@ class PromptSet:
         prompts: the prompts.
         quick: the same ones asked not to think, if every other prompt of a batch is; else empty.
         duplicates: prompts whose tokens equal those of an earlier one.
+        left_out: how many were left out for their length.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], source: str = "prompts", quick: Sequence[Prompt] = ()) -> None:
-        self.prompts, self.source, self.quick = list(prompts), source, list(quick)
+    def __init__(
+        self, prompts: Sequence[Prompt], source: str = "prompts", quick: Sequence[Prompt] = (), left_out: int = 0
+    ) -> None:
+        self.prompts, self.source, self.quick, self.left_out = list(prompts), source, list(quick), left_out
         self.duplicates = len(self.prompts) - len({p.token_ids.tobytes() for p in self.prompts})
 
     @classmethod
@@ -38,18 +41,20 @@ class PromptSet:
         tokenizer: ChatTokenizer,
         max_prompt_tokens: int,
         schema: Schema = OWN_ROWS,
+        lengths: tuple[int, int | None] = (0, None),
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
         Each row, mapped by the schema, has `messages`, ending with a user's or a tool's turn, perhaps `tools`, and
         whatever its verifier needs; the whole row becomes the prompt's record. Its id is `<file stem>/<line>`, lines
         from 1. With the mode half, every other prompt of a batch is asked to think (`mode` in its record says which).
+        Prompts with fewer or more tokens than `lengths` says are left out.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
                 counted, the first twenty named by file and line; or no prompt at all.
         """
-        broken, overlong, twice = Problems(), Problems(), Problems()
+        broken, overlong, twice, left_out = Problems(), Problems(), Problems(), 0
         prompts: dict[str, Prompt] = {}
         quick: list[Prompt] = []
         modes: list[Mode] = ["think", "no_think"] if mode == "half" else [mode]
@@ -60,8 +65,11 @@ class PromptSet:
                 broken.add(f"{raw.place}: {'; '.join(dict.fromkeys(problems))}")
                 continue
             token_ids, *others = (ids for ids, _ in encode_segments(tokenizer, [segments for segments, _ in rendered]))
-            prompt_id = f"{Path(raw.file).stem}/{raw.line}"
             longest = max(map(len, (token_ids, *others)))
+            if not lengths[0] <= longest <= (lengths[1] or longest):
+                left_out += 1
+                continue
+            prompt_id = f"{Path(raw.file).stem}/{raw.line}"
             if longest > max_prompt_tokens:
                 overlong.add(f"{raw.place}: {longest} tokens")
             if prompt_id in prompts:
@@ -75,8 +83,9 @@ class PromptSet:
         )
         twice.refuse("prompts have the id of another", "give the files of the folder different names")
         if not prompts:
-            raise DataError("no prompts", value=str(path), mend="give a file with at least one row")
-        return cls(list(prompts.values()), str(path), quick)
+            value = f"{path}, {left_out} left out for their length"
+            raise DataError("no prompts", value=value, mend="give a file with at least one row that fits")
+        return cls(list(prompts.values()), str(path), quick, left_out)
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -29,7 +29,7 @@ _FILE = Path(__file__).with_name("nemotron_cascade.yaml")
 # How a stage is run and judged, and from which files; not what it computes.
 _OPERATION = re.compile(
     r"kind|checkpoint_every|keep_checkpoints|rollouts_to_keep|optimizer\.max_skipped_steps|(promise|gate)(\..*)?"
-    r"|prompts\.(path|domain)|data\.(path|holdout_path|workers)|data\.sources\.\d+\.(?!repeat$).*"
+    r"|prompts\.(path|domain)|data\.(path|holdout_path|holdout_split|workers)|data\.sources\.\d+\.(?!repeat$).*"
     r"|(data|prompts)\.(subset|split|revision|schema|columns.*)"
 )
 

@@ -40,7 +40,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         verifier=stage.prompts.verifier,
         mode=stage.prompts.mode,
         tokenizer=tokenizer,
-        max_prompt_tokens=stage.max_prompt_tokens(config.rollout.max_model_len),
+        max_prompt_tokens=config.rollout.max_model_len - stage.sampling.max_tokens,
+        lengths=(stage.prompts.min_tokens, stage.prompts.max_tokens),
         schema=schema_of(stage.prompts.schema, stage.prompts.columns),
     )
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))

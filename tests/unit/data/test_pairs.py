@@ -135,3 +135,13 @@ def test_a_reward_model_scores_the_question_and_what_follows_the_last_thinking(t
     # What a policy samples may hold control tokens; the reward model sees them as they are.
     (odd,) = encode_scored(tokenizer, [(question, "b<|im_start|>user")])
     assert tokenizer.decode(odd).count("<|im_start|>") == 4
+
+
+def test_the_held_out_pairs_may_be_another_split_of_the_same_set(tokenizer, write_jsonl, tmp_path):
+    (tmp_path / "set").mkdir()
+    write_jsonl([pair(i) for i in range(5)], "set/train.jsonl")
+    write_jsonl([pair(i) for i in range(5, 7)], "set/test.jsonl")
+    hub = f"hf://{tmp_path}/set"
+    data = PairDataConfig(path=hub, holdout_path=hub, holdout_split="test")
+    train, holdout = build_pair_stores(data, 512, tokenizer.folder, tmp_path / "data" / "tokenised")
+    assert (train.stats["pairs"], holdout.stats["pairs"]) == (5, 2)

@@ -8,8 +8,8 @@ def prompt(text, **fields):
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-def load(path, tokenizer, limit=64):
-    return PromptSet.load(path, "math", "math", "think", tokenizer, limit)
+def load(path, tokenizer, limit=64, **rules):
+    return PromptSet.load(path, "math", "math", "think", tokenizer, limit, **rules)
 
 
 def test_prompt_carries_its_row_id_and_rendered_tokens(tokenizer, write_jsonl):
@@ -22,6 +22,17 @@ def test_prompt_carries_its_row_id_and_rendered_tokens(tokenizer, write_jsonl):
         "<|im_start|>user\n1+1 /think<|im_end|>\n<|im_start|>assistant\n"
     )
     assert prompts.duplicates == 1
+
+
+def test_prompts_of_other_lengths_are_left_out_and_counted(tokenizer, write_jsonl):
+    path = write_jsonl([prompt("1" * n) for n in (1, 3, 5, 30)])
+    short, _, longer, _ = (len(p.token_ids) for p in load(path, tokenizer).prompts)
+    kept = load(path, tokenizer, limit=longer, lengths=(short + 1, longer))
+    assert [p.prompt_id for p in kept.prompts] == ["rows/2", "rows/3"]
+    assert kept.left_out == 2
+    assert [p.prompt_id for p in load(path, tokenizer, lengths=(longer, None)).prompts] == ["rows/3", "rows/4"]
+    with pytest.raises(DataError, match=r"no prompts; got: .*4 left out for their length"):
+        load(path, tokenizer, lengths=(0, 1))
 
 
 def test_stream_is_a_pure_function_of_the_cursor_and_covers_each_epoch(tokenizer, write_jsonl):
