@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from nemo_cascade.data.chat import NO_REPLY
+from nemo_cascade.data.prepared import hash_file
 from nemo_cascade.data.tokenise import Sample
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32
@@ -72,7 +72,7 @@ class Shard:
             DataError: names the first file that doesn't.
         """
         for name, expected in self.facts["files"].items():
-            found = blake3().update_mmap(self.folder / name).hexdigest()
+            found = hash_file(self.folder / name)
             if found != expected["blake3"]:
                 raise _damaged(self.folder / name, f"hash {found}", expected["blake3"])
 
@@ -136,7 +136,7 @@ def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
 
 
 def _described(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "blake3": blake3().update_mmap(file).hexdigest()}
+    return {"bytes": file.stat().st_size, "blake3": hash_file(file)}
 
 
 def _flush(stream: IO[Any]) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from nemo_cascade.data.layout import Document, lay_out
+from nemo_cascade.data.prepared import hash_file
 from nemo_cascade.data.shards import FACTS, Shard, open_shard
 from nemo_cascade.data.tokenised import SHARDS
 from nemo_cascade.errors import DataError
@@ -103,12 +103,12 @@ class PackedStore:
 
 def describe_files(folder: Path) -> dict[str, Any]:
     """Return size and hash of a store's files."""
-    return {n: {"bytes": (folder / n).stat().st_size, "blake3": _hash(folder / n)} for n in FILES}
+    return {n: {"bytes": (folder / n).stat().st_size, "blake3": hash_file(folder / n)} for n in FILES}
 
 
 def describe_shards(shards: list[Shard]) -> dict[str, str]:
     """Return the hash of each shard's facts, which hold the hashes of its files."""
-    return {shard.folder.name: _hash(shard.folder / FACTS) for shard in shards}
+    return {shard.folder.name: hash_file(shard.folder / FACTS) for shard in shards}
 
 
 def open_store(folder: str | Path) -> PackedStore:
@@ -126,17 +126,13 @@ def open_store(folder: str | Path) -> PackedStore:
         raise DataError("packed data of another format", value=stats["format"], limit=FORMAT_VERSION)
     for name, expected in stats["files"].items():
         size = (root / name).stat().st_size if (root / name).is_file() else None
-        if size != expected["bytes"] or _hash(root / name) != expected["blake3"]:
+        if size != expected["bytes"] or hash_file(root / name) != expected["blake3"]:
             found = f"{root / name}, {size} bytes"
             raise DataError("damaged packed data", value=found, limit=expected, mend=f"remove {root}; it's built again")
     shards = []
     for key, facts in stats["shards"].items():
         shards.append(open_shard(root.parent / SHARDS / key))
-        if (found := _hash(shards[-1].folder / FACTS)) != facts:
+        if (found := hash_file(shards[-1].folder / FACTS)) != facts:
             mend = f"remove {root}, if the shard was made anew on purpose; it's packed again"
             raise DataError(f"another shard than was packed: {shards[-1].folder}", value=found, limit=facts, mend=mend)
     return PackedStore(root, stats, tuple(shards), *(np.load(root / name, mmap_mode="r") for name in FILES))
-
-
-def _hash(file: Path) -> str:
-    return blake3().update_mmap(file).hexdigest()
