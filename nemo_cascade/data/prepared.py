@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +111,14 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _building(final: Path) -> Iterator[Path]:
     """Give a folder to write in, beside the final one and on the same disk, locked while this process lives."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    while True:
+    lock = None
+    while lock is None:
         building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
-        _lock(lock)
-        if building.exists():
-            break
-        os.close(lock)  # taken for a leftover and removed before it was locked
+        lock = _locked(building)
     building.chmod(0o755)  # mkdtemp closes it to others; ranks may run as another user
     try:
         yield building
@@ -130,8 +127,16 @@ def _building(final: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _lock(descriptor: int) -> None:
+def _locked(building: Path) -> int | None:
+    """Lock a new folder; None if it was taken for a leftover and removed before that."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    except OSError:
-        return  # a file system without locks: nobody can lock it there, so nobody takes it for a leftover
+        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    # On a file system without locks nobody else gets one either, so nobody takes it for a leftover.
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    if building.exists():
+        return lock
+    os.close(lock)
+    return None
