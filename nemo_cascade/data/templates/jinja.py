@@ -76,14 +76,14 @@ class JinjaTemplate(Template):
         self.key = f"jinja-{blake3((text + named).encode()).hexdigest()}"
         self.control = tuple(sorted(tokens.special))
         self._marked = _GENERATION.search(text) is not None
-        self._thoughts_inline = self._hides_thoughts = False
+        self._thoughts_inline = self._hides_thoughts = self._rewrites = False
         self._takes_tools = True
         self.turn_end = self._find_turn_end()
         self._learn_habits()
         self._prove()
 
     def _parts(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
-        return unroll(turns) if self._hides_thoughts else [turns]
+        return unroll(turns, always=self._rewrites) if self._hides_thoughts or self._rewrites else [turns]
 
     def _segments(self, turns: Sequence[Turn], mode: Mode | None, tools: Tools) -> tuple[list[Segment], list[str]]:
         if not self._takes_tools and (tools or any(t.calls or t.role == "tool" for t in turns)):
@@ -196,7 +196,13 @@ class JinjaTemplate(Template):
         return max(ends, key=len)
 
     def _learn_habits(self) -> None:
-        """Find out how it takes thoughts, whether it hides earlier ones, whether it writes tools."""
+        """Find out how it takes thoughts, what it makes of earlier replies, whether it writes tools."""
+        plain = read_turns(_PROBE, ())[0]
+        try:
+            whole, first = (self._write(turns, [], thinks=False) for turns in (plain, plain[:2]))
+            self._rewrites = not whole.startswith(first[: first.rfind(self.turn_end)])
+        except _REFUSALS:
+            pass  # one question at a time, then
         thinking = [{**m, "reasoning_content": _THOUGHT} if m["role"] == "assistant" else m for m in _PROBE]
         turns = read_turns(thinking, ())[0]
         self._thoughts_inline = _THOUGHT not in self._write(turns[:2], [], thinks=True)
@@ -205,27 +211,29 @@ class JinjaTemplate(Template):
         try:
             text = self._write(turns, [_TOOL], thinks=False)
             self._takes_tools = all(word in text for word in ("Look up a word.", "oak", "a tree"))
-            self._takes_tools = self._takes_tools and not self._segments(turns, None, [_TOOL])[1]
         except _REFUSALS:
             self._takes_tools = False
 
     def _prove(self) -> None:
         """Prove the mask on conversations of every kind that the template takes."""
         thinking = [{**m, "reasoning_content": _THOUGHT} if m["role"] == "assistant" else m for m in _PROBE[:2]]
+        may_fail = [thinking, _TOOL_PROBE]  # then rows of that kind are refused one by one
         probes = [(_PROBE, []), (_SYSTEM + _PROBE, []), (thinking, []), *([(_TOOL_PROBE, [_TOOL])] * self._takes_tools)]
         for messages, tools in probes:
-            turns = read_turns(messages, ())[0]
-            try:
-                whole = self._write(turns, tools, thinks=turns[-1].reasoning is not None)
-            except _REFUSALS:
-                continue  # no system turn, say: rows that have one are refused one by one
-            segments, problems = self._segments(turns, None, tools)
-            if problems and messages is not thinking:
-                raise self._refusal("; ".join(problems))
-            self._prove_marks(turns, tools)
-            pieces = [i for s in segments for i in self._tokens.encode(s.text)]
-            if pieces != list(self._tokens.encode(whole))[: len(pieces)]:
-                raise self._refusal(f"prompt and reply meet inside a token, at {segments[0].text[-20:]!r}")
+            for turns in self._parts(read_turns(messages, ())[0]):
+                try:
+                    whole = self._write(turns, tools, thinks=turns[-1].reasoning is not None)
+                except _REFUSALS:
+                    continue  # no system turn, say: rows that have one are refused one by one
+                segments, problems = self._segments(turns, None, tools)
+                if problems and messages in may_fail:
+                    continue
+                if problems:
+                    raise self._refusal("; ".join(problems))
+                self._prove_marks(turns, tools)
+                pieces = [i for s in segments for i in self._tokens.encode(s.text)]
+                if pieces != list(self._tokens.encode(whole))[: len(pieces)]:
+                    raise self._refusal(f"prompt and reply meet inside a token, at {segments[0].text[-20:]!r}")
 
     def _prove_marks(self, turns: Sequence[Turn], tools: Tools) -> None:
         """Prove that marked stretches begin where the prompts end."""

@@ -113,14 +113,18 @@ def episode_thinks(turns: Sequence[Turn], user: int) -> bool | None:
     return thinks
 
 
-def unroll(turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+def unroll(turns: Sequence[Turn], *, always: bool = False) -> list[Sequence[Turn]]:
     """Cut a conversation into samples, for templates that shorten the thoughts before the last user's turn.
 
     A thought that a later turn hides can be learned only in a conversation that ends before that turn. One sample per
     user's turn, of which only what follows that turn is trained; a conversation that hides no thought stays whole.
+
+    Args:
+        turns: a conversation.
+        always: the template writes earlier replies in another way even where they have no thought.
     """
     users = [i for i, turn in enumerate(turns) if turn.role == "user"]
-    if not any(turn.reasoning is not None for turn in turns[: users[-1]]):
+    if not always and not any(turn.reasoning is not None for turn in turns[: users[-1]]):
         return [turns]
     ends = [*users[1:], len(turns)]
     return [

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,11 @@ FORGETS = (
     "{{ '<think>\\n' + m['reasoning_content'] + '\\n</think>\\n\\n' }}{% endif %}{{ m['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+# Only the last reply shows that it didn't think: Qwen3's manner as well.
+NOTHING = "'<think>\\n</think>\\n'"
+LAST_SHOWS = CHATML.replace(
+    "m['content'] +", f"({NOTHING} if loop.last and m['role'] == 'assistant' else '') + m['content'] +"
+).replace("assistant\\n' }}{% endif", f"assistant\\n' + {NOTHING} }}}}{{% endif")
 HEAD, REPLY, END = "{{ '<|im_start|>assistant\\n' }}", "{{ m['content'] }}", "{{ '<|im_end|>' }}"
 
 
@@ -115,6 +121,32 @@ def test_template_that_forgets_thoughts_is_unrolled(load):
         ["<think>\nt1\n</think>\n\n4<|im_end|>"],
         ["<think>\nt3\n</think>\n\n6<|im_end|>"],
     ]
+
+
+def test_template_that_writes_earlier_replies_in_another_way_is_unrolled(load):
+    tokenizer = load(LAST_SHOWS)
+    assert trained(tokenizer, ROW) == [["4<|im_end|>"], ["6<|im_end|>"]]
+    samples = ["".join(s.text for s in sample) for sample in tokenizer.template.samples(ROW)[0]]
+    assert [text.count("<think>") for text in samples] == [1, 1]
+    for sample, end in zip(samples, (1, 3), strict=True):
+        prompt = tokenizer.decode(chat.encode_prompt(tokenizer, ROW["messages"][:end], "no_think"))
+        assert sample.startswith(prompt)
+
+
+def test_templates_that_a_package_ships_are_proven_or_refused(load):
+    import vllm.transformers_utils.chat_templates as shipped
+
+    refused = {}
+    for file in sorted(Path(shipped.__file__).parent.glob("*.jinja")):
+        try:
+            assert load(file.read_text()).template.turn_end == "<|im_end|>"
+        except TemplateError as error:
+            refused[file.stem] = str(error)
+    # Its own ChatML leaves the last reply open: from it no model would learn to stop.
+    assert "ended by no special token" in refused["template_chatml"]
+    assert "ended by no special token" in refused["template_basic"]
+    assert "template_minicpmv45" not in refused, "Qwen3's: earlier replies change, so it is unrolled"
+    assert all("can't be masked" in reason for reason in refused.values())
 
 
 def test_template_without_reasoning_field_is_given_the_thought_in_the_text(load):
