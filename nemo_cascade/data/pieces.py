@@ -5,9 +5,9 @@ repeats its pieces, so nearly all of them are found in a table of what the token
 met for the first time goes through it. Two things make the cuts exact:
 
 - Of ASCII text the expression means the same to Python's `re` once \p{L}, \p{N} and \s are spelled out.
-- The known expressions always cut in front of a space that follows a non-space and precedes an ASCII letter, whatever
-  stands further away. So text that isn't ASCII is enclosed between the nearest such places, goes to the tokenizer as
-  one piece, and the ASCII around it isn't touched.
+- The known expressions always cut in front of a space that follows a non-space and precedes a letter, whatever stands
+  further away. So what isn't ASCII is enclosed between the nearest such places, a word or a few, goes to the tokenizer
+  as one piece, and the ASCII around it isn't touched.
 
 A tokenizer with another expression isn't helped: `piece_encoder` returns None.
 """
@@ -162,5 +162,4 @@ def _spans(text: str) -> Iterator[tuple[str, bool]]:
 
 def _always_cut(text: str, space: int) -> bool:
     """Whether every known expression cuts in front of this space."""
-    behind = text[space + 1 : space + 2]
-    return space > 0 and not text[space - 1].isspace() and behind.isascii() and behind.isalpha()
+    return space > 0 and not text[space - 1].isspace() and text[space + 1 : space + 2].isalpha()
