@@ -13,15 +13,15 @@ from pathlib import Path
 from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
+from nemo_cascade.config.stage import RewardModelStage, SftStage
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prepare import prepare_data
-from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.prompts import PromptSet, load_prompts
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
 
@@ -74,14 +74,6 @@ def prepared_tokenizer(config: RunConfig) -> Path:
     return install(folder, config.model.chat_template, models)
 
 
-def load_prompts(config: RunConfig, stage: GrpoStage, tokenizer: ChatTokenizer) -> PromptSet:
-    """Load the prompts of an RL stage."""
-    source, limit = stage.prompts, config.rollout.max_model_len - stage.sampling.max_tokens
-    path, schema = local_path(source, config.data_dir), schema_of(source.schema, source.columns)
-    lengths = (source.min_tokens, source.max_tokens)
-    return PromptSet.load(path, source.domain, source.verifier, source.mode, tokenizer, limit, schema, lengths)
-
-
 def _start_model(config: RunConfig, tokenizer: Path | None) -> Path:
     models = Path(config.data_dir) / "models"
     key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
@@ -105,11 +97,11 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         )
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
-        prompts = load_prompts(config, stage, tokenizer)
+        prompts = load_prompts(stage.prompts, tokenizer, room - stage.sampling.max_tokens, config.data_dir)
         prompts.first(stage.prompts_per_step)
         log.info(
-            "%s: %d prompts, %d of them duplicates, %d left out for their length",
-            name, len(prompts), prompts.duplicates, prompts.left_out,
+            "%s: %d prompts, %d of them duplicates, %d left out for their length, %d bad rows",
+            name, len(prompts), prompts.duplicates, prompts.left_out, len(prompts.bad),
         )  # fmt: skip
     if name in config.evaluation.suites:
         suite = config.evaluation.suites[name]

@@ -70,10 +70,11 @@ def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
         stores = build_pair_stores(stage.data, stage.seq_length, start, folder, document_multiple=multiple)
         out.print(f"{escape(name)}: {stores[0].stats['pairs']} pairs, {stores[1].stats['pairs']} held out\n")
     else:
-        from nemo_cascade.cascade.inputs import load_prompts
+        from nemo_cascade.data.prompts import load_prompts
         from nemo_cascade.data.tokenizer import load_tokenizer
 
-        prompts = load_prompts(config, stage, load_tokenizer(tokenizer))
+        room = config.rollout.max_model_len - stage.sampling.max_tokens
+        prompts = load_prompts(stage.prompts, load_tokenizer(tokenizer), room, config.data_dir)
         out.print(f"{escape(name)}: {len(prompts)} prompts, {prompts.duplicates} of them duplicates\n")
 
 

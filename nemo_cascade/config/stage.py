@@ -127,6 +127,9 @@ class PromptSetConfig(DataFileConfig):
     max_tokens: PositiveInt | None = None
     """Prompts of more tokens are left out (SWE RL's input length); null: one that leaves its response no room in
     rollout.max_model_len stops the run."""
+    max_bad_fraction: Fraction = 0.0
+    """Largest share of rows that may be no prompts before the run is refused; those that are allowed are listed in
+    data_dir/quarantine."""
 
 
 @block

@@ -20,7 +20,7 @@ from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.packing import Packing, pack_best_fit
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
-from nemo_cascade.data.quarantine import QUARANTINE, write_quarantine
+from nemo_cascade.data.quarantine import QUARANTINE, bad_rows, write_bad_rows
 from nemo_cascade.data.screen import SCREENS, screen
 from nemo_cascade.data.sources import hash_files
 from nemo_cascade.data.summary import SUMMARY, histograms, summary_page
@@ -115,7 +115,7 @@ def _write(
     shard_of_part = np.asarray([numbers[part.key] for part in tokenised.parts])
     samples["shard"] = shard_of_part[tokenised.part_of[admitted.samples]]
     np.save(folder / store.SAMPLES, samples)
-    write_quarantine(folder / QUARANTINE, tokenised, admitted.overlong)
+    write_bad_rows(folder / QUARANTINE, bad_rows(tokenised, admitted.overlong))
     np.save(folder / store.PACK_SAMPLES, entries[packing.samples])
     np.save(folder / store.PACK_OFFSETS, packing.offsets)
     times = np.bincount(entries, minlength=len(lengths))

@@ -16,9 +16,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from nemo_cascade.config.stage import GrpoStage
-from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.data.schemas import schema_of
+from nemo_cascade.data.prompts import load_prompts
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
@@ -34,16 +32,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     """Train one GRPO stage to its end, from wherever its folder says it stands."""
     config, roles = context.config, context.roles
     tokenizer = load_tokenizer(context.parent_hf)
-    prompts = PromptSet.load(
-        local_path(stage.prompts, config.data_dir),
-        domain=stage.prompts.domain,
-        verifier=stage.prompts.verifier,
-        mode=stage.prompts.mode,
-        tokenizer=tokenizer,
-        max_prompt_tokens=config.rollout.max_model_len - stage.sampling.max_tokens,
-        lengths=(stage.prompts.min_tokens, stage.prompts.max_tokens),
-        schema=schema_of(stage.prompts.schema, stage.prompts.columns),
-    )
+    room = config.rollout.max_model_len - stage.sampling.max_tokens
+    prompts = load_prompts(stage.prompts, tokenizer, room, config.data_dir)
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))

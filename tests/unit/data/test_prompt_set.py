@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
-from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.config.stage import PromptSetConfig
+from nemo_cascade.data.prompts import PromptSet, load_prompts
 from nemo_cascade.errors import DataError
 
 
@@ -89,3 +92,16 @@ def test_half_of_each_batch_is_asked_to_think(tokenizer, write_jsonl):
         assert [p.record["mode"] for p in batch] == ["think", "no_think"] * 3
         for p in batch:
             assert f" /{p.record['mode']}<|im_end|>" in tokenizer.decode(p.token_ids)
+
+
+def test_rows_that_are_no_prompts_are_quarantined_within_the_share(tokenizer, write_jsonl, tmp_path):
+    path = write_jsonl([*[prompt(f"{i}+1") for i in range(8)], {"text": "x"}, "{broken\n"])
+    rules = {"path": path, "domain": "math", "verifier": "math"}
+    with pytest.raises(DataError, match="2 rows are no prompts") as raised:
+        load_prompts(PromptSetConfig(**rules, max_bad_fraction=0.1), tokenizer, 64, tmp_path)
+    assert f"{path}:9: no messages" in str(raised.value)
+    prompts = load_prompts(PromptSetConfig(**rules, max_bad_fraction=0.2), tokenizer, 64, tmp_path)
+    assert (len(prompts), len(prompts.bad)) == (8, 2)
+    (file,) = (tmp_path / "quarantine").iterdir()
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(t["file"], t["line"], t["kind"]) for t in told] == [(path, 9, "broken"), (path, 10, "broken")]
