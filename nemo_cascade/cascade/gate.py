@@ -5,15 +5,16 @@ Prompts are the same before and after, so differences are paired by prompt. Per 
     improve  kept if the score rose significantly (p_greater < alpha)
     hold     broken if the score fell by more than the tolerance and significantly (p_less < alpha)
 
-A broken promise has the outcome that `on_regression` names; otherwise the stage is promoted.
+A broken promise has the outcome that `on_regression` names; otherwise the stage is promoted. Where that is to look for
+another model of the stage (cascade/recover.py), the same comparison decides about each of them.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,9 @@ from nemo_cascade.evaluation.scores import DomainScores, Scores
 from nemo_cascade.evaluation.statistics import paired_bootstrap
 from nemo_cascade.telemetry.jsonl import write_atomically
 
-Outcome = Literal["promote", "hold", "rollback"]
+Outcome = Literal["promote", "hold", "rollback", "recover"]
+LAST = "last"
+"""A stage's model as it stood after the last step."""
 Promise = Literal["improve", "hold", "none"]
 Verdict = Literal["improved", "not improved", "held", "regressed", "up", "down", "unchanged"]
 
@@ -75,16 +78,38 @@ class GateRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another model of a stage whose last one broke a promise, and what became of it.
+
+    Attributes:
+        model: `step_000010`: a checkpoint; `merge_0.50`: so much of the stage, the rest the parent's; `last`.
+        scores: domain -> mean score on the prompts that the parent has scores for, too.
+        merit: mean score over the domains that the stage promised to improve; over all where it promised none.
+        kept: whether it keeps every promise.
+        reason: which it breaks.
+    """
+
+    model: str
+    scores: Mapping[str, float]
+    merit: float
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What the gate decided, and why.
 
     Attributes:
         stage: name of the stage.
-        outcome: promote: go on from here; hold: stop the cascade; rollback: go on from the parent.
+        outcome: promote: go on from here; hold: stop the cascade; rollback: go on from the parent; recover: go on from
+            another model of the stage.
         reasons: one sentence each.
-        rows: all domains.
+        rows: all domains, of the model that was chosen.
         alpha: significance level.
         tolerance: allowed fall.
+        model: which of the stage's models it is about: `last`, `step_000010`, `merge_0.50`.
+        alternatives: what else was tried.
     """
 
     stage: str
@@ -93,6 +118,13 @@ class Decision:
     rows: tuple[GateRow, ...]
     alpha: float
     tolerance: float
+    model: str = LAST
+    alternatives: tuple[Alternative, ...] = ()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next stage starts from this one."""
+        return self.outcome in ("promote", "recover")
 
     @property
     def reason(self) -> str:
@@ -100,9 +132,11 @@ class Decision:
         return "; ".join(self.reasons)
 
     def summary(self) -> dict[str, Any]:
-        """Return what the ledger records: outcome, reason, and each domain's difference."""
+        """Return what the ledger records: outcome, reason, each domain's difference, the model and what was tried."""
         differences = {row.domain: row.difference for row in self.rows}
-        return {"outcome": self.outcome, "reason": self.reason, "differences": differences}
+        tried = {other.model: {**other.scores, "kept": other.kept} for other in self.alternatives}
+        summary = {"outcome": self.outcome, "reason": self.reason, "differences": differences, "model": self.model}
+        return {**summary, "tried": tried} if tried else summary
 
     def save(self, path: Path) -> None:
         """Write gate.json, atomically."""
@@ -118,7 +152,8 @@ class Decision:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(GateRow(**row) for row in raw.pop("rows"))
-            return cls(rows=rows, reasons=tuple(raw.pop("reasons")), **raw)
+            tried = tuple(Alternative(**other) for other in raw.pop("alternatives", ()))
+            return cls(rows=rows, reasons=tuple(raw.pop("reasons")), alternatives=tried, **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(f"can't read the gate's decision in {path}", value=repr(error)) from error
 
@@ -148,14 +183,15 @@ def stage_gate(config: RunConfig, stage: str) -> GateConfig:
     return gate
 
 
-def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: Scores) -> Decision:
-    """Compare a stage's scores with its parent's and decide.
+def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: Scores, model: str = LAST) -> Decision:
+    """Compare a stage's scores with its parent's and decide; where another model is to be looked for: to roll back.
 
     Args:
         config: the run's configuration: levels, promises, outcomes, seed of the bootstrap.
         stage: name of the stage.
         parent_scores: the parent's scores on the same prompts; None where it wasn't scored: then promoted, and said.
         scores: the stage's scores.
+        model: which of the stage's models they are of.
 
     Raises:
         RunFolderError: the two were scored on different domains or prompts, or a promised domain has no scores.
@@ -163,16 +199,49 @@ def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: 
     gate, promise = stage_gate(config, stage), config.stages[stage].promise
     if parent_scores is None:
         reason = "the parent has no scores: nothing was compared, no promise was checked"
-        return Decision(stage, "promote", (reason,), (), gate.alpha, gate.tolerance)
+        return Decision(stage, "promote", (reason,), (), gate.alpha, gate.tolerance, model)
     _check_domains(stage, scores, parent_scores, promise)
     rows = tuple(
         _compare(name, scores.domain(name), parent_scores.domain(name), promise, gate, config.seed)
         for name in scores.samples
     )
     broken = [row for row in rows if row.broken]
-    outcome: Outcome = gate.on_regression if broken else "promote"
+    outcome: Outcome = "promote"
+    if broken and gate.on_regression != "promote":
+        outcome = "hold" if gate.on_regression == "hold" else "rollback"
     reasons = tuple(_reason(row, gate) for row in broken) or ("every promise was kept",)
-    return Decision(stage, outcome, reasons, rows, gate.alpha, gate.tolerance)
+    return Decision(stage, outcome, reasons, rows, gate.alpha, gate.tolerance, model)
+
+
+def recover(config: RunConfig, last: Decision, others: Sequence[Decision]) -> Decision:
+    """Decide for the best of a stage's other models that keeps every promise, or to roll back where none does.
+
+    Args:
+        config: the run's configuration.
+        last: the decision that its own model breaks a promise.
+        others: the comparisons of the other models with the same parent; of equally good ones the first is taken.
+    """
+    tried = tuple(_alternative(config, other) for other in others)
+    kept = [(entry, other) for entry, other in zip(tried, others, strict=True) if entry.kept]
+    if not kept:
+        said = f"none of {len(tried)} other models keeps every promise" if tried else "there is no other model"
+        return replace(last, outcome="rollback", reasons=(*last.reasons, said), alternatives=tried)
+    best, chosen = max(kept, key=lambda pair: pair[0].merit)
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in best.scores.items())
+    reasons = (*last.reasons, f"{best.model} keeps every promise: {scores}")
+    return replace(chosen, outcome="recover", reasons=reasons, alternatives=tried)
+
+
+def merit(config: RunConfig, stage: str, scores: Mapping[str, float]) -> float:
+    """Return the mean score over the domains that a stage promises to improve; over all where it promises none."""
+    promised = [domain for domain in config.stages[stage].promise.improve if domain in scores] or list(scores)
+    return sum(scores[domain] for domain in promised) / len(promised)
+
+
+def _alternative(config: RunConfig, decision: Decision) -> Alternative:
+    scores = {row.domain: row.score for row in decision.rows}
+    kept = not any(row.broken for row in decision.rows)
+    return Alternative(decision.model, scores, merit(config, decision.stage, scores), kept, decision.reason)
 
 
 def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores) -> Decision:

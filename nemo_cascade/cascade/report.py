@@ -146,7 +146,9 @@ def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Re
 
 def _stage_state(stage: StageFolder, decision: Decision | None, records: Sequence[Record]) -> str:
     if decision is not None:
-        return {"promote": "promoted", "hold": "held", "rollback": "rolled back"}[decision.outcome]
+        return {"promote": "promoted", "hold": "held", "rollback": "rolled back", "recover": "recovered"}[
+            decision.outcome
+        ]
     if stage.scores.is_file():
         return "scored"
     trained = any(record.event == "trained" and record.stage == stage.name for record in records)

@@ -3,8 +3,10 @@
 start model -> scores
 for each stage:
     train from the parent's weights      (resumes inside the stage by its own checkpoints)
+    take its best kept checkpoint        (where `select` asks for it)
     score every domain on the same prompts
     gate: promote, hold or roll back     (paired bootstrap against the parent)
+        or recover: the stage's best checkpoint, or merge with its parent, that keeps every promise
     parent = the better checkpoint
     (a reward model is judged by its own hold-out accuracy, and the parent stays)
 report
@@ -21,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cascade.cascade.folder import START, RunFolder
-from nemo_cascade.cascade.gate import Decision, decide, decide_reward_model
+from nemo_cascade.cascade.gate import LAST, Decision, decide, decide_reward_model, merit, recover, stage_gate
 from nemo_cascade.cascade.hashes import code_version, hash_folder
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
+from nemo_cascade.cascade.recover import StageModels
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
@@ -33,7 +36,7 @@ from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.evaluation.scores import Scores
-from nemo_cascade.stages.context import VERSIONS_PER_STAGE, StageContext
+from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
 from nemo_cascade.stages.grpo import run_grpo
 from nemo_cascade.stages.reward_model import run_reward_model
@@ -103,8 +106,12 @@ class CascadeRunner:
             if decision.outcome == "hold":
                 log.error("the gate holds the cascade after %s: %s", planned.name, decision.reason)
                 return HELD
-            if decision.outcome == "promote":
-                parent = self._standing(planned) if planned.moves_policy else self._judged_anew(planned, parent, roles)
+            if decision.goes_on:
+                parent = (
+                    self._standing(planned, decision)
+                    if planned.moves_policy
+                    else self._judged_anew(planned, parent, roles)
+                )
         self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
         return 0
 
@@ -113,11 +120,12 @@ class CascadeRunner:
         hf, folder, scored = self.inputs.start_hf, self.folder.start, self.config.evaluation.evaluate_start
         return Standing(START, 0, folder, hf, None, self._score(START, 0, folder, hf, roles) if scored else None)
 
-    def _standing(self, planned: PlannedStage) -> Standing:
-        """Return a promoted stage as the next one's parent."""
+    def _standing(self, planned: PlannedStage, decision: Decision) -> Standing:
+        """Return a stage that the cascade goes on from as the next one's parent; a merge has no checkpoint."""
         checkpoints = sorted((planned.folder / "checkpoints").glob("step_*"))
         scores = Scores.load(planned.folder / "scores.json")
-        checkpoint = checkpoints[-1] if checkpoints else None
+        of_model = [path for path in checkpoints if path.name == decision.model]
+        checkpoint = next(iter(checkpoints[-1:] if decision.model == LAST else of_model), None)
         return Standing(planned.name, planned.index, planned.folder, planned.folder / "hf", checkpoint, scores)
 
     def _judged_anew(self, planned: PlannedStage, parent: Standing, roles: Roles) -> Standing:
@@ -131,7 +139,15 @@ class CascadeRunner:
         """Train a stage to its exported weights, unless the ledger says it is."""
         if self.ledger.find("trained", planned.name):
             return
-        context = StageContext(
+        context = self._context(planned, parent, roles)
+        parent_hash = hash_folder(parent.hf)
+        self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
+        log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
+        RUN_STAGE[type(planned.stage)](context, planned.stage)
+        self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
+
+    def _context(self, planned: PlannedStage, parent: Standing, roles: Roles) -> StageContext:
+        return StageContext(
             config=self.config,
             name=planned.name,
             index=planned.index,
@@ -143,11 +159,6 @@ class CascadeRunner:
             reward_models=self.reward_models,
             record=self.ledger.append,
         )
-        parent_hash = hash_folder(parent.hf)
-        self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
-        log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
-        RUN_STAGE[type(planned.stage)](context, planned.stage)
-        self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 
     def _score(self, name: str, index: int, folder: Path, hf: Path, roles: Roles) -> Scores:
         """Score a model once on every domain that can be judged by now."""
@@ -156,24 +167,84 @@ class CascadeRunner:
         suites = scorable_suites(self.config, self.reward_models)
         missing = {domain: suite for domain, suite in suites.items() if domain not in known.samples}
         if missing or not target.is_file():
-            version = (index + 1) * VERSIONS_PER_STAGE - 1
-            known.joined(evaluate(self.config, roles, hf, version, name, missing, self.reward_models)).save(target)
+            found = evaluate(self.config, roles, hf, evaluation_version(index), name, missing, self.reward_models)
+            known.joined(found).save(target)
             self.folder.collect_scores()
             self.ledger.append("scored", name, scores=Scores.load(target).summary())
         return Scores.load(target)
 
     def _gate(self, planned: PlannedStage, parent: Standing, roles: Roles) -> Decision:
         """Score a stage, decide whether the cascade goes on from it, and write that down."""
-        if planned.moves_policy:
-            scores = self._score(planned.name, planned.index, planned.folder, planned.folder / "hf", roles)
-            decision = decide(self.config, planned.name, parent.scores, scores)
-        else:
+        if isinstance(planned.stage, RewardModelStage):
             measured = PreferenceScores.load(planned.folder / "preference.json")
             decision = decide_reward_model(self.config, planned.name, measured)
+        else:
+            models = StageModels(self._context(planned, parent, roles), planned.stage)
+            decision = self._judge(planned, parent, models, roles)
         decision.save(planned.folder / "gate.json")
-        self.ledger.append("decided", planned.name, parent=parent.name, **decision.summary())
+        weights = hash_folder(planned.folder / "hf")
+        self.ledger.append("decided", planned.name, parent=parent.name, weights=weights, **decision.summary())
+        if planned.moves_policy:
+            models.discard()
         log.info("gate after %s: %s (%s)", planned.name, decision.outcome, decision.reason)
         return decision
+
+    def _judge(self, planned: PlannedStage, parent: Standing, models: StageModels, roles: Roles) -> Decision:
+        """Decide about a stage of the policy: about its selected model, and where that breaks a promise, about others.
+
+        Whatever is adopted in the course of it, the steps before find their files unchanged when a run is resumed.
+        """
+        present = self._select(planned, models, roles)
+        kept_scores = models.folder(present) / "scores.json"
+        if kept_scores.is_file():
+            scores = Scores.load(kept_scores)
+        else:
+            scores = self._score(planned.name, planned.index, planned.folder, planned.folder / "hf", roles)
+        decision = decide(self.config, planned.name, parent.scores, scores, present)
+        gate = stage_gate(self.config, planned.name)
+        if decision.outcome != "rollback" or gate.on_regression == "rollback":
+            return decision
+        models.keep(present)
+        scores.save(kept_scores)
+        tried = models.merges(gate.merge_ratios) if gate.on_regression == "merge" else models.checkpoints()
+        others = []
+        for model in (model for model in tried if model != present):
+            hf, label = models.hf(model, present), f"{planned.name} {model}"
+            measured = self._score(label, planned.index, models.folder(model), hf, roles)
+            others.append(decide(self.config, planned.name, parent.scores, measured, model))
+        decision = recover(self.config, decision, others)
+        if decision.outcome == "recover":
+            models.adopt(decision.model)
+            Scores.load(models.folder(decision.model) / "scores.json").save(planned.folder / "scores.json")
+            self.folder.collect_scores()
+        return decision
+
+    def _select(self, planned: PlannedStage, models: StageModels, roles: Roles) -> str:
+        """Make a stage's best kept checkpoint its result where `select` says so; return which of its models that is."""
+        if models.stage.select == "last":
+            return LAST
+        if known := self.ledger.find("selected", planned.name):
+            return str(known.details["model"])
+        models.keep(LAST)
+        suites = scorable_suites(self.config, self.reward_models)
+        promised = [domain for domain in planned.stage.promise.improve if domain in suites] or list(suites)
+        most = models.stage.select_prompts
+        few = {name: replace(suites[name], num_prompts=min(most, suites[name].num_prompts)) for name in promised}
+        merits: dict[str, float] = {}
+        for model in models.checkpoints():
+            hf, target = models.hf(model), models.folder(model) / "selection.json"
+            if not target.is_file():
+                label, version = f"{planned.name} {model}", evaluation_version(planned.index)
+                evaluate(self.config, roles, hf, version, label, few, self.reward_models).save(target)
+            found = {name: entry["score"] or 0.0 for name, entry in Scores.load(target).summary().items()}
+            merits[model] = merit(self.config, planned.name, found)
+        best = max(merits, key=lambda model: merits[model])
+        if best != LAST:
+            models.adopt(best)
+        weights = hash_folder(planned.folder / "hf")
+        self.ledger.append("selected", planned.name, model=best, merits=merits, prompts=most, weights=weights)
+        log.info("%s: the best of %d checkpoints is %s", planned.name, len(merits), best)
+        return best
 
     def _decided(self, planned: PlannedStage) -> Decision | None:
         """Return the decision of an earlier start of this run, if the stage has one."""

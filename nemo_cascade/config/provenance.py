@@ -20,6 +20,7 @@ import yaml
 from nemo_cascade.config import host
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import PolicyStage
 from nemo_cascade.config.strict import to_run_config
 from nemo_cascade.errors import ConfigError, RunFolderError
 
@@ -48,7 +49,18 @@ def counted_values(config: RunConfig) -> dict[str, Any]:
     """Return the values that make two runs the same experiment: dotted key -> value, the stages' order included."""
     flat = flatten(config_values(config))
     kept = {key: value for key, value in flat.items() if not any(fnmatchcase(key, rule) for rule in UNCOUNTED)}
-    return kept | {"stages": list(config.stages)}
+    return kept | _choosing(config) | {"stages": list(config.stages)}
+
+
+def _choosing(config: RunConfig) -> dict[str, Any]:
+    """Return how often checkpoints are made and kept, in the stages whose result may be any of those."""
+    return {
+        f"stages.{name}.{key}": getattr(stage, key)
+        for name, stage in config.stages.items()
+        if (isinstance(stage, PolicyStage) and stage.select == "best")
+        or stage.gate.get("on_regression", config.gate.on_regression) == "checkpoint"
+        for key in ("checkpoint_every", "keep_checkpoints")
+    }
 
 
 def config_hash(config: RunConfig) -> str:

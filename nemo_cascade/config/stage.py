@@ -232,7 +232,18 @@ class StageBase:
 
 
 @block
-class SftStage(StageBase):
+class PolicyStage(StageBase):
+    """What the stages have that change the policy."""
+
+    select: Literal["last", "best"] = "last"
+    """Which model is the stage's result: the last, or the best of its kept checkpoints (`keep_checkpoints` of them)."""
+    select_prompts: PositiveInt = 64
+    """best: prompts of each suite of the domains in `promise.improve` (of all, where none is) that the checkpoints are
+    scored on: the first so many. The gate judges the best one on the whole suites."""
+
+
+@block
+class SftStage(PolicyStage):
     """Supervised fine-tuning on packed conversations; loss on assistant tokens only."""
 
     kind: Literal["sft"] = "sft"
@@ -273,7 +284,7 @@ class RewardModelStage(StageBase):
 
 
 @block
-class GrpoStage(StageBase):
+class GrpoStage(PolicyStage):
     """Reinforcement learning with verifiable rewards, GRPO."""
 
     kind: Literal["grpo"] = "grpo"

@@ -11,8 +11,8 @@ from typing import Any
 
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import StageBase
-from nemo_cascade.stages.roles import Roles
+from nemo_cascade.config.stage import GrpoStage, SftStage, StageBase
+from nemo_cascade.stages.roles import Roles, stage_setup
 from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore
 
@@ -20,6 +20,14 @@ log = logging.getLogger(__name__)
 
 # Weight versions of different stages never meet: stage i counts from i * this.
 VERSIONS_PER_STAGE = 10_000_000
+# The last of them are for the evaluations behind its steps, of the stage's model and of others (`Roles.engines_with`
+# counts on).
+_EVALUATIONS_PER_STAGE = 1_000
+
+
+def evaluation_version(index: int) -> int:
+    """Return the first weight version for evaluations behind the steps of the stage that comes `index`th."""
+    return (index + 1) * VERSIONS_PER_STAGE - _EVALUATIONS_PER_STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +115,26 @@ class StageCheckpoints:
 
     def _carry(self, policy: PolicyGroup) -> None:
         """Take over the parent's optimizer where asked for: its last checkpoint has the same weights as its hf/."""
-        if self.stage.carry.optimizer and self.context.parent_checkpoint is not None:
-            policy.load_checkpoint(str(self.context.parent_checkpoint))
-            self.context.record("optimizer_carried", stage=self.context.name)
+        if not self.stage.carry.optimizer:
+            return
+        if self.context.parent_checkpoint is None:
+            self.context.record("optimizer_fresh", stage=self.context.name, reason="the parent's weights are a merge")
+            return
+        policy.load_checkpoint(str(self.context.parent_checkpoint))
+        self.context.record("optimizer_carried", stage=self.context.name)
 
 
 def finish(context: StageContext, policy: PolicyGroup) -> None:
     """Export the trained weights and note who holds them."""
     policy.export_hf(str(context.hf_folder))
     context.roles.policy_now_holds(context.hf_folder)
+
+
+def export_checkpoint(context: StageContext, stage: SftStage | GrpoStage, checkpoint: Path, target: Path) -> None:
+    """Write the weights of one of a trained stage's checkpoints as an HF folder; the policy holds them afterwards."""
+    last = max(int(path.name.removeprefix("step_")) for path in checkpoint.parent.glob("step_*"))
+    updates = stage.updates_per_batch if isinstance(stage, GrpoStage) else 1
+    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, last * updates))
+    policy.load_checkpoint(str(checkpoint))
+    policy.export_hf(str(target))
+    context.roles.policy_now_holds(target)

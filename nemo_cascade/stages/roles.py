@@ -42,6 +42,7 @@ class Roles:
         self._scorer: ScorerGroup | None = None
         self._policy_holds: str | None = None
         self._rollout_holds: str | None = None
+        self._rollout_version = 0
 
     def __enter__(self) -> Roles:
         self.cluster = Cluster(self.config.cluster, self.log_folder)
@@ -102,21 +103,28 @@ class Roles:
         assert self._policy is not None, "sync needs a policy"
         assert self._rollout is not None, "sync needs engines"
         report = sync_weights(self._policy, self._rollout, version, self.config.rollout.weight_sync, verify=verify)
-        self._rollout_holds = self._policy_holds
+        self._rollout_holds, self._rollout_version = self._policy_holds, version
         return report
 
     def policy_now_holds(self, hf_folder: Path) -> None:
         """Record that the policy's weights are those of `hf_folder` (just loaded or just exported)."""
         self._policy_holds = str(hf_folder)
 
+    def forget(self) -> None:
+        """Take nothing for granted: the weights in a folder that policy or engines may hold have been replaced."""
+        self._policy_holds = self._rollout_holds = None
+
     def engines_with(self, hf_folder: Path, version: int) -> RolloutGroup:
-        """Return the engines holding the weights of `hf_folder`, by a verified sync where they hold others."""
+        """Return the engines holding the weights of `hf_folder`, by a verified sync where they hold others.
+
+        The version is `version`, or the next one where the engines are at or beyond that.
+        """
         rollout = self.rollout(hf_folder)
         if self._rollout_holds != str(hf_folder):
             if self._policy_holds != str(hf_folder):
                 self.policy(forward_setup(self.config, hf_folder))
                 self.policy_now_holds(hf_folder)
-            self.sync(version, verify=True)
+            self.sync(max(version, self._rollout_version + 1), verify=True)
         return rollout
 
     def _policy_group(self, parallel: ParallelConfig) -> PolicyGroup:

@@ -44,6 +44,18 @@ def test_only_what_changes_numbers_counts(nano):
         assert provenance.config_hash(other) != provenance.config_hash(nano)
 
 
+def test_checkpoints_count_where_one_of_them_may_be_the_result(nano):
+    def changed(**more):
+        stage = replace(nano.stages["math_rl"], **more)
+        return replace(nano, stages=nano.stages | {"math_rl": stage})
+
+    for how in ({"select": "best"}, {"gate": {"on_regression": "checkpoint"}}):
+        assert provenance.config_diff(changed(**how), changed(keep_checkpoints=5, **how)) == [
+            "stages.math_rl.keep_checkpoints: 2 -> 5"
+        ]
+    assert provenance.config_diff(nano, changed(keep_checkpoints=5)) == []
+
+
 def test_the_record_reads_back_and_tells_on_what_it_ran(composed, nano, tmp_path):
     provenance.write_record(tmp_path / "run", nano, composed[1])
     assert provenance.read_config(tmp_path / "run") == nano
