@@ -89,7 +89,7 @@ def write_report(run_folder: Path) -> Path:
     states = dict.fromkeys(config.get("stages", {}), "to come") | {stage.name: stage.state for stage in stages}
     scored = {row.stage for row in matrix.rows}
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             name=folder.name,
@@ -107,7 +107,8 @@ def write_report(run_folder: Path) -> Path:
     return folder.report
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return where the pages' templates are found, and what they may call."""
     environment = Environment(
         loader=PackageLoader("nemo_cascade.cascade", "."),
         autoescape=True,

@@ -1,6 +1,7 @@
-"""Write the report of a run folder again: every stage, every score, every decision.
+"""Write the report of a run folder again, or the comparison of several: every stage, score, decision and difference.
 
 nemo-cascade report runs/nano
+nemo-cascade report runs/nano runs/hot
 """
 
 from __future__ import annotations
@@ -18,16 +19,32 @@ TAKES_OVERRIDES = False
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="a folder that `nemo-cascade run` made")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="folders that `nemo-cascade run` made"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PAGE",
+        help="several folders: the page (default: compare-A-B.html beside the first)",
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Write report.html from what the run folder holds."""
+    """Write report.html from what the run folder holds, or the comparison of several."""
+    if len(args.folders) > 1:
+        from nemo_cascade.cascade.compare import write_comparison
+
+        names = "-".join(folder.resolve().name for folder in args.folders)
+        page = args.out or args.folders[0].resolve().parent / f"compare-{names}.html"
+        out.print(escape(str(write_comparison(args.folders, page))))
+        return 0
+    folder = args.folders[0]
     # An old run whose configuration this version would refuse still has its report.
-    if not (args.folder / "config.yaml").is_file():
+    if not (folder / "config.yaml").is_file():
         mend = "name a folder that `nemo-cascade run` made"
-        raise RunFolderError("this is no run folder: it has no config.yaml", value=args.folder, mend=mend)
+        raise RunFolderError("this is no run folder: it has no config.yaml", value=folder, mend=mend)
     from nemo_cascade.cascade.report import write_report
 
-    out.print(escape(str(write_report(args.folder))))
+    out.print(escape(str(write_report(folder))))
     return 0

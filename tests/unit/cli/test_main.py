@@ -166,7 +166,7 @@ def test_a_traceback_is_shown_for_defects_and_on_request_only(cli, monkeypatch):
 def test_overrides_may_stand_around_options_and_unknown_options_are_refused(cli):
     args = command.parse(["run", "cascade=nano", "--dry", "~seed", "+a.b=1"])
     assert args.overrides == ["cascade=nano", "~seed", "+a.b=1"]
-    for wrong in (["run", "cascade=nano", "--drry"], ["report", "runs/x", "cascade=nano"], []):
+    for wrong in (["run", "cascade=nano", "--drry"], ["convert", "from", "to", "cascade=nano"], []):
         with pytest.raises(SystemExit) as ended:
             command.main(wrong)
         assert ended.value.code == command.REFUSED
