@@ -60,8 +60,9 @@ def fork_run(origin: Path, at: str, config: RunConfig, provenance: dict[str, Any
     """
     target, source = RunFolder(Path(config.runs_dir) / config.name), RunFolder(origin)
     old = read_config(origin)
-    _check(old, config, at, target)
+    check_fork(old, config, at)
     if target.path.exists():
+        _check_own(target, config)
         return target
     records = read_ledger(source.ledger)
     shared = list(old.stages)[: list(old.stages).index(at)]
@@ -90,7 +91,12 @@ def fork_run(origin: Path, at: str, config: RunConfig, provenance: dict[str, Any
     return target
 
 
-def _check(old: RunConfig, new: RunConfig, at: str, target: RunFolder) -> None:
+def check_fork(old: RunConfig, new: RunConfig, at: str) -> None:
+    """Refuse a run that can't take over the stages before `at` of another.
+
+    Raises:
+        RunFolderError: there is no such stage, or the two differ in what came before it.
+    """
     if at not in old.stages:
         raise RunFolderError("the run has no such stage to fork at", value=at, limit=", ".join(old.stages))
     shared = list(old.stages)[: list(old.stages).index(at)]
@@ -108,10 +114,12 @@ def _check(old: RunConfig, new: RunConfig, at: str, target: RunFolder) -> None:
             limit=f"stages from {at} on",
             mend="fork at an earlier stage, or start a new run",
         )
-    if target.path.exists():
-        first = next(iter(read_ledger(target.ledger)), None)
-        if first is None or first.event != "forked_from" or config_diff(read_config(target.path), new):
-            raise RunFolderError("the run folder is another run's", value=target.path, mend="name=ANOTHER")
+
+
+def _check_own(target: RunFolder, new: RunConfig) -> None:
+    first = next(iter(read_ledger(target.ledger)), None)
+    if first is None or first.event != "forked_from" or config_diff(read_config(target.path), new):
+        raise RunFolderError("the run folder is another run's", value=target.path, mend="name=ANOTHER")
 
 
 def _check_done(source: RunFolder, records: Sequence[Record], shared: Sequence[str]) -> None:

@@ -13,10 +13,35 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from nemo_cascade import __version__
-from nemo_cascade.cli import convert, doctor, evaluate, explain, fork, plan, prepare, report, run, serve, terminal
+from nemo_cascade.cli import (
+    convert,
+    doctor,
+    evaluate,
+    experiment,
+    explain,
+    fork,
+    plan,
+    prepare,
+    report,
+    run,
+    serve,
+    terminal,
+)
 from nemo_cascade.errors import CascadeError
 
-VERBS: tuple[ModuleType, ...] = (run, fork, plan, prepare, explain, report, evaluate, convert, serve, doctor)
+VERBS: tuple[ModuleType, ...] = (
+    run,
+    fork,
+    experiment,
+    plan,
+    prepare,
+    explain,
+    report,
+    evaluate,
+    convert,
+    serve,
+    doctor,
+)
 
 DEFECT, REFUSED, INTERRUPTED = 1, 2, 130
 
