@@ -97,7 +97,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         )
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
-        prompts = load_prompts(stage.prompts, tokenizer, room - stage.sampling.max_tokens, config.data_dir)
+        prompts = load_prompts(stage.prompt_sets, tokenizer, room - stage.sampling.max_tokens, config.data_dir)
         prompts.first(stage.prompts_per_step)
         log.info(
             "%s: %d prompts, %d of them duplicates, %d left out for their length, %d bad rows",

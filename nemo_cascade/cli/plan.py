@@ -19,7 +19,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import config_hash
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
+from nemo_cascade.config.stage import GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
 from nemo_cascade.models.architectures import padding_note
 from nemo_cascade.rewards.formula import stage_formula
 
@@ -120,9 +120,12 @@ def _sets(stage: Stage) -> list[tuple[str, str, str, str]]:
     if isinstance(stage, RewardModelStage):
         data, held = stage.data, f"{stage.data.holdout_path} {stage.data.holdout_split or ''}".rstrip()
         return [("preference", _set(data), data.schema, f"held out: {held}")]
-    prompts, most = stage.prompts, stage.prompts.max_tokens
-    lengths = f", {prompts.min_tokens} to {most or 'any'} tokens" * bool(most or prompts.min_tokens)
-    return [(prompts.domain, _set(prompts), prompts.schema, f"{prompts.mode}{lengths}")]
+    return [(p.domain, _set(p), p.schema, f"{p.mode}{_lengths(p)}") for p in stage.prompt_sets]
+
+
+def _lengths(prompts: PromptSetConfig) -> str:
+    most = prompts.max_tokens
+    return f", {prompts.min_tokens} to {most or 'any'} tokens" * bool(most or prompts.min_tokens)
 
 
 def _set(source: DataFileConfig) -> str:

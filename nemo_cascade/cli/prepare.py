@@ -74,7 +74,7 @@ def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
         from nemo_cascade.data.tokenizer import load_tokenizer
 
         room = config.rollout.max_model_len - stage.sampling.max_tokens
-        prompts = load_prompts(stage.prompts, load_tokenizer(tokenizer), room, config.data_dir)
+        prompts = load_prompts(stage.prompt_sets, load_tokenizer(tokenizer), room, config.data_dir)
         out.print(f"{escape(name)}: {len(prompts)} prompts, {prompts.duplicates} of them duplicates\n")
 
 

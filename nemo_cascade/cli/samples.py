@@ -42,10 +42,10 @@ def first_samples(config: RunConfig, stage: Stage, tokenizer: ChatTokenizer, cou
     if isinstance(stage, SftStage):
         streams = [_samples(config, source, tokenizer, None) for source in stage.data.sources]
     elif isinstance(stage, GrpoStage):
-        mode = stage.prompts.mode
         streams = [
-            _samples(config, stage.prompts, tokenizer, m)
-            for m in (("think", "no_think") if mode == "half" else (mode,))
+            _samples(config, rules, tokenizer, m)
+            for rules in stage.prompt_sets
+            for m in (("think", "no_think") if rules.mode == "half" else (rules.mode,))
         ]
     else:
         assert isinstance(stage, RewardModelStage)

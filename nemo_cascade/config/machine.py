@@ -83,6 +83,7 @@ def _data(config: RunConfig) -> Problems:
             wanted[f"stages.{name}.data.holdout_path"] = stage.data.holdout_path
         else:
             wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
+            wanted |= {f"stages.{name}.mixed_with.{i}.path": more.path for i, more in enumerate(stage.mixed_with)}
     prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
     for key, path in wanted.items():
         if path.startswith("hf://"):

@@ -291,6 +291,8 @@ class GrpoStage(PolicyStage):
     """Stage kind."""
     prompts: PromptSetConfig
     """Prompts and their verifier."""
+    mixed_with: list[PromptSetConfig] = field(default_factory=list)
+    """Further sets, of other domains: every batch is drawn from all of them, each prompt as likely as any other."""
     reward_model: str | None = None
     """Who judges where the verifier is `preference` or shaping.combine asks for it: an earlier stage of kind
     reward_model, or a model's HF folder."""
@@ -316,6 +318,11 @@ class GrpoStage(PolicyStage):
     """Batch-wise filtering of groups without signal."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
+
+    @property
+    def prompt_sets(self) -> list[PromptSetConfig]:
+        """All sets that a batch is drawn from."""
+        return [self.prompts, *self.mixed_with]
 
 
 Stage = Annotated[SftStage | RewardModelStage | GrpoStage, Field(discriminator="kind")]

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from nemo_cascade.config import host
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
+from nemo_cascade.config.stage import GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
 from nemo_cascade.config.validate_judges import judge_violations
 from nemo_cascade.errors import CascadeError
 
@@ -204,18 +204,8 @@ def _reward_model(name: str, stage: RewardModelStage) -> Problems:
 def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:
     prefix = f"stages.{name}"
     yield from _room(config, prefix, stage.sampling.max_tokens)
-    if stage.prompts.max_tokens is not None and stage.prompts.min_tokens > stage.prompts.max_tokens:
-        value, most = (
-            f"{prefix}.prompts.min_tokens={stage.prompts.min_tokens}",
-            f"max_tokens={stage.prompts.max_tokens}",
-        )
-        yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
-    longest, room = stage.prompts.max_tokens or 0, config.rollout.max_model_len - stage.sampling.max_tokens
-    if longest > room > 0:
-        limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"
-        mend = f"rollout.max_model_len={longest + stage.sampling.max_tokens}"
-        value = f"{prefix}.prompts.max_tokens={longest}"
-        yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
+    for rules in stage.prompt_sets:
+        yield from _prompt_lengths(config, prefix, stage, rules)
     if stage.seq_length < config.rollout.max_model_len:
         yield CascadeError(
             "a micro-batch can't hold the longest rollout",
@@ -239,6 +229,19 @@ def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:
             mend=f"raise {prefix}.prompts_per_step",
         )
     yield from _sampled_is_scored(prefix, stage)
+
+
+def _prompt_lengths(config: RunConfig, prefix: str, stage: GrpoStage, rules: PromptSetConfig) -> Problems:
+    key = f"{prefix}.prompts" if rules is stage.prompts else f"{prefix}.mixed_with ({rules.domain})"
+    if rules.max_tokens is not None and rules.min_tokens > rules.max_tokens:
+        value, most = f"{key}.min_tokens={rules.min_tokens}", f"max_tokens={rules.max_tokens}"
+        yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
+    longest, room = rules.max_tokens or 0, config.rollout.max_model_len - stage.sampling.max_tokens
+    if longest > room > 0:
+        limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"
+        mend = f"rollout.max_model_len={longest + stage.sampling.max_tokens}"
+        value = f"{key}.max_tokens={longest}"
+        yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
 
 
 def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:

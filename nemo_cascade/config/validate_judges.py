@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from nemo_cascade.config import host
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GENRM, PREFERENCE, GrpoStage, RewardModelStage
+from nemo_cascade.config.stage import GENRM, PREFERENCE, GrpoStage, PromptSetConfig, RewardModelStage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -30,7 +30,7 @@ def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
     used = {f"evaluation.suites.{name}.verifier": suite.verifier for name, suite in config.evaluation.suites.items()}
     for name, stage in config.stages.items():
         if isinstance(stage, GrpoStage):
-            used[f"stages.{name}.prompts.verifier"] = stage.prompts.verifier
+            used |= {f"stages.{name}.{key}.verifier": rules.verifier for key, rules in _sets(stage).items()}
     settings = {f"reward.options.{name}": name for name in config.reward.options}
     for key, name in {**used, **settings}.items():
         if name not in known and not (name in (PREFERENCE, GENRM) and key in used):
@@ -65,15 +65,23 @@ def _preference(config: RunConfig) -> Problems:
 
 
 def _judge_of(stage: GrpoStage) -> str:
-    return PREFERENCE if stage.shaping.combine == "preference" else stage.prompts.verifier
+    asked = stage.shaping.combine == "preference" or PREFERENCE in [rules.verifier for rules in stage.prompt_sets]
+    return PREFERENCE if asked else stage.prompts.verifier
+
+
+def _sets(stage: GrpoStage) -> dict[str, PromptSetConfig]:
+    """Return a stage's prompt sets by their keys."""
+    return {"prompts": stage.prompts} | {f"mixed_with.{i}": rules for i, rules in enumerate(stage.mixed_with)}
 
 
 def _genrm(config: RunConfig) -> Problems:
     """Who compares responses needs a server, and more than one response to compare."""
     used = {
-        f"stages.{name}.prompts.verifier": stage.num_generations
+        f"stages.{name}.{key}.verifier": stage.num_generations
         for name, stage in config.stages.items()
-        if isinstance(stage, GrpoStage) and stage.prompts.verifier == GENRM
+        if isinstance(stage, GrpoStage)
+        for key, rules in _sets(stage).items()
+        if rules.verifier == GENRM
     }
     used |= {
         f"evaluation.suites.{name}.verifier": suite.samples_per_prompt

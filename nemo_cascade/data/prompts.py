@@ -102,6 +102,28 @@ class PromptSet:
         found.bad = bad
         return found
 
+    @classmethod
+    def joined(cls, sets: Sequence[PromptSet]) -> PromptSet:
+        """Return all prompts of several sets as one.
+
+        Raises:
+            DataError: a prompt's id is in two of them.
+        """
+        if len(sets) == 1:
+            return sets[0]
+        prompts = [prompt for part in sets for prompt in part.prompts]
+        if len({prompt.prompt_id for prompt in prompts}) != len(prompts):
+            raise DataError(
+                "two prompt sets have files of the same name, so their prompts have the same ids",
+                value=", ".join(part.source for part in sets),
+                mend="give the files different names",
+            )
+        halved = any(part.quick for part in sets)
+        quick = [prompt for part in sets for prompt in part.quick or part.prompts] if halved else []
+        found = cls(prompts, ", ".join(part.source for part in sets), quick, sum(part.left_out for part in sets))
+        found.bad = [row for part in sets for row in part.bad]
+        return found
+
     def __len__(self) -> int:
         return len(self.prompts)
 
@@ -150,19 +172,25 @@ class PromptSet:
 
 
 def load_prompts(
-    rules: PromptSetConfig, tokenizer: ChatTokenizer, max_prompt_tokens: int, data_dir: str | Path
+    sets: Sequence[PromptSetConfig], tokenizer: ChatTokenizer, max_prompt_tokens: int, data_dir: str | Path
 ) -> PromptSet:
-    """Load an RL stage's prompts by its rules; bad rows that they allow are listed under data_dir/quarantine.
+    """Load an RL stage's prompts, of all its sets.
 
     Args:
-        rules: where the prompts are, and how they are asked.
+        sets: where the prompts are, and how they are asked.
         tokenizer: of the policy.
         max_prompt_tokens: what the response leaves of the model's length.
-        data_dir: where prepared data lives.
+        data_dir: where prepared data lives; bad rows that the rules allow are listed under its quarantine.
 
     Raises:
-        DataError: see `PromptSet.load`.
+        DataError: see `PromptSet.load` and `PromptSet.joined`.
     """
+    return PromptSet.joined([_load_set(rules, tokenizer, max_prompt_tokens, data_dir) for rules in sets])
+
+
+def _load_set(
+    rules: PromptSetConfig, tokenizer: ChatTokenizer, max_prompt_tokens: int, data_dir: str | Path
+) -> PromptSet:
     prompts = PromptSet.load(
         local_path(rules, data_dir),
         domain=rules.domain,

@@ -38,6 +38,9 @@ def stage_formula(stage: Mapping[str, Any], reward: Mapping[str, Any]) -> str:
     """
     verifier, shaping, advantage = stage["prompts"]["verifier"], stage["shaping"], stage["advantage"]
     parts = [f"r = {verifier_formula(verifier, reward['options'].get(verifier, {}))}"]
+    for more in stage.get("mixed_with", ()):
+        formula = verifier_formula(more["verifier"], reward["options"].get(more["verifier"], {}))
+        parts[0] += f", of {more['domain']} {formula}"
     if shaping["combine"] == "preference":
         parts = [f"{parts[0]}; r = 1 + sigmoid(z of {stage['reward_model']} in group) if r >= 1 else 0"]
     if shaping["code_switch_margin"] is not None:

@@ -33,11 +33,11 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     config, roles = context.config, context.roles
     tokenizer = load_tokenizer(context.parent_hf)
     room = config.rollout.max_model_len - stage.sampling.max_tokens
-    prompts = load_prompts(stage.prompts, tokenizer, room, config.data_dir)
+    prompts = load_prompts(stage.prompt_sets, tokenizer, room, config.data_dir)
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
-    judges.self_test([stage.prompts.verifier])
+    judges.self_test(sorted({rules.verifier for rules in stage.prompt_sets}))
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy)
     collector = Collector(prompts, rollout, judges, stage, config, tokenizer, cursor=state.get("cursor", 0))

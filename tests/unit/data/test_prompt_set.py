@@ -98,10 +98,25 @@ def test_rows_that_are_no_prompts_are_quarantined_within_the_share(tokenizer, wr
     path = write_jsonl([*[prompt(f"{i}+1") for i in range(8)], {"text": "x"}, "{broken\n"])
     rules = {"path": path, "domain": "math", "verifier": "math"}
     with pytest.raises(DataError, match="2 rows are no prompts") as raised:
-        load_prompts(PromptSetConfig(**rules, max_bad_fraction=0.1), tokenizer, 64, tmp_path)
+        load_prompts([PromptSetConfig(**rules, max_bad_fraction=0.1)], tokenizer, 64, tmp_path)
     assert f"{path}:9: no messages" in str(raised.value)
-    prompts = load_prompts(PromptSetConfig(**rules, max_bad_fraction=0.2), tokenizer, 64, tmp_path)
+    prompts = load_prompts([PromptSetConfig(**rules, max_bad_fraction=0.2)], tokenizer, 64, tmp_path)
     assert (len(prompts), len(prompts.bad)) == (8, 2)
     (file,) = (tmp_path / "quarantine").iterdir()
     told = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(t["file"], t["line"], t["kind"]) for t in told] == [(path, 9, "broken"), (path, 10, "broken")]
+
+
+def test_mixed_sets_keep_their_own_verifier_and_domain_and_need_files_of_different_names(tokenizer, tmp_path):
+    row = '{"messages": [{"role": "user", "content": "What is 1 + 1?"}], "answer": "2"}\n'
+    for name, count in (("one", 3), ("two", 2)):
+        (tmp_path / f"{name}.jsonl").write_text(row * count)
+    rules = [
+        PromptSetConfig(path=str(tmp_path / f"{name}.jsonl"), domain=name, verifier=verifier)
+        for name, verifier in (("one", "math"), ("two", "code"))
+    ]
+    mixed = load_prompts(rules, tokenizer, 64, tmp_path)
+    drawn = mixed.take(0, 5, seed=0)
+    assert sorted((p.domain, p.verifier) for p in drawn) == [("one", "math")] * 3 + [("two", "code")] * 2
+    with pytest.raises(DataError, match="files of the same name"):
+        load_prompts([rules[0], rules[0]], tokenizer, 64, tmp_path)
