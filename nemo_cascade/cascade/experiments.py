@@ -1,4 +1,4 @@
-"""Experiments: a question, and the runs that answer it when they are compared; `experiments/NAME.yaml`.
+"""Experiments: a question, and the runs that answer it when they are compared; `conf/experiment/NAME.yaml`.
 
 question: what the comparison is to tell
 arms:
@@ -19,9 +19,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.compose import EXPERIMENTS, SHIPPED_CONF
 from nemo_cascade.errors import ConfigError
 
-FOLDER = Path(__file__).resolve().parents[2] / "experiments"
+FOLDER = SHIPPED_CONF / EXPERIMENTS
 
 
 @block

@@ -26,6 +26,8 @@ from nemo_cascade.errors import CascadeError, ConfigError
 
 CONFIG_NAME = "config"
 SHIPPED_CONF = Path(__file__).resolve().parents[2] / "conf"
+EXPERIMENTS = "experiment"
+"""A folder of it that is no config group: several runs each, read by `nemo-cascade experiment`."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class ConfigDirs:
         for folder in self.folders:
             for file in folder.rglob("*.yaml"):
                 group = file.parent.relative_to(folder).as_posix()
-                if group != ".":
+                if group not in (".", EXPERIMENTS):
                     found.setdefault(group, set()).add(file.stem)
         return {group: sorted(choices) for group, choices in sorted(found.items())}
 
