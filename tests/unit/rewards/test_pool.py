@@ -199,10 +199,18 @@ def test_timeout_kills_what_the_verifier_left_running_and_close_leaves_no_proces
     mark = tmp_path / "pid"
     with make_pool(deadline_s=1.0) as pool:
         assert ask(pool, {"do": "leave_child", "mark": str(mark)}).error == "timeout"
-        gone = [p for p in psutil.process_iter(["pid"]) if _group_of(p.pid) == int(mark.read_text())]
-        assert [p for p in gone if p.status() != psutil.STATUS_ZOMBIE] == []
+        # It was killed before the verdict came; a busy machine takes its time to carry that out.
+        end = time.monotonic() + 10.0
+        while alive := _alive_in_group(int(mark.read_text())):
+            assert time.monotonic() < end, alive
+            time.sleep(0.02)
         assert nurseries()
     assert nurseries() == []
+
+
+def _alive_in_group(group):
+    found = [p for p in psutil.process_iter(["pid", "status"]) if _group_of(p.pid) == group]
+    return [p for p in found if p.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def _group_of(pid):
