@@ -21,7 +21,7 @@ def alive(pid):
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -80,7 +80,8 @@ def test_the_guardian_outlives_a_killed_driver_and_cleans_up(session):
     assert len(below) == 2
     driver.kill()
     driver.wait()
-    wait_until(lambda: not any(alive(p) for p in below), guardian.GRACE_S + 8)
+    # Seconds on a quiet machine; a busy one is given its time.
+    wait_until(lambda: not any(alive(p) for p in below), guardian.GRACE_S + 50)
     assert not session.exists()
 
 
