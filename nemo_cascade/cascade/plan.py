@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ class PlannedStage:
         parent: name of the stage (or `start`) that it starts from by plan; a gate that rolls back changes that.
         stage: its configuration.
         steps: lines of its metrics: rollout batches for grpo, optimizer steps for the others; None for these
-            until the data are packed (`with_steps_per_epoch`).
+            until the data are packed.
         tokens_per_step: most tokens a step can hold: the packs or pairs of a global batch, or all rollouts at full
             length (prompts not counted).
     """
@@ -46,20 +46,6 @@ class PlannedStage:
     def moves_policy(self) -> bool:
         """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
         return not isinstance(self.stage, RewardModelStage)
-
-    @property
-    def optimizer_steps(self) -> int | None:
-        """Optimizer steps of the whole stage, where known."""
-        updates = self.stage.updates_per_batch if isinstance(self.stage, GrpoStage) else 1
-        return None if self.steps is None else self.steps * updates
-
-    def with_steps_per_epoch(self, steps_per_epoch: int) -> PlannedStage:
-        """Fill in the steps once the data are packed: all epochs, or max_steps if that is less."""
-        if isinstance(self.stage, GrpoStage):
-            return self
-        whole = self.stage.epochs * steps_per_epoch
-        limit = self.stage.max_steps
-        return replace(self, steps=whole if limit is None else min(whole, limit))
 
 
 def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:

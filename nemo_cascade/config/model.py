@@ -74,11 +74,6 @@ class ParallelConfig:
         """Each packed document is padded to a multiple of this: context parallelism cuts it in 2 x CP parts."""
         return 2 * self.context_parallel_size if self.context_parallel_size > 1 else 1
 
-    @property
-    def model_parallel_size(self) -> int:
-        """Ranks that together hold one replica."""
-        return self.world_size // self.data_parallel_size
-
 
 @block
 class PrecisionConfig:

@@ -1,4 +1,4 @@
-"""Find texts that share runs of words with evaluation prompts, or prompt sets that share them with each other.
+"""Find texts that share runs of words with evaluation prompts.
 
 A prompt counts as seen in a text that holds any n words of it in a row; a prompt of fewer words, in a question that has
 just these. Runs that many prompts share are their boilerplate ("put your final answer in ...") and left out, counted.
@@ -7,7 +7,7 @@ just these. Runs that many prompts share are their boilerplate ("put your final 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from nemo_cascade.data.sources import Problems, data_files, decode_row, read_raw
 from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, row_prompt
-from nemo_cascade.errors import DataError
 
 # A run of words that more prompts than this share is boilerplate.
 _MOST_SHARED = 8
@@ -31,14 +30,6 @@ class PromptText:
 
     text: str
     place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Two places that share a prompt, or n words of one in a row."""
-
-    place: str
-    other: str
 
 
 class NgramIndex:
@@ -115,45 +106,3 @@ def prompts_key(prompts: Sequence[PromptText], ngrams: Sequence[int]) -> str:
     for prompt in prompts:
         hasher.update(json.dumps([prompt.text, prompt.place]).encode())
     return hasher.hexdigest()[:32]
-
-
-def overlaps(texts: Iterable[PromptText], index: NgramIndex) -> Iterator[Overlap]:
-    """Yield each text that shares words with an indexed prompt."""
-    for text in texts:
-        found = index.match(text.text, text.text)
-        if found is not None:
-            yield Overlap(text.place, index.prompts[found].place)
-
-
-def refuse_overlap(sets: Mapping[str, Sequence[str | Path]], n: int, most: float = 0.0) -> dict[str, int]:
-    """Prove that sets of prompts are disjoint (the paper's SFT and RL prompts share none, nor do the evaluation's).
-
-    Args:
-        sets: name -> files, in the order of the stages; each is looked for in all before it.
-        n: words in a row that count as shared.
-        most: largest share of a set's prompts that may be found in one of the sets before it.
-
-    Returns:
-        "later in earlier" -> how many of the later set's prompts share words with the earlier's.
-
-    Raises:
-        DataError: more than `most` overlap; counts them and names file and line of both, the first twenty of each pair.
-    """
-    read = {name: read_prompts(files) for name, files in sets.items()}
-    counts, refused = {}, []
-    names = list(read)
-    for earlier_number, earlier in enumerate(names[:-1]):
-        index = NgramIndex(read[earlier], n)
-        for later in names[earlier_number + 1 :]:
-            problems = Problems()
-            for found in overlaps(read[later], index):
-                problems.add(f"{found.place} is in {found.other}")
-            counts[f"{later} in {earlier}"] = problems.total
-            if problems.total > most * len(read[later]):
-                lines = [*problems.first, *(["..."] if problems.total > len(problems.first) else [])]
-                share = f"{problems.total} of {len(read[later])} prompts of {later}"
-                head = f"{share} share {n} words in a row with {earlier}:"
-                refused.append(head + "".join(f"\n  {line}" for line in lines))
-    if refused:
-        raise DataError("\n".join(refused) + "\n", limit=f"a share of {most}", mend="remove them from the later set")
-    return counts

@@ -40,6 +40,7 @@ class Roles:
         self._rollout: RolloutGroup | None = None
         self._reward: RewardGroup | None = None
         self._scorer: ScorerGroup | None = None
+        self._genrm: dict[tuple[str, int], GenRMGroup] = {}
         self._policy_holds: str | None = None
         self._rollout_holds: str | None = None
         self._rollout_version = 0
@@ -52,6 +53,8 @@ class Roles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for judge in self._genrm.values():
+            judge.close()
         for group in (self._rollout, self._reward, self._scorer, self._policy):
             if group is not None:
                 group.close()
@@ -94,9 +97,16 @@ class Roles:
     def judges(self, tokenizer_path: Path, group_size: int, reward_model: Path | None) -> Judges:
         """Return who judges `group_size` responses to each prompt: the verifiers, and reward models where in use."""
         scorer = None if reward_model is None else self.scorer(reward_model, tokenizer_path)
-        genrm = self.config.reward.genrm
-        compare = GenRMGroup(genrm, tokenizer_path, group_size) if genrm.url and group_size > 1 else None
-        return Judges(self.reward(tokenizer_path), scorer, group_size, compare)
+        return Judges(self.reward(tokenizer_path), scorer, group_size, self._compares(tokenizer_path, group_size))
+
+    def _compares(self, tokenizer_path: Path, group_size: int) -> GenRMGroup | None:
+        """Return who compares groups of this size; none where no server is named or there is nothing to compare."""
+        if not self.config.reward.genrm.url or group_size < 2:
+            return None
+        place = (str(tokenizer_path), group_size)
+        if place not in self._genrm:
+            self._genrm[place] = GenRMGroup(self.config.reward.genrm, tokenizer_path, group_size)
+        return self._genrm[place]
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:
         """Hand the policy's weights to the engines, as weight version `version`."""

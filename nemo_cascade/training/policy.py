@@ -19,6 +19,7 @@ from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.setup import PolicySetup, StepResult
 from nemo_cascade.training.step import (
     Loss,
@@ -52,31 +53,14 @@ class _Ready:
     reference: Any | None
 
 
-class PolicyWorker:
+class PolicyWorker(RankWorker):
     """One rank. All methods but `close` are collective: every rank calls them in the same order.
 
-    Args:
-        rank: global rank.
-        world_size: number of ranks.
-        master_addr: host of rank 0.
-        master_port: free TCP port on that host.
-        device: what this process computes on.
-        threads: CPU threads.
+    Its arguments are those of `RankWorker`.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int,
-        world_size: int,
-        master_addr: str,
-        master_port: int,
-        device: Literal["cpu", "gpu"],
-        threads: int,
-    ) -> None:
-        self._place = {"rank": rank, "world_size": world_size, "master_addr": master_addr, "master_port": master_port}
-        self._device, self._threads = device, threads
-        self._runtime: runtime.Runtime | None = None
+    def __init__(self, **place: Any) -> None:
+        super().__init__(**place)
         self._ready: _Ready | None = None
 
     def setup(self, setup: PolicySetup) -> dict[str, Any]:
@@ -92,7 +76,7 @@ class PolicyWorker:
         capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
         self._drop()
-        self._join(setup)
+        self._join(setup.parallel, setup.seed)
         arch = _architecture(setup)
         bare = self._build(setup, arch, setup.hf_path)
         bare.config.finalize_model_grads_func = _finalize_sums
@@ -233,9 +217,7 @@ class PolicyWorker:
     def close(self) -> None:
         """Free the model and leave the job. Idempotent."""
         self._drop()
-        if self._runtime is not None:
-            self._runtime.stop()
-            self._runtime = None
+        self._leave()
 
     @property
     def _set_up(self) -> _Ready:
@@ -247,18 +229,6 @@ class PolicyWorker:
     def _joined(self) -> runtime.Runtime:
         assert self._runtime is not None, "setup() joins the job"
         return self._runtime
-
-    def _join(self, setup: PolicySetup) -> None:
-        if self._runtime is None:
-            self._runtime = runtime.start(
-                **self._place,  # type: ignore[arg-type]
-                parallel=setup.parallel,
-                device=self._device,
-                threads=self._threads,
-                seed=setup.seed,
-            )
-        else:
-            self._runtime.rebuild(setup.parallel, setup.seed)
 
     def _drop(self) -> None:
         """Let go of models and optimizer before new ones are built: two sets would not fit."""

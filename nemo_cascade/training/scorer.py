@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,38 +21,21 @@ from nemo_cascade.models import backend
 from nemo_cascade.models.architectures import read_architecture
 from nemo_cascade.models.build import build_model
 from nemo_cascade.models.weights import load_weights
-from nemo_cascade.training import runtime
 from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.request import Request, ScorerSetup
 from nemo_cascade.training.step import forward_scores
 from nemo_cascade.types import Int32, Verdict
 
 
-class ScorerWorker:
+class ScorerWorker(RankWorker):
     """One tensor-parallel rank. All methods but `close` are collective.
 
-    Args:
-        rank: rank in the scorer.
-        world_size: its number of ranks.
-        master_addr: host of rank 0.
-        master_port: free TCP port on that host.
-        device: what this process computes on.
-        threads: CPU threads.
+    Its arguments are those of `RankWorker`.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int,
-        world_size: int,
-        master_addr: str,
-        master_port: int,
-        device: Literal["cpu", "gpu"],
-        threads: int,
-    ) -> None:
-        self._place = {"rank": rank, "world_size": world_size, "master_addr": master_addr, "master_port": master_port}
-        self._device, self._threads = device, threads
-        self._runtime: runtime.Runtime | None = None
+    def __init__(self, **place: Any) -> None:
+        super().__init__(**place)
         self._setup: ScorerSetup
         self._model: Any = None
         self._tokenizer: ChatTokenizer
@@ -74,13 +57,7 @@ class ScorerWorker:
             raise ModelError("this is no reward model: it has no scalar head", value=setup.hf_path, mend=mend)
         parallel = ParallelConfig(tensor_model_parallel_size=setup.tensor_parallel_size, pad_attention_groups=True)
         if self._runtime is None:
-            self._runtime = runtime.start(
-                **self._place,  # type: ignore[arg-type]
-                parallel=parallel,
-                device=self._device,
-                threads=self._threads,
-                seed=0,
-            )
+            self._join(parallel, seed=0)
         self._longest = arch.max_position_embeddings
         model = build_model(
             arch, model=setup.model, parallel=parallel, precision=setup.precision, seq_length=self._longest
@@ -132,9 +109,7 @@ class ScorerWorker:
     def close(self) -> None:
         """Free the model and leave the job. Idempotent."""
         self._model = None
-        if self._runtime is not None:
-            self._runtime.stop()
-            self._runtime = None
+        self._leave()
 
     def _packs(self, encoded: Sequence[Int32]) -> list[Any]:
         packs: list[list[Document]] = []

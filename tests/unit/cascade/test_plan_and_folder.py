@@ -16,16 +16,16 @@ def test_the_plan_follows_the_configuration(config, tmp_path):
     sft, math, code = plan_stages(config, folder)
     assert (sft.index, sft.name, sft.kind, sft.parent) == (1, "sft1", "sft", "start")
     assert sft.folder == tmp_path / "run" / "stages" / "01-sft1"
-    assert (sft.steps, sft.optimizer_steps, sft.tokens_per_step) == (None, None, 8 * 512)
+    assert (sft.steps, sft.tokens_per_step) == (None, 8 * 512)
     assert (math.parent, code.parent) == ("sft1", "math_rl")
-    assert (math.steps, math.optimizer_steps, math.tokens_per_step) == (40, 40, 16 * 8 * 256)
+    assert (math.steps, math.tokens_per_step) == (40, 16 * 8 * 256)
 
 
 def test_a_reward_model_stands_beside_the_policys_line(with_reward_model, tmp_path):
     sft, reward, math, code = plan_stages(with_reward_model, RunFolder(tmp_path))
     assert [p.moves_policy for p in (sft, reward, math, code)] == [True, False, True, True]
     assert [p.parent for p in (sft, reward, math, code)] == ["start", "sft1", "sft1", "math_rl"]
-    assert (reward.kind, reward.tokens_per_step, reward.with_steps_per_epoch(9).steps) == ("reward_model", 4 * 256, 9)
+    assert (reward.kind, reward.tokens_per_step) == ("reward_model", 4 * 256)
 
 
 def test_nothing_is_promised_about_a_domain_whose_reward_model_comes_later(with_reward_model, tmp_path):
@@ -37,20 +37,6 @@ def test_nothing_is_promised_about_a_domain_whose_reward_model_comes_later(with_
     early = replace(config.stages["sft1"], promise=PromiseConfig(improve=["code"]))
     with pytest.raises(ConfigError, match="no evaluation suite for the domain by then; got: code"):
         plan_stages(replace(config, stages={**config.stages, "sft1": early}), RunFolder(tmp_path))
-
-
-def test_an_sft_stage_gets_its_steps_once_the_data_are_packed(config, tmp_path):
-    stage = replace(config.stages["sft1"], epochs=2)
-    for limit, expected in ((None, 200), (150, 150), (1000, 200)):
-        changed = replace(config, stages={"sft1": replace(stage, max_steps=limit)})
-        (planned,) = plan_stages(changed, RunFolder(tmp_path))
-        assert planned.with_steps_per_epoch(100).steps == expected
-
-
-def test_updates_per_batch_multiply_the_optimizer_steps(config, tmp_path):
-    stage = replace(config.stages["math_rl"], updates_per_batch=4)
-    (planned,) = plan_stages(replace(config, stages={"math_rl": stage}), RunFolder(tmp_path))
-    assert (planned.steps, planned.optimizer_steps) == (40, 160)
 
 
 def test_all_problems_of_a_plan_are_named_at_once(config, tmp_path):

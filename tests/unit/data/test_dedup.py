@@ -3,7 +3,7 @@ import pytest
 
 from nemo_cascade.config.stage import DecontaminateConfig, DedupConfig
 from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.decontaminate import NgramIndex, PromptText, refuse_overlap
+from nemo_cascade.data.decontaminate import NgramIndex, PromptText
 from nemo_cascade.data.dedup import find_duplicates, write_fingerprints
 from nemo_cascade.data.words import canonical, ngram_hashes, words
 from nemo_cascade.errors import DataError
@@ -144,18 +144,3 @@ def test_repeat_of_an_earlier_source_is_dropped_from_the_later_one(tokenizer, wr
     store = build_packed_store(stage, tokenizer.folder, tmp_path / "c")
     assert [store.samples["shard"].tolist().count(i) for i in (0, 1)] == [2, 1]
     assert store.stats["dedup"]["first"] == [f"{second}:2 says exactly what {first}:2 does"]
-
-
-def test_prompt_sets_that_overlap_are_refused_by_file_and_line(write_jsonl):
-    rows = [f"Question {i}: how many of the {i} ships in harbour {i * 7} sail before day {i}?" for i in range(9)]
-    sft = write_jsonl([conversation(rows[i]) for i in range(4)], "sft.jsonl")
-    rl = write_jsonl([{"question": rows[i].upper()} for i in range(3, 7)], "rl.jsonl")
-    suite = write_jsonl([{"prompt": rows[i]} for i in range(7, 9)], "suite.jsonl")
-    sets = {"sft": [sft], "rl": [rl], "suite": [suite]}
-    with pytest.raises(DataError, match="1 of 4 prompts of rl share 9 words in a row with sft") as raised:
-        refuse_overlap(sets, 9)
-    assert f"{rl}:1 is in {sft}:4" in str(raised.value)
-    assert refuse_overlap(sets, 9, most=0.25) == {"rl in sft": 1, "suite in sft": 0, "suite in rl": 0}
-    with pytest.raises(DataError, match="have no prompt") as raised:
-        refuse_overlap({"a": [write_jsonl([{"x": 1}], "none.jsonl")], "b": [rl]}, 9)
-    assert "none.jsonl:1: no prompt" in str(raised.value)

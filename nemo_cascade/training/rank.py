@@ -1,0 +1,58 @@
+"""One rank of a torch.distributed job, whatever works in it: where it stands, how it joins and leaves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.training import runtime
+
+
+class RankWorker:
+    """A process's place in a job. Nothing heavy happens before it joins.
+
+    Args:
+        rank: rank in the job.
+        world_size: number of ranks.
+        master_addr: host of rank 0.
+        master_port: free TCP port on that host.
+        device: what this process computes on.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        master_addr: str,
+        master_port: int,
+        device: Literal["cpu", "gpu"],
+        threads: int,
+    ) -> None:
+        self._rank, self._world_size = rank, world_size
+        self._master_addr, self._master_port = master_addr, master_port
+        self._device, self._threads = device, threads
+        self._runtime: runtime.Runtime | None = None
+
+    def _join(self, parallel: ParallelConfig, seed: int) -> None:
+        """Join the job, or lay its groups out anew where this process has joined before."""
+        if self._runtime is not None:
+            self._runtime.rebuild(parallel, seed)
+            return
+        self._runtime = runtime.start(
+            rank=self._rank,
+            world_size=self._world_size,
+            master_addr=self._master_addr,
+            master_port=self._master_port,
+            parallel=parallel,
+            device=self._device,
+            threads=self._threads,
+            seed=seed,
+        )
+
+    def _leave(self) -> None:
+        """Leave the job, if it was joined."""
+        if self._runtime is not None:
+            self._runtime.stop()
+            self._runtime = None
