@@ -99,7 +99,7 @@ def policy_loss(
         Loss sum. Metrics over trained tokens, where their inputs exist: `entropy`, `clip_fraction`, `kl_reference`
         (k3), `kl_engine` (k3 of engine from trainer), `logprob_difference_mean` (|trainer - engine|),
         `importance_weight` (before any bound), `correction_fraction` (tokens masked or truncated). Maximum:
-        `logprob_difference_max`. Under top-p or top-k the engine scores the cut distribution, so those differ by the cut.
+        `logprob_difference_max`. Under top-p or top-k the engine scores the cut distribution: they differ by the cut.
 
     Raises:
         TrainingError: a tensor that the switches need is missing.
