@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.cascade.curves import SPECS, Chart, Spec, column
+from nemo_cascade.cascade.findings import write_findings
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
@@ -82,7 +83,7 @@ class Difference:
 
 
 def write_comparison(folders: Sequence[Path], target: Path, *, title: str = "", question: str = "") -> Path:
-    """Write the page that compares runs, and return its path.
+    """Write the page that compares runs and, beside it, its figures as JSON; return the page's path.
 
     Args:
         folders: run folders, the first is what the others are compared with.
@@ -101,6 +102,10 @@ def write_comparison(folders: Sequence[Path], target: Path, *, title: str = "", 
         )
     first, others = arms[0], arms[1:]
     differences = {arm.name: differences_between(first, arm) for arm in others}
+    forgotten = {arm.name: forgetting(arm) for arm in arms}
+    ends = {name: [entry for entry in found if entry.what == END] for name, found in differences.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    findings = write_findings(target.with_suffix(".json"), question, ends, forgotten)
     page = (
         environment()
         .get_template("compare.html.j2")
@@ -113,12 +118,12 @@ def write_comparison(folders: Sequence[Path], target: Path, *, title: str = "", 
             differences=differences,
             compared=sum(entry.paired is not None for found in differences.values() for entry in found),
             alpha=ALPHA,
-            forgetting={arm.name: forgetting(arm) for arm in arms},
+            forgetting=forgotten,
+            findings=findings,
             settings=different_settings(arms),
             curves=training_curves(arms),
         )
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, page.encode())
     return target
 

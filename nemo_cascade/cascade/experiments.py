@@ -85,5 +85,6 @@ def read_experiment(name: str) -> Experiment:
 
 
 def arm_overrides(experiment: str, arm: str, own: Sequence[str], common: Sequence[str]) -> list[str]:
-    """Return everything that an arm's run is told: its own settings, those for all arms, and its name."""
-    return [*own, *common, f"name={Path(experiment).stem}-{arm}"]
+    """Return everything that an arm's run is told: its own settings, those for all arms, its name if it has none."""
+    named = any(text.startswith("name=") for text in own)
+    return [*own, *common, *([] if named else [f"name={Path(experiment).stem}-{arm}"])]
