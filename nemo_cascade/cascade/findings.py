@@ -42,7 +42,8 @@ def write_findings(
         forgotten: run -> its end's differences from the stages that were to raise the domains.
     """
     findings = [sentence(f"{name} at the end", found) for name, found in ends.items()]
-    findings += [sentence(f"{name}, from the stage that raised a domain to the end", found) for name, found in forgotten.items() if found]
+    since = "from the stage that raised a domain to the end"
+    findings += [sentence(f"{name}, {since}", found) for name, found in forgotten.items() if found]
     record = {
         "question": question,
         "findings": findings,
