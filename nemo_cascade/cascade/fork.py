@@ -25,7 +25,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
 
 # What the runner looks for to know that a stage is done, and what tells its story.
-_STORY = ("stage_started", "trained", "selected", "scored", "decided")
+_STORY = ("stage_started", "stage_ended", "trained", "selected", "scored", "decided")
 _ITS_OWN = re.compile(r"(name|resume)=")
 
 

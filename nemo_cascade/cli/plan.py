@@ -19,7 +19,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import config_hash
-from nemo_cascade.config.stage import GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
+from nemo_cascade.config.stage import EndConfig, GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
 from nemo_cascade.models.architectures import padding_note
 from nemo_cascade.rewards.formula import stage_formula
 
@@ -120,7 +120,8 @@ def _sets(stage: Stage) -> list[tuple[str, str, str, str]]:
     if isinstance(stage, RewardModelStage):
         data, held = stage.data, f"{stage.data.holdout_path} {stage.data.holdout_split or ''}".rstrip()
         return [("preference", _set(data), data.schema, f"held out: {held}")]
-    return [(p.domain, _set(p), p.schema, f"{p.mode}{_lengths(p)}") for p in stage.prompt_sets]
+    filtered = ", filtered each epoch" * stage.prompt_filter.enabled
+    return [(p.domain, _set(p), p.schema, f"{p.mode}{_lengths(p)}{filtered}") for p in stage.prompt_sets]
 
 
 def _lengths(prompts: PromptSetConfig) -> str:
@@ -144,10 +145,18 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         about = f"accuracy >= {stage.min_accuracy:g}"
     if isinstance(stage, GrpoStage):
         updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
-        steps, length = str(stage.steps), stage.sampling.max_tokens
+        length = stage.sampling.max_tokens
+        steps = f"{stage.steps}{_ending(stage.end_when)}"
         batch = f"{stage.prompts_per_step} x {stage.num_generations}{updates}"
     if planned.moves_policy:
         improve = ", ".join(stage.promise.improve) or "nothing"
         about = f"improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
     numbers = (f"<= {planned.tokens_per_step}", str(length), f"{stage.optimizer.lr:g}")
     return (str(planned.index), planned.name, planned.kind, steps, batch, *numbers, escape(about))
+
+
+def _ending(rules: EndConfig) -> str:
+    """Say by which rules a stage ends earlier."""
+    early = [f"{rules.truncation_rate:.0%} truncated"] if rules.truncation_rate is not None else []
+    early += [f"no rise in {rules.plateau_steps}"] if rules.plateau_steps is not None else []
+    return f" or {' or '.join(early)}" if early else ""

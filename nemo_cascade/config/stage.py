@@ -178,6 +178,39 @@ class DynamicSamplingConfig:
 
 
 @block
+class PromptFilterConfig:
+    """Epoch-wise filtering of prompts (arXiv 2512.13607, section 4.5; its defaults are the paper's).
+
+    After each epoch the prompts that all their rollouts solved, and those that none did, leave the stream; in each
+    later epoch some of them, drawn anew, are asked again, and come back for good where their rollouts differ by then.
+    """
+
+    enabled: bool = False
+    """Filter."""
+    readmit_easy: Fraction = 0.01
+    """Probability with which a prompt that all rollouts solved is asked again in an epoch."""
+    readmit_hard: Fraction = 0.1
+    """Probability with which a prompt that no rollout solved is asked again in an epoch."""
+
+
+@block
+class EndConfig:
+    """When a stage is over before its `steps`; the first rule that applies."""
+
+    truncation_rate: Fraction | None = None
+    """The share of truncated rollouts, mean over `window` steps, has reached this: from above, if the first window's
+    was higher, else from below (arXiv 2512.13607, section 4.5: a sub-stage of math RL ends at about 0.1)."""
+    plateau_steps: PositiveInt | None = None
+    """The reward, mean over `window` steps, has not risen above its best for so many steps."""
+    plateau_margin: NonNegativeFloat = 0.0
+    """A rise by less than this is none."""
+    window: PositiveInt = 10
+    """Steps that a mean is taken over."""
+    min_steps: NonNegativeInt = 0
+    """No rule applies before so many steps."""
+
+
+@block
 class ShapingConfig:
     """From the verdicts of a batch to its rewards; by default the scores are the rewards."""
 
@@ -297,7 +330,7 @@ class GrpoStage(PolicyStage):
     """Who judges where the verifier is `preference` or shaping.combine asks for it: an earlier stage of kind
     reward_model, or a model's HF folder."""
     steps: PositiveInt
-    """Rollout batches."""
+    """Rollout batches, at most."""
     prompts_per_step: PositiveInt
     """Prompts per rollout batch (the papers' batch size B)."""
     num_generations: Annotated[int, Field(ge=2)]
@@ -316,6 +349,10 @@ class GrpoStage(PolicyStage):
     """What is done to the scores before they are rewards."""
     dynamic_sampling: DynamicSamplingConfig = field(default_factory=DynamicSamplingConfig)
     """Batch-wise filtering of groups without signal."""
+    prompt_filter: PromptFilterConfig = field(default_factory=PromptFilterConfig)
+    """Epoch-wise filtering of prompts without signal."""
+    end_when: EndConfig = field(default_factory=EndConfig)
+    """Rules that end the stage before its last step."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from nemo_cascade.config import host
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
+from nemo_cascade.config.stage import GENRM, PREFERENCE, GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
 from nemo_cascade.config.validate_judges import judge_violations
 from nemo_cascade.errors import CascadeError
 
@@ -229,6 +229,7 @@ def _grpo(config: RunConfig, name: str, stage: GrpoStage) -> Problems:
             mend=f"raise {prefix}.prompts_per_step",
         )
     yield from _sampled_is_scored(prefix, stage)
+    yield from _filter_and_end(prefix, stage)
 
 
 def _prompt_lengths(config: RunConfig, prefix: str, stage: GrpoStage, rules: PromptSetConfig) -> Problems:
@@ -242,6 +243,25 @@ def _prompt_lengths(config: RunConfig, prefix: str, stage: GrpoStage, rules: Pro
         mend = f"rollout.max_model_len={longest + stage.sampling.max_tokens}"
         value = f"{key}.max_tokens={longest}"
         yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
+
+
+def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
+    unsolvable = sorted({rules.verifier for rules in stage.prompt_sets} & {PREFERENCE, GENRM})
+    if stage.prompt_filter.enabled and unsolvable:
+        yield CascadeError(
+            "a reward model's scores don't tell which prompts are solved",
+            value=f"{prefix}.prompt_filter.enabled=true with {', '.join(unsolvable)}",
+            mend=f"{prefix}.prompt_filter.enabled=false",
+        )
+    rules = stage.end_when
+    first = max(rules.window, rules.min_steps)
+    if (rules.truncation_rate is not None or rules.plateau_steps is not None) and first >= stage.steps:
+        yield CascadeError(
+            "no rule can end the stage before its last step",
+            value=f"{prefix}.end_when: window={rules.window}, min_steps={rules.min_steps}",
+            limit=f"less than steps={stage.steps}",
+            mend="a smaller window or min_steps, or no rule",
+        )
 
 
 def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:

@@ -1,12 +1,10 @@
-"""Prompts of an RL stage or an evaluation suite, and the endless stream that a stage draws from."""
+"""Prompts of an RL stage or an evaluation suite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from nemo_cascade.config.stage import PromptSetConfig
 from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
@@ -15,7 +13,7 @@ from nemo_cascade.data.quarantine import BadRow, write_bad_rows
 from nemo_cascade.data.schemas import OWN_ROWS, Schema, schema_of
 from nemo_cascade.data.sources import Problems, decode_row, read_raw
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import Int64, Prompt
+from nemo_cascade.types import Prompt
 
 
 class PromptSet:
@@ -127,27 +125,9 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def take(self, cursor: int, n: int, seed: int) -> list[Prompt]:
-        """Take n different prompts from the stream at `cursor`; the next batch begins at cursor + n.
-
-        The stream is the prompts in a new order each epoch: a pure function of cursor and seed, so that any
-        position can be gone back to. Where a batch reaches into the next epoch, a prompt that is already in it is
-        passed over for the one behind.
-
-        Raises:
-            DataError: n is more than there are.
-        """
-        self._require(n)
-        taken: dict[int, None] = {}
-        position = cursor
-        order, epoch = self._order(position // len(self), seed), position // len(self)
-        while len(taken) < n:
-            if position // len(self) != epoch:
-                epoch = position // len(self)
-                order = self._order(epoch, seed)
-            taken.setdefault(int(order[position % len(self)]))
-            position += 1
-        return [self.quick[i] if self.quick and slot % 2 else self.prompts[i] for slot, i in enumerate(taken)]
+    def asked(self, indices: Sequence[int]) -> list[Prompt]:
+        """Return a batch of prompts by their places; of half and half, every other one is asked not to think."""
+        return [self.quick[i] if self.quick and slot % 2 else self.prompts[i] for slot, i in enumerate(indices)]
 
     def first(self, n: int) -> list[Prompt]:
         """Return the first n prompts in file order, for evaluation.
@@ -155,20 +135,18 @@ class PromptSet:
         Raises:
             DataError: n is more than there are.
         """
-        self._require(n)
+        if n > len(self):
+            raise self.too_few(n)
         return self.prompts[:n]
 
-    def _order(self, epoch: int, seed: int) -> Int64:
-        return np.random.default_rng([seed, epoch]).permutation(len(self))
-
-    def _require(self, n: int) -> None:
-        if n > len(self):
-            raise DataError(
-                "more prompts are asked for than there are",
-                value=n,
-                limit=f"{len(self)} in {self.source}",
-                mend="ask for fewer, or add prompts",
-            )
+    def too_few(self, n: int) -> DataError:
+        """Return the error that n prompts are more than there are."""
+        return DataError(
+            "more prompts are asked for than there are",
+            value=n,
+            limit=f"{len(self)} in {self.source}",
+            mend="ask for fewer, or add prompts",
+        )
 
 
 def load_prompts(

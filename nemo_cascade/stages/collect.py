@@ -18,7 +18,7 @@ from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage
 from nemo_cascade.data.chat import response_text
-from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.tokenizer import ChatTokenizer
 from nemo_cascade.errors import RewardError, RolloutError
 from nemo_cascade.losses.advantage import count_unpaired_groups, group_advantages
@@ -69,10 +69,14 @@ class RolloutBatch:
         """Mean reward of the valid rollouts."""
         return float(self.rewards[self.valid].mean()) if self.valid.any() else 0.0
 
+    @property
+    def truncation_rate(self) -> float:
+        """Share of the rollouts that hit their token limit."""
+        return float(np.mean([r.finish_reason == FinishReason.LENGTH for group in self.rollouts for r in group]))
+
     def metrics(self) -> dict[str, Any]:
         """Return what a step's log line says of its rollouts."""
         lengths = np.array([r.response_ids.size for group in self.rollouts for r in group])
-        truncated = np.array([r.finish_reason == FinishReason.LENGTH for group in self.rollouts for r in group])
         judged = self.valid.any(axis=1)
         best = np.where(self.valid, self.scores, -np.inf).max(axis=1)[judged]
         worst = np.where(self.valid, self.scores, np.inf).min(axis=1)[judged]
@@ -92,14 +96,28 @@ class RolloutBatch:
             "response_length_p50": float(np.percentile(lengths, 50)),
             "response_length_p95": float(np.percentile(lengths, 95)),
             "response_length_max": int(lengths.max()),
-            "truncation_rate": float(truncated.mean()),
+            "truncation_rate": self.truncation_rate,
             "verdict_errors": int((~self.valid).sum()),
             "verdict_errors_by_kind": errors,
             "groups": len(self.prompts),
             "groups_dropped": self.dropped_groups,
             "groups_unpaired": count_unpaired_groups(self.valid),
             "sampling_rounds": self.rounds,
+            **self._by_mode(),
         }
+
+    def _by_mode(self) -> dict[str, dict[str, float | None]]:
+        """Return mean reward and length of those asked to think and those asked not to, where a batch has both."""
+        modes = np.array([str(prompt.record.get("mode")) for prompt in self.prompts])
+        if set(modes) != {"think", "no_think"}:
+            return {}
+        lengths = np.array([[r.response_ids.size for r in group] for group in self.rollouts])
+        found: dict[str, dict[str, float | None]] = {"reward_by_mode": {}, "response_length_by_mode": {}}
+        for mode in ("think", "no_think"):
+            rewards = self.rewards[modes == mode][self.valid[modes == mode]]
+            found["reward_by_mode"][mode] = float(rewards.mean()) if rewards.size else None
+            found["response_length_by_mode"][mode] = float(lengths[modes == mode].mean())
+        return found
 
 
 @dataclass(slots=True)
@@ -140,26 +158,30 @@ class Group:
         """Tell whether at least two valid rollouts have different rewards."""
         return len({self.reward(s, overlong) for s in self.rollouts if self.valid(s)}) > 1
 
+    def tell(self, stream: PromptStream, overlong: str) -> None:
+        """Let the stream know whether all valid rollouts solved the prompt, or none did; nothing if none is valid."""
+        rewards = [self.reward(s, overlong) for s in self.rollouts if self.valid(s)]
+        if rewards:
+            stream.note(self.prompt.prompt_id, solved_all=min(rewards) >= 1.0, solved_none=max(rewards) <= 0.0)
+
 
 class Collector:
-    """Draws prompts in their fixed order, has them answered and judged."""
+    """Draws prompts from the stage's stream, has them answered and judged."""
 
     def __init__(
         self,
-        prompts: PromptSet,
+        stream: PromptStream,
         rollout: RolloutGroup,
         judges: Judges,
         stage: GrpoStage,
         config: RunConfig,
         tokenizer: ChatTokenizer,
-        cursor: int,
     ) -> None:
-        self.prompts, self.rollout, self.judges = prompts, rollout, judges
+        self.stream, self.rollout, self.judges = stream, rollout, judges
         self.stage, self.config, self.tokenizer = stage, config, tokenizer
-        self.cursor = cursor
 
     def collect(self, step: int, timer: PhaseTimer) -> RolloutBatch:
-        """Return the step's batch; `cursor` moves on by the prompts that were drawn.
+        """Return the step's batch; the stream moves on by the prompts that were drawn, and learns how each came out.
 
         Raises:
             RewardError: more verdicts are errors than reward.max_error_fraction allows.
@@ -171,6 +193,8 @@ class Collector:
         for round_index in range(dynamic.max_rounds if dynamic.enabled else 1):
             groups = self._generate(step, round_index, wanted - len(kept), timer)
             self._check_errors(groups, step)
+            for group in groups:
+                group.tell(self.stream, overlong)
             useful = [g for g in groups if g.has_signal(overlong)] if dynamic.enabled else groups
             kept += useful
             dropped += len(groups) - len(useful)
@@ -191,8 +215,7 @@ class Collector:
 
     def _generate(self, step: int, round_index: int, count: int, timer: PhaseTimer) -> list[Group]:
         """Answer and judge `count` prompts; a rollout is submitted to its verifier the moment it ends."""
-        groups = {p.prompt_id: Group(p) for p in self.prompts.take(self.cursor, count, self.config.seed)}
-        self.cursor += count
+        groups = {p.prompt_id: Group(p) for p in self.stream.take(count)}
         size, sampling = self.stage.num_generations, self.stage.sampling
         seed = rollout_seed(self.config.seed, step, round_index)
         with timer.phase("generate"):

@@ -105,9 +105,9 @@ class StageCheckpoints:
         """Tell whether a checkpoint belongs behind this step."""
         return steps_done % self.stage.checkpoint_every == 0 or steps_done == self.total_steps
 
-    def save_if_due(self, policy: PolicyGroup, steps_done: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint every `checkpoint_every` steps and at the end."""
-        if not self.due(steps_done):
+    def save_if_due(self, policy: PolicyGroup, steps_done: int, state: dict[str, Any], *, last: bool = False) -> None:
+        """Write a checkpoint every `checkpoint_every` steps and at the end, also where that comes early (`last`)."""
+        if not (last or self.due(steps_done)):
             return
         policy.save_checkpoint(str(self.store.begin(steps_done)), state)
         self.store.commit(steps_done)

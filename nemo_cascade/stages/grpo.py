@@ -6,6 +6,8 @@
         A_i = (r_i - mean(r_1..r_G)) / std(r_1..r_G)      # the same on every token of rollout i
         loss = - sum over all tokens of the batch of A_i * ratio / number of tokens
         one AdamW update (no KL, no entropy term)
+        stop where a rule ends the stage                  # truncation rate, plateau; or its last step
+    after each epoch: leave out prompts that all their rollouts solved, or none (where asked for)
 
 The switches that other recipes need (leave-one-out, clip-higher, importance correction, KL, sequence-level loss,
 dynamic sampling, overlong rules) are fields of GrpoStage; each is read in exactly one place.
@@ -16,10 +18,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import load_prompts
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
+from nemo_cascade.stages.ending import Ending
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.policy_batch import policy_updates
 from nemo_cascade.stages.roles import stage_setup
@@ -40,20 +44,27 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     judges.self_test(sorted({rules.verifier for rules in stage.prompt_sets}))
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy)
-    collector = Collector(prompts, rollout, judges, stage, config, tokenizer, cursor=state.get("cursor", 0))
+    stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
+    collector = Collector(stream, rollout, judges, stage, config, tokenizer)
+    ending = Ending(stage.end_when, stage.steps, state.get("history", []))
 
     timer = PhaseTimer()
     with context.metrics(done) as metrics, Progress(context.name, stage.steps, done, config.logging) as progress:
-        for step in range(done, stage.steps):
+        step = done
+        while (end := ending.reached) is None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             batch = collector.collect(step, timer)
             results = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
-            line = {**batch.metrics(), **optimizer_line(results)}
+            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(results)}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
-            checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "cursor": collector.cursor})
+            step += 1
+            ending.see(batch.reward_mean, batch.truncation_rate)
+            state = {"step": step, "stream": stream.state(), "history": ending.history}
+            checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
+    context.record("stage_ended", stage=context.name, **asdict(end))
     finish(context, policy)
 
 

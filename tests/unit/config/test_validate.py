@@ -198,3 +198,17 @@ def test_the_combined_reward_needs_a_reward_model():
         found("stages.math_rl.shaping.combine=preference"),
         "preference needs a reward model; got: stages.math_rl.reward_model=None",
     )
+
+
+def test_a_filter_without_solved_prompts_and_rules_that_can_t_end_a_stage_are_refused():
+    expect(
+        found(
+            "stages.math_rl.end_when={plateau_steps:5,window:100000}",
+            "stages.math_rl.prompt_filter.enabled=true",
+            "stages.math_rl.prompts.verifier=genrm",
+            "reward.genrm.url=http://judge:8000/v1",
+            "reward.genrm.model=judge",
+        ),
+        "no rule can end the stage before its last step; got: stages.math_rl.end_when: window=100000, min_steps=0",
+        "don't tell which prompts are solved; got: stages.math_rl.prompt_filter.enabled=true with genrm",
+    )

@@ -38,27 +38,6 @@ def test_prompts_of_other_lengths_are_left_out_and_counted(tokenizer, write_json
         load(path, tokenizer, lengths=(0, 1))
 
 
-def test_stream_is_a_pure_function_of_the_cursor_and_covers_each_epoch(tokenizer, write_jsonl):
-    prompts = load(write_jsonl([prompt(str(i)) for i in range(20)]), tokenizer)
-    ids = [[p.prompt_id for p in prompts.take(cursor, 5, seed=1)] for cursor in range(0, 40, 5)]
-    first, second = ([i for batch in half for i in batch] for half in (ids[:4], ids[4:]))
-    assert sorted(first) == sorted(second) == sorted(p.prompt_id for p in prompts.prompts)
-    assert first != second
-    assert [p.prompt_id for p in prompts.take(15, 5, seed=1)] == ids[3]
-    assert [p.prompt_id for p in prompts.take(15, 5, seed=2)] != ids[3]
-
-
-def test_batch_across_the_epochs_border_has_no_prompt_twice(tokenizer, write_jsonl):
-    prompts = load(write_jsonl([prompt(str(i)) for i in range(7)]), tokenizer)
-    for cursor in range(100):
-        for n in (3, 7):
-            assert len({p.prompt_id for p in prompts.take(cursor, n, seed=0)}) == n
-    with pytest.raises(DataError, match="more prompts are asked for"):
-        prompts.take(0, 8, seed=0)
-    with pytest.raises(DataError, match="7 in "):
-        prompts.first(8)
-
-
 def test_all_broken_rows_are_named(tokenizer, write_jsonl):
     answered = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     path = write_jsonl([prompt("1"), "{broken\n", {"question": "q"}, answered, prompt(" ")])
@@ -82,16 +61,18 @@ def test_prompts_over_the_limit_are_listed(tokenizer, write_jsonl):
     assert f"{path}:3: " in str(raised.value)
 
 
-def test_half_of_each_batch_is_asked_to_think(tokenizer, write_jsonl):
-    path = write_jsonl([prompt(f"{i}+{i}") for i in range(12)])
-    mixed = PromptSet.load(path, "math", "math", "half", tokenizer, 64)
-    alike = load(path, tokenizer)
-    for cursor in range(0, 36, 6):
-        batch = mixed.take(cursor, 6, seed=1)
-        assert [p.prompt_id for p in batch] == [p.prompt_id for p in alike.take(cursor, 6, seed=1)]
-        assert [p.record["mode"] for p in batch] == ["think", "no_think"] * 3
-        for p in batch:
-            assert f" /{p.record['mode']}<|im_end|>" in tokenizer.decode(p.token_ids)
+def test_every_other_prompt_of_a_batch_is_asked_to_think(tokenizer, write_jsonl):
+    mixed = PromptSet.load(write_jsonl([prompt(f"{i}+{i}") for i in range(12)]), "math", "math", "half", tokenizer, 64)
+    batch = mixed.asked([4, 1, 7, 2])
+    assert [p.prompt_id for p in batch] == ["rows/5", "rows/2", "rows/8", "rows/3"]
+    assert [p.record["mode"] for p in batch] == ["think", "no_think"] * 2
+    for p in batch:
+        assert f" /{p.record['mode']}<|im_end|>" in tokenizer.decode(p.token_ids)
+
+
+def test_more_prompts_than_there_are_aren_t_given(tokenizer, write_jsonl):
+    with pytest.raises(DataError, match="more prompts are asked for than there are; got: 8; allowed: 7 in "):
+        load(write_jsonl([prompt(str(i)) for i in range(7)]), tokenizer).first(8)
 
 
 def test_rows_that_are_no_prompts_are_quarantined_within_the_share(tokenizer, write_jsonl, tmp_path):
@@ -116,7 +97,7 @@ def test_mixed_sets_keep_their_own_verifier_and_domain_and_need_files_of_differe
         for name, verifier in (("one", "math"), ("two", "code"))
     ]
     mixed = load_prompts(rules, tokenizer, 64, tmp_path)
-    drawn = mixed.take(0, 5, seed=0)
+    drawn = mixed.first(5)
     assert sorted((p.domain, p.verifier) for p in drawn) == [("one", "math")] * 3 + [("two", "code")] * 2
     with pytest.raises(DataError, match="files of the same name"):
         load_prompts([rules[0], rules[0]], tokenizer, 64, tmp_path)

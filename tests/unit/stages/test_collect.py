@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.compose import compose
-from nemo_cascade.config.stage import DynamicSamplingConfig, ShapingConfig
+from nemo_cascade.config.stage import DynamicSamplingConfig, PromptFilterConfig, ShapingConfig
+from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.errors import RewardError
 from nemo_cascade.stages.collect import Collector
@@ -46,12 +47,15 @@ class Scripted:
         ]
 
 
-def collector(judges, **settings):
+def collector(judges, records=({}, {}), **settings):
     config, _ = compose(["cascade=nano"])
     stage = replace(config.stages["math_rl"], prompts_per_step=2, num_generations=G, **settings)
-    prompts = PromptSet([Prompt(name, "math", "math", np.array([i], np.int32), {}) for i, name in enumerate("ab")])
+    prompts = PromptSet(
+        [Prompt(name, "math", "math", np.array([i], np.int32), records[i]) for i, name in enumerate("ab")]
+    )
     config = replace(config, reward=replace(config.reward, max_error_fraction=0.2))
-    return Collector(prompts, Engine(), judges, stage, config, SimpleNamespace(), cursor=0)
+    stream = PromptStream(prompts, config.seed, stage.prompt_filter, 2)
+    return Collector(stream, Engine(), judges, stage, config, SimpleNamespace())
 
 
 def scores(*values):
@@ -84,3 +88,23 @@ def test_dynamic_sampling_goes_by_the_verifier_and_drops_before_the_reward_model
     batch = collector(judges, shaping=ShapingConfig(combine="preference"), **settings).collect(0, PhaseTimer())
     assert judges.asked == ["b"]
     assert batch.dropped_groups == 1
+
+
+def test_a_prompt_that_all_or_no_valid_rollout_solved_leaves_the_next_epoch():
+    judges = Scripted(
+        {"a": [Verdict(1.0), Verdict(1.0), Verdict(1.0), Verdict(None, "crash")], "b": scores(0, 1, 0, 0)}
+    )
+    rules = PromptFilterConfig(enabled=True, readmit_easy=0.0)
+    it = collector(judges, prompt_filter=rules)
+    it.collect(0, PhaseTimer())
+    it.stream.least = 1
+    assert [p.prompt_id for p in it.stream.take(1)] == ["b"]
+    assert it.stream.metrics()["prompt_filter"] == {"prompts": 1, "easy": 1, "hard": 0, "readmitted": 0}
+
+
+def test_a_batch_of_both_modes_is_told_apart_in_its_metrics():
+    verdicts = {"a": scores(1, 1, 1, 1), "b": scores(0, 1, 0, 0)}
+    told = collector(Scripted(verdicts), ({"mode": "think"}, {"mode": "no_think"})).collect(0, PhaseTimer()).metrics()
+    assert told["reward_by_mode"] == {"think": 1.0, "no_think": 0.25}
+    assert told["response_length_by_mode"] == {"think": 2.0, "no_think": 2.0}
+    assert "reward_by_mode" not in collector(Scripted(verdicts)).collect(0, PhaseTimer()).metrics()
