@@ -1,7 +1,7 @@
 """Where everything of a run lies on disk.
 
 runs/<name>/
-    config.yaml  provenance.yaml  ledger.jsonl  report.html  scores.json
+    config.yaml  provenance.yaml  ledger.jsonl  report.html  scores.json  hygiene.json
     stages/00-start/                  the model that the cascade starts from: scores.json hf/
     stages/03-math_rl/
         metrics.jsonl  rollouts/step_000001.jsonl.gz  checkpoints/step_000020/  scores.json  gate.json  hf/
@@ -97,6 +97,11 @@ class RunFolder:
     def ledger(self) -> Path:
         """What was done."""
         return self.path / "ledger.jsonl"
+
+    @property
+    def hygiene(self) -> Path:
+        """Prompts that sets were found to share."""
+        return self.path / "hygiene.json"
 
     @property
     def report(self) -> Path:

@@ -1,16 +1,19 @@
 """Everything a cascade reads, checked before the run folder exists and before any process starts.
 
 The start model is made, every stage's conversations are tokenised and packed (the stages find them again by their
-content), every prompt of every RL stage and suite is rendered. What is wrong is told at once, for all stages.
+content), every prompt of every RL stage and suite is rendered. What is wrong is told at once, for all stages. At last
+prompts are looked for that sets share.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nemo_cascade.cascade.hashes import hash_json
+from nemo_cascade.cascade.hygiene import check_hygiene
 from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import RewardModelStage, SftStage
@@ -35,10 +38,12 @@ class Inputs:
     Attributes:
         start_hf: HF folder of the start model.
         tokenised: folder of the packed data of all stages, under keys of their content.
+        hygiene: report of the search for prompts that sets share; None where it is off.
     """
 
     start_hf: Path
     tokenised: Path
+    hygiene: dict[str, Any] | None = None
 
 
 def check_inputs(config: RunConfig) -> Inputs:
@@ -60,7 +65,7 @@ def check_inputs(config: RunConfig) -> Inputs:
         raise problems[0]
     if problems:
         raise ConfigError(problems)
-    return inputs
+    return replace(inputs, hygiene=check_hygiene(config))
 
 
 def prepared_tokenizer(config: RunConfig) -> Path:

@@ -15,6 +15,7 @@ report
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from typing import Any
 
 from nemo_cascade.cascade.folder import START, RunFolder
 from nemo_cascade.cascade.gate import LAST, Decision, decide, decide_reward_model, merit, recover, stage_gate
-from nemo_cascade.cascade.hashes import code_version, hash_folder
+from nemo_cascade.cascade.hashes import code_version, hash_folder, hash_json
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
@@ -42,6 +43,7 @@ from nemo_cascade.stages.grpo import run_grpo
 from nemo_cascade.stages.reward_model import run_reward_model
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.stages.sft import run_sft
+from nemo_cascade.telemetry.jsonl import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class CascadeRunner:
     def run(self) -> int:
         """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
         self.ledger.append("run_started", config=config_hash(self.config), code=code_version(), seed=self.config.seed)
+        self._record_hygiene()
         try:
             with Roles(self.config, self.folder.path / "logs") as roles:
                 return self._cascade(roles)
@@ -94,6 +97,13 @@ class CascadeRunner:
             raise
         finally:
             write_report(self.folder.path)
+
+    def _record_hygiene(self) -> None:
+        """Store the report of the search for shared prompts beside what is trained on them."""
+        if (report := self.inputs.hygiene) is not None:
+            write_atomically(self.folder.hygiene, (json.dumps(report, indent=1) + "\n").encode())
+            found = sum(pair["prompts_found"] for pair in report["pairs"])
+            self.ledger.append("prompts_compared", pairs=len(report["pairs"]), found=found, report=hash_json(report))
 
     def _cascade(self, roles: Roles) -> int:
         parent = self._start(roles)

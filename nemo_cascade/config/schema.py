@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
@@ -183,6 +184,8 @@ class RunConfig:
     """Isolation of model-written programs."""
     evaluation: EvaluationConfig
     """Suites."""
+    hygiene: HygieneConfig = field(default_factory=HygieneConfig)
+    """Disjoint prompts."""
     gate: GateConfig = field(default_factory=GateConfig)
     """Gates."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -65,7 +65,7 @@ def write_fingerprints(folder: Path, texts: Iterable[str], config: DedupConfig) 
         exact += map(text_hash, chunk)
         if config.method == "near":
             signature, known = near_signatures(chunk, config)
-            bands.append(_band_hashes(signature, known, config))
+            bands.append(band_hashes(signature, known, config))
             signatures.append(signature.astype(np.uint8))  # its lowest byte: enough to compare
     np.save(folder / EXACT, np.asarray(exact, np.uint64))
     if config.method == "near":
@@ -161,7 +161,7 @@ class _Signatures:
         return rows if rows is not None else np.empty((0, 1), np.uint8)
 
 
-def _band_hashes(signatures: NDArray[np.uint32], known: NDArray[np.bool_], config: DedupConfig) -> UInt64:
+def band_hashes(signatures: NDArray[np.uint32], known: NDArray[np.bool_], config: DedupConfig) -> UInt64:
     """Hash each band of each signature, [B, N]; 0 where a text is too short to be compared."""
     bands, rows = band_shape(config)
     cut = signatures[:, : bands * rows].reshape(len(signatures), bands, rows).astype(np.uint64)

@@ -1,0 +1,144 @@
+"""Prompts of SFT and of RL are disjoint, and both from the evaluation's: proven before the first step, or refused.
+
+    RL stage's prompts          in SFT stages'                      at most max_rl_in_sft
+    evaluation suite's prompts  in SFT, reward model, RL stages'    at most max_evaluation_in_training
+
+The result is kept under a hash of all files and rules, so that a resumed run doesn't read them again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_cascade.cascade.hashes import hash_json
+from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.hygiene import HygieneConfig
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.data.hub import local_path
+from nemo_cascade.data.hygiene import Found, PromptRows, count_prompts, find_prompts
+from nemo_cascade.data.sources import data_files, hash_files
+from nemo_cascade.data.words import WORDS_VERSION
+from nemo_cascade.errors import DataError
+from nemo_cascade.telemetry.jsonl import write_atomically
+
+_EXAMPLES = 20
+# Raised with every change of what is found.
+_VERSION = 1
+
+Sets = dict[PromptRows, list[str]]
+"""Rows -> the keys of the configuration that name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    prompts: PromptRows
+    within: PromptRows
+    prompts_of: list[str]
+    found_in: list[str]
+    limit: float
+
+
+def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
+    """Look for shared prompts in all pairs of sets that must be disjoint.
+
+    Returns:
+        The report: rules, and for every pair its counts and first examples; None where the check is off.
+
+    Raises:
+        DataError: a pair shares more than its limit; names file and line on both sides, of all such pairs.
+    """
+    if not config.hygiene.enabled:
+        return None
+    pairs, rules = _pairs(config), asdict(config.hygiene)
+    files = {path for pair in pairs for rows in (pair.prompts, pair.within) for path in (rows.path, *rows.screened)}
+    compared = {
+        "version": [_VERSION, WORDS_VERSION],
+        "rules": rules,
+        "files": {path: hash_files(path) for path in sorted(files)},
+        "pairs": [[asdict(pair.prompts), asdict(pair.within)] for pair in pairs],
+    }
+    kept = Path(config.data_dir) / "hygiene" / f"{hash_json(compared)[:32]}.json"
+    if not kept.is_file():
+        measured = [_measure(pair, config.hygiene) for pair in pairs]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, (json.dumps(measured, indent=1) + "\n").encode())
+    report = [
+        {"prompts_of": pair.prompts_of, "found_in": pair.found_in, "limit": pair.limit, **counts}
+        for pair, counts in zip(pairs, json.loads(kept.read_text(encoding="utf-8")), strict=True)
+    ]
+    _refuse(report)
+    return {"rules": rules, "pairs": report}
+
+
+def _pairs(config: RunConfig) -> list[_Pair]:
+    """Return what must be disjoint; all pairs with the same prompts in a row."""
+    sft, reward_model, rl, suites = _sets(config)
+    trained, rules = sft | reward_model | rl, config.hygiene
+    pairs = [_Pair(p, r, rl[p], sft[r], rules.max_rl_in_sft) for p in rl for r in sft]
+    most = rules.max_evaluation_in_training
+    return pairs + [_Pair(p, r, suites[p], trained[r], most) for p in suites for r in trained]
+
+
+def _sets(config: RunConfig) -> tuple[Sets, Sets, Sets, Sets]:
+    """Return the prompt sets of SFT, reward model, RL and evaluation; a set that several stages read is one."""
+    sft: Sets = {}
+    reward_model: Sets = {}
+    rl: Sets = {}
+    suites: Sets = {}
+    for name, stage in config.stages.items():
+        if isinstance(stage, SftStage):
+            screen = stage.data.decontaminate
+            screened = tuple(str(f) for path in screen.against for f in data_files(path))
+            for number, source in enumerate(stage.data.sources):
+                rows = _rows(source, config.data_dir, screened, screen.ngram if screened else 0)
+                sft.setdefault(rows, []).append(f"stages.{name}.data.sources.{number}")
+        elif isinstance(stage, RewardModelStage):
+            reward_model.setdefault(_rows(stage.data, config.data_dir), []).append(f"stages.{name}.data")
+        else:
+            for rules in stage.prompt_sets:
+                rl.setdefault(_rows(rules, config.data_dir), []).append(f"stages.{name}.prompts")
+    for name, suite in config.evaluation.suites.items():
+        suites.setdefault(_rows(suite, config.data_dir), []).append(f"evaluation.suites.{name}")
+    return sft, reward_model, rl, suites
+
+
+def _rows(source: DataFileConfig, data_dir: str, screened: tuple[str, ...] = (), ngram: int = 0) -> PromptRows:
+    columns = tuple(sorted(source.columns.items()))
+    return PromptRows(local_path(source, data_dir), source.schema, columns, screened, ngram)
+
+
+def _measure(pair: _Pair, rules: HygieneConfig) -> dict[str, Any]:
+    found = find_prompts(pair.prompts, pair.within, rules)
+    return {
+        "prompts": count_prompts(pair.prompts, rules),
+        "prompts_found": len({hit.prompt for hit in found}),
+        "rows_found": {how: sum(hit.how == how for hit in found) for how in ("exact", "near", "ngram")},
+        "first": [asdict(hit) for hit in found[:_EXAMPLES]],
+    }
+
+
+def _refuse(pairs: list[dict[str, Any]]) -> None:
+    refused = []
+    for pair in pairs:
+        count, total = pair["prompts_found"], pair["prompts"]
+        if count > pair["limit"] * total:
+            lines = [_line(Found(**hit)) for hit in pair["first"]]
+            more = sum(pair["rows_found"].values()) - len(lines)
+            lines += [f"... and {more} more rows"] if more else []
+            head = f"{count} of {total} prompts of {', '.join(pair['prompts_of'])}, allowed {pair['limit']:g} of them,"
+            refused.append(f"{head} are in {', '.join(pair['found_in'])}:" + "".join(f"\n    {line}" for line in lines))
+    if refused:
+        raise DataError(
+            "prompt sets overlap that must be disjoint:" + "".join(f"\n  {text}" for text in refused) + "\n ",
+            mend="remove the rows from the set that is trained on; or raise hygiene.max_rl_in_sft or "
+            "hygiene.max_evaluation_in_training",
+        )
+
+
+def _line(hit: Found) -> str:
+    how = {"exact": "is exactly", "near": "is nearly", "ngram": "shares a run of words with"}[hit.how]
+    return f"{hit.where} {how} {hit.prompt}"

@@ -1,0 +1,34 @@
+"""What counts as the same prompt in two sets, and how much of it is allowed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from nemo_cascade.config.base import block
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@block
+class HygieneConfig:
+    """Prompts of SFT and of RL must be disjoint, and both from the evaluation's; checked before the first step.
+
+    A prompt is found where a training prompt is exactly the same (but for case, white space and the script of digits),
+    is nearly the same (MinHash), or has `ngram` words in a row in common with it (arXiv 2512.13607, section 3.2).
+    """
+
+    enabled: bool = True
+    """Check; the report is hygiene.json in the run folder."""
+    min_words: PositiveInt = 25
+    """Prompts of fewer words are only found where they are exactly the same: short ones are templates more often than
+    copies ("Compute 123+456.")."""
+    ngram: PositiveInt = 9
+    """Words in a row that make a longer prompt found; runs that more than eight prompts of its set share don't."""
+    near_threshold: Fraction = 0.5
+    """Share of common runs of three words (Jaccard similarity) from which on longer prompts are nearly the same."""
+    max_rl_in_sft: Fraction = 0.0
+    """Largest share of an RL stage's prompts that may be found in an SFT stage; more refuses the run."""
+    max_evaluation_in_training: Fraction = 0.0
+    """Largest share of a suite's prompts that may be found in what a stage trains on; more refuses the run."""
