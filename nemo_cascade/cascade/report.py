@@ -169,7 +169,17 @@ def _stage_facts(
         facts.append(("time", _duration(_seconds(metrics))))
     if started and "parent" in started[-1].details:
         facts.append(("starts from", str(started[-1].details["parent"])))
+    if ended := [record.details for record in records if record.event == "stage_ended" and record.stage == name]:
+        facts.append(("ended by", _ending(ended[-1])))
     return tuple(facts)
+
+
+def _ending(end: Mapping[str, Any]) -> str:
+    """Say which rule ended a stage (`stages.ending.End`)."""
+    if end["value"] is None:
+        return f"its {end['step']:,} steps"
+    rule = {"truncation_rate": "truncation", "plateau": "plateau of the reward"}[end["rule"]]
+    return f"{rule} after {end['step']:,} steps: {end['value']:.3g}, rule {end['limit']:.3g}"
 
 
 def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float:

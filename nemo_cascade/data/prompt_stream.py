@@ -47,18 +47,25 @@ class PromptStream:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.prompts, self.seed, self.rules, self.least = prompts, seed, rules, least
+        self._digest = _digest(prompts)
         self._place = {prompt.prompt_id: i for i, prompt in enumerate(prompts.prompts)}
+        if state is not None and state["prompts"] != self._digest:
+            raise DataError(
+                "the prompts changed since the checkpoint",
+                value=f"{len(prompts)} prompts in {prompts.source}",
+                limit=f"the {len(state['known'])} that the stage began with",
+                mend="bring the file back, or start the stage anew",
+            )
         state = state or {"epoch": 0, "position": 0, "known": UNKNOWN * len(prompts), "judged": UNKNOWN * len(prompts)}
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         # As of the epoch's beginning, by which its prompts are chosen; and as of now.
         self._known, self._judged = str(state["known"]), list(state["judged"])
-        if len(self._known) != len(prompts):
-            raise DataError("the prompts changed since the checkpoint", value=len(prompts), limit=len(self._known))
         self._order = self._epoch_order()
 
     def state(self) -> dict[str, Any]:
         """Return what the stream goes on from, JSON-like."""
         return {
+            "prompts": self._digest,
             "epoch": self.epoch,
             "position": self.position,
             "known": self._known,
@@ -125,6 +132,13 @@ class PromptStream:
             return True
         chance = self.rules.readmit_easy if known == EASY else self.rules.readmit_hard
         return drawn(self.seed, self.epoch, self.prompts.prompts[index].prompt_id) < chance
+
+
+def _digest(prompts: PromptSet) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for prompt in prompts.prompts:
+        digest.update(f"{prompt.prompt_id}\0{prompt.token_ids.size}\0".encode() + prompt.token_ids.tobytes())
+    return digest.hexdigest()
 
 
 def drawn(seed: int, epoch: int, prompt_id: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, SftStage, StageBase
+from nemo_cascade.errors import CheckpointError
 from nemo_cascade.stages.roles import Roles, stage_setup
 from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore
@@ -87,8 +88,16 @@ class StageCheckpoints:
         self.context, self.stage, self.total_steps = context, stage, total_steps
         self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints)
 
-    def resume(self, policy: PolicyGroup) -> tuple[int, dict[str, Any]]:
-        """Load the newest complete checkpoint into the policy; return (steps done, its state)."""
+    def resume(self, policy: PolicyGroup, needs: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
+        """Load the newest complete checkpoint into the policy; return (steps done, its state).
+
+        Args:
+            policy: what is loaded into.
+            needs: what the state must hold for the stage to go on as if undisturbed.
+
+        Raises:
+            CheckpointError: the state lacks some of it: a version of another form wrote the checkpoint.
+        """
         found = self.store.newest()
         for name in self.store.damaged:
             self.context.record("checkpoint_refused", stage=self.context.name, reason=name)
@@ -97,6 +106,14 @@ class StageCheckpoints:
             return 0, {}
         step, path = found
         state = policy.load_checkpoint(str(path))
+        if missing := [name for name in needs if name not in state]:
+            raise CheckpointError(
+                f"the checkpoint lacks {' and '.join(missing)}, so the stage can't go on as if undisturbed",
+                value=f"{path}, which holds {', '.join(sorted(state))}",
+                limit=f"one that holds {', '.join(needs)}",
+                mend="finish the run with the version that began it (provenance.yaml), remove the stage's "
+                "checkpoints/ to train the stage anew, or name=ANOTHER",
+            )
         self.context.record("stage_resumed", stage=self.context.name, step=step, checkpoint=path.name)
         log.info("%s resumes at step %d of %d", self.context.name, step, self.total_steps)
         return step, state

@@ -43,7 +43,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
     judges.self_test(sorted({rules.verifier for rules in stage.prompt_sets}))
     checkpoints = StageCheckpoints(context, stage, stage.steps)
-    done, state = checkpoints.resume(policy)
+    done, state = checkpoints.resume(policy, needs=("stream", "history"))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
     collector = Collector(stream, rollout, judges, stage, config, tokenizer)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))

@@ -17,9 +17,20 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(runs):
+def filtered(runs):
+    """Few enough prompts that the stage of RL comes into a second epoch, and filters what the first has shown."""
+    sums = [(1000 + 37 * i, 2000 + 91 * i) for i in range(10)]
+    rows = [{"messages": [{"role": "user", "content": f"Compute {a}+{b}."}], "answer": str(a + b)} for a, b in sums]
+    path = runs / "sums.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rules = "stages.math_rl.prompt_filter={enabled: true, readmit_hard: 0.7}"
+    return [f"stages.math_rl.prompts.path={path}", rules]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, filtered):
     log = runs / "whole.log"
-    assert finish(start(runs, "whole"), log) == 0, tail(log)
+    assert finish(start(runs, "whole", *filtered), log) == 0, tail(log)
     return runs / "whole"
 
 
@@ -36,9 +47,17 @@ def test_run_folder_is_laid_out_and_complete(undisturbed):
     assert json.loads((stage / "gate.json").read_text())["outcome"] == "promote"
 
 
-def test_killed_twice_and_resumed_equals_undisturbed(runs, undisturbed):
+def test_the_second_epoch_leaves_prompts_out(undisturbed):
+    told = [(line["epoch"], line["prompt_filter"]) for line in metrics_of(undisturbed)["03-math_rl"]]
+    assert [epoch for epoch, _ in told] == [0, 0, 1, 1, 1]
+    assert told[0][1] == {"prompts": 10, "easy": 0, "hard": 0, "readmitted": 0}
+    assert told[4][1]["hard"] > 0
+    assert 4 <= told[4][1]["prompts"] < 10
+
+
+def test_killed_twice_and_resumed_equals_undisturbed(runs, undisturbed, filtered):
     run, log = runs / "killed", runs / "killed.log"
-    kill_when(start(runs, "killed"), run / "stages" / "02-sft2" / "metrics.jsonl", 5, log)
+    kill_when(start(runs, "killed", *filtered), run / "stages" / "02-sft2" / "metrics.jsonl", 5, log)
     # One byte of the newest checkpoint flips while nobody looks: the one before must be used.
     newest = sorted((run / "stages" / "02-sft2" / "checkpoints").glob("step_*"))[-1]
     victim = max(
@@ -48,18 +67,18 @@ def test_killed_twice_and_resumed_equals_undisturbed(runs, undisturbed):
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     assert wait_until_gone(str(run.parent / "killed")) == []
-    kill_when(start(runs, "killed"), run / "stages" / "03-math_rl" / "metrics.jsonl", 3, log)
-    assert finish(start(runs, "killed"), log) == 0, tail(log)
+    kill_when(start(runs, "killed", *filtered), run / "stages" / "03-math_rl" / "metrics.jsonl", 3, log)
+    assert finish(start(runs, "killed", *filtered), log) == 0, tail(log)
     assert victim.name in log.read_text() or victim.name in (run / "ledger.jsonl").read_text()
     assert metrics_of(run) == metrics_of(undisturbed)
     assert json.loads((run / "scores.json").read_text()) == json.loads((undisturbed / "scores.json").read_text())
     assert wait_until_gone(str(run)) == []
 
 
-def test_folder_of_another_configuration_is_refused_with_the_difference(runs, undisturbed):
+def test_folder_of_another_configuration_is_refused_with_the_difference(runs, undisturbed, filtered):
     before = (undisturbed / "config.yaml").read_bytes()
     log = runs / "whole.log"
-    code = finish(start(runs, "whole", "stages.math_rl.optimizer.lr=0.123"), log)
+    code = finish(start(runs, "whole", *filtered, "stages.math_rl.optimizer.lr=0.123"), log)
     assert code == 2
     assert "stages.math_rl.optimizer.lr" in tail(log)
     assert "0.123" in tail(log)

@@ -114,6 +114,8 @@ def finished_folder(config):
             ledger.append(
                 "stage_started", stage=name, kind=config.stages[name].kind, parent=parent_name, weights="a" * 64
             )
+            if name == "math_rl":
+                ledger.append("stage_ended", stage=name, rule="truncation_rate", step=40, value=0.0987, limit=0.1)
             ledger.append("trained", stage=name, weights="b" * 64)
             decision = decide(config, name, parent, scores)
             decision.save(path / "gate.json")

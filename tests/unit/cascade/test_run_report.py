@@ -65,8 +65,9 @@ def test_report_is_one_self_contained_page_with_every_section(run_folder):
         assert expected in text
     assert "code fell by more than 0.02, significantly" in text
     assert "optimizer.lr 2e-06 4e-06" in text
+    assert "ended by truncation after 40 steps: 0.0987, rule 0.1" in text
     assert "3 events" not in text
-    assert "7 events" in text
+    assert "8 events" in text
 
 
 def test_rollouts_are_escaped_and_long_ones_cut(run_folder):

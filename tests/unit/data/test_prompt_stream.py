@@ -1,6 +1,7 @@
 """The stream of an RL stage's prompts: its order, its filter, and that its state is all it goes on from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,5 +107,10 @@ def test_a_filter_that_leaves_too_few_and_prompts_that_changed_are_refused():
         source.note(prompt.prompt_id, solved_all=False, solved_none=True)
     with pytest.raises(DataError, match=r"fewer prompts to epoch 2 .* of 10 prompts .* 10 by none.*prompts_per_step=4"):
         source.take(4)
-    with pytest.raises(DataError, match="changed since the checkpoint; got: 11; allowed: 10"):
+    with pytest.raises(DataError, match="changed since the checkpoint; got: 11 prompts in prompts; allowed: the 10 "):
         stream(11, ON, state=source.state())
+    # As many of the same names, but one asks something else.
+    other = stream(10, ON).prompts
+    other.prompts[3] = replace(other.prompts[3], token_ids=np.array([99], np.int32))
+    with pytest.raises(DataError, match="changed since the checkpoint"):
+        PromptStream(other, 1, ON, 4, source.state())
