@@ -9,6 +9,7 @@ The result is kept under a hash of all files and rules, so that a resumed run do
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import RewardModelStage, SftStage
 from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.hygiene import Found, PromptRows, count_prompts, find_prompts
+from nemo_cascade.data.hygiene import Found, Overlap, PromptRows, Search, find_prompts
 from nemo_cascade.data.sources import data_files, hash_files
 from nemo_cascade.data.words import WORDS_VERSION
 from nemo_cascade.errors import DataError
@@ -27,7 +28,7 @@ from nemo_cascade.telemetry.jsonl import write_atomically
 
 _EXAMPLES = 20
 # Raised with every change of what is found.
-_VERSION = 1
+_VERSION = 2
 
 Sets = dict[PromptRows, list[str]]
 """Rows -> the keys of the configuration that name them."""
@@ -63,7 +64,7 @@ def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
     }
     kept = Path(config.data_dir) / "hygiene" / f"{hash_json(compared)[:32]}.json"
     if not kept.is_file():
-        measured = [_measure(pair, config.hygiene) for pair in pairs]
+        measured = _measure(pairs, config.hygiene)
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, (json.dumps(measured, indent=1) + "\n").encode())
     report = [
@@ -75,7 +76,7 @@ def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
 
 
 def _pairs(config: RunConfig) -> list[_Pair]:
-    """Return what must be disjoint; all pairs with the same prompts in a row."""
+    """Return what must be disjoint."""
     sft, reward_model, rl, suites = _sets(config)
     trained, rules = sft | reward_model | rl, config.hygiene
     pairs = [_Pair(p, r, rl[p], sft[r], rules.max_rl_in_sft) for p in rl for r in sft]
@@ -111,10 +112,24 @@ def _rows(source: DataFileConfig, data_dir: str, screened: tuple[str, ...] = (),
     return PromptRows(local_path(source, data_dir), source.schema, columns, screened, ngram)
 
 
-def _measure(pair: _Pair, rules: HygieneConfig) -> dict[str, Any]:
-    found = find_prompts(pair.prompts, pair.within, rules)
+def _measure(pairs: Sequence[_Pair], rules: HygieneConfig) -> list[dict[str, Any]]:
+    """Look for the prompts of all pairs, reading each set that is searched through once."""
+    within: dict[PromptRows, list[PromptRows]] = {}
+    for pair in pairs:
+        within.setdefault(pair.within, []).append(pair.prompts)
+    found = find_prompts([Search(tuple(prompts), rows) for rows, prompts in within.items()], rules)
+    overlaps = {
+        (prompts, rows): overlap
+        for (rows, searched_for), overlaps in zip(within.items(), found, strict=True)
+        for prompts, overlap in zip(searched_for, overlaps, strict=True)
+    }
+    return [_counts(overlaps[pair.prompts, pair.within]) for pair in pairs]
+
+
+def _counts(overlap: Overlap) -> dict[str, Any]:
+    found = overlap.found
     return {
-        "prompts": count_prompts(pair.prompts, rules),
+        "prompts": overlap.prompts,
         "prompts_found": len({hit.prompt for hit in found}),
         "rows_found": {how: sum(hit.how == how for hit in found) for how in ("exact", "near", "ngram")},
         "first": [asdict(hit) for hit in found[:_EXAMPLES]],

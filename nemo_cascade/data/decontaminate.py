@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from nemo_cascade.data.sources import Problems, data_files, decode_row, read_raw
 from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, row_prompt
 
-# A run of words that more prompts than this share is boilerplate.
-_MOST_SHARED = 8
+MOST_SHARED = 8
+"""A run of words that more prompts than this share is boilerplate."""
 # One look-up in a small table tells for most runs that no prompt holds them.
 _TABLE_BITS = 24
 
@@ -54,7 +54,7 @@ class NgramIndex:
                 self._whole.setdefault(hashes.tobytes(), number)
         every, owner = np.concatenate([*runs, np.empty(0, np.uint64)]), np.concatenate([*owners, np.empty(0, np.int64)])
         self._runs, first, counts = np.unique(every, return_index=True, return_counts=True)
-        kept = counts <= _MOST_SHARED
+        kept = counts <= MOST_SHARED
         self.boilerplate = int((~kept).sum())
         self._runs, self._owner = self._runs[kept], owner[first[kept]].astype(np.int64)
         self._table = np.zeros(1 << _TABLE_BITS, bool)
@@ -63,16 +63,21 @@ class NgramIndex:
     def match(self, text: str, question: str) -> int | None:
         """Return a prompt that is seen in a text, or whose few words are just the question; None if there is none."""
         hashes = self._words.of(text)
-        runs = ngram_hashes(hashes, self.n)
+        if (found := self.match_runs(ngram_hashes(hashes, self.n))) is not None:
+            return found
+        if self._whole:
+            asked = hashes if question is text else self._words.of(question)
+            return self._whole.get(asked.tobytes()) if len(asked) < self.n else None
+        return None
+
+    def match_runs(self, runs: UInt64) -> int | None:
+        """Return a prompt that has one of these runs of n words, hashed; None if there is none."""
         runs = runs[self._table[self._slot(runs)]]
         if len(runs) and len(self._runs):
             at = np.minimum(np.searchsorted(self._runs, runs), len(self._runs) - 1)
             hits = at[self._runs[at] == runs]
             if len(hits):
                 return int(self._owner[hits[0]])
-        if self._whole:
-            asked = hashes if question is text else self._words.of(question)
-            return self._whole.get(asked.tobytes()) if len(asked) < self.n else None
         return None
 
     @staticmethod
@@ -102,7 +107,7 @@ def read_prompts(paths: Iterable[str | Path]) -> list[PromptText]:
 
 def prompts_key(prompts: Sequence[PromptText], ngrams: Sequence[int]) -> str:
     """Hash everything that looking for these prompts depends on."""
-    hasher = blake3(json.dumps([WORDS_VERSION, _MOST_SHARED, list(ngrams)]).encode())
+    hasher = blake3(json.dumps([WORDS_VERSION, MOST_SHARED, list(ngrams)]).encode())
     for prompt in prompts:
         hasher.update(json.dumps([prompt.text, prompt.place]).encode())
     return hasher.hexdigest()[:32]

@@ -81,16 +81,21 @@ def near_signatures(texts: Sequence[str], config: DedupConfig) -> tuple[NDArray[
     Returns:
         [N, P] minima, and [N] whether a text is long enough to be compared (two runs that share no word).
     """
-    hashes, model = _word_hashes(), _sketch(config.permutations)
-    signatures = np.empty((len(texts), config.permutations), np.uint32)
-    known = np.zeros(len(texts), bool)
-    for i, text in enumerate(texts):
-        word_hashes = hashes.of(text)
-        known[i] = len(word_hashes) >= 2 * config.shingle_words
+    hashes = _word_hashes()
+    words = [hashes.of(text) for text in texts]
+    known = np.array([len(found) >= 2 * config.shingle_words for found in words], bool)
+    return min_hashes([ngram_hashes(found, config.shingle_words) for found in words], config.permutations), known
+
+
+def min_hashes(sets: Sequence[UInt64], permutations: int) -> NDArray[np.uint32]:
+    """Sketch sets of hashes by MinHash, [N, P]."""
+    model = _sketch(permutations)
+    signatures = np.empty((len(sets), permutations), np.uint32)
+    for i, hashes in enumerate(sets):
         model.clear()
-        model.update_batch(np.unique(ngram_hashes(word_hashes, config.shingle_words).astype(np.uint32)).tolist())
+        model.update_batch(np.unique(hashes.astype(np.uint32)).tolist())
         signatures[i] = model.hashvalues
-    return signatures, known
+    return signatures
 
 
 def band_shape(config: DedupConfig) -> tuple[int, int]:

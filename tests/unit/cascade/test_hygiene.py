@@ -1,6 +1,7 @@
 """Prompts that sets share are found and named; templates and short prompts that only look alike are not."""
 
 import json
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from nemo_cascade.cascade.inputs import Inputs
 from nemo_cascade.cascade.runner import CascadeRunner
 from nemo_cascade.config.compose import compose
 from nemo_cascade.config.hygiene import HygieneConfig
-from nemo_cascade.data.hygiene import PromptRows, find_prompts
+from nemo_cascade.data.hygiene import PromptRows, Search, find_prompts
 from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.errors import DataError
 
@@ -37,11 +38,17 @@ def texts(count, seed):
     return [" ".join(f"word{(seed + i) * 1000 + k}" for k in range(40)) for i in range(count)]
 
 
+def overlap(prompts, rows, rules=RULES):
+    ((found,),) = find_prompts([Search((prompts,), rows)], rules)
+    return found
+
+
 def search(tmp_path, prompts, rows):
-    found = find_prompts(
-        PromptRows(write(tmp_path / "prompts.jsonl", prompts)), PromptRows(write(tmp_path / "rows.jsonl", rows)), RULES
+    found = overlap(
+        PromptRows(write(tmp_path / "prompts.jsonl", prompts)), PromptRows(write(tmp_path / "rows.jsonl", rows))
     )
-    return [(hit.prompt.rpartition(":")[2], hit.where.rpartition(":")[2], hit.how) for hit in found]
+    assert found.prompts == len(prompts)
+    return [(hit.prompt.rpartition(":")[2], hit.where.rpartition(":")[2], hit.how) for hit in found.found]
 
 
 def test_short_prompts_are_found_where_they_are_the_same_only(tmp_path):
@@ -80,6 +87,24 @@ def test_a_long_prompt_is_found_with_changed_words_and_in_part(tmp_path):
         ("2", "2", "near"),
         ("2", "4", "ngram"),
     ]
+
+
+def test_three_changed_words_hide_no_prompt_of_25_words_or_more(tmp_path):
+    rng = random.Random(0)
+    originals = [text.split()[: 25 + i % 16] for i, text in enumerate(texts(400, 1000))]
+    changed = [with_changed(words, set(rng.sample(range(len(words)), 3))) for words in originals]
+    found = search(tmp_path, [user(" ".join(words)) for words in originals], [answered(text) for text in changed])
+    assert all(prompt == row for prompt, row, _ in found)
+    assert len(found) == len(originals)
+
+
+def test_a_copy_with_changed_words_is_found_under_a_template_that_is_longer_than_it(tmp_path):
+    shell = " ".join(f"shell{i}" for i in range(200))
+    prompts = [f"{shell} Alice {text}" for text in texts(8, 20)] + [f"{shell} {text}" for text in texts(32, 28)]
+    copy = f"{shell} {with_changed(texts(1, 33)[0].split(), {6, 15, 24, 33})}"
+    assert search(tmp_path, [user(text) for text in prompts], [answered(copy)]) == [("14", "1", "near")]
+    others = [answered(f"{shell} Alice {text}") for text in texts(40, 70)]
+    assert search(tmp_path, [user(text) for text in prompts], others) == []
 
 
 def test_a_template_that_many_prompts_share_isn_t_taken_for_them(tmp_path):
@@ -157,9 +182,9 @@ def test_what_decontamination_drops_anyway_refuses_nothing(tmp_path):
     shared = texts(1, 1)[0]
     suite = write(tmp_path / "suite.jsonl", [user(shared)])
     rows = write(tmp_path / "sft.jsonl", [answered(shared), answered(texts(1, 2)[0])])
-    assert len(find_prompts(PromptRows(suite), PromptRows(rows), RULES)) == 1
+    assert len(overlap(PromptRows(suite), PromptRows(rows)).found) == 1
     screened = PromptRows(rows, screened=(suite,), screened_ngram=9)
-    assert find_prompts(PromptRows(suite), screened, RULES) == []
+    assert overlap(PromptRows(suite), screened).found == []
 
 
 def test_the_nano_sets_are_disjoint(tmp_path):
