@@ -160,6 +160,21 @@ class RunFolder:
             raise RunFolderError("the run's configuration isn't a mapping", value=self.config)
         return stored
 
+    def stored_hygiene(self) -> dict[str, Any] | None:
+        """Read hygiene.json; None if there is none.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        if not self.hygiene.is_file():
+            return None
+        try:
+            found: dict[str, Any] = json.loads(self.hygiene.read_text(encoding="utf-8"))
+            return {name: found[name] for name in ("rules", "files", "pairs")}
+        except (ValueError, KeyError, TypeError) as error:
+            mend = "remove it: the next start of the run writes it again"
+            raise RunFolderError("can't read which prompts the sets share", value=repr(error), mend=mend) from error
+
     def collect_scores(self) -> dict[str, dict[str, Any]]:
         """Write scores.json, {stage: {domain: {score, n, stderr}}}, from the stages' scores, and return it."""
         matrix = {s.name: Scores.load(s.scores).summary() for s in self.stages() if s.scores.is_file()}

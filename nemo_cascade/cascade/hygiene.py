@@ -47,7 +47,8 @@ def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
     """Look for shared prompts in all pairs of sets that must be disjoint.
 
     Returns:
-        The report: rules, and for every pair its counts and first examples; None where the check is off.
+        The report: rules, content hashes of all files, and for every pair its counts and first examples; None where
+        the check is off.
 
     Raises:
         DataError: a pair shares more than its limit; names file and line on both sides, of all such pairs.
@@ -72,7 +73,7 @@ def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
         for pair, counts in zip(pairs, json.loads(kept.read_text(encoding="utf-8")), strict=True)
     ]
     _refuse(report)
-    return {"rules": rules, "pairs": report}
+    return {"rules": rules, "files": compared["files"], "pairs": report}
 
 
 def _pairs(config: RunConfig) -> list[_Pair]:

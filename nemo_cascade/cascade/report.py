@@ -98,6 +98,7 @@ def write_report(run_folder: Path) -> Path:
             notices=reader.notices,
             matrix=matrix,
             trend=_trend(matrix),
+            hygiene=reader.read(folder.stored_hygiene, None),
             pending=[(name, state) for name, state in states.items() if name not in scored],
             stages=stages,
             timeline=[_event(record) for record in records],

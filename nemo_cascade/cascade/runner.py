@@ -100,10 +100,13 @@ class CascadeRunner:
 
     def _record_hygiene(self) -> None:
         """Store the report of the search for shared prompts beside what is trained on them."""
-        if (report := self.inputs.hygiene) is not None:
+        if (report := self.inputs.hygiene) is None:
+            return
+        key, known = hash_json(report), self.ledger.find("prompts_compared")
+        if known is None or known.details["report"] != key or not self.folder.hygiene.is_file():
             write_atomically(self.folder.hygiene, (json.dumps(report, indent=1) + "\n").encode())
             found = sum(pair["prompts_found"] for pair in report["pairs"])
-            self.ledger.append("prompts_compared", pairs=len(report["pairs"]), found=found, report=hash_json(report))
+            self.ledger.append("prompts_compared", pairs=len(report["pairs"]), found=found, report=key)
 
     def _cascade(self, roles: Roles) -> int:
         parent = self._start(roles)

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tests.e2e.cascade_process import MICRO
+
 pytestmark = pytest.mark.e2e
 
 
@@ -107,3 +109,32 @@ def test_tokenizer_without_special_tokens_is_refused(tmp_path, prepared):
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     text = run(tmp_path, "model.source=hf", f"model.path={folder}", "~model.architecture")
     assert "<|im_end|>" in text
+
+
+def test_prompts_planted_in_sft_are_found_by_file_and_line(tmp_path, prepared):
+    """An evaluation prompt as it is, and an RL prompt with three words changed, among 21,000 rows."""
+    asked = (
+        "A farmer has three fields and sows wheat on two of them every spring, each row of seeds taking him a quarter "
+        "of an hour. If one field has twelve rows, how long does he work in all before the fourth of May?"
+    )
+    planted = asked.replace("farmer", "gardener").replace("wheat", "beans").replace("fourth", "tenth")
+    evaluated = json.loads((prepared / "nano" / "math_test.jsonl").read_text().splitlines()[6])["messages"][0]
+    rl = tmp_path / "rl.jsonl"
+    sums = [f"Compute {1000 + i}+{2000 + i}." for i in range(40)]
+    rows = [{"messages": [{"role": "user", "content": text}], "answer": "6"} for text in [*sums, asked]]
+    rl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def with_prompt(text):
+        turn = {"role": "user", "content": text}
+        return lambda line: json.dumps({"messages": [turn, *json.loads(line)["messages"][1:]]})
+
+    source = spoiled_source(tmp_path, prepared, 777, with_prompt(evaluated["content"]))
+    sft = tmp_path / "spoiled.jsonl"
+    lines = sft.read_text().splitlines()
+    sft.write_text("\n".join([*lines[:19_999], with_prompt(planted)(lines[19_999]), *lines[20_000:]]) + "\n")
+    text = run(tmp_path, *MICRO, "rollout.max_model_len=512", source, f"stages.math_rl.prompts.path={rl}")
+    suite = tmp_path / "runs" / "data" / "nano" / "math_test.jsonl"
+    assert "prompt sets overlap that must be disjoint" in text
+    assert f"{sft}:777 is exactly {suite}:7" in text
+    assert "1 of 41 prompts of stages.math_rl.prompts, allowed 0 of them, are in stages.sft1.data.sources.0" in text
+    assert f"{sft}:20000 shares a run of words with {rl}:41" in text

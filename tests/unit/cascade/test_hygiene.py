@@ -10,6 +10,7 @@ import pytest
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.hygiene import check_hygiene
 from nemo_cascade.cascade.inputs import Inputs
+from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.runner import CascadeRunner
 from nemo_cascade.config.compose import compose
 from nemo_cascade.config.hygiene import HygieneConfig
@@ -144,6 +145,7 @@ def test_disjoint_sets_pass_and_every_pair_is_reported_once(planted):
         (["evaluation.suites.math"], ["stages.rl_a.prompts", "stages.rl_b.prompts"], 4),
     ]
     assert {pair["prompts_found"] for pair in report["pairs"]} == {0}
+    assert set(report["files"]) == {str(path) for path in planted.places.values()}
     assert planted.check(enabled=False) is None
 
 
@@ -202,3 +204,11 @@ def test_the_run_folder_keeps_the_report(planted, tmp_path):
     runner._record_hygiene()
     assert json.loads(folder.hygiene.read_text()) == report
     assert runner.ledger.find("prompts_compared").details["pairs"] == 3
+    # A resumed run has nothing to add.
+    runner._record_hygiene()
+    assert [record.event for record in runner.ledger.records] == ["prompts_compared"]
+    page = write_report(folder.path).read_text()
+    assert '<td class="mono">stages.rl_a.prompts, stages.rl_b.prompts</td>' in page
+    assert "25 words of its own" in page
+    folder.hygiene.write_text("{")
+    assert "read which prompts the sets share" in write_report(folder.path).read_text()
