@@ -11,23 +11,20 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from nemo_cascade.config.provenance import config_diff, read_config
-from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import finish, kill, metrics_of, start_run, tail, wait_until_gone
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
 KILLS = 10
 DRAW = random.Random(int(os.environ.get("KILLS_SEED", "1")))
 WHOLE_S = 5400.0
-GONE_S = 60.0
 SHORT = [
     *(f"stages.{stage}.max_steps=6" for stage in ("sft1", "sft2", "reward_model")),
     *(f"stages.{stage}.optimizer.lr_warmup_steps=2" for stage in ("sft1", "sft2", "reward_model")),
@@ -73,22 +70,10 @@ def kill_at(process: subprocess.Popen[bytes], run: Path, moment: float, all_step
     time.sleep(2 * DRAW.random())
     assert process.poll() is None, f"the run ended before it could be killed:\n{tail(log)}"
     where = f"{progress(run, all_steps):.2f} stages, {place(run)}"
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     begun = time.monotonic()
-    while left := [member for member in family if lives(member)]:
-        assert time.monotonic() < begun + GONE_S, f"left behind: {left}"
-        time.sleep(0.1)
+    family = kill(process)
+    assert wait_until_gone(family) == []
     return f"{where}; its {len(family)} processes were gone after {time.monotonic() - begun:.1f} s"
-
-
-def lives(process: psutil.Process) -> bool:
-    """Tell whether it still runs; one that is only not reaped doesn't."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def reference(runs: Path) -> Path:
@@ -103,11 +88,11 @@ def test_ten_kills_change_nothing(tmp_path):
     whole, run, log = reference(tmp_path), tmp_path / "killed", tmp_path / "killed.log"
     all_steps = steps_of(whole)
     print(f"\nundisturbed: {sum(all_steps.values())} steps in {len(all_steps)} stages")
-    for kill in range(KILLS):
+    for number in range(KILLS):
         # Each tenth ends early: a run that is over can't be killed.
-        moment = len(all_steps) * (kill + 0.8 * DRAW.random()) / KILLS
+        moment = len(all_steps) * (number + 0.8 * DRAW.random()) / KILLS
         where = kill_at(start_run(tmp_path, "killed", overrides()), run, moment, all_steps, log)
-        print(f"kill {kill + 1}: at {where}", flush=True)
+        print(f"kill {number + 1}: at {where}", flush=True)
     assert finish(start_run(tmp_path, "killed", overrides()), log, WHOLE_S) == 0, tail(log)
     allowed = ("name:", "runs_dir:", "data_dir:", "logging.", "resume:")
     differences = [line for line in config_diff(read_config(whole), read_config(run)) if not line.startswith(allowed)]

@@ -69,18 +69,26 @@ def finish(process: subprocess.Popen[bytes], log: Path, timeout_s: float = 280) 
         raise AssertionError(f"the run did not end in {timeout_s} s:\n{tail(log)}") from None
 
 
-def kill_when(process: subprocess.Popen[bytes], metrics: Path, lines: int, log: Path, timeout_s: float = 280) -> None:
-    """Send SIGKILL to the driver as soon as a metrics file has so many lines."""
+def kill_when(
+    process: subprocess.Popen[bytes], metrics: Path, lines: int, log: Path, timeout_s: float = 280
+) -> list[psutil.Process]:
+    """Send SIGKILL to the driver as soon as a metrics file has so many lines; return the processes below it."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         assert process.poll() is None, f"the run ended before it could be killed:\n{tail(log)}"
         if metrics.is_file() and metrics.read_bytes().count(b"\n") >= lines:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return
+            return kill(process)
         time.sleep(0.05)
     process.kill()
     raise AssertionError(f"{metrics} never had {lines} lines:\n{tail(log)}")
+
+
+def kill(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Send SIGKILL to the driver alone; return all that it had started, with what those had started."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return family
 
 
 def metrics_of(run: Path) -> dict[str, list[dict[str, object]]]:
@@ -94,23 +102,19 @@ def metrics_of(run: Path) -> dict[str, list[dict[str, object]]]:
     }
 
 
-def wait_until_gone(mark: str, timeout_s: float = 30) -> list[str]:
-    """Wait until no process's command line or environment has `mark`; return what is left."""
+def wait_until_gone(family: list[psutil.Process], timeout_s: float = 60) -> list[psutil.Process]:
+    """Wait until none of them runs; return what is left. One that is only not reaped is gone."""
     end = time.monotonic() + timeout_s
-    left: list[str] = []
-    while time.monotonic() < end:
-        left = []
-        for process in psutil.process_iter():
-            try:
-                text = " ".join(process.cmdline()) + " " + " ".join(f"{k}={v}" for k, v in process.environ().items())
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                continue
-            if mark in text and process.pid != os.getpid():
-                left.append(f"{process.pid} {' '.join(process.cmdline())[:100]}")
-        if not left:
-            return []
-        time.sleep(0.5)
+    while (left := [member for member in family if _lives(member)]) and time.monotonic() < end:
+        time.sleep(0.1)
     return left
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def tail(log: Path, lines: int = 40) -> str:

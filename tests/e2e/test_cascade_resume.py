@@ -57,7 +57,8 @@ def test_the_second_epoch_leaves_prompts_out(undisturbed):
 
 def test_killed_twice_and_resumed_equals_undisturbed(runs, undisturbed, filtered):
     run, log = runs / "killed", runs / "killed.log"
-    kill_when(start(runs, "killed", *filtered), run / "stages" / "02-sft2" / "metrics.jsonl", 5, log)
+    family = kill_when(start(runs, "killed", *filtered), run / "stages" / "02-sft2" / "metrics.jsonl", 5, log)
+    assert family, "a driver with nothing below it wouldn't show what outlives it"
     # One byte of the newest checkpoint flips while nobody looks: the one before must be used.
     newest = sorted((run / "stages" / "02-sft2" / "checkpoints").glob("step_*"))[-1]
     victim = max(
@@ -66,13 +67,13 @@ def test_killed_twice_and_resumed_equals_undisturbed(runs, undisturbed, filtered
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
-    assert wait_until_gone(str(run.parent / "killed")) == []
-    kill_when(start(runs, "killed", *filtered), run / "stages" / "03-math_rl" / "metrics.jsonl", 3, log)
+    assert wait_until_gone(family) == []
+    family = kill_when(start(runs, "killed", *filtered), run / "stages" / "03-math_rl" / "metrics.jsonl", 3, log)
+    assert wait_until_gone(family) == []
     assert finish(start(runs, "killed", *filtered), log) == 0, tail(log)
     assert victim.name in log.read_text() or victim.name in (run / "ledger.jsonl").read_text()
     assert metrics_of(run) == metrics_of(undisturbed)
     assert json.loads((run / "scores.json").read_text()) == json.loads((undisturbed / "scores.json").read_text())
-    assert wait_until_gone(str(run)) == []
 
 
 def test_folder_of_another_configuration_is_refused_with_the_difference(runs, undisturbed, filtered):
