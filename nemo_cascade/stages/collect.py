@@ -1,5 +1,14 @@
 """One step's rollouts: generated and verified at the same time, grouped, judged, turned into advantages.
 
+    draw prompts; half of a batch thinks where asked for     RLHF of unified models         data/prompts.py
+    a group without variance is drawn anew                   IF-RL, batch-wise filtering    `collect` (section 4.4)
+    its outcome decides whether the prompt stays             Math RL, epoch-wise filtering  data/prompt_stream.py (4.5)
+    a truncated rollout is masked, zero, or kept             `overlong` (4.5, tables 16-20) `_batch`
+    scores become rewards                                    stages/shape_rewards.py (4.3, 4.4.2)
+    rewards become advantages                                losses/advantage.py (4.1.2)
+
+(Sections and tables of arXiv 2512.13607.)
+
 Shapes: P prompts, G rollouts per prompt.
 """
 

@@ -1,7 +1,7 @@
 """When a stage is over: after its steps, or earlier by a rule on what its rollouts show.
 
     truncation   mean share of truncated rollouts over the last `window` steps has reached a value, from the side on
-                 which the first window's mean was
+                 which the first window's mean was (arXiv 2512.13607, section 4.5: about a tenth ends a sub-stage)
     plateau      mean reward over the last `window` steps hasn't risen above its best for `plateau_steps` steps
 
 Both look only at whole windows, and only from `min_steps` on. What they look at is part of a checkpoint, so that a

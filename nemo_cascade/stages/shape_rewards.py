@@ -29,7 +29,8 @@ def shape_rewards(
 ) -> Float64:
     """Return the rewards [P, G].
 
-    In this order: the combined reward of a group, the code-switch rule over the whole batch, the bound of a group.
+    In this order: the combined reward of a group (arXiv 2512.13607, section 4.4.2), the code-switch rule over the whole
+    batch, the bound of a group (both section 4.3).
 
     Args:
         scores: [P, G], the verifier's.
