@@ -50,6 +50,7 @@ class Errand:
     compile_job: bool = False
     said: dict[str, bytearray] = field(default_factory=dict)
     over: str | None = None
+    launched_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
     ended: Ended | None = None
@@ -126,7 +127,7 @@ class Execution:
 
     def _launch(self, errand: Errand) -> None:
         spare = self._worker.take((errand.limits.files_mib, errand.compile_job))
-        errand.pid = spare.pid
+        errand.pid, errand.launched_at = spare.pid, time.monotonic()
         given = {**errand.gifts, "stdin": _input(errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
@@ -225,7 +226,9 @@ class Execution:
     def _hear_child(self, errand: Errand, piece: bytes) -> None:
         errand.said["connection"] += piece
         if errand.said["connection"].startswith(STARTED):
-            errand.started_at = errand.started_at or time.monotonic()
+            # One that started and ended between two looks: all that is known is that it was launched before.
+            seen_at = time.monotonic() if errand.ended_at is None else errand.launched_at
+            errand.started_at = errand.started_at or seen_at
 
     def _drain(self) -> None:
         """Read what is left in the pipes: all writers are dead, so each ends or is empty."""
