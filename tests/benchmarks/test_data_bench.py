@@ -10,6 +10,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import datasets
 import numpy as np
 import psutil
 import pytest
@@ -71,7 +72,6 @@ def prepared(tmp_path_factory):
 
 
 def test_tokenising_against_datasets_map(prepared, monkeypatch):
-    datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     folder, path, hf = prepared
     datasets.disable_progress_bars()

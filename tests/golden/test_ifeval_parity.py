@@ -4,12 +4,9 @@ import itertools
 import json
 
 import pytest
+from if_verifiable.ifeval import instructions_registry as registry
 
 from nemo_cascade.rewards.constraints.following import Constraint, follows
-
-registry = pytest.importorskip(
-    "if_verifiable.ifeval.instructions_registry", reason="the package if-verifiable is absent"
-)
 
 # The reference's counts of sentences and capital words need data files of nltk that no package ships.
 WITHOUT_REFERENCE = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
