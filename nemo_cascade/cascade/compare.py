@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.cascade.curves import SPECS, Chart, Spec, column
-from nemo_cascade.cascade.findings import write_findings
+from nemo_cascade.cascade.findings import ALPHA, Difference, write_findings
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
@@ -22,13 +22,12 @@ from nemo_cascade.cascade.report import environment
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import DomainScores, Scores
-from nemo_cascade.evaluation.statistics import PairedDifference, paired_bootstrap
+from nemo_cascade.evaluation.statistics import paired_bootstrap
 from nemo_cascade.telemetry.jsonl import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
 from nemo_cascade.telemetry.plots import COLORS, Series, line_chart, score_chart
 
 END = "at the end"
-ALPHA = 0.01
 _RESAMPLES = 10_000
 _ABSENT = "-"
 
@@ -54,32 +53,6 @@ class Arm:
     scores: Mapping[str, Scores]
     end: str
     tokens: float
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Another run's score minus the first one's in a domain, or a later stage's minus an earlier one's.
-
-    Attributes:
-        what: stage, or the pair of stages, for people.
-        domain: name.
-        before: mean score of the one it is compared with.
-        after: mean score.
-        paired: the statistics; None where the two weren't scored on the same prompts.
-    """
-
-    what: str
-    domain: str
-    before: float
-    after: float
-    paired: PairedDifference | None
-
-    @property
-    def tone(self) -> str:
-        """`up` or `down` where the difference is significant, else `flat`."""
-        if self.paired is None or min(self.paired.p_greater, self.paired.p_less) >= ALPHA:
-            return "flat"
-        return "up" if self.paired.difference > 0 else "down"
 
 
 def write_comparison(folders: Sequence[Path], target: Path, *, title: str = "", question: str = "") -> Path:

@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from nemo_cascade.evaluation.statistics import PairedDifference
 from nemo_cascade.telemetry.jsonl import write_atomically
 
-if TYPE_CHECKING:
-    from nemo_cascade.cascade.compare import Difference
+ALPHA = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Another run's score minus the first one's in a domain, or a later stage's minus an earlier one's.
+
+    Attributes:
+        what: stage, or the pair of stages, for people.
+        domain: name.
+        before: mean score of the one it is compared with.
+        after: mean score.
+        paired: the statistics; None where the two weren't scored on the same prompts.
+    """
+
+    what: str
+    domain: str
+    before: float
+    after: float
+    paired: PairedDifference | None
+
+    @property
+    def tone(self) -> str:
+        """`up` or `down` where the difference is significant, else `flat`."""
+        if self.paired is None or min(self.paired.p_greater, self.paired.p_less) >= ALPHA:
+            return "flat"
+        return "up" if self.paired.difference > 0 else "down"
 
 
 def sentence(who: str, differences: Sequence[Difference]) -> str:
@@ -47,18 +73,8 @@ def write_findings(
     record = {
         "question": question,
         "findings": findings,
-        "at_the_end": {name: [_entry(difference) for difference in found] for name, found in ends.items()},
-        "forgetting": {name: [_entry(difference) for difference in found] for name, found in forgotten.items()},
+        "at_the_end": {name: [asdict(difference) for difference in found] for name, found in ends.items()},
+        "forgetting": {name: [asdict(difference) for difference in found] for name, found in forgotten.items()},
     }
     write_atomically(target, (json.dumps(record, indent=1) + "\n").encode())
     return findings
-
-
-def _entry(difference: Difference) -> dict[str, Any]:
-    paired = difference.paired
-    entry: dict[str, Any] = {"what": difference.what, "domain": difference.domain}
-    entry |= {"before": difference.before, "after": difference.after}
-    if paired is not None:
-        entry |= {"difference": paired.difference, "low": paired.low, "high": paired.high}
-        entry |= {"p_greater": paired.p_greater, "p_less": paired.p_less, "n": paired.n}
-    return entry

@@ -79,6 +79,6 @@ def test_the_command_runs_each_arm_and_writes_the_page(tmp_path, monkeypatch, ca
     assert "Does the seed matter?" in page
     assert "Differences from seeds-one" in page
     results = json.loads((tmp_path / "runs" / "seeds.json").read_text())
-    assert {entry["difference"] for entry in results["at_the_end"]["seeds-two"]} == {0.0}
+    assert {entry["paired"]["difference"] for entry in results["at_the_end"]["seeds-two"]} == {0.0}
     assert results["findings"][0] in page
     assert "seeds.html" in capsys.readouterr().out
