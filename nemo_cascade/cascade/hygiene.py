@@ -28,7 +28,7 @@ from nemo_cascade.telemetry.jsonl import write_atomically
 
 _EXAMPLES = 20
 # Raised with every change of what is found.
-_VERSION = 2
+_VERSION = 3
 
 Sets = dict[PromptRows, list[str]]
 """Rows -> the keys of the configuration that name them."""
@@ -131,6 +131,7 @@ def _counts(overlap: Overlap) -> dict[str, Any]:
     found = overlap.found
     return {
         "prompts": overlap.prompts,
+        "exact_only": overlap.exact_only,
         "prompts_found": len({hit.prompt for hit in found}),
         "rows_found": {how: sum(hit.how == how for hit in found) for how in ("exact", "near", "ngram")},
         "first": [asdict(hit) for hit in found[:_EXAMPLES]],

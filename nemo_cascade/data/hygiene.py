@@ -66,10 +66,12 @@ class Overlap:
 
     Attributes:
         prompts: prompts of the set that was searched for.
+        exact_only: how many different ones of them could only be found where they are exactly the same.
         found: rows of the other in which they are found, in file order; each row with one prompt.
     """
 
     prompts: int
+    exact_only: int
     found: list[Found]
 
 
@@ -103,7 +105,7 @@ def find_prompts(searches: Sequence[Search], rules: HygieneConfig) -> list[list[
     by_file = [[parts[_Work(s, str(file), rules)] for file in mine] for s, mine in zip(searches, files, strict=True)]
     return [
         [
-            Overlap(of_set[0].prompts, [hit for part in of_set for hit in part.found])
+            Overlap(of_set[0].prompts, of_set[0].exact_only, [hit for part in of_set for hit in part.found])
             for of_set in zip(*mine, strict=True)
         ]
         for mine in by_file
@@ -118,7 +120,7 @@ def _index(rows: PromptRows, rules: HygieneConfig) -> PromptIndex:
 
 def _search(work: _Work) -> tuple[_Work, list[Overlap]]:
     indices = [_index(rows, work.rules) for rows in work.search.searched_for]
-    overlaps = [Overlap(index.count, []) for index in indices]
+    overlaps = [Overlap(index.count, index.exact_only, []) for index in indices]
     hashes, texts = WordHashes(), _texts(replace(work.search.within, path=work.file))
     while chunk := [hashed_row(place, parts, hashes, work.rules.ngram) for place, parts in islice(texts, _CHUNK)]:
         bands = row_bands(chunk, work.rules)

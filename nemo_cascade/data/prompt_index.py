@@ -65,6 +65,7 @@ class PromptIndex:
     Attributes:
         count: prompts.
         places: of the different ones.
+        exact_only: different ones of too few words of their own to be found but where they are exactly the same.
     """
 
     def __init__(self, prompts: Iterable[PromptText], rules: HygieneConfig) -> None:
@@ -83,6 +84,7 @@ class PromptIndex:
         self._template = every[counts > MOST_SHARED]
         shingles = [self._own(mine) for mine in shingles]
         self._long = [i for i, mine in enumerate(shingles) if len(mine) >= enough]
+        self.exact_only = len(different) - len(self._long)
         self._shingles = [shingles[i] for i in self._long]
         own = [(piece, i) for i in self._long for piece in self._own_pieces(different[i].text)]
         self._ngrams = NgramIndex([PromptText(piece, self.places[i]) for piece, i in own], rules.ngram)
