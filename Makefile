@@ -31,7 +31,7 @@ demo: $(STAMP)
 
 # Two files at a time; half of a test's time is waiting for processes to start.
 test: $(STAMP)
-	@$(RUN)/pytest tests -m "not gpu and not bench" -n 2 --dist loadfile --durations=15
+	@$(RUN)/pytest tests -m "not gpu and not bench and not long" -n 2 --dist loadfile --durations=15
 
 # Peers that only the benchmarks use; beside the lock's packages, not among them.
 $(PEERS): $(STAMP)

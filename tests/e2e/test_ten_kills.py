@@ -1,7 +1,7 @@
 """The whole nano cascade, its driver killed ten times at random moments and started again, against an undisturbed run.
 
 KILLS_REFERENCE=runs/nano takes a finished run of the same configuration as the undisturbed one; else it is run here.
-KILLS_SHORT=1 kills a cascade of the same eight stages and few steps: minutes instead of a good half hour.
+KILLS_SHORT=1 kills a cascade of the same eight stages with few steps each.
 KILLS_SEED=2 draws other moments, one in each tenth of the cascade, where every stage counts the same however many steps
 it has; a pause of up to two seconds after the step puts them into checkpoints, evaluations and starts, too.
 """
@@ -20,7 +20,7 @@ import pytest
 from nemo_cascade.config.provenance import config_diff, read_config
 from tests.e2e.cascade_process import finish, kill, metrics_of, start_run, tail, wait_until_gone
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 
 KILLS = 10
 DRAW = random.Random(int(os.environ.get("KILLS_SEED", "1")))
