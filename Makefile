@@ -35,8 +35,8 @@ test: $(STAMP)
 
 # Peers that only the benchmarks use; beside the lock's packages, not among them.
 $(PEERS): $(STAMP)
-	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ "$$($(RUN)/python -c 'import tomllib; \
-	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])')" >> $(LOG) 2>&1
+	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ $$($(RUN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])') >> $(LOG) 2>&1
 
 bench: $(STAMP) $(PEERS)
 	@PYTHONPATH=$(PEERS) $(RUN)/pytest tests/benchmarks -m bench -s -q
