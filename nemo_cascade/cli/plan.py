@@ -125,8 +125,10 @@ def _sets(stage: Stage) -> list[tuple[str, str, str, str]]:
 
 
 def _lengths(prompts: PromptSetConfig) -> str:
-    most = prompts.max_tokens
-    return f", {prompts.min_tokens} to {most or 'any'} tokens" * bool(most or prompts.min_tokens)
+    most, repair = prompts.max_tokens, prompts.repair
+    lengths = f", {prompts.min_tokens} to {most or 'any'} tokens" * bool(most or prompts.min_tokens)
+    built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
+    return lengths + built * repair.enabled
 
 
 def _set(source: DataFileConfig) -> str:

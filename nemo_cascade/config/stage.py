@@ -112,6 +112,20 @@ class PairDataConfig(DataFileConfig):
 
 
 @block
+class RepairPromptConfig:
+    """Prompts of SWE RL made of each row's issue and files (arXiv 2512.13607, section 4.7.1; data/swe_prompts.py)."""
+
+    enabled: bool = False
+    """Build prompts from `problem`, `files` and the golden patch, up to prompts.max_tokens; off: rows hold them."""
+    kinds: list[Literal["ground_truth", "mixed"]] = field(default_factory=lambda: ["ground_truth", "mixed"])
+    """ground_truth: the files that the golden patch changes; mixed: noise files among them; left out if none fits."""
+    max_files: PositiveInt = 5
+    """Noise files are added up to so many files in all."""
+    seed: NonNegativeInt = 0
+    """Of the draw of noise files and of the files' order."""
+
+
+@block
 class PromptSetConfig(DataFileConfig):
     """Prompts of an RL stage: rows with `messages`, ending in a user's turn, and what the verifier needs."""
 
@@ -130,6 +144,8 @@ class PromptSetConfig(DataFileConfig):
     max_bad_fraction: Fraction = 0.0
     """Largest share of rows that may be no prompts before the run is refused; those that are allowed are listed in
     data_dir/quarantine."""
+    repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
+    """Builds repair prompts from files."""
 
 
 @block

@@ -237,6 +237,11 @@ def _prompt_lengths(config: RunConfig, prefix: str, stage: GrpoStage, rules: Pro
     if rules.max_tokens is not None and rules.min_tokens > rules.max_tokens:
         value, most = f"{key}.min_tokens={rules.min_tokens}", f"max_tokens={rules.max_tokens}"
         yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
+    if rules.repair.enabled and rules.max_tokens is None:
+        mend = f"{key}.max_tokens=16384"
+        yield CascadeError("repair prompts are built up to a length that isn't given", value=f"{key}.repair", mend=mend)
+    if rules.repair.enabled and not rules.repair.kinds:
+        yield CascadeError("no kind of repair prompt", value=f"{key}.repair.kinds=[]", limit="ground_truth, mixed")
     longest, room = rules.max_tokens or 0, config.rollout.max_model_len - stage.sampling.max_tokens
     if longest > room > 0:
         limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"

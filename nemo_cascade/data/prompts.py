@@ -2,18 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from nemo_cascade.config.stage import PromptSetConfig
+from nemo_cascade.config.stage import PromptSetConfig, RepairPromptConfig
 from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.quarantine import BadRow, write_bad_rows
 from nemo_cascade.data.schemas import OWN_ROWS, Schema, schema_of
-from nemo_cascade.data.sources import Problems, decode_row, read_raw
+from nemo_cascade.data.sources import Problems, RawRow, decode_row, read_raw
+from nemo_cascade.data.swe_prompts import RepairPrompts
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import Prompt
+from nemo_cascade.types import Int32, Prompt
+
+
+@dataclass
+class _Found:
+    """What became of the rows so far."""
+
+    domain: str
+    verifier: str
+    tokenizer: ChatTokenizer
+    modes: list[Mode]
+    lengths: tuple[int, int | None]
+    max_prompt_tokens: int
+    prompts: dict[str, Prompt] = field(default_factory=dict)
+    quick: list[Prompt] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    unbuilt: list[BadRow] = field(default_factory=list)
+    overlong: Problems = field(default_factory=Problems)
+    twice: Problems = field(default_factory=Problems)
+    left_out: int = 0
+
+    def measure(self, row: Mapping[str, Any]) -> tuple[int, list[str]]:
+        """Return the tokens of a row's prompt in its longest mode, or its problems."""
+        encoded, problems = self._encode(row)
+        return max(map(len, encoded), default=0), problems
+
+    def add(
+        self, raw: RawRow, row: dict[str, Any], problem: str | None, kind: str = "", too_long: bool = False
+    ) -> None:
+        """Make a prompt of a row, or note why there is none."""
+        if too_long:
+            self.left_out += 1
+            self.unbuilt.append(BadRow(raw.file, raw.line, "overlong", f"{kind}: {problem}"))
+            return
+        encoded, problems = ([], [problem]) if problem else self._encode(row)
+        if problems:
+            if not (self.bad and (self.bad[-1].file, self.bad[-1].line) == (raw.file, raw.line)):
+                self.bad.append(BadRow(raw.file, raw.line, "broken", "; ".join(dict.fromkeys(problems))))
+            return
+        token_ids, *others = encoded
+        longest = max(map(len, encoded))
+        if not self.lengths[0] <= longest <= (self.lengths[1] or longest):
+            self.left_out += 1
+            return
+        prompt_id = f"{Path(raw.file).stem}/{raw.line}" + f"/{kind}" * bool(kind)
+        if longest > self.max_prompt_tokens:
+            self.overlong.add(f"{raw.place}: {longest} tokens")
+        if prompt_id in self.prompts:
+            self.twice.add(f"{raw.place}: {prompt_id}")
+        record = {**row, "mode": self.modes[0]} if others else row
+        self.prompts[prompt_id] = Prompt(prompt_id, self.domain, self.verifier, token_ids, record)
+        for ids in others:
+            quick = {**row, "mode": self.modes[1]}
+            self.quick.append(Prompt(prompt_id, self.domain, self.verifier, ids, quick))
+
+    def _encode(self, row: Mapping[str, Any]) -> tuple[list[Int32], list[str]]:
+        rendered = [self.tokenizer.template.prompt(row, mode) for mode in self.modes]
+        if problems := [p for _, found in rendered for p in found]:
+            return [], problems
+        return [ids for ids, _ in encode_segments(self.tokenizer, [segments for segments, _ in rendered])], []
 
 
 class PromptSet:
@@ -24,7 +85,7 @@ class PromptSet:
         quick: the same ones asked not to think, if every other prompt of a batch is; else empty.
         duplicates: prompts whose tokens equal those of an earlier one.
         left_out: how many were left out for their length.
-        bad: rows that are no prompts and were allowed for.
+        bad: rows that are no prompts and were allowed for, and those of which a repair prompt can't be built.
     """
 
     def __init__(
@@ -46,6 +107,7 @@ class PromptSet:
         schema: Schema = OWN_ROWS,
         lengths: tuple[int, int | None] = (0, None),
         max_bad_fraction: float = 0.0,
+        repair: RepairPromptConfig | None = None,
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
@@ -53,52 +115,41 @@ class PromptSet:
         whatever its verifier needs; the whole row becomes the prompt's record. Its id is `<file stem>/<line>`, lines
         from 1. With the mode half, every other prompt of a batch is asked to think (`mode` in its record says which).
         Prompts with fewer or more tokens than `lengths` says are left out, and rows that are no prompts if they are no
-        more than max_bad_fraction of all.
+        more than max_bad_fraction of all. Where `repair` is enabled, the messages are built of the row's files, and an
+        id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
                 counted, the first twenty named by file and line; or no prompt at all.
         """
-        overlong, twice, left_out = Problems(), Problems(), 0
-        bad: list[BadRow] = []
-        rows = 0
-        prompts: dict[str, Prompt] = {}
-        quick: list[Prompt] = []
         modes: list[Mode] = ["think", "no_think"] if mode == "half" else [mode]
+        found = _Found(domain, verifier, tokenizer, modes, lengths, max_prompt_tokens)
+        budget = min(lengths[1] or max_prompt_tokens, max_prompt_tokens)
+        builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
+        rows = 0
         for raw in read_raw(path):
             rows += 1
             row, problem = decode_row(raw, schema)
-            rendered = [([], [problem]) if problem else tokenizer.template.prompt(row, m) for m in modes]
-            if problems := [p for _, found in rendered for p in found]:
-                bad.append(BadRow(raw.file, raw.line, "broken", "; ".join(dict.fromkeys(problems))))
+            if builder is None or problem:
+                found.add(raw, row, problem)
                 continue
-            token_ids, *others = (ids for ids, _ in encode_segments(tokenizer, [segments for segments, _ in rendered]))
-            longest = max(map(len, (token_ids, *others)))
-            if not lengths[0] <= longest <= (lengths[1] or longest):
-                left_out += 1
-                continue
-            prompt_id = f"{Path(raw.file).stem}/{raw.line}"
-            if longest > max_prompt_tokens:
-                overlong.add(f"{raw.place}: {longest} tokens")
-            if prompt_id in prompts:
-                twice.add(f"{raw.place}: {prompt_id}")
-            record = {**row, "mode": modes[0]} if others else row
-            prompts[prompt_id] = Prompt(prompt_id, domain, verifier, token_ids, record)
-            quick += [Prompt(prompt_id, domain, verifier, ids, {**row, "mode": modes[1]}) for ids in others]
-        if len(bad) > max_bad_fraction * rows:
-            broken = Problems(total=len(bad))
-            broken.first += [f"{b.file}:{b.line}: {b.reason}" for b in bad[: broken.limit]]
+            for made in builder.build(row):
+                found.add(raw, made.row, made.problem, made.kind, made.left_out)
+        broken = Problems()
+        for b in found.bad:
+            broken.add(f"{b.file}:{b.line}: {b.reason}")
+        if broken.total > max_bad_fraction * rows:
             broken.refuse("rows are no prompts", "mend or remove the rows, or raise prompts.max_bad_fraction")
-        overlong.refuse(
+        found.overlong.refuse(
             f"prompts are longer than {max_prompt_tokens} tokens", "remove them, or raise rollout.max_model_len"
         )
-        twice.refuse("prompts have the id of another", "give the files of the folder different names")
-        if not prompts:
-            value = f"{path}, {left_out} left out for their length"
+        found.twice.refuse("prompts have the id of another", "give the files of the folder different names")
+        if not found.prompts:
+            value = f"{path}, {found.left_out} left out for their length"
             raise DataError("no prompts", value=value, mend="give a file with at least one row that fits")
-        found = cls(list(prompts.values()), str(path), quick, left_out)
-        found.bad = bad
-        return found
+        loaded = cls(list(found.prompts.values()), str(path), found.quick, found.left_out)
+        loaded.bad = [*found.bad, *found.unbuilt]
+        return loaded
 
     @classmethod
     def joined(cls, sets: Sequence[PromptSet]) -> PromptSet:
@@ -179,6 +230,7 @@ def _load_set(
         schema=schema_of(rules.schema, rules.columns),
         lengths=(rules.min_tokens, rules.max_tokens),
         max_bad_fraction=rules.max_bad_fraction,
+        repair=rules.repair,
     )
     if prompts.bad:
         name = f"{Path(prompts.source).stem}-{rules.domain}-{rules.verifier}.jsonl"

@@ -1,8 +1,9 @@
 r"""The released sets' columns, mapped to our rows: one declarative entry each.
 
 A mapping says for each field of ours where it comes from: a column (`problem`), a field of one (`metadata.source`), the
-JSON text in one (`FAIL_TO_PASS | json`), a column that may be absent (`tools?`), or a text with columns in braces
-(`{problem}\n\n{hint}`). Fields that make the conversation are `messages` (turns, also ShareGPT's from/value), or
+JSON text in one (`FAIL_TO_PASS | json`), files in one (`contents | files`: path -> text, or a list of {path or
+file_path, content}, either perhaps as JSON text), a column that may be absent (`tools?`), or a text with columns in
+braces (`{problem}\n\n{hint}`). Fields that make the conversation are `messages` (turns, also ShareGPT's from/value), or
 `system`, `user`, `reasoning` and `assistant`; `user` may itself be turns. What else is named stands in the row under
 that name, beside all of the set's own columns, which verifiers may read.
 
@@ -91,12 +92,23 @@ def _value(raw: Mapping[str, Any], where: str) -> Any:
     if column.endswith("?") and raw.get(column[:-1]) is None:
         return None
     value = _column(raw, column.rstrip("?"))
-    if kind == "json" and isinstance(value, str):
+    if kind in ("json", "files") and isinstance(value, str):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except json.JSONDecodeError as error:
             raise ValueError(f"column {column!r} is broken JSON: {error}") from error
-    return value
+    return _files(value, column) if kind == "files" else value
+
+
+def _files(value: Any, column: str) -> dict[str, str]:
+    """Read files as path -> text."""
+    if isinstance(value, Mapping):
+        value = [{"path": path, "content": text} for path, text in value.items()]
+    named = isinstance(value, list) and all(isinstance(f, Mapping) for f in value)
+    pairs: list[tuple[Any, Any]] = [(f.get("path", f.get("file_path")), f.get("content")) for f in value if named]
+    if not named or not all(isinstance(text, str) for pair in pairs for text in pair):
+        raise ValueError(f"column {column!r} holds no files: path -> text, or a list of path and content")
+    return dict(pairs)
 
 
 def _column(raw: Mapping[str, Any], path: str) -> Any:
@@ -220,12 +232,14 @@ SCHEMAS: dict[str, Schema] = {
         {"user": "prompt"},
     ),
     "nemotron_cascade_rl_swe": Schema(
-        "public notes on nvidia/Nemotron-Cascade-RL-SWE (prompt; relevant_file_contents: JSON of path to text; golden "
-        "patch): the names of prompt and patch are guesses",
+        "public loaders of nvidia/Nemotron-Cascade-RL-SWE (prompt, golden_patch, relevant_file_contents: a list of "
+        "path and content, original_prompt, instance_id, source). They don't agree which of the prompts is the bare "
+        "issue: original_prompt is taken for it, and a row is refused whose issue already shows a file",
         {
-            "user": "prompt",
-            "files": "relevant_file_contents | json",
-            "patch": "patch",
+            "user": "original_prompt",
+            "problem": "original_prompt",
+            "files": "relevant_file_contents | files",
+            "patch": "golden_patch",
         },
     ),
     "acereason_math": Schema(

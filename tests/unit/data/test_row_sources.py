@@ -170,8 +170,8 @@ SETS = {
     "nemotron_cascade_rl_math": ({"problem": "q", "answer": "4", "source": "s"}, {"answer": "4", **QUESTION}),
     "nemotron_cascade_rl_code": ({"prompt": "q", "input_output": "{}"}, {"input_output": "{}", **QUESTION}),
     "nemotron_cascade_rl_swe": (
-        {"prompt": "q", "relevant_file_contents": '{"a.py": "x"}', "patch": "diff"},
-        {"files": {"a.py": "x"}, "patch": "diff", **QUESTION},
+        {"original_prompt": "q", "relevant_file_contents": [{"path": "a.py", "content": "x"}], "golden_patch": "diff"},
+        {"files": {"a.py": "x"}, "patch": "diff", "problem": "q", **QUESTION},
     ),
     "acereason_math": ({"problem": "q", "answer": "4"}, {"answer": "4", **ASKED}),
     "swe_bench": (
@@ -196,7 +196,7 @@ def test_released_sets_columns_become_ours(name):
     )
     assert problems == []
     assert SCHEMAS[name].basis
-    question = ("messages", "problem", "prompt", "input", "context", "problem_statement")
+    question = ("messages", "problem", "prompt", "input", "context", "problem_statement", "original_prompt")
     missing = {k: v for k, v in raw.items() if k not in question}
     assert schema_of(name).apply(missing)[1].startswith("no column")
 
