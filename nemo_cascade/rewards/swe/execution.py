@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,7 +12,7 @@ from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, solution_part
 from nemo_cascade.rewards.swe.repair import fixed_files
-from nemo_cascade.rewards.swe.trial import TrialRunner
+from nemo_cascade.rewards.swe.trial import ApartTrialRunner, TrialRunner
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _FILES = {"calc.py": "def half(x):\n    return x // 2\n"}
@@ -20,6 +22,7 @@ def test_even(): assert half(4) == 2
 """
 _EXECUTE = {
     "files": _FILES,
+    "fixed_files": {"calc.py": "def half(x):\n    return x / 2\n"},
     "test_files": {"test_calc.py": _TESTS},
     "fail_to_pass": ["test_calc.py::test_odd"],
     "pass_to_pass": ["test_calc.py::test_even"],
@@ -27,13 +30,17 @@ _EXECUTE = {
 _WRITE = {"files": _FILES, "fixed_files": {"calc.py": "def half(x):\n    return x / 2\n"}}
 _EDIT = "### calc.py\n<<<<<<< SEARCH\n    return x // 2\n=======\n    return {}\n>>>>>>> REPLACE\n"
 _GENERATED = "test_generated.py"
+_MOST_REMEMBERED = 4096
 
 
 class ExecuteVerifier:
     """Score 1 if the row's tests pass on the files after the answer's SEARCH/REPLACE edits, else 0.
 
     The row has `files`, `test_files` (put over whatever the edits did to them), and the ids of the tests that must
-    pass: `fail_to_pass`, `pass_to_pass`.
+    pass: `fail_to_pass`, `pass_to_pass`. The tests never share a process with the patched code, so a patch can't forge
+    a pass; what that asks of tests, and what it leaves open, says `ApartTrialRunner`. Where the row has the golden
+    patch (`fixed_files` or `patch`), no answer scores 0 by tests that the golden patch fails, too: that is an error
+    `record`. Rows without one should hold only tests that are known to run so.
 
     Args:
         test_s: CPU seconds of all tests together.
@@ -56,9 +63,10 @@ class ExecuteVerifier:
         memory_mib: int = 512,
         unparsable_score: float = 0.0,
     ) -> None:
-        self._trials = TrialRunner(test_s, memory_mib)
+        self._trials = ApartTrialRunner(test_s, memory_mib)
         self._unparsable_score = unparsable_score
-        self.needs_s = test_s
+        self._fails_golden: dict[bytes, str] = {}
+        self.needs_s = 2 * test_s
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the reward; see `Verifier.verify`."""
@@ -73,11 +81,28 @@ class ExecuteVerifier:
             patched = apply_edits(files, parse_edits(answer))
         except EditError as error:
             return Score(self._unparsable_score, f"no patch: {error}")
-        trial = self._trials.run({**patched, **test_files}, tests)
+        trial = self._trials.run(files, patched, test_files, tests)
         if trial.passed(tests):
             return Score(1.0, f"{len(tests)} tests passed")
-        failed = [f"{test}: {trial.failures.get(test, 'not run')}" for test in tests if trial.failures.get(test) != ""]
-        return Score(0.0, trial.problem or "; ".join(failed)[:500])
+        if problem := self._golden_problem(record, files, test_files, tests):
+            raise VerifierError("record", f"the golden patch fails its tests: {problem}")
+        return Score(0.0, trial.told(tests))
+
+    def _golden_problem(
+        self, record: Mapping[str, Any], files: Mapping[str, str], test_files: Mapping[str, str], tests: list[str]
+    ) -> str:
+        """Say which tests the golden patch fails, if the row has one; each row's is tried once."""
+        if "fixed_files" not in record and "patch" not in record:
+            return ""
+        golden = fixed_files(record)
+        told = json.dumps([dict(files), dict(golden), dict(test_files), tests], sort_keys=True).encode()
+        key = hashlib.blake2b(told).digest()
+        if key not in self._fails_golden:
+            if len(self._fails_golden) >= _MOST_REMEMBERED:
+                self._fails_golden.clear()
+            trial = self._trials.run(files, golden, test_files, tests)
+            self._fails_golden[key] = "" if trial.passed(tests) else trial.told(tests)
+        return self._fails_golden[key]
 
 
 class WriteTestVerifier:

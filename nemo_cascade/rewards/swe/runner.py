@@ -7,7 +7,7 @@ Test functions without arguments and unittest classes are run; what they print g
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import sys
@@ -20,16 +20,7 @@ from typing import Any
 
 def load(path: str) -> ModuleType:
     """Import a test file under its dotted name."""
-    name = path.removesuffix(".py").replace("/", ".")
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not os.path.isfile(path):
-        raise FileNotFoundError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(path.removesuffix(".py").replace("/", "."))
 
 
 def cases(module: ModuleType, parts: list[str]) -> Iterator[Callable[[], Any]]:
@@ -80,6 +71,13 @@ def outcome(test_id: str) -> list[Any]:
     except BaseException as error:  # SystemExit of a test is a failure too
         return [count, "".join(traceback.format_exception_only(type(error), error)).strip()[-300:] or "failed"]
     return [count, "" if count else "no test found"]
+
+
+def require(test_id: str) -> None:
+    """Raise AssertionError with the reason if the test doesn't pass."""
+    _, reason = outcome(test_id)
+    if reason:
+        raise AssertionError(reason)
 
 
 def main() -> None:

@@ -78,8 +78,8 @@ def test_prompts_and_responses_share_the_engines_length():
         found("stages.math_rl.prompts.max_tokens=161"),
         "leaves no room for its response; got: stages.math_rl.prompts.max_tokens=161; allowed: 160 =",
     )
-    unbounded = found("stages.swe_rl.prompts.repair={enabled:true,kinds:[]}")
-    expect(unbounded, "up to a length that isn't given; got: stages.swe_rl.prompts.repair", "no kind of repair prompt")
+    unbounded = found("stages.math_rl.prompts.repair={enabled:true,kinds:[]}")
+    expect(unbounded, "up to a length that isn't given; got: stages.math_rl.prompts.repair", "no kind of repair prompt")
 
 
 def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
