@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import signal
 import threading
 import time
 from collections import deque
@@ -16,19 +17,23 @@ from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import CascadeError, RewardError
 from nemo_cascade.rewards.crew import Nursery, Task, Worker
 from nemo_cascade.rewards.frames import Reply, take_replies
+from nemo_cascade.rewards.staffing import Staffing
 from nemo_cascade.rewards.tally import Tally
 from nemo_cascade.types import Verdict
 
 _log = logging.getLogger(__name__)
 _NURSERY_DEADLINE_S = 120.0
 _MAX_ATTEMPTS = 2
+# SIGKILL comes from outside (an operator, the out-of-memory killer) and seldom says anything about the sample.
+_MAX_ATTEMPTS_KILLED = 3
 
 
 class Dispatcher(threading.Thread):
     """Owns all processes of a pool; everything below `run` happens in this thread.
 
     A task is written to one idle worker at a time. It ends by the worker's reply; by its deadline (the worker is
-    killed: error `timeout`); or by the worker's death (one retry in a fresh worker, then error `crash`).
+    killed: error `timeout`); or by the worker's death (one retry in a fresh worker, two if it was SIGKILL from outside;
+    then error `crash`). How many workers there are is `Staffing`'s to say.
 
     Args:
         config: the pool's settings.
@@ -56,6 +61,7 @@ class Dispatcher(threading.Thread):
         self._crashes: deque[float] = deque()
         self._asked: deque[float] = deque()  # when each unanswered order was given to the nursery
         self._nursery: Nursery | None = None
+        self._staffing = Staffing(config)
         self._closing = False
         self._ended = False
 
@@ -114,7 +120,11 @@ class Dispatcher(threading.Thread):
         due = [w.task.started + w.task.deadline_s for w in self._workers.values() if w.task and not w.killed_for]
         if self._asked:
             due.append(self._asked[0] + _NURSERY_DEADLINE_S)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        now = time.monotonic()
+        lingers_at = self._staffing.next_to_linger(self._workers.values(), now) if self._queue else None
+        if lingers_at is not None:
+            due.append(lingers_at)
+        return max(0.0, min(due) - now) if due else None
 
     def _read_inbox(self) -> None:
         os.eventfd_read(self._wake)
@@ -228,10 +238,10 @@ class Dispatcher(threading.Thread):
         self._count_crash(f"worker {pid} ended with status {status}")
         if task is not None:
             task.crashes += 1
-            if task.crashes < _MAX_ATTEMPTS:
+            if task.crashes < (_MAX_ATTEMPTS_KILLED if status == -signal.SIGKILL else _MAX_ATTEMPTS):
                 self._queue.appendleft(task)
             else:
-                detail = f"the verifier's process died twice, last with status {status}"
+                detail = f"the verifier's process died {task.crashes} times, last with status {status}"
                 self._finish(task, Verdict(None, "crash", detail, time.monotonic() - task.started))
 
     def _drain_channel(self, worker: Worker) -> None:
@@ -303,6 +313,9 @@ class Dispatcher(threading.Thread):
             )
 
     def _assign(self) -> None:
+        now = time.monotonic()
+        for worker in self._staffing.to_retire(self._workers.values(), now):
+            self._retire_when_idle(worker)
         if not self._queue:
             return
         for worker in self._workers.values():
@@ -313,9 +326,7 @@ class Dispatcher(threading.Thread):
                 worker.write()
                 if worker.unsent:
                     self._selector.modify(worker.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, worker)
-        starting = sum(w.pidfd < 0 and not w.retiring for w in self._workers.values())
-        wanted = min(len(self._queue) - starting, self._config.workers - len(self._workers))
-        for _ in range(wanted):
+        for _ in range(self._staffing.to_fork(self._workers.values(), len(self._queue), now)):
             self._fork_worker()
 
     def _finish(self, task: Task, verdict: Verdict) -> None:

@@ -34,7 +34,7 @@ class VerifierPool:
     """Verify responses in worker processes.
 
     Each submitted sample gets exactly one verdict, in any order: a score, or an error of kind `timeout` (the deadline
-    passed; its process was killed), `crash` (two processes died over it), `memory`, `exception` (the verifier raised),
+    passed; its process was killed), `crash` (its processes kept dying), `memory`, `exception` (the verifier raised),
     or a kind that the verifier named. The same sample gets the same verdict in every process.
 
     Args:

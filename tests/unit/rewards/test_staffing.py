@@ -1,0 +1,56 @@
+from collections import deque
+
+import pytest
+
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.rewards.crew import Task, Worker
+from nemo_cascade.rewards.staffing import Staffing
+
+STAFFING = Staffing(RewardConfig(workers=2, spare_workers=2, linger_share=0.1))
+LINGERS_AT = 101.0
+
+
+def worker(*, busy=False, started=True, retiring=False):
+    task = Task(0, "k", "probe", b"", "", deque(), submitted=100.0, deadline_s=10.0, started=100.0) if busy else None
+    return Worker(channel=None, generation=0, pidfd=9 if started else -1, task=task, retiring=retiring)
+
+
+@pytest.mark.parametrize(
+    ("staff", "queued", "now", "forks"),
+    [
+        ([], 1, 100.0, 1),
+        ([], 9, 100.0, 2),
+        ([worker(started=False)], 1, 100.0, 0),  # one is on its way for the only task
+        ([worker(busy=True)] * 2, 9, 100.9, 0),
+        ([worker(busy=True)] * 2, 9, LINGERS_AT, 2),
+        ([worker(busy=True)] * 2, 1, LINGERS_AT, 1),
+        ([worker(busy=True)] * 2, 0, LINGERS_AT, 0),
+        ([worker(busy=True)] * 3, 9, LINGERS_AT, 1),
+        ([worker(busy=True)] * 4, 9, LINGERS_AT, 0),  # never more than workers + spare_workers
+        ([worker(busy=True, retiring=True), worker(retiring=True)], 9, 100.0, 1),  # the second is only ending
+    ],
+)
+def test_forks_fill_the_regular_places_and_spares_stand_beside_what_lingers(staff, queued, now, forks):
+    assert STAFFING.to_fork(staff, queued, now) == forks
+
+
+def test_without_spares_a_lingering_verdict_keeps_its_place():
+    strict = Staffing(RewardConfig(workers=2, spare_workers=0))
+    staff = [worker(busy=True)] * 2
+    assert strict.to_fork(staff, 9, now=105.0) == 0
+    assert strict.next_to_linger(staff, now=100.0) is None
+
+
+def test_idle_workers_retire_only_where_more_than_the_regular_ones_do_not_linger():
+    idle = [worker(), worker(), worker()]
+    assert STAFFING.to_retire(idle[:2], 100.0) == []
+    assert STAFFING.to_retire([*idle[:2], worker(busy=True)], LINGERS_AT) == []
+    assert STAFFING.to_retire([*idle[:2], worker(busy=True)], 100.0) == idle[:1]
+    assert STAFFING.to_retire([*idle, worker(retiring=True)], 100.0) == idle[:1]
+    assert STAFFING.to_retire([worker(busy=True)] * 4, 100.0) == []
+
+
+def test_the_pool_wakes_when_the_next_verdict_begins_to_linger():
+    assert STAFFING.next_to_linger([worker(), worker(busy=True)], 100.0) == LINGERS_AT
+    assert STAFFING.next_to_linger([worker(busy=True)], LINGERS_AT) is None
+    assert STAFFING.next_to_linger([worker(busy=True)] * 4, 100.0) is None
