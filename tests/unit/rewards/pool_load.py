@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import signal
 import statistics
 import time
 from collections import Counter
@@ -12,38 +13,65 @@ from pathlib import Path
 import psutil
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.evaluation_cost import cost_problem
 from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIERS
 from nemo_cascade.rewards.response import Response
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "math_pairs.txt"
 HANG_SHARE, KILL_SHARE = 0.02, 0.01
 HANG_DEADLINE_S = 0.5
 FIFTHS, LOOKS = 5, 6
+THOUGHT = "So the next step is to look at it once more. " * 200
 HANGS = {"blocked": {"do": "sleep", "seconds": 3600}, "spinning": {"do": "hang"}}
 
 
-def golden_pairs():
-    """(gold, answer, score) of the golden set, without the bombs: the pool rules on them without work."""
-    lines = [line for line in GOLDEN.read_text(encoding="utf-8").splitlines() if line[:2] in ("= ", "! ")]
-    rows = [(line + " ").split(" | ") for line in lines]
-    pairs = [(gold.strip(), answer.strip(), float(sign.strip() == "=")) for sign, gold, answer in rows]
-    return [pair for pair in pairs if pair[1] and cost_problem(pair[1], pair[0]) is None]
+def math_pair(number, attempt):
+    """(gold, answer, score due): a reference of its own for each number, and a right or wrong answer to it."""
+    a, b, right = number + 2, number % 7 + 2, attempt % 2 == 0
+    off = 0 if right else attempt
+    kind = number % 6
+    if kind == 0:
+        pair = f"(x+{a})^2", f"x^2+{2 * a}x+{a * a + off}"
+    elif kind == 1:
+        pair = rf"\frac{{{a}}}{{{b * 11}}}", rf"\frac{{{a * (attempt + 2) + off}}}{{{b * 11 * (attempt + 2)}}}"
+    elif kind == 2:
+        pair = f"({a}, {a + b}]", f"({a}, {a + b}{']' if right else ')'}"
+    elif kind == 3:
+        pair = rf"\{{{a}, {a + 1}, {-b}\}}", rf"\{{{-b}, {a + off}, {a + 1}\}}"
+    elif kind == 4:
+        pair = rf"{b}\sqrt{{{a * a * 3}}}", rf"{a * b + off}\sqrt{{3}}"
+    else:
+        pair = f"{a}.5", rf"\frac{{{2 * a + 1 + off}}}{{2}}"
+    return *pair, float(right)
+
+
+def instruction_pair(number):
+    """(record, answer, score due): constraints of the IFEval taxonomy on an answer of 250 words."""
+    names = ["punctuation:no_comma", "length_constraints:number_words", "length_constraints:number_sentences"]
+    at_least = {"relation": "at least"}
+    row = {
+        "instruction_id_list": names,
+        "kwargs": [{}, {**at_least, "num_words": 200}, {**at_least, "num_sentences": 20}],
+    }
+    good = number % 2 == 0
+    sentences = [f"Word {number + n} of this answer stands in sentence {n} here." for n in range(25)]
+    return row, " ".join(sentences) + ("" if good else " Well, almost."), float(good)
 
 
 def make_samples(count):
-    """(verifier, record, text, score due): half are real math, a quarter real instruction checks."""
-    pairs, samples = golden_pairs(), []
+    """(verifier, record, text, score due): five of eight are math, two are instructions, one tells only who it is.
+
+    The math has eight responses to a prompt, as a GRPO step has: few answers come twice: no cache helps.
+    """
+    samples = []
     for index in range(count):
-        if index % 2 == 0:
-            gold, answer, due = pairs[index // 2 % len(pairs)]
-            samples.append(("math", {"answer": gold}, f"<think>{index}</think>\\boxed{{{answer}}}", due))
-        elif index % 4 == 1:
-            row = {"instruction": {"kind": "exact", "expected": "yes"}}
-            samples.append(("instruction", row, "yes" if index % 8 == 1 else "no", float(index % 8 == 1)))
-        else:
+        if index % 8 == 7:
             samples.append(("probe", {"score": index / 10}, "", index / 10))
+        elif index % 4 == 3 or index % 8 == 5:
+            row, answer, due = instruction_pair(index // 8)
+            samples.append(("instruction", row, f"<think>{THOUGHT}</think>{answer}", due))
+        else:
+            gold, answer, due = math_pair(index // 8, index % 8)
+            samples.append(("math", {"answer": gold}, f"<think>{THOUGHT}</think>\\boxed{{{answer}}}", due))
     return samples
 
 
@@ -99,7 +127,7 @@ def run_load(samples, *, kill_share=0.0, **settings):
     probes = {"probe": "probe_verifiers:Probe", "hanging": "probe_verifiers:Probe"}
     with VerifierPool(config, {**VERIFIERS, **probes}) as pool:
         pool.self_test(["math", "instruction", "probe", "hanging"])
-        [nursery] = [p for p in psutil.Process().children() if "nemo_cascade.rewards.nursery" in p.cmdline()]
+        [nursery] = [p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.nursery" in p.cmdline()]
         start = time.perf_counter()
         for index, (verifier, record, text, _) in enumerate(samples, 1):
             pool.submit(index - 1, verifier, record, Response(text))
@@ -107,7 +135,7 @@ def run_load(samples, *, kill_share=0.0, **settings):
             if index % every == 0:
                 load.kills += _kill_one(nursery, generator)
             if index % look_every == 0:
-                looks.append(_private_mib(nursery))
+                looks.append(_resident_mib(nursery))
         _note(load, pool.drain())
         load.seconds = time.perf_counter() - start
         load.stats = pool.stats()
@@ -124,19 +152,26 @@ def _note(load, results):
 
 def _kill_one(nursery, generator):
     """Kill a random worker, as the out-of-memory killer would; hung ones are among them."""
-    workers = nursery.children()
+    workers = _workers(nursery)
     if not workers:
         return 0
-    with contextlib.suppress(psutil.NoSuchProcess):  # it had just retired
-        generator.choice(workers).kill()
+    with contextlib.suppress(ProcessLookupError):  # it had just retired
+        os.kill(generator.choice(workers), signal.SIGKILL)
         return 1
     return 0
 
 
-def _private_mib(nursery):
-    """Memory of this process, the nursery and its workers that isn't shared, MiB."""
-    total = 0
-    for process in (psutil.Process(os.getpid()), nursery, *nursery.children()):
-        with contextlib.suppress(psutil.Error):  # it may have just ended
-            total += process.memory_full_info().uss
-    return total / 2**20
+def _workers(nursery):
+    """Process ids; psutil would look through all processes of the machine, which takes CPU from what is measured."""
+    return [int(pid) for pid in Path(f"/proc/{nursery}/task/{nursery}/children").read_text().split()]
+
+
+def _resident_mib(nursery):
+    """Resident memory of this process, the nursery and the largest worker, MiB: how many workers there are varies."""
+
+    def of(pid):
+        with contextlib.suppress(OSError):  # it may have just ended
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return 0.0
+
+    return of(os.getpid()) + of(nursery) + max((of(pid) for pid in _workers(nursery)), default=0.0)
