@@ -1,5 +1,6 @@
 """Speed of verdicts: the pool against the bare library with its own alarm, and the tail at full load."""
 
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
 PAIRS = Path(__file__).parents[1] / "golden" / "math_pairs.txt"
-ROUNDS = 8
+ROUNDS, WORKERS = 8, 2
 
 pytestmark = pytest.mark.bench
 
@@ -21,40 +22,53 @@ def pairs():
     return [tuple(part.strip() for part in (line + " ").split(" | "))[1:] for line in lines]
 
 
-def bare_rate(rows):
+def bare_share(rows):
+    """One process of the bare library with its own alarm; returns when its first and last verdict began and ended."""
     from math_verify import parse, verify
 
     def one(gold, answer):
         return verify(parse(f"${gold}$"), parse(f"\\boxed{{{answer}}}"))
 
     one("1", "1")
-    start = time.perf_counter()
+    start = time.monotonic()
     for gold, answer in rows:
         one(gold, answer)
+    return start, time.monotonic()
+
+
+def bare_rate(rows):
+    """Verdicts per second of as many processes of the bare library as the pool has workers, each with its share."""
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as processes:
+        spans = processes.map(bare_share, [rows[part::WORKERS] for part in range(WORKERS)], chunksize=1)
+    return len(rows) / (max(end for _, end in spans) - min(start for start, _ in spans))
+
+
+def pool_rate(pool, rows):
+    start = time.perf_counter()
+    for gold, answer in rows:
+        pool.submit(None, "math", {"answer": gold}, Response(f"\\boxed{{{answer}}}"))
+    pool.drain()
     return len(rows) / (time.perf_counter() - start)
 
 
 def test_math_verdicts_per_second_and_tail(capsys):
     # Without the bombs: the pool rules them at once, the library burns its alarm of 5 s on each.
     rows = [row for row in pairs() if row[1] and cost_problem(row[1], row[0]) is None]
-    with VerifierPool(RewardConfig(workers=2)) as pool:
+    with VerifierPool(RewardConfig(workers=WORKERS)) as pool:
         pool.self_test(["math"])
-        start = time.perf_counter()
-        for gold, answer in rows * ROUNDS:
-            pool.submit(None, "math", {"answer": gold}, Response(f"\\boxed{{{answer}}}"))
-        pool.drain()
-        mixed = ROUNDS * len(rows) / (time.perf_counter() - start)
-        tail = pool.stats()["seconds/p99"]
-        start = time.perf_counter()
-        for index in range(20_000):
-            pool.submit(index, "math", {"answer": "7"}, Response(r"<think>a</think>\boxed{7}"))
-        pool.drain()
-        plain = 20_000 / (time.perf_counter() - start)
-    bare = bare_rate(rows)
+        once = pool_rate(pool, rows)
+        mixed = pool_rate(pool, rows * ROUNDS)
+        tails = {share: pool.stats()[f"seconds/p{share}"] * 1000 for share in (50, 95, 99)}
+        plain = pool_rate(pool, [("7", "7")] * 20_000)
+    bare_once, bare = bare_rate(rows), bare_rate(rows * ROUNDS)
     with capsys.disabled():
-        print(f"\nmath, pairs of the golden set: pool {mixed:.0f} verdicts/s on 2 workers, p99 {tail * 1000:.0f} ms")
-        print(f"math, bare math-verify with its 5 s alarm, one process: {bare:.0f} verdicts/s")
-        print(f"math, plain numbers: pool {plain:.0f} verdicts/s")
+        shown = "  ".join(f"p{share} {ms:.0f} ms" for share, ms in tails.items())
+        print(f"\nmath verdicts/s, golden pairs, {WORKERS} busy processes each; the bare library with its 5 s alarm")
+        print(f"  each pair once       pool {once:6.0f}   bare math-verify {bare_once:6.0f}   x{once / bare_once:.1f}")
+        print(f"  each {ROUNDS} times         pool {mixed:6.0f}   bare math-verify {bare:6.0f}   x{mixed / bare:.1f}")
+        print(f"  plain numbers        pool {plain:6.0f}")
+        print(f"  the pool's tail at full load: {shown}")
+    assert once > bare_once
     assert mixed > bare
     assert plain > 2000
-    assert tail < 2.0
+    assert tails[99] < 2000
