@@ -1,6 +1,7 @@
 """Score an HF model folder on the suites of a cascade, as its stages are scored.
 
 nemo-cascade evaluate runs/nano/stages/03-math_rl/hf cascade=nano
+nemo-cascade evaluate runs/8b --stage math_rl --with ns --benchmarks aime24:64 aime25:64 gpqa:8 --yarn 2 --dry
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from nemo_cascade.cli import external
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.terminal import out, table
@@ -26,10 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the logs of engines and verifiers here")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the scores of every sample, as JSON")
+    external.add_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Start engines and verifiers, score every domain, print the table."""
+    """Start engines and verifiers, score every domain, print the table; or have a public tool do it."""
+    if external.wanted(args):
+        return external.execute(args)
     quoted = "'" + str(args.folder.absolute()).replace("'", "\\'") + "'"
     of_folder = ["model.source=hf", f"model.path={quoted}"]
     config = preflight([*args.overrides, *of_folder], args.config_dir, fresh_folder=True).config

@@ -1,0 +1,150 @@
+"""vLLM's OpenAI server over an HF folder on loopback, for programs of others; nothing of it is left behind.
+
+The guardian ends the server and whatever else was started with the session's environment, also when this process was
+killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from nemo_cascade.actors import guardian
+from nemo_cascade.errors import DeadlineError, RuntimeUnavailableError
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+_POLL_S = 0.5
+_TAIL_BYTES = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that answers.
+
+    Attributes:
+        url: its address, without /v1.
+        environment: for programs that shall end with it.
+    """
+
+    url: str
+    environment: dict[str, str]
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def server_command(
+    folder: Path, name: str, port: int, max_model_len: int, template: dict[str, Any], overrides: dict[str, Any],
+    more: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
+    """Return the server's command line.
+
+    Args:
+        folder: HF model folder.
+        name: what requests call the model.
+        port: of loopback.
+        max_model_len: most tokens of prompt and response together.
+        template: variables of the chat template in every request, such as the mode.
+        overrides: of the folder's config.json, such as YaRN's.
+        more: further arguments, as they are.
+    """
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command += ["--served-model-name", name, "--host", LOOPBACK, "--port", str(port)]
+    command += ["--max-model-len", str(max_model_len), "--default-chat-template-kwargs", json.dumps(template)]
+    # A generation_config.json of the base model must not change the sampling that was asked for.
+    command += ["--generation-config", "vllm", "--disable-log-stats"]
+    return [*command, *(["--hf-overrides", json.dumps(overrides)] if overrides else []), *more]
+
+
+@contextmanager
+def serve(command: Sequence[str], port: int, log_file: Path, deadline_s: float) -> Iterator[Served]:
+    """Run a server until the block is left; SIGTERM becomes SystemExit meanwhile.
+
+    Raises:
+        RuntimeUnavailableError: the server ended before it answered.
+        DeadlineError: it didn't answer within `deadline_s`.
+    """
+    session = Path(tempfile.mkdtemp(prefix="nemo-cascade-serve-"))
+    environment = {**os.environ, guardian.MARKER: str(session), "VLLM_NO_USAGE_STATS": "1"}
+    environment |= {"VLLM_HOST_IP": LOOPBACK, "NO_PROXY": LOOPBACK, "no_proxy": LOOPBACK}
+    before = signal.signal(signal.SIGTERM, _leave)
+    watcher = _start_guardian(session)
+    try:
+        # The log lies in the session's folder, so that the guardian knows processes that rename themselves.
+        with (session / "server.log").open("wb") as out:
+            server = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        _wait(server, f"http://{LOOPBACK}:{port}", session / "server.log", deadline_s)
+        yield Served(f"http://{LOOPBACK}:{port}", environment)
+    finally:
+        _end(watcher, session, log_file)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _start_guardian(session: Path) -> subprocess.Popen[bytes]:
+    arguments = [str(os.getpid()), str(guardian.start_ticks(os.getpid())), str(session)]
+    # Ctrl-C at the terminal is for this process, not for the guardian.
+    return subprocess.Popen([sys.executable, "-I", "-S", guardian.__file__, *arguments], stdin=subprocess.PIPE,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                            cwd="/")  # fmt: skip
+
+
+def _wait(server: subprocess.Popen[bytes], url: str, log_file: Path, deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeUnavailableError("vLLM's server ended before it answered", value=_tail(log_file))
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL_S)
+    mend = "--server-deadline-s"
+    raise DeadlineError(f"vLLM's server didn't answer: {_tail(log_file)}", limit=f"{deadline_s:g} s", mend=mend)
+
+
+def _tail(log_file: Path) -> str:
+    return log_file.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+
+
+def _end(watcher: subprocess.Popen[bytes], session: Path, log_file: Path) -> None:
+    """Keep the log, then have everything of the session ended."""
+    if (session / "server.log").is_file():
+        shutil.copyfile(session / "server.log", log_file)
+    for pid in guardian.session_processes(str(session)):
+        if pid != watcher.pid:
+            os.kill(pid, signal.SIGTERM)
+    try:
+        assert watcher.stdin is not None
+        watcher.stdin.write(b".")
+        watcher.stdin.close()
+        left = watcher.wait(guardian.GRACE_S + guardian.KILL_DEADLINE_S + 5.0)
+    except (subprocess.TimeoutExpired, BrokenPipeError):
+        left = 1
+    if left:
+        log.error("processes of %s did not end: %s", session, guardian.session_processes(str(session)))
