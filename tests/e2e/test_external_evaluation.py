@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
@@ -58,6 +59,18 @@ def begin(model, out, tool, *more, **extra):
                                 stdout=said, stderr=said)  # fmt: skip
 
 
+def marked(out):
+    """Return the processes that carry the mark of a command in their environment: all that it started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PROBE_MARK") == str(out):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
 @pytest.fixture
 def probe(tmp_path, monkeypatch):
     tool = tmp_path / "bin" / "ns"
@@ -74,14 +87,14 @@ def test_every_user_turn_has_the_flag_and_a_failed_tool_leaves_nothing(model, tm
     said = (tmp_path / "out.txt").read_text()
     assert code == 2, said
     assert "exit code 3" in said
-    assert not wait_until_gone(f"PROBE_MARK={out}")
+    assert not wait_until_gone(marked(out))
     metrics = json.loads((out / "tool" / "eval-results" / "probe" / "metrics.json").read_text())
     assert metrics["prompt"].count(" /no_think<|im_end|>") == 2
     assert metrics["usage"]["completion_tokens"] <= 4
     assert (out / "server.log").stat().st_size > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_interrupted_or_killed_it_leaves_no_process(model, tmp_path, probe, number):
     out = tmp_path / "out"
     process = begin(model, out, "ns", "--benchmarks", "probe:2", PROBE="hang")
@@ -90,9 +103,11 @@ def test_interrupted_or_killed_it_leaves_no_process(model, tmp_path, probe, numb
         assert process.poll() is None, (tmp_path / "out.txt").read_text()
         assert time.monotonic() < end, "the tool never came to its end"
         time.sleep(0.3)
+    assert len(family := marked(out)) >= 3, family  # the command, its server and the tool, at least
     process.send_signal(number)
     assert process.wait(60) == (130 if number == signal.SIGINT else -9)
-    assert not wait_until_gone(f"PROBE_MARK={out}", timeout_s=40)
+    assert not wait_until_gone(family, timeout_s=40)
+    assert not marked(out)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
@@ -115,4 +130,4 @@ def test_lm_eval_itself_scores_a_local_task(model, tmp_path):
     (found,) = facts["results"].values()
     assert found["n-samples"]["rows"]["effective"] == 3
     assert 0 <= found["results"]["rows"]["exact_match,none"] <= 1
-    assert not wait_until_gone(f"PROBE_MARK={out}")
+    assert not wait_until_gone(marked(out))
