@@ -234,12 +234,12 @@ class ShapingConfig:
     """preference: 1 + sigmoid of the reward model's group z-score where the verifier's score is 1, else 0
     (arXiv 2512.13607, section 4.4.2)."""
     code_switch_margin: PositiveFloat | None = None
-    """A response with text in a script that neither `language` nor its prompt has gets the batch's minimum minus this
+    """A response to a prompt in `language` that holds text of a foreign script gets the batch's minimum minus this
     (arXiv 2512.13607, section 4.3: 10); null doesn't look."""
     language: str = "en"
-    """Language of the responses, ISO 639-1."""
+    """Language of the prompts that the rule is for, ISO 639-1."""
     bounded: bool = False
-    """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, section 4.3)."""
+    """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, sections 4.3 and 6)."""
 
 
 @block

@@ -1,7 +1,8 @@
 """Find text of a foreign script: the sign of a policy that switches languages in the middle of a thought.
 
-Cascade punishes it: -1 in math reasoning, 0 in code, and far below the batch in RLHF, for an English prompt with any
-non-English token (arXiv 2512.13607, sections 4.3, 4.5 and 4.6).
+Cascade punishes it: -1 in math reasoning, 0 in code, and far below the batch in RLHF, where any non-English token
+answers an English prompt (arXiv 2512.13607, sections 4.3, 4.5 and 4.6). How the paper tells a language isn't said. Here
+it is told by its script, so that a verdict is certain: another language in Latin letters isn't seen.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _SCRIPTS: dict[str, frozenset[str]] = {
     "pa": frozenset({"GURMUKHI"}),
     "th": frozenset({"THAI"}),
 }
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _NON_ASCII_RUN = re.compile(r"[^\x00-\x7f]+")
 # Signs of mathematics that Unicode files under letters of another script, such as the Hebrew letters for cardinals.
 _MATHEMATICAL = frozenset("ℵℶℷℏℎℓ℘ℜℑℝℕℤℚℂℙ")
@@ -70,3 +72,17 @@ def foreign_text(text: str, language: str = "en", quoted: str = "") -> str | Non
             if script is not None and script not in allowed and char not in free:
                 return run.group()[:40]
     return None
+
+
+def written_in(text: str, language: str = "en") -> bool:
+    """Tell whether at least half of the letters outside of fenced code are of the language's scripts.
+
+    A text without letters is. Languages in Latin letters aren't told from each other.
+
+    Args:
+        text: such as a prompt.
+        language: ISO 639-1 code, as for `foreign_text`.
+    """
+    own = _SCRIPTS.get(language, _COMMON)
+    scripts = [script for char in _CODE.sub("", text) if (script := script_of(char)) is not None]
+    return sum(script in own for script in scripts) * 2 >= len(scripts)

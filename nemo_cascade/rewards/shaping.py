@@ -35,7 +35,7 @@ def combined_instruction_rewards(verified_G: ArrayLike, scores_G: ArrayLike) -> 
 
 
 def bounded_scores(scores_G: ArrayLike) -> Float64:
-    """Return tanh of the group z-scores: bounded rewards for a shaky reward model (arXiv 2512.13607, section 4.3)."""
+    """Return tanh of the group z-scores: bounded, for a shaky reward model (arXiv 2512.13607, sections 4.3 and 6)."""
     bounded: Float64 = np.tanh(group_z_scores(scores_G))
     return bounded
 

@@ -1,7 +1,7 @@
 """One step's rollouts: generated and verified at the same time, grouped, judged, turned into advantages.
 
     draw prompts; half of a batch thinks where asked for     RLHF of unified models         data/prompts.py
-    a group without variance is drawn anew                   IF-RL, batch-wise filtering    `collect` (section 4.4)
+    a group whose rewards don't vary is drawn anew           IF-RL, batch-wise filtering    `collect` (section 4.4)
     its outcome decides whether the prompt stays             Math RL, epoch-wise filtering  data/prompt_stream.py (4.5)
     a truncated rollout is masked, zero, or kept             `overlong` (4.5, tables 16-20) `_batch`
     scores become rewards                                    stages/shape_rewards.py (4.3, 4.4.2)
@@ -164,8 +164,13 @@ class Group:
         return score
 
     def has_signal(self, overlong: str) -> bool:
-        """Tell whether at least two valid rollouts have different rewards."""
-        return len({self.reward(s, overlong) for s in self.rollouts if self.valid(s)}) > 1
+        """Tell whether at least two valid rollouts have different rewards, by verifier and reward model."""
+        return len({self._outcome(s, overlong) for s in self.rollouts if self.valid(s)}) > 1
+
+    def _outcome(self, sample: int, overlong: str) -> tuple[float, float | None]:
+        """Return what a rollout's reward follows from: the reward model tells the verified responses apart."""
+        reward, preference = self.reward(sample, overlong), self.preferences.get(sample)
+        return reward, None if preference is None or reward < 1.0 else preference.score
 
     def tell(self, stream: PromptStream, overlong: str) -> None:
         """Let the stream know whether all valid rollouts solved the prompt, or none did; nothing if none is valid."""
@@ -204,6 +209,9 @@ class Collector:
             self._check_errors(groups, step)
             for group in groups:
                 group.tell(self.stream, overlong)
+            if self.stage.shaping.combine == "preference":
+                with timer.phase("verify"):
+                    self._ask_reward_model(groups, step)
             useful = [g for g in groups if g.has_signal(overlong)] if dynamic.enabled else groups
             kept += useful
             dropped += len(groups) - len(useful)
@@ -217,9 +225,6 @@ class Collector:
             )
         if len(kept) < wanted:
             log.warning("step %d trains on %d of %d groups: the rest had no variance", step + 1, len(kept), wanted)
-        if self.stage.shaping.combine == "preference":
-            with timer.phase("verify"):
-                self._ask_reward_model(kept, step)
         return self._batch(kept, dropped, round_index + 1)
 
     def _generate(self, step: int, round_index: int, count: int, timer: PhaseTimer) -> list[Group]:

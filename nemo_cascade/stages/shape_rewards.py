@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import ShapingConfig
 from nemo_cascade.rewards.guards import prompt_text
-from nemo_cascade.rewards.language import foreign_text
+from nemo_cascade.rewards.language import foreign_text, written_in
 from nemo_cascade.rewards.shaping import (
     Float64,
     bounded_scores,
@@ -30,7 +30,7 @@ def shape_rewards(
     """Return the rewards [P, G].
 
     In this order: the combined reward of a group (arXiv 2512.13607, section 4.4.2), the code-switch rule over the whole
-    batch, the bound of a group (both section 4.3).
+    batch, the bound of a group (sections 4.3 and 6).
 
     Args:
         scores: [P, G], the verifier's.
@@ -54,8 +54,14 @@ def shape_rewards(
 
 
 def code_switches(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], language: str) -> Bool:
-    """Tell which responses [P, G] hold text of a script that neither the language nor the prompt has."""
+    """Tell which responses [P, G] to prompts in the language hold text of a foreign script (section 4.3).
+
+    A prompt that isn't in it may be answered in its own: the rule isn't for it. What a prompt quotes may be quoted.
+    """
     quoted = [prompt_text(prompt.record) for prompt in prompts]
     return np.array(
-        [[foreign_text(t, language, quoted=q) is not None for t in row] for q, row in zip(quoted, texts, strict=True)]
+        [
+            [ruled and foreign_text(t, language, quoted=q) is not None for t in row]
+            for q, row, ruled in zip(quoted, texts, (written_in(q, language) for q in quoted), strict=True)
+        ]
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +31,8 @@ def parse_constraints(record: Mapping[str, Any]) -> list[Constraint]:
     """Read the constraints of a row.
 
     Forms: IFEval's `instruction_id_list` and `kwargs` (a list of dictionaries, or their JSON; nulls are dropped);
-    IF-RLVR's `ground_truth`, which is JSON of [{"instruction_id": [...], "kwargs": [...]}].
+    IF-RLVR's `ground_truth`, which is the text of [{"instruction_id": [...], "kwargs": [...]}] as JSON or, in the
+    released set, as Python writes it.
 
     Raises:
         VerifierError: the row has neither, or names an unknown type (kind `record`).
@@ -37,7 +40,7 @@ def parse_constraints(record: Mapping[str, Any]) -> list[Constraint]:
     names, arguments = record.get("instruction_id_list"), record.get("kwargs")
     if names is None and "ground_truth" in record:
         truth = _parsed(record["ground_truth"])
-        entry = truth[0] if isinstance(truth, list) and truth else truth
+        entry = _parsed(truth[0]) if isinstance(truth, list) and truth else truth
         if not isinstance(entry, Mapping):
             raise VerifierError("record", "field 'ground_truth' holds no constraints")
         names, arguments = entry.get("instruction_id"), entry.get("kwargs")
@@ -78,4 +81,6 @@ def _parsed(value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise VerifierError("record", f"constraints are no JSON: {error}") from error
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(value)
+        raise VerifierError("record", f"constraints are neither JSON nor a Python literal: {error}") from error

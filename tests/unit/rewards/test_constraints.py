@@ -123,6 +123,8 @@ def test_rows_of_the_public_sets_are_read_alike():
         {"instruction_id_list": names, "kwargs": json.dumps(arguments)},
         {"instruction_id_list": names, "kwargs": [json.dumps(a) for a in arguments]},
         {"ground_truth": json.dumps([{"instruction_id": names, "kwargs": [None, arguments[1]]}])},
+        {"ground_truth": str([{"instruction_id": names, "kwargs": [None, arguments[1]]}])},
+        {"ground_truth": str([json.dumps({"instruction_id": names, "kwargs": [None, arguments[1]]})])},
     ]
     for form in forms:
         assert parse_constraints(form) == [Constraint(names[0], {}), Constraint(names[1], {"keyword": "sea"})]
@@ -140,6 +142,7 @@ def test_malformed_rows_are_record_errors_even_where_the_answer_is_bad():
         },
         {"instruction_id_list": ["keywords:frequency"], "kwargs": [{"keyword": "a", "frequency": -2, **AT_LEAST_2}]},
         {"ground_truth": "no json"},
+        {"ground_truth": "[{'instruction_id': open('x')}]"},
     ]
     for row in rows:
         with pytest.raises(VerifierError, match="record"):

@@ -10,7 +10,7 @@ from nemo_cascade.config.compose import compose
 from nemo_cascade.config.stage import DynamicSamplingConfig, PromptFilterConfig, ShapingConfig
 from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.errors import RewardError
+from nemo_cascade.errors import RewardError, RolloutError
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
@@ -82,12 +82,18 @@ def test_too_many_failures_of_the_reward_model_stop_the_run():
         collector(judges, shaping=ShapingConfig(combine="preference")).collect(0, PhaseTimer())
 
 
-def test_dynamic_sampling_goes_by_the_verifier_and_drops_before_the_reward_model_is_asked():
-    judges = Scripted({"a": scores(1, 1, 1, 1), "b": scores(1, 0, 1, 0)})
+def test_dynamic_sampling_goes_by_the_reward_that_is_trained_on():
     settings = {"dynamic_sampling": DynamicSamplingConfig(enabled=True, max_rounds=1)}
+    verdicts = {"a": scores(1, 1, 1, 1), "b": scores(0, 0, 0, 0)}
+    # All verified, but the reward model likes some better: 1 + sigmoid(z) differs, so the group trains.
+    judges = Scripted(verdicts)
     batch = collector(judges, shaping=ShapingConfig(combine="preference"), **settings).collect(0, PhaseTimer())
-    assert judges.asked == ["b"]
+    assert judges.asked == [p.prompt_id for p in batch.prompts] == ["a"]
     assert batch.dropped_groups == 1
+    assert np.unique(batch.rewards).size == G
+    # The verifier alone has nothing to tell apart.
+    with pytest.raises(RolloutError, match="no group of the step has any variance"):
+        collector(Scripted(verdicts), **settings).collect(0, PhaseTimer())
 
 
 def test_a_prompt_that_all_or_no_valid_rollout_solved_leaves_the_next_epoch():

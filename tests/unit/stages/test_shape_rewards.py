@@ -42,6 +42,16 @@ def test_the_combined_reward_ranks_verified_responses_by_the_reward_model_and_th
     assert rewards[1].tolist() == [0.0, 0.0, 0.0]  # the only verified one has no valid verdict
 
 
+def test_a_prompt_in_another_language_may_be_answered_in_it():
+    texts = ["Что это? Кот или пёс?", "```python\nprint(1)\n```\n这是什么?", "What is 四?", "Write a poem."]
+    prompts = [
+        Prompt(f"p/{i}", "x", "x", np.array([1], np.int32), {"messages": [{"role": "user", "content": text}]})
+        for i, text in enumerate(texts)
+    ]
+    answers = [["Это лиса.", "这"], ["打印数字。", "a"], ["四 is 4", "四是4"], ["Стих", "α verse"]]
+    assert code_switches(prompts, answers, "en").tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
+
+
 def test_only_scripts_that_neither_language_nor_prompt_has_are_switches():
     prompts = [
         Prompt(f"p/{i}", "x", "x", np.array([1], np.int32), {"messages": [{"role": "user", "content": text}]})
