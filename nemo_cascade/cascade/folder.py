@@ -176,7 +176,7 @@ class RunFolder:
             raise RunFolderError("can't read which prompts the sets share", value=repr(error), mend=mend) from error
 
     def collect_scores(self) -> dict[str, dict[str, Any]]:
-        """Write scores.json, {stage: {domain: {score, n, stderr}}}, from the stages' scores, and return it."""
+        """Write scores.json, {stage: {domain: summary}}, from the stages' scores, and return it."""
         matrix = {s.name: Scores.load(s.scores).summary() for s in self.stages() if s.scores.is_file()}
         write_atomically(self.scores, (json.dumps(matrix, indent=1, allow_nan=False) + "\n").encode())
         return matrix

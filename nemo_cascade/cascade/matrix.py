@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rich import box
@@ -22,12 +22,18 @@ class Cell:
         score: mean over prompts; None where no prompt has a score.
         stderr: standard error over prompts; None for fewer than two.
         n: prompts.
+        samples: k, of each prompt: the score is avg@k.
+        pass_at_k: share of the prompts with a passing sample; None for k = 1 and for scores that aren't all 0 or 1.
+        mode_obeyed: share of the samples with the form of the suite's mode; None where it wasn't measured.
         row: the gate's comparison with the parent; None for the start, or before the gate.
     """
 
     score: float | None
     stderr: float | None
     n: int
+    samples: int
+    pass_at_k: float | None
+    mode_obeyed: float | None
     row: GateRow | None
 
     @property
@@ -64,6 +70,42 @@ class Matrix:
     domains: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
 
+    @property
+    def shares(self) -> tuple[Shares, ...]:
+        """What else was measured of the same answers: how many obey the mode that was asked for, and pass@k."""
+        obeyed = [d for d in self.domains if any(c.mode_obeyed is not None for c in self._column(d))]
+        # A graded score may happen to be 0 or 1 everywhere after one stage, but hardly after all of them.
+        passed = [d for d in self.domains if all(c.pass_at_k is not None for c in self._column(d))]
+        ks = {d: max(cell.samples for cell in self._column(d)) for d in passed}
+        found = (
+            self._shares("Answers in the mode asked for", {d: d for d in obeyed}, lambda cell: cell.mode_obeyed),
+            self._shares("pass@k", {d: f"{d} @{ks[d]}" for d in passed}, lambda cell: cell.pass_at_k),
+        )
+        return tuple(shares for shares in found if shares.columns)
+
+    def _column(self, domain: str) -> list[Cell]:
+        return [row.cells[domain] for row in self.rows if domain in row.cells]
+
+    def _shares(self, title: str, columns: Mapping[str, str], value: Callable[[Cell], float | None]) -> Shares:
+        cells = [(row.stage, [row.cells.get(domain) for domain in columns]) for row in self.rows]
+        rows = tuple((stage, tuple(None if cell is None else value(cell) for cell in found)) for stage, found in cells)
+        return Shares(title, tuple(columns.values()), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """A small table of shares by stage; None where one wasn't measured.
+
+    Attributes:
+        title: for people.
+        columns: names.
+        rows: stage, and the share of each column.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+
 
 def collect_matrix(folder: RunFolder) -> Matrix:
     """Read the scores and decisions of all stages that have them.
@@ -85,25 +127,36 @@ def collect_matrix(folder: RunFolder) -> Matrix:
     return Matrix(tuple(domains), tuple(rows))
 
 
-def matrix_table(matrix: Matrix) -> Table:
-    """Return the matrix for a terminal: score, standard error, difference from the parent, the gate's outcome.
+def matrix_tables(matrix: Matrix) -> Iterator[Table]:
+    """Yield the matrix for a terminal: score, standard error, difference from the parent, the gate's outcome; shares.
 
-    A significant difference is coloured; a broken promise is red and marked with `!`.
+    A significant difference is coloured; a broken promise is red and marked with `!`. Many domains take several tables.
     """
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", caption_justify="left")
-    table.caption = (
-        "score ± standard error, difference from the parent (coloured: significant; !: a promise was broken)"
-    )
-    table.add_column("stage", no_wrap=True)
-    for domain in matrix.domains:
-        table.add_column(domain, justify="right", no_wrap=True)
-    table.add_column("gate")
-    for row in matrix.rows:
-        cells = [_cell_text(row.cells.get(domain)) for domain in matrix.domains]
-        table.add_row(row.stage, *cells, row.decision.outcome if row.decision else Text("-", style="dim"))
-    return table
+    starts = range(0, len(matrix.domains), _ACROSS)
+    for start in starts:
+        domains = matrix.domains[start : start + _ACROSS]
+        table = Table("stage", box=box.SIMPLE_HEAD, header_style="bold", caption_justify="left")
+        if start == starts[-1]:
+            table.caption = (
+                "score ± standard error, difference from the parent (coloured: significant; !: a promise was broken)"
+            )
+        for domain in domains:
+            table.add_column(domain, justify="right", no_wrap=True)
+        table.add_column("gate")
+        for row in matrix.rows:
+            cells = [_cell_text(row.cells.get(domain)) for domain in domains]
+            table.add_row(row.stage, *cells, row.decision.outcome if row.decision else Text("-", style="dim"))
+        yield table
+    for shares in matrix.shares:
+        table = Table(shares.title, box=box.SIMPLE_HEAD, header_style="bold")
+        for name in shares.columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for stage, values in shares.rows:
+            table.add_row(stage, *("-" if value is None else f"{value:.3f}" for value in values))
+        yield table
 
 
+_ACROSS = 5
 _STYLE = {"up": "green", "down": "yellow", "broken": "bold red", "flat": "dim"}
 
 

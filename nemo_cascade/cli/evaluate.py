@@ -54,11 +54,16 @@ def execute(args: argparse.Namespace) -> int:
         scores = evaluate(config, roles, args.folder, 0, args.folder.name, suites, trained)
     if args.save is not None:
         scores.save(args.save)
-    shown = table(escape(str(args.folder)), "domain", "score#", "standard error#", "prompts#")
+    named = {
+        "score": "score#",
+        "stderr": "standard error#",
+        "pass_at_k": "pass@k#",
+        "mode_obeyed": "in the mode asked#",
+    }
+    shown = table(escape(str(args.folder)), "domain", *named.values(), "prompts#", "k#")
     for domain, line in scores.summary().items():
-        shown.add_row(
-            domain, *("-" if line[k] is None else f"{line[k]:.4f}" for k in ("score", "stderr")), str(line["n"])
-        )
+        shares = ("-" if line[key] is None else f"{line[key]:.4f}" for key in named)
+        shown.add_row(domain, *shares, str(line["n"]), str(line["samples"]))
     out.print(shown)
     return 0
 

@@ -42,11 +42,12 @@ def execute(args: argparse.Namespace) -> int:
             mend="make setup (CPU), or the container of containers/README.md; `nemo-cascade doctor` tells more",
         )
     from nemo_cascade.cascade.folder import RunFolder
-    from nemo_cascade.cascade.matrix import collect_matrix, matrix_table
+    from nemo_cascade.cascade.matrix import collect_matrix, matrix_tables
     from nemo_cascade.cascade.runner import run_cascade
 
     code = run_cascade(ready.config, ready.provenance)
     folder = RunFolder(ready.folder)
-    out.print(matrix_table(collect_matrix(folder)))
+    for table in matrix_tables(collect_matrix(folder)):
+        out.print(table)
     out.print(f"report: {escape(str(folder.report))}")
     return code

@@ -42,23 +42,31 @@ class DomainScores:
         return np.where(count_n > 0, total_n / np.maximum(count_n, 1), np.nan)
 
     def summary(self) -> dict[str, Any]:
-        """Return score (mean over prompts), n (prompts with a score) and stderr (None for n < 2)."""
+        """Return score (mean over prompts: avg@k), n (prompts with a score), stderr (None for n < 2), k and pass@k.
+
+        pass@k is None for k = 1, where it is the score, and for scores that aren't all 0 or 1.
+        """
         score_n = self.score_n
         scored_n = score_n[~np.isnan(score_n)]
         score = float(scored_n.mean()) if scored_n.size else None
-        return {"score": score, "n": int(scored_n.size), "stderr": standard_error(scored_n)}
+        k = self.sample_nk.shape[1]
+        graded = bool(np.isin(self.sample_nk, (0.0, 1.0), invert=True)[~np.isnan(self.sample_nk)].any())
+        passed = self.pass_at(k) if k > 1 and not graded else None
+        return {
+            "score": score,
+            "n": int(scored_n.size),
+            "stderr": standard_error(scored_n),
+            "samples": k,
+            "pass_at_k": passed,
+        }
 
-    def pass_at(self, k: int, threshold: float = 1.0) -> float:
-        """Return pass@k over prompts with at least k scored samples; a sample passes from `threshold` on.
-
-        Raises:
-            RunFolderError: no prompt has k scored samples.
-        """
+    def pass_at(self, k: int) -> float | None:
+        """Return pass@k over prompts with at least k scored samples, None without any; a sample passes with score 1."""
         drawn_n = (~np.isnan(self.sample_nk)).sum(axis=1)
         enough_n = drawn_n >= k
         if not enough_n.any():
-            raise RunFolderError("pass@k needs k scored samples of a prompt", value=int(drawn_n.max()), limit=f">= {k}")
-        passed_n = (self.sample_nk >= threshold).sum(axis=1)
+            return None
+        passed_n = (self.sample_nk >= 1.0).sum(axis=1)
         return float(pass_at_k(passed_n[enough_n], drawn_n[enough_n], k).mean())
 
 
@@ -69,7 +77,8 @@ class Scores:
     Attributes:
         samples: domain -> prompt id -> score of each sample, None where the verifier gave an error. Every prompt of a
             domain has as many samples.
-        details: domain -> further measured numbers (mean response length, share truncated, ...).
+        details: domain -> further measured numbers: `response_tokens_mean`, `truncation_rate`, and `mode_obeyed`, the
+            share of the samples that have the form of the suite's mode (`rewards.guards.obeys_mode`).
     """
 
     samples: Mapping[str, Mapping[str, Sequence[float | None]]]
@@ -98,8 +107,11 @@ class Scores:
         return Scores({**self.samples, **other.samples}, {**self.details, **other.details})
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return {domain: {score, n, stderr}}."""
-        return {name: self.domain(name).summary() for name in self.samples}
+        """Return {domain: {score, n, stderr, samples, pass_at_k, mode_obeyed}}; None where it wasn't measured."""
+        return {
+            name: {**self.domain(name).summary(), "mode_obeyed": self.details.get(name, {}).get("mode_obeyed")}
+            for name in self.samples
+        }
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically; floats read back to the same bits."""

@@ -60,6 +60,11 @@ def format_problem(text: str, thinking: bool) -> str | None:
     return None if (split_response(text).answer or "").strip() else "an empty answer"
 
 
+def obeys_mode(text: str, mode: Literal["think", "no_think"]) -> bool:
+    """Tell whether a response has the form of the mode that was asked for, also where it was cut off by its length."""
+    return format_problem(text, thinking=mode == "think") is None
+
+
 class LanguageVerifier:
     """Score 1 if no letter of a foreign script stands in the response, else 0 (arXiv 2512.13607, section 4.3).
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
+from nemo_cascade.data.chat import response_text
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.rewards.guards import obeys_mode
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.types import FinishReason
@@ -72,24 +74,31 @@ def _run_suite(
     hf_folder: Path,
     label: str,
 ) -> tuple[dict[str, list[float | None]], dict[str, float]]:
-    """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded."""
+    """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded.
+
+    Returns:
+        Prompt id -> score of each sample, and `Scores.details` of the suite.
+    """
+    tokenizer = load_tokenizer(hf_folder)
     prompts = PromptSet.load(
         local_path(suite, config.data_dir),
         domain=domain,
         verifier=suite.verifier,
         mode=suite.mode,
-        tokenizer=load_tokenizer(hf_folder),
+        tokenizer=tokenizer,
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
         schema=schema_of(suite.schema, suite.columns),
     ).first(suite.num_prompts)
     by_id = {p.prompt_id: p for p in prompts}
     samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}
-    total, tokens, truncated, errors = len(prompts) * suite.samples_per_prompt, 0, 0, 0
+    total, tokens, truncated, obeyed, errors = len(prompts) * suite.samples_per_prompt, 0, 0, 0, 0
     # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
     with Progress(f"{label}: {domain}", total, 0, config.logging) as progress:
         for answer in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
-            judges.submit(f"{answer.prompt_id}#{answer.sample}", by_id[answer.prompt_id], answer)
+            prompt = by_id[answer.prompt_id]
+            judges.submit(f"{answer.prompt_id}#{answer.sample}", prompt, answer)
+            obeyed += obeys_mode(response_text(tokenizer, answer.response_ids, prompt.token_ids), suite.mode)
             tokens += answer.response_ids.size
             truncated += answer.finish_reason == FinishReason.LENGTH
             progress.advance()
@@ -104,4 +113,5 @@ def _run_suite(
             limit=f"{config.reward.max_error_fraction:.1%}",
             mend="look at the verifier and its deadline, or raise reward.max_error_fraction",
         )
-    return samples, {"response_tokens_mean": tokens / total, "truncation_rate": truncated / total}
+    means = {"response_tokens_mean": tokens, "truncation_rate": truncated, "mode_obeyed": obeyed}
+    return samples, {name: count / total for name, count in means.items()}

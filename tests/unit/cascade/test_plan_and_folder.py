@@ -75,5 +75,5 @@ def test_the_matrix_is_collected_from_the_stages(run_folder):
     matrix = run_folder.collect_scores()
     assert json.loads(run_folder.scores.read_text()) == matrix
     assert list(matrix) == ["start", "sft1", "math_rl"]
-    assert set(matrix["sft1"]["math"]) == {"score", "n", "stderr"}
+    assert set(matrix["sft1"]["math"]) == {"score", "n", "stderr", "samples", "pass_at_k", "mode_obeyed"}
     assert matrix["sft1"]["math"]["n"] == 60

@@ -3,13 +3,15 @@
 import re
 from html.parser import HTMLParser
 
+import pytest
 from rich.console import Console
 
 from nemo_cascade.cascade.folder import RunFolder
-from nemo_cascade.cascade.matrix import collect_matrix, matrix_table
+from nemo_cascade.cascade.matrix import Cell, Matrix, MatrixRow, collect_matrix, matrix_tables
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.samples import stage_samples
 from nemo_cascade.evaluation.preference import preference_scores
+from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.telemetry.metrics import MetricsLog
 
 VOID = {"meta", "br", "use", "path"}
@@ -121,7 +123,7 @@ def test_same_run_gives_the_same_page(run_folder):
 
 def test_matrix_table_shows_scores_differences_and_broken_promises(run_folder):
     console = Console(width=160, record=True)
-    console.print(matrix_table(collect_matrix(RunFolder(run_folder.path))))
+    console.print(next(matrix_tables(collect_matrix(RunFolder(run_folder.path)))))
     lines = console.export_text().splitlines()
     start, sft1, math_rl = (next(line for line in lines if name in line) for name in ("start", "sft1", "math_rl"))
     assert len(re.findall(r"0\.\d{3} ± 0\.\d{3}", start)) == 3
@@ -130,3 +132,32 @@ def test_matrix_table_shows_scores_differences_and_broken_promises(run_folder):
     assert "promote" in sft1
     assert len(re.findall(r"-0\.\d{3}!", math_rl)) == 1
     assert "hold" in math_rl
+
+
+def test_obeyed_modes_and_pass_at_k_stand_by_stage_on_the_page_and_in_the_terminal(run_folder):
+    folder = RunFolder(run_folder.path)
+    for place, stage in enumerate(stage for stage in folder.stages() if stage.scores.is_file()):
+        scores = Scores.load(stage.scores)
+        graded = {"chat": {f"chat/{i}": [0.25, 0.5] for i in range(3)}}
+        details = {"math": {"mode_obeyed": 0.125 + place / 8}}
+        Scores({**scores.samples, **graded}, details).save(stage.scores)
+    obeyed, passed = collect_matrix(folder).shares
+    assert obeyed.columns == ("math",)
+    assert obeyed.rows == (("start", (0.125,)), ("sft1", (0.25,)), ("math_rl", (0.375,)))
+    # Two samples each; the scores of chat are neither 0 nor 1.
+    assert "chat @2" not in passed.columns
+    best = [max(row) for row in Scores.load(folder.stages()[0].scores).samples["code"].values()]
+    assert passed.rows[0][1][passed.columns.index("code @2")] == pytest.approx(sum(best) / len(best))
+    console = Console(width=160, record=True)
+    for table in matrix_tables(collect_matrix(folder)):
+        console.print(table)
+    for text in (console.export_text(), " ".join(parse(write_report(folder.path)).text)):
+        assert re.search(r"Answers in the mode asked for\s.*start\s+0\.125\s+sft1\s+0\.250", text, re.DOTALL), text
+        assert "code @2" in text
+
+
+def test_many_domains_take_several_tables_of_the_terminal():
+    cell = Cell(score=0.5, stderr=0.01, n=9, samples=1, pass_at_k=None, mode_obeyed=None, row=None)
+    domains = tuple(f"domain{i}" for i in range(7))
+    tables = list(matrix_tables(Matrix(domains, (MatrixRow("start", dict.fromkeys(domains, cell), None),))))
+    assert [[c.header for c in table.columns][1:-1] for table in tables] == [list(domains[:5]), list(domains[5:])]

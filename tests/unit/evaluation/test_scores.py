@@ -20,11 +20,26 @@ def test_a_verifier_error_is_no_score():
     assert domain.errors == 3
     assert domain.score_n[:2].tolist() == [1.0, 0.5]
     assert math.isnan(domain.score_n[2])
-    assert domain.summary() == {"score": 0.75, "n": 2, "stderr": 0.25}
+    # Only b has two scored samples, one of which passes.
+    assert domain.summary() == {"score": 0.75, "n": 2, "stderr": 0.25, "samples": 2, "pass_at_k": 1.0}
     assert domain.pass_at(1) == pytest.approx(0.75)
-    assert domain.pass_at(2) == 1.0  # only b has two scored samples
-    with pytest.raises(RunFolderError, match="k scored samples"):
-        domain.pass_at(3)
+    assert domain.pass_at(3) is None
+
+
+def test_pass_at_k_is_told_of_several_samples_that_pass_or_fail():
+    prompts = {"a": [1.0, 0.0, 0.0], "b": [0.0, 0.0, 0.0], "c": [1.0, 1.0, 1.0], "d": [0.0, 1.0, 1.0]}
+    whole = Scores({"math": prompts}).summary()["math"]
+    assert (whole["score"], whole["samples"], whole["pass_at_k"]) == (0.5, 3, 0.75)
+    assert Scores({"math": prompts}).domain("math").pass_at(2) == pytest.approx((2 / 3 + 0 + 1 + 1) / 4)
+    graded = {name: [0.5 * score for score in row] for name, row in prompts.items()}
+    assert Scores({"chat": graded}).summary()["chat"]["pass_at_k"] is None
+    once = {name: row[:1] for name, row in prompts.items()}
+    assert Scores({"math": once}).summary()["math"]["pass_at_k"] is None
+
+
+def test_how_many_obey_the_mode_stands_beside_the_score_where_it_was_measured():
+    scores = Scores({"math": {"a": [1.0]}, "code": {"b": [1.0]}}, {"math": {"mode_obeyed": 0.5}})
+    assert {name: line["mode_obeyed"] for name, line in scores.summary().items()} == {"math": 0.5, "code": None}
 
 
 @pytest.mark.parametrize(

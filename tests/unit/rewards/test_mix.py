@@ -3,7 +3,7 @@ import pytest
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.formula import stage_formula, verifier_formula
-from nemo_cascade.rewards.guards import FormatVerifier, LanguageVerifier, RepetitionVerifier, repeated_share
+from nemo_cascade.rewards.guards import FormatVerifier, LanguageVerifier, RepetitionVerifier, obeys_mode, repeated_share
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.mix import MixVerifier
 from nemo_cascade.rewards.pool import VerifierPool
@@ -112,6 +112,24 @@ def test_format_follows_the_mode():
     assert FormatVerifier("no_think").verify({}, Response("<think></think>hello")) == 0.0
     assert FormatVerifier("row").verify({"mode": "no_think"}, Response("hello")) == 1.0
     assert FormatVerifier("row").verify({"mode": "think"}, Response("hello")) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "modes"),
+    [
+        ("<think>\na\n</think>\nb", {"think"}),
+        ("a\n</think>\nb", {"think"}),
+        ("b", {"no_think"}),
+        ("<think></think>b", {"think"}),
+        ("<think>\na cut off thought is neither a thought nor an answ", set()),
+        ("an answer that is cut off is still one in its mo", {"no_think"}),
+        ("<think>a</think>b<think>c</think>d", set()),
+        ("<think>a</think>", set()),
+        ("", set()),
+    ],
+)
+def test_a_response_obeys_at_most_the_mode_whose_form_it_has(text, modes):
+    assert {mode for mode in ("think", "no_think") if obeys_mode(text, mode)} == modes
 
 
 def test_repeated_share_counts_sequences_that_occurred_before():
