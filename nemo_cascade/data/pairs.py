@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
+from nemo_cascade.data.columns import NO_PREFERENCE, Schema
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
 from nemo_cascade.data.prepared import make_folder
-from nemo_cascade.data.schemas import NO_PREFERENCE, Schema, schema_of
+from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw
 from nemo_cascade.data.templates import Template

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from nemo_cascade.config.stage import PromptSetConfig, RepairPromptConfig
 from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
+from nemo_cascade.data.columns import OWN_ROWS, Schema
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.quarantine import BadRow, write_bad_rows
-from nemo_cascade.data.schemas import OWN_ROWS, Schema, schema_of
+from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.sources import Problems, RawRow, decode_row, read_raw
 from nemo_cascade.data.swe_prompts import RepairPrompts
 from nemo_cascade.errors import DataError

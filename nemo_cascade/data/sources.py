@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from nemo_cascade.data.schemas import OWN_ROWS, Schema
+from nemo_cascade.data.columns import OWN_ROWS, Schema
 from nemo_cascade.errors import DataError
 
 SUFFIXES = (".jsonl", ".parquet", ".arrow")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.data.chat import NO_REPLY, ChatTokenizer, Mask, encode_segments
-from nemo_cascade.data.schemas import Schema
+from nemo_cascade.data.columns import Schema
 from nemo_cascade.data.sources import RawRow, decode_row
 from nemo_cascade.data.templates import Segment, Template
 from nemo_cascade.types import Int32

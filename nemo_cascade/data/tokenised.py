@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from nemo_cascade.config.schema import LoggingConfig
 from nemo_cascade.config.stage import SourceConfig
 from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
+from nemo_cascade.data.columns import Schema
 from nemo_cascade.data.parallel import available_cores, map_processes
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
-from nemo_cascade.data.schemas import Schema, schema_of
+from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.shards import FORMAT_VERSION, open_shard, write_shard
 from nemo_cascade.data.tokenise import tokenised
 from nemo_cascade.data.units import Unit, plan_units, read_unit, unit_content

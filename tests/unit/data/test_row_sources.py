@@ -9,10 +9,11 @@ import pytest
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.stage import PairDataConfig
 from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.columns import NO_PREFERENCE
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.data.schemas import NO_PREFERENCE, SCHEMAS, schema_of
+from nemo_cascade.data.schemas import SCHEMAS, schema_of
 from nemo_cascade.data.sources import decode_row, read_raw, without_nulls
 from nemo_cascade.data.templates import NAMED
 from nemo_cascade.errors import DataError
@@ -163,6 +164,10 @@ SETS = {
         {"chosen": "x", "rejected": "y", "messages": [USER, ASSISTANT, USER]},
     ),
     "nemotron_cascade_rl_rlhf": ({"prompt": [USER]}, QUESTION),
+    "if_multi_constraints": (
+        {"messages": [USER], "ground_truth": "[{'instruction_id': ['a:b'], 'kwargs': [None]}]", "key": "1"},
+        {"ground_truth": "[{'instruction_id': ['a:b'], 'kwargs': [None]}]", **QUESTION},
+    ),
     "nemotron_cascade_rl_if": (
         {"prompt": [USER], "instruction_id_list": ["a:b"], "kwargs": '[{"n": 1}]'},
         {"instruction_id_list": ["a:b"], "kwargs": [{"n": 1}], **QUESTION},
@@ -240,6 +245,24 @@ def test_columns_of_a_configuration_are_a_mapping_or_override_one():
         schema_of("helpsteer")
 
 
+def test_a_column_that_is_missing_is_told_beside_those_there_are_and_those_expected_and_a_guess_as_such():
+    _, told = schema_of("nemotron_cascade_rl_swe").apply({"prompt": "q", "golden_patch": "diff"})
+    assert told == (
+        "no column 'original_prompt' (there are prompt, golden_patch; the mapping reads original_prompt, "
+        "relevant_file_contents, golden_patch); its name is a guess: give the right one in `columns`"
+    )
+    _, told = schema_of("helpsteer3").apply({"context": "q", "response1": "x", "overall_preference": 1})
+    assert told == (
+        "no column 'response2' (there are context, response1, overall_preference; the mapping reads context, "
+        "overall_preference, response1, response2)"
+    )
+    _, told = schema_of("own", {"user": "{a.b}: {c}", "tools": "d?"}).apply({"a": {"b": 1}})
+    assert told == "no column 'c' (there are a; the mapping reads a.b, c, d?)"
+    for name, schema in SCHEMAS.items():
+        read = {p for where in schema.fields.values() for p in where.split(" |")}
+        assert set(schema.guessed) <= read, name
+
+
 def test_sharegpt_turns_and_parts_of_text_are_read():
     read = schema_of("own", {"messages": "conversations"}).apply
     raw = {
@@ -257,7 +280,8 @@ def test_mapped_source_is_packed_and_its_bad_rows_are_quarantined_within_the_sha
     rules = {"source": {"schema": "acereason_sft"}, "overlong": "drop"}
     with pytest.raises(DataError, match="3 rows are no training conversations") as raised:
         build_packed_store(sft_stage(path, **rules), tokenizer.folder, tmp_path / "c")
-    assert f"{path}:6: no column 'output' (there are input)" in str(raised.value)
+    told = f"{path}:6: no column 'output' (there are input; the mapping reads input, output)\n"
+    assert told in str(raised.value)
     with pytest.raises(DataError, match=r"4 of 20 samples can't be trained on \(3 broken, 0 without.*share 0\.1\)"):
         build_packed_store(sft_stage(path, max_bad_fraction=0.1, **rules), tokenizer.folder, tmp_path / "c")
     store = build_packed_store(sft_stage(path, max_bad_fraction=0.2, **rules), tokenizer.folder, tmp_path / "c")
