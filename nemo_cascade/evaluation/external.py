@@ -76,7 +76,9 @@ class Settings:
         model += ",think_end_token=</think>" if self.mode == "think" else ""
         # `until`: a task's own stop strings, often an empty line, would cut thoughts off. The model ends its turns.
         drawn = [f"temperature={self.temperature}", f"top_p={self.top_p}", "do_sample=True"]
-        drawn += [f"max_gen_toks={self.max_tokens}", "until=['<|im_end|>']"]
+        # Its one fixed seed for every request would draw the repeats of a prompt alike and tie the luck of the prompts
+        # together; without it the server draws on from its own seed.
+        drawn += [f"max_gen_toks={self.max_tokens}", "until=['<|im_end|>']", "seed=None"]
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", model]
         command += ["--tasks", *self.benchmarks, "--apply_chat_template", "--gen_kwargs", *drawn]
         command += ["--seed", str(self.seed), "--log_samples", "--output_path", str(folder)]

@@ -48,6 +48,7 @@ def test_lm_eval_stops_at_the_end_of_the_turn_and_reads_behind_the_thoughts(tmp_
     command = settings.command("http://127.0.0.1:1", tmp_path)
     assert "until=['<|im_end|>']" in command
     assert any("think_end_token=</think>" in word for word in command)
+    assert "seed=None" in command[command.index("--gen_kwargs") :]  # else the repeats of a prompt are drawn alike
     other = Settings("lm-eval", ["gsm8k"], "no_think", 0.6, 0.95, 100, 8).command("http://127.0.0.1:1", tmp_path)
     assert not any("think_end_token" in word for word in other)
 
