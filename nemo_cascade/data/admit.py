@@ -10,7 +10,7 @@ import numpy as np
 from nemo_cascade.config.stage import SftDataConfig
 from nemo_cascade.data.screen import Screened
 from nemo_cascade.data.shards import Shard
-from nemo_cascade.data.sources import Problems
+from nemo_cascade.data.sources import Problems, refuse_bad_share
 from nemo_cascade.data.tokenised import TokenisedSet
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int64
@@ -71,7 +71,12 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
             lengths[sample], trained[sample] = _cut_at_turn(shard, begin, most)
             cut += int(lengths[sample] > 0)
         overlong = overlong[lengths[overlong] == 0]
-    _refuse_dropped(tokenised, broken, untrainable, _overlong(tokenised, overlong), data, seq_length)
+    found = {
+        "broken": broken,
+        "without an assistant turn": untrainable,
+        f"longer than seq_length={seq_length}": _overlong(tokenised, overlong),
+    }
+    refuse_bad_share("samples", found, tokenised.rows, data.max_bad_fraction)
     kept[overlong] = False
     samples = np.flatnonzero(kept)
     if not len(samples):
@@ -110,24 +115,3 @@ def _cut_at_turn(shard: Shard, begin: int, most: int) -> tuple[int, int]:
     mask = shard.mask()[begin : begin + most + 1]
     ends = np.flatnonzero((mask[:-1] == 1) & (mask[1:] == 0)) + 1
     return (int(ends[-1]), int(mask[: ends[-1]].sum())) if len(ends) else (0, 0)
-
-
-def _refuse_dropped(
-    tokenised: TokenisedSet,
-    broken: Problems,
-    untrainable: Problems,
-    overlong: Problems,
-    data: SftDataConfig,
-    seq_length: int,
-) -> None:
-    worst = Problems()
-    for problems in (broken, untrainable, overlong):
-        worst.merge(problems)
-    if worst.total <= data.max_bad_fraction * tokenised.rows:
-        return
-    worst.refuse(
-        f"of {tokenised.rows} samples can't be trained on ({f'{broken.total} broken, ' * (broken.total > 0)}"
-        f"{untrainable.total} without an assistant turn, {overlong.total} longer than seq_length={seq_length}; "
-        f"allowed share {data.max_bad_fraction})",
-        "mend the rows, raise seq_length, or raise data.max_bad_fraction",
-    )

@@ -26,7 +26,7 @@ from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_l
 from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.scored import encode_scored, scored_answer
-from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw
+from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw, refuse_bad_share
 from nemo_cascade.data.templates import Template
 from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.errors import DataError
@@ -301,15 +301,7 @@ def _refuse_bad(tally: _Tally, rules: Mapping[str, Any], path: str) -> None:
             f"pairs are longer than seq_length={rules['seq_length']}",
             "raise seq_length, or set data.overlong=drop and data.max_bad_fraction",
         )
-    bad = tally.overlong.total + tally.unusable.total
-    if bad > rules["max_bad_fraction"] * tally.rows:
-        worst = Problems()
-        worst.merge(tally.unusable)
-        worst.merge(tally.overlong)
-        worst.refuse(
-            f"of {tally.rows} pairs can't be trained on ({tally.unusable.total} teach nothing, {tally.overlong.total} "
-            f"longer than seq_length={rules['seq_length']}; allowed share {rules['max_bad_fraction']})",
-            "mend the rows, raise seq_length, or raise data.max_bad_fraction",
-        )
+    found = {"teach nothing": tally.unusable, f"longer than seq_length={rules['seq_length']}": tally.overlong}
+    refuse_bad_share("pairs", found, tally.rows, rules["max_bad_fraction"])
     if not tally.lengths:
         raise DataError("no pair to train on", value=f"{tally.rows} rows read", mend=f"check {path}")

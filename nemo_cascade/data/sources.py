@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,29 @@ class Problems:
             rest = self.total - len(self.first)
             lines = [*self.first, *([f"... and {rest} more"] if rest else [])]
             raise DataError(f"{self.total} {what}:" + "".join(f"\n  {line}" for line in lines) + "\n ", mend=mend)
+
+
+def refuse_bad_share(what: str, found: Mapping[str, Problems], rows: int, most: float) -> None:
+    """Refuse data of whose rows too many can't be trained on.
+
+    Args:
+        what: the rows are: samples, pairs.
+        found: what is wrong -> the rows of which it is.
+        rows: all of them.
+        most: share that may be bad.
+
+    Raises:
+        DataError: it is larger; counts each kind, and names the first rows.
+    """
+    worst = Problems()
+    for problems in found.values():
+        worst.merge(problems)
+    if worst.total > most * rows:
+        counts = ", ".join(f"{problems.total} {why}" for why, problems in found.items() if problems.total)
+        worst.refuse(
+            f"of {rows} {what} can't be trained on ({counts}; allowed share {most})",
+            "mend the rows, raise seq_length, or raise data.max_bad_fraction",
+        )
 
 
 def data_files(path: str | Path) -> list[Path]:

@@ -31,7 +31,7 @@ if HAS_GPU and importlib.util.find_spec("transformer_engine") is None:
 
 
 def device() -> torch.device:
-    """Return the device that this process's model lives on: its GPU, the CPU, or meta during a dry run."""
+    """Return the device that this process's model lives on: its GPU, the CPU, or meta in a test without memory."""
     if HAS_GPU:
         return torch.device("cuda", torch.cuda.current_device())
     return cpu.target.device

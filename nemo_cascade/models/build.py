@@ -147,7 +147,7 @@ def packed_sequences(cu_seqlens: Int32) -> Any:
     boundaries = tuple(int(x) for x in cu_seqlens)
     limit = rotary_table_length(boundaries)
     on_device = torch.from_numpy(np.ascontiguousarray(cu_seqlens, dtype=np.int32))
-    if backend.device().type != "meta":  # in a dry run Megatron still reads the boundaries
+    if backend.device().type != "meta":  # Megatron still reads the boundaries there
         on_device = on_device.to(backend.device())
     params = PackedSeqParams(
         qkv_format="thd",

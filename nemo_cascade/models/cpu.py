@@ -22,7 +22,7 @@ import torch.utils._device
 
 @dataclass(slots=True)
 class _Target:
-    """Where redirected tensors go: the CPU, or meta during a dry run."""
+    """Where redirected tensors go: the CPU, or meta where a test builds models without memory."""
 
     device: torch.device
 

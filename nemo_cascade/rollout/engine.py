@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -360,12 +360,3 @@ def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, de
         **by_device,
     )
     return LLMEngine.from_engine_args(arguments)
-
-
-def generate_all(
-    worker: RolloutWorker, prompts: Sequence[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-) -> list[Rollout]:
-    """Return a generation's rollouts in the order of prompts and samples."""
-    place = {prompt.prompt_id: i for i, prompt in enumerate(prompts)}
-    rollouts = worker.generate(list(prompts), num_generations, sampling, seed)
-    return sorted(rollouts, key=lambda r: (place[r.prompt_id], r.sample))

@@ -37,11 +37,6 @@ class MetricsLog:
         records = read_metrics(path)
         self._last_step = int(records[-1]["step"]) if records else 0
 
-    @property
-    def last_step(self) -> int:
-        """The last step on file; 0 where there is none."""
-        return self._last_step
-
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one step.
 

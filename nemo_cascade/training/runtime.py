@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -156,45 +154,6 @@ def start(
     return Runtime(rank=rank, world_size=world_size, parallel=parallel, seed=seed)
 
 
-@contextlib.contextmanager
-def dry_run(*, rank: int, world_size: int, parallel: ParallelConfig) -> Iterator[Runtime]:
-    """Play one rank of any job alone: models built inside are real but live on the meta device, without memory.
-
-    Collectives do nothing; a forward and backward pass works, and its saved tensors can be counted. Use it for one
-    rank after another.
-
-    Args:
-        rank: the rank to play.
-        world_size: size of the job that is planned.
-        parallel: layout; its size must be world_size.
-
-    Raises:
-        ConfigError: the layout doesn't have world_size ranks.
-        RuntimeUnavailableError: this process sees a GPU; Megatron-Core would allocate on it.
-    """
-    _check_size(parallel, world_size)
-    if backend.HAS_GPU:
-        raise RuntimeUnavailableError(
-            "a dry run needs a process without a GPU", mend="start it with CUDA_VISIBLE_DEVICES set to nothing"
-        )
-    assert not dist.is_initialized(), "a dry run inside a real job"
-    import torch.distributed._tools.fake_collectives  # registers meta kernels for collectives
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    from nemo_cascade.models import cpu
-
-    dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
-    _make_groups(parallel, gloo=False)
-    _seed(0)
-    cpu.target.device = torch.device("meta")
-    try:
-        with torch.device("meta"):  # for the factories that are called without a device
-            yield Runtime(rank=rank, world_size=world_size, parallel=parallel, seed=0)
-    finally:
-        cpu.target.device = torch.device("cpu")
-        stop()
-
-
 def stop() -> None:
     """Destroy all process groups of this process. Idempotent."""
     if dist.is_initialized():
@@ -209,14 +168,13 @@ def _groups() -> Any:
     return parallel_state
 
 
-def _make_groups(parallel: ParallelConfig, *, gloo: bool = True) -> None:
+def _make_groups(parallel: ParallelConfig) -> None:
     _groups().initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
         expert_model_parallel_size=parallel.expert_model_parallel_size,
         distributed_timeout_minutes=int(COLLECTIVE_TIMEOUT.total_seconds() // 60),
-        create_gloo_process_groups=gloo,
     )
 
 

@@ -70,9 +70,9 @@ def prompts(count=6, length=70):
 
 
 def generate(worker, asked, samples, sampling, seed):
-    from nemo_cascade.rollout.engine import generate_all
-
-    return generate_all(worker, asked, samples, sampling, seed), worker.shared_prompt_tokens
+    place = {prompt.prompt_id: i for i, prompt in enumerate(asked)}
+    rollouts = worker.generate(list(asked), samples, sampling, seed)
+    return sorted(rollouts, key=lambda r: (place[r.prompt_id], r.sample)), worker.shared_prompt_tokens
 
 
 def leave_early(worker, asked):

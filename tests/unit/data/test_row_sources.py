@@ -282,7 +282,7 @@ def test_mapped_source_is_packed_and_its_bad_rows_are_quarantined_within_the_sha
         build_packed_store(sft_stage(path, **rules), tokenizer.folder, tmp_path / "c")
     told = f"{path}:6: no column 'output' (there are input; the mapping reads input, output)\n"
     assert told in str(raised.value)
-    with pytest.raises(DataError, match=r"4 of 20 samples can't be trained on \(3 broken, 0 without.*share 0\.1\)"):
+    with pytest.raises(DataError, match=r"4 of 20 samples can't be trained on \(3 broken, 1 longer.*share 0\.1\)"):
         build_packed_store(sft_stage(path, max_bad_fraction=0.1, **rules), tokenizer.folder, tmp_path / "c")
     store = build_packed_store(sft_stage(path, max_bad_fraction=0.2, **rules), tokenizer.folder, tmp_path / "c")
     assert (store.stats["samples"], store.stats["rows_read"], store.stats["dropped_broken"]) == (16, 20, 3)

@@ -147,7 +147,7 @@ def dry_run_of_8b():
 
     from nemo_cascade.models.architectures import architecture_from_hf
     from nemo_cascade.models.build import build_model, packed_sequences
-    from nemo_cascade.training import runtime
+    from tests.meta_rank import meta_rank
 
     arch = architecture_from_hf(
         {
@@ -167,7 +167,7 @@ def dry_run_of_8b():
     )
     total, devices = 0, set()
     for rank in (0, 1, 2, 3, 256, 257, 258, 259):
-        with runtime.dry_run(rank=rank, world_size=512, parallel=parallel) as job:
+        with meta_rank(rank, parallel) as job:
             model = build_model(arch, model=MODEL, parallel=parallel, precision=PrecisionConfig(), seq_length=8192)
             for parameter in model.parameters():
                 devices.add(parameter.device.type)
