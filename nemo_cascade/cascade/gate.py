@@ -5,6 +5,8 @@ Prompts are the same before and after, so differences are paired by prompt. Per 
     improve  kept if the score rose significantly (p_greater < alpha)
     hold     broken if the score fell by more than the tolerance and significantly (p_less < alpha)
 
+Gates are ours: arXiv 2512.13607 reports all scores after each stage (tables 2, 4-8) and has no rule for them.
+
 A broken promise has the outcome that `on_regression` names; otherwise the stage is promoted. Where that is to look for
 another model of the stage (cascade/recover.py), the same comparison decides about each of them.
 """

@@ -3,6 +3,8 @@
     RL stage's prompts          in SFT stages'                      at most max_rl_in_sft
     evaluation suite's prompts  in SFT, reward model, RL stages'    at most max_evaluation_in_training
 
+(arXiv 2512.13607, section 4: SFT and RL share no prompt; section 3.2: decontamination by 9-grams.)
+
 The result is kept under a hash of all files and rules, so that a resumed run doesn't read them again.
 """
 

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", type=int, default=65536, help="tokens of prompt and response (default: 64K)")
     group.add_argument("--prompt-tokens", type=int, default=4096, help="of which the prompt's (default: 4096)")
     group.add_argument("--yarn", type=float, metavar="FACTOR", help="stretch the positions (paper: 2; SWE 3)")
+    group.add_argument("--yarn-from", type=int, metavar="POSITIONS", help="of so many (default: the config's)")
     group.add_argument("--concurrency", type=int, default=64, help="requests in flight")
     group.add_argument("--limit", type=int, help="only so many prompts of each benchmark")
     group.add_argument("--task-folder", type=Path, help="lm-eval: further task definitions")
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def wanted(args: argparse.Namespace) -> bool:
     """Return whether the arguments ask for a public tool, if only by halves: that is refused, not overlooked."""
-    return bool(args.tool or args.benchmarks or args.dry or args.stage or args.yarn)
+    return bool(args.tool or args.benchmarks or args.dry or args.stage or args.yarn or args.yarn_from)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -58,7 +59,7 @@ def execute(args: argparse.Namespace) -> int:
     port = free_port()
     # `mode` is what our own templates read, `enable_thinking` what Qwen3's and Cascade 2's do.
     template = {"mode": args.mode, "enable_thinking": args.mode == "think"}
-    overrides = {} if args.yarn is None else yarn_overrides(config, args.yarn)
+    overrides = {} if args.yarn is None else yarn_overrides(config, args.yarn, args.yarn_from)
     more = shlex.split(args.server_args)
     command = server_command(model, SERVED_NAME, port, args.budget, template, overrides, more)
     tool = settings.command(f"http://127.0.0.1:{port}", folder / "tool")
@@ -99,9 +100,15 @@ def hf_folder(folder: Path, stage: str | None) -> Path:
     return stages[stage].absolute()
 
 
-def yarn_overrides(config: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Return what of config.json changes for YaRN (arXiv 2309.00071) by `factor`, for inference only."""
-    original = int(config["max_position_embeddings"])
+def yarn_overrides(config: dict[str, Any], factor: float, original: int | None = None) -> dict[str, Any]:
+    """Return what of config.json changes for YaRN (arXiv 2309.00071) by `factor`, for inference only.
+
+    Args:
+        config: the model's config.json.
+        factor: by which positions are stretched.
+        original: how many positions are; None takes what the model declares.
+    """
+    original = original or int(config["max_position_embeddings"])
     rope = {"rope_theta": (config.get("rope_parameters") or config).get("rope_theta", 10000.0), "rope_type": "yarn"}
     rope |= {"factor": factor, "original_max_position_embeddings": original}
     return {"rope_parameters": rope, "max_position_embeddings": int(original * factor)}
@@ -122,7 +129,9 @@ def _check(args: argparse.Namespace, config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if args.yarn is not None and (args.yarn <= 1 or rope.get("rope_type", rope.get("type", "default")) != "default"):
         wrong.append(f"--yarn {args.yarn:g}: a factor over 1, for a model without rope scaling; got {rope}")
-    reach = int(config["max_position_embeddings"] * (args.yarn or 1))
+    if args.yarn_from is not None and (args.yarn is None or args.yarn_from < 1):
+        wrong.append(f"--yarn-from {args.yarn_from}: the positions that --yarn FACTOR stretches, at least 1")
+    reach = int((args.yarn_from or config["max_position_embeddings"]) * (args.yarn or 1))
     if args.budget > reach:
         wrong.append(f"the model reaches {reach} positions, --budget {args.budget} is more: lower it, or --yarn FACTOR")
     if wrong:

@@ -1,4 +1,7 @@
-"""Read SEARCH/REPLACE edits out of an answer and apply them to the files that the prompt showed."""
+"""Read SEARCH/REPLACE edits out of an answer and apply them to the files that the prompt showed.
+
+(arXiv 2512.13607, appendix C.2: reasoning in <think>, edits in <solution>, each with its file's path.)
+"""
 
 from __future__ import annotations
 

@@ -26,6 +26,22 @@ def dry(capsys, folder, *arguments):
     return code, printed.out, printed.err
 
 
+def test_yarn_may_stretch_the_base_models_positions_where_training_declared_more(model, capsys):
+    (model / "config.json").write_text(json.dumps(CONFIG | {"max_position_embeddings": 65536}))
+    words = ["--with", "ns", "--benchmarks", "gpqa:8", "--yarn", "2"]
+    assert '"original_max_position_embeddings": 65536' in dry(capsys, model, *words)[1]
+    code, printed, _ = dry(capsys, model, *words, "--yarn-from", "32768")
+    assert code == 0
+    assert '"factor": 2.0, "original_max_position_embeddings": 32768' in printed
+    assert '"max_position_embeddings": 65536' in printed
+    code, _, told = dry(capsys, model, *words, "--yarn-from", "16384")
+    assert code == REFUSED
+    assert "the model reaches 32768 positions, --budget 65536 is more" in told
+    code, _, told = dry(capsys, model, *words[:-2], "--yarn-from", "32768")
+    assert code == REFUSED
+    assert "--yarn-from 32768: the positions that --yarn FACTOR stretches" in told
+
+
 def test_ns_gets_the_papers_sampling_and_the_server_the_mode_and_yarn(model, capsys):
     words = ["--with", "ns", "--benchmarks", "aime24:64", "gpqa:8", "--yarn", "2"]
     code, printed, _ = dry(capsys, model, *words)
