@@ -12,11 +12,24 @@ from nemo_cascade.rewards.latex import hidden_characters, plain_number, split_pe
 from nemo_cascade.rewards.verifier import Score, VerifierError
 
 _DECIMALS = 10
-# Compared once in the process that workers are forked from: the libraries build grammars and caches on first use.
+# Compared once in the process that workers are forked from. The libraries import modules and fill caches on first use
+# (the parser's prediction tables, SymPy's functions), which would cost each fresh worker some 10 ms of CPU; so here
+# are equal and unequal answers of each form that references take. They change no verdict, only how soon it comes.
 _WARM_UP = (
-    ("(x+1)^2", "x^2+2x+1"), (r"\{1,2\}", r"\{2,1\}"), ("(1,2]", "[1,2)"), (r"\sin 2x", r"2\sin x\cos x"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"), (r"\frac{\pi}{2}", r"\sqrt{2}"),
-    ("x=5", "y=6"), ("x>3", "x<3"),
+    ("(x+1)^2", "x^2+2x+1"), ("(x+5)^2", "x^2+10x+26"), ("a^2-b^2", "(a-b)(a+b)"), ("2^{n+1}-3", "2^{n}-3"),
+    (r"\frac{1}{2}", r"\frac{2}{4}"), (r"\frac{3}{7}", r"\frac{7}{3}"), ("0.5", r"\frac{1}{2}"),
+    (r"\frac{5}{8}", "0.6"), (r"2\frac{1}{3}", r"\frac{7}{3}"), (r"-\frac{\pi}{2}", r"\frac{-\pi}{2}"),
+    (r"\frac{\pi}{3}", r"60^\circ"), (r"2\sqrt{3}", r"\sqrt{12}"), (r"\sqrt[3]{16}", r"2\sqrt{2}"),
+    (r"\frac{1+\sqrt{5}}{2}", r"\frac{\sqrt{5}}{2}+0.5"), (r"\{1,2,-3\}", r"\{2,-3,1\}"), (r"\{1,2\}", r"\{1,3\}"),
+    ("1,2", "2,1"), (r"1\text{ or }2", "1"), ("(1,2]", r"(\frac{2}{2},2]"), ("(1,2]", "[1,2)"), ("(1,2)", "(1,3)"),
+    ("(1,2,3)", "(3,2,1)"), (r"[0,\infty)", r"(-\infty,0]"), (r"(-\infty,1)\cup(2,3]", r"(-\infty,1)\cup(2,3)"),
+    (r"\emptyset", r"\{0\}"), ("x=5", "5"), ("y=2x+1", "y=2x+3"), ("x=1, y=2", "(1,2)"), ("x>3", "x<3"),
+    (r"1\le x<2", "[1,2)"), (r"x\ne 0", "x=0"), ("12%", "0.12"), (r"5\text{ cm}", "5"), (r"5\text{ cm}^2", "6"),
+    (r"\$18.50", "18"), (r"\text{Tuesday}", r"\text{Monday}"), ("AB", "BA"), ("3+4i", "4i-3"),
+    (r"\sin 2x", r"2\sin x\cos x"), (r"\tan(x)", r"\cot(x)"), (r"\log_2 8", r"\ln 3"), ("e^{2}", "e^{3}"),
+    (r"\binom{5}{2}", "5!"), (r"|x-1|", "|1-x|"), (r"\lfloor 2.5 \rfloor", "3"), (r"3\times 10^{4}", r"3\cdot 10^5"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"), ("x_1+x_2", r"\alpha+\beta"),
+    (r"\pm 2", "2"),
 )  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def test_workers_are_recycled_and_hold_no_heavy_library():
         for index in range(50):
             pool.submit(index, "probe", {"do": "modules"}, Response(""))
         assert [verdict.score for _, verdict in pool.drain()] == [0.0] * 50
-        assert pool.stats().get("restarts/recycle", 0) >= 3
+        wait_for(lambda: pool.stats().get("restarts/recycle", 0) >= 3)  # the last verdicts come before the ends
         assert "restarts/crash" not in pool.stats()
 
 
