@@ -116,6 +116,7 @@ class _Tally:
     broken: Problems = field(default_factory=Problems)
     overlong: Problems = field(default_factory=Problems)
     unusable: Problems = field(default_factory=Problems)
+    tied: int = 0
 
 
 @dataclass
@@ -125,6 +126,7 @@ class _Pair:
     replies: tuple[str, ...] = ()
     broken: str | None = None
     unusable: str | None = None
+    tied: bool = False
 
 
 def build_pair_stores(
@@ -133,7 +135,8 @@ def build_pair_stores(
     """Return the tokenised pairs to train on and to hold out, built under `folder` unless they are there already.
 
     A row has `messages`, ending in a user turn, `chosen` and `rejected`: a text each, or messages that end with the
-    reply. Thinking is taken out of the replies (`data.scored`).
+    reply. Thinking is taken out of the replies (`data.scored`). Pairs of a released set of which neither response is
+    preferred are left out and counted; they aren't bad (arXiv 2512.13607, section 4.2: HelpSteer3's 40K become 36K).
 
     Args:
         data: files and rules.
@@ -213,6 +216,7 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
         "tokens_per_epoch": int(lengths.sum()),
         "rows_read": tally.rows,
         "dropped_overlong": tally.overlong.total,
+        "dropped_tied": tally.tied,
         "dropped_unusable": tally.unusable.total,
         "first_dropped": [*tally.unusable.first, *tally.overlong.first],
         "bytes": {name: (folder / name).stat().st_size for name in FILES},
@@ -229,7 +233,7 @@ def _chunks(path: str, template: Template, schema: Schema) -> Iterator[list[_Pai
 def _read(raw: RawRow, template: Template, schema: Schema) -> _Pair:
     row, broken = decode_row(raw, schema)
     if broken == NO_PREFERENCE:
-        return _Pair(raw, unusable=broken)
+        return _Pair(raw, tied=True)
     if broken:
         return _Pair(raw, broken=broken)
     messages = row.get("messages")
@@ -276,6 +280,8 @@ def _admit(
     for pair in chunk:
         if pair.broken:
             tally.broken.add(f"{pair.raw.place}: {pair.broken}")
+        elif pair.tied:
+            tally.tied += 1
         elif pair.unusable:
             tally.unusable.add(f"{pair.raw.place}: {pair.unusable}")
         else:

@@ -75,8 +75,9 @@ SCHEMAS: dict[str, Schema] = {
         {"user": "prompt", "instruction_id_list": "instruction_id_list | json", "kwargs": "kwargs | json"},
     ),
     "nemotron_cascade_rl_math": Schema(
-        "public loaders of nvidia/Nemotron-Cascade-RL-Math (problem, answer, source)",
-        {"user": "problem", "answer": "answer"},
+        "public loaders of nvidia/Nemotron-Cascade-RL-Math (problem, answer, source). Whether a problem asks for a box "
+        "itself isn't described, so all are asked to: the reward reads one (arXiv 2512.13607, section 4.5)",
+        {"user": _BOXED, "answer": "answer"},
     ),
     "nemotron_cascade_rl_code": Schema(
         "a guess: no description of the released code prompts' columns was found; tests in a form that the verifier "

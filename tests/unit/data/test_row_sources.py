@@ -9,7 +9,6 @@ import pytest
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.stage import PairDataConfig
 from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.columns import NO_PREFERENCE
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prompts import PromptSet
@@ -172,7 +171,7 @@ SETS = {
         {"prompt": [USER], "instruction_id_list": ["a:b"], "kwargs": '[{"n": 1}]'},
         {"instruction_id_list": ["a:b"], "kwargs": [{"n": 1}], **QUESTION},
     ),
-    "nemotron_cascade_rl_math": ({"problem": "q", "answer": "4", "source": "s"}, {"answer": "4", **QUESTION}),
+    "nemotron_cascade_rl_math": ({"problem": "q", "answer": "4", "source": "s"}, {"answer": "4", **ASKED}),
     "nemotron_cascade_rl_code": ({"prompt": "q", "input_output": "{}"}, {"input_output": "{}", **QUESTION}),
     "nemotron_cascade_rl_swe": (
         {"original_prompt": "q", "relevant_file_contents": [{"path": "a.py", "content": "x"}], "golden_patch": "diff"},
@@ -301,17 +300,17 @@ def test_prompts_and_pairs_are_mapped_too(tokenizer, write_jsonl, tmp_path):
         path, "math", "math", "think", tokenizer, 99, schema_of("nemotron_cascade_rl_math")
     ).prompts
     assert [p.record["answer"] for p in prompts] == ["1", "2", "3"]
-    assert "2+1 /think" in tokenizer.decode(prompts[2].token_ids)
+    assert "2+1\n\nPlease reason" in tokenizer.decode(prompts[2].token_ids)
 
     def pair(i, strength):
         context = [{"role": "user", "content": f"question {i}"}]
         return {"context": context, "response1": "one", "response2": "two", "overall_preference": strength}
 
     files = [write_jsonl([pair(n, s) for n, s in rows], name) for name, rows in
-             (("pairs.jsonl", enumerate((-3, 1, 0, 2))), ("held.jsonl", [(9, 1)]))]  # fmt: skip
-    data = PairDataConfig(path=files[0], holdout_path=files[1], schema="helpsteer3", max_bad_fraction=0.25)
+             (("pairs.jsonl", enumerate((-3, 1, 0, 2, 0))), ("held.jsonl", [(9, 1)]))]  # fmt: skip
+    data = PairDataConfig(path=files[0], holdout_path=files[1], schema="helpsteer3")
     train, _ = build_pair_stores(data, 512, tokenizer.folder, tmp_path / "c")
     assert len(train) == 3
-    assert train.stats["first_dropped"] == [f"{files[0]}:3: {NO_PREFERENCE}"]
+    assert (train.stats["rows_read"], train.stats["dropped_tied"], train.stats["dropped_unusable"]) == (5, 2, 0)
     chosen = [tokenizer.decode(train.documents(i)[0].token_ids) for i in range(3)]
     assert [text.endswith("one<|im_end|>") for text in chosen] == [True, False, False]
