@@ -79,12 +79,6 @@ SCHEMAS: dict[str, Schema] = {
         "itself isn't described, so all are asked to: the reward reads one (arXiv 2512.13607, section 4.5)",
         {"user": _BOXED, "answer": "answer"},
     ),
-    "nemotron_cascade_rl_code": Schema(
-        "a guess: no description of the released code prompts' columns was found; tests in a form that the verifier "
-        "reads (`input_output`, LiveCodeBench's, HumanEval's, MBPP's) are read from the row as they are",
-        {"user": "prompt"},
-        guessed=("prompt",),
-    ),
     "nemotron_cascade_rl_swe": Schema(
         "public loaders of nvidia/Nemotron-Cascade-RL-SWE (prompt, golden_patch, relevant_file_contents: a list of "
         "path and content, original_prompt, instance_id, source). They don't agree which of the prompts is the bare "

@@ -172,7 +172,6 @@ SETS = {
         {"instruction_id_list": ["a:b"], "kwargs": [{"n": 1}], **QUESTION},
     ),
     "nemotron_cascade_rl_math": ({"problem": "q", "answer": "4", "source": "s"}, {"answer": "4", **ASKED}),
-    "nemotron_cascade_rl_code": ({"prompt": "q", "input_output": "{}"}, {"input_output": "{}", **QUESTION}),
     "nemotron_cascade_rl_swe": (
         {"original_prompt": "q", "relevant_file_contents": [{"path": "a.py", "content": "x"}], "golden_patch": "diff"},
         {"files": {"a.py": "x"}, "patch": "diff", "problem": "q", **QUESTION},
