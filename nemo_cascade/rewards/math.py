@@ -16,7 +16,7 @@ from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 class MathVerifier:
     r"""Score 1 if the last `\boxed{}` after `</think>` equals the row's `answer`, else 0.
 
-    Source: arXiv 2512.13607, section 4.5.
+    Source: arXiv 2512.13607, section 4.5, where AceMath's rules compare the answers.
 
     Integers and decimals are compared exactly; the rest by the math-verify library on SymPy, where a decimal equals an
     exact value only to ten places (0.3333 is not 1/3). `50%` equals 50 and 0.5: references are written either way.
