@@ -18,6 +18,7 @@ from nemo_cascade.sandbox.worker import Ended, Worker, WorkerLostError, send_job
 _PIECE = 1 << 16
 _SETUP_DEADLINE_S = 20.0
 _DEATH_DEADLINE_S = 5.0
+_LISTEN_AFTER_S = 0.005
 _WATCH_AFTER_S = 0.05
 _NOT_LAUNCHED = -1
 
@@ -101,7 +102,7 @@ class Execution:
         self._worker, self._errands = worker, errands
         self._poll = select.poll()
         self._readers: dict[int, tuple[Errand, str]] = {}
-        self._born, self._watched = time.monotonic(), False
+        self._born, self._listening, self._watched = time.monotonic(), False, False
 
     def run(self) -> None:
         """Run all errands to their end and fill in what came of them.
@@ -133,8 +134,9 @@ class Execution:
             read, given[stream] = os.pipe()
             os.set_blocking(read, False)
             errand.said[stream] = bytearray()
-            self._listen(read, errand, stream)
-        self._listen(os.dup(spare.connection.fileno()), errand, "connection")
+            self._readers[read] = (errand, stream)
+        connection = os.dup(spare.connection.fileno())
+        self._readers[connection] = (errand, "connection")
         errand.said["connection"] = bytearray()
         try:
             header = {**errand.header, "limits": _for_the_child(errand.limits)}
@@ -144,24 +146,29 @@ class Execution:
             _close_all(given)
         self._worker.refill()
 
-    def _listen(self, descriptor: int, errand: Errand, stream: str) -> None:
-        self._readers[descriptor] = (errand, stream)
-        self._poll.register(descriptor, select.POLLIN)
-
     def _turn(self) -> None:
         now = time.monotonic()
         self._enforce_deadlines(now)
-        if not self._watched and now > self._born + _WATCH_AFTER_S:
+        age_s = now - self._born
+        if not self._listening and age_s > _LISTEN_AFTER_S:
+            self._listen()
+        if not self._watched and age_s > _WATCH_AFTER_S:
             self._watch()
         wait_s = min(self._deadline(errand) for errand in self._errands if errand.ended is None) - now
         if not self._watched:
-            wait_s = min(wait_s, _WATCH_AFTER_S)
+            wait_s = min(wait_s, (_WATCH_AFTER_S if self._listening else _LISTEN_AFTER_S) - age_s)
         for descriptor, _ in self._poll.poll(max(0.0, wait_s) * 1000 + 1):
             if descriptor == self._worker.channel.fileno():
                 self._worker.hear()
                 self._note_ends()
             elif descriptor in self._readers:
                 self._read(descriptor)
+
+    def _listen(self) -> None:
+        """Read what is said as it is said; short runs have ended before, and are read at once."""
+        self._listening = True
+        for descriptor in self._readers:
+            self._poll.register(descriptor, select.POLLIN)
 
     def _deadline(self, errand: Errand) -> float:
         if errand.over is not None:
@@ -209,7 +216,8 @@ class Execution:
         except ConnectionResetError:  # the child died before it read all of its job
             piece = b""
         if not piece:
-            self._poll.unregister(descriptor)
+            if self._listening:
+                self._poll.unregister(descriptor)
             os.close(descriptor)
             del self._readers[descriptor]
             return False

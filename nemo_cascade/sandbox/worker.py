@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
 import signal
 import socket
@@ -54,13 +55,13 @@ class Worker:
     Attributes:
         launch: how it is started.
         shape: (files_mib, compile) of the spare that it keeps ready.
-        spares_kept: how many of them; a judgement takes two.
+        spares_kept: most of them; a judgement takes two, and several forked at once cost less each.
         runs: children that were given a job.
     """
 
     launch: Launch
     shape: tuple[int, bool]
-    spares_kept: int = 2
+    spares_kept: int = 6
     runs: int = 0
     ended: dict[int, Ended] = field(default_factory=dict)
     spares: list[Spare] = field(default_factory=list)
@@ -100,8 +101,7 @@ class Worker:
                 release.write(self._process)
         message, _ = self._receive(starting=True)
         assert "ready" in message, message
-        for _ in range(self.spares_kept):
-            self.request_spare(self.shape)
+        self.refill()
 
     @property
     def channel(self) -> socket.socket:
@@ -115,15 +115,16 @@ class Worker:
         assert self._process is not None, "the worker was not started"
         return self._process.pid
 
-    def request_spare(self, shape: tuple[int, bool]) -> None:
-        """Ask for one more waiting child."""
-        self._send({"spawn": shape[0], "compile": shape[1]})
-        self._pending += 1
+    def request_spares(self, shape: tuple[int, bool], count: int = 1) -> None:
+        """Ask for more waiting children."""
+        self._send({"spawn": count, "shape": shape})
+        self._pending += count
 
     def refill(self) -> None:
-        """Ask for a new spare if too few are ready or on their way."""
-        if len(self.spares) + self._pending < self.spares_kept:
-            self.request_spare(self.shape)
+        """Ask for new spares if too few are ready or on their way."""
+        there = len(self.spares) + self._pending
+        if there <= self.spares_kept // 2:
+            self.request_spares(self.shape, self.spares_kept - there)
 
     def watch(self, pid: int, memory_mib: int, cpu_s: float) -> None:
         """Have all processes of a child together held to these limits."""
@@ -132,7 +133,7 @@ class Worker:
     def take(self, shape: tuple[int, bool]) -> Spare:
         """Return a waiting child of a shape; wait for it if need be."""
         if self._pending == 0 and not any(spare.shape == shape for spare in self.spares):
-            self.request_spare(shape)
+            self.request_spares(shape)
         while True:
             for spare in self.spares:
                 if spare.shape == shape:
@@ -140,7 +141,7 @@ class Worker:
                     self.runs += 1
                     return spare
             if self._pending == 0:
-                self.request_spare(shape)
+                self.request_spares(shape)
             self.hear()
 
     def kill(self, pid: int) -> None:
@@ -150,10 +151,11 @@ class Worker:
     def hear(self) -> None:
         """Receive one message and file it: a spare, or the end of a child."""
         message, descriptors = self._receive()
-        if "spare" in message:
-            self._pending -= 1
-            connection = socket.socket(fileno=descriptors[0])
-            self.spares.append(Spare(message["spare"], connection, tuple(message["shape"])))
+        if "spares" in message:
+            self._pending -= len(descriptors)
+            shape = tuple(message["shape"])
+            for pid, descriptor in zip(message["spares"], descriptors, strict=True):
+                self.spares.append(Spare(pid, socket.socket(fileno=descriptor), shape))
             return
         self.ended[message["exit"]] = Ended(message["status"], message["cpu_s"], message["rss_mib"], message["reason"])
 
@@ -187,7 +189,7 @@ class Worker:
 
     def _receive(self, starting: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(self.channel, _PACKET, 1)
+            packet, descriptors, _, _ = socket.recv_fds(self.channel, _PACKET, self.spares_kept)
         except OSError as error:  # a deadline too
             raise WorkerLostError("a sandbox worker doesn't answer", value=error) from error
         if not packet:
@@ -253,7 +255,10 @@ def send_job(
         "files": [[path, len(content)] for path, content in files.items()],
         "descriptors": list(descriptors),
     }
-    encoded = json.dumps(full).encode()
+    try:
+        encoded = marshal.dumps(full)
+    except ValueError:  # a subclass of a plain type, as numpy.str_
+        encoded = marshal.dumps(json.loads(json.dumps(full)))
     body = b"".join(files.values())
     frame = struct.pack("<II", len(encoded), len(body)) + encoded + body
     spare.connection.settimeout(_REPLY_DEADLINE_S)

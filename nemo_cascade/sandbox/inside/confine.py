@@ -6,7 +6,8 @@ import ctypes
 import math
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _CLONE_NEWNS, _CLONE_NEWPID = 0x00020000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x20, 0x4000, 0x40000
@@ -21,6 +22,10 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET
 _PR_CAP_AMBIENT_CLEAR_ALL, _CAPABILITY_VERSION_3, _LAST_CAPABILITY = 4, 0x20080522, 63
 _SIGKILL, _SIGCHLD = 9, 17
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, -1)
+_CLONE_ARGUMENTS = {
+    new_namespaces: (ctypes.c_long(_CLONE), ctypes.c_ulong(_SIGCHLD | flags), 0, 0, 0, 0)
+    for new_namespaces, flags in ((False, 0), (True, _CLONE_NEWPID | _CLONE_NEWNS))
+}
 _INODES_PER_MIB = 256
 _STACK_BYTES = 64 << 20
 _OPEN_FILES = 128
@@ -39,14 +44,30 @@ _HARD_LIMITS = {
 }
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc_with_gil = ctypes.PyDLL(None, use_errno=True)
+# Functions are looked up here once: a look-up in a child touches some sixty pages, and each is copied then.
+_clone, _mount, _prctl, _capset = _libc_with_gil.syscall, _libc.mount, _libc.prctl, _libc.capset
+_setresuid, _setresgid, _chdir = _libc.setresuid, _libc.setresgid, _libc.chdir
 _CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
 _NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+Step = tuple[Any, tuple[Any, ...], str]
+"""A C function, its arguments, and what it does."""
+
+HARMLESS: tuple[Step, ...] = ((_libc.sched_yield, (), "yield"),)
+"""To rehearse take()."""
+
+
+def take(steps: Iterable[Step]) -> None:
+    """Do steps that were made ready before, in order.
+
+    Raises:
+        OSError: for the first that fails.
+    """
+    for call, arguments, what in steps:
+        if call(*arguments) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def fork(new_namespaces: bool) -> int:
@@ -56,27 +77,30 @@ def fork(new_namespaces: bool) -> int:
     and threading have registered, which cost a third of a short run (they touch some 180 pages that have to be copied
     then), and have nothing to do where there is no other thread. So `random` starts alike in all children.
     """
-    flags = _SIGCHLD | (_CLONE_NEWPID | _CLONE_NEWNS if new_namespaces else 0)
-    pid = int(_libc_with_gil.syscall(ctypes.c_long(_CLONE), ctypes.c_ulong(flags), 0, 0, 0, 0))
-    _check(0 if pid >= 0 else -1, "clone")
+    pid: int = _clone(*_CLONE_ARGUMENTS[new_namespaces])
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"clone: {os.strerror(number)}")
     return pid
 
 
-def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None) -> None:
-    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), options), f"mount {target.decode()}")
+def _mounting(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None) -> Step:
+    return (_mount, (source, target, kind, ctypes.c_ulong(flags), options), f"mount {target.decode()}")
 
 
 def make_mounts_private() -> None:
     """Let no mount of a child appear anywhere else. For the zygote: its children inherit it."""
-    _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    take([_mounting(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)])
 
 
-def private_mounts(files_mib: int, uid: int) -> None:
+def private_mounts(files_mib: int, uid: int) -> list[Step]:
     """Give a process in fresh namespaces a /tmp of limited size and the /proc of its own process namespace."""
-    _mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     inodes = _INODES_PER_MIB * files_mib + 64
     options = f"size={files_mib}m,nr_inodes={inodes},mode=755,uid={uid},gid={uid}"
-    _mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode())
+    return [
+        _mounting(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None),
+        _mounting(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()),
+    ]
 
 
 def forswear_gains(change_user: bool) -> None:
@@ -88,30 +112,38 @@ def forswear_gains(change_user: bool) -> None:
     if change_user:
         os.setgroups([])
     for capability in range(_LAST_CAPABILITY + 1):
-        if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
+        if _prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
             # Without CAP_SETPCAP the bounding set stays; no_new_privs makes it meaningless.
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+            _prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    take([(_prctl, (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")])
 
 
-def drop_privileges(uid: int | None) -> None:
+def drop_privileges(uid: int | None) -> list[Step]:
     """Become the program's user and lose every capability.
 
     Args:
         uid: the user; None: stay who one is, where the namespace has no other.
     """
+    become_user: list[Step] = []
     if uid is not None:
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    _check(_libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES), "capset")
-    # Nobody of the same user may look into its memory; that it may switch this off for itself is its own affair.
-    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+        become_user = [(_setresgid, (uid, uid, uid), "setresgid"), (_setresuid, (uid, uid, uid), "setresuid")]
+    return [
+        *become_user,
+        (_capset, (_CAPABILITY_HEADER, _NO_CAPABILITIES), "capset"),
+        # Nobody of the same user may look into its memory; that it may switch this off for itself is its own affair.
+        (_prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable"),
+    ]
+
+
+def change_folder(folder: str) -> list[Step]:
+    """Go to the folder where the program runs."""
+    return [(_chdir, (folder.encode(),), "chdir")]
 
 
 def die_with_parent() -> None:
     """Ask the kernel to kill the calling process when its parent dies."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "parent death signal")
+    take([(_prctl, (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "parent death signal")])
 
 
 def limit_resources(limits: Mapping[str, float], process_overhead: int) -> None:

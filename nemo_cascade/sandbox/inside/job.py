@@ -1,14 +1,15 @@
 """What a forked child does: shut itself in, wait for its job, run it.
 
-A job is one frame on the child's socket: two little-endian u32 (header and body length), the header (JSON), the body
-(the files' bytes, end to end). Descriptors travel with its first byte, in the order of the header's `descriptors`.
+A job is one frame on the child's socket: two little-endian u32 (header and body length), the header (in marshal's form:
+host and child are the same interpreter, and reading it touches few pages), the body (the files' bytes, end to end).
+Descriptors travel with its first byte, in the order of the header's `descriptors`.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import json
+import marshal
 import os
 import socket
 import struct
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import confine, landlock, seccomp
+from . import confine, landlock
 
 EXIT_BROKEN = 251
 """Exit status of a child that failed before its program started."""
@@ -38,6 +39,7 @@ _KINDS: dict[str, Callable[[Job, Callable[[], None]], None]] = {}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _MOST_INHERITED = 4096
 _REHEARSALS = 40
+_FIRST_PIECE_BYTES = 1 << 16
 _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * 4)
 _NPROC_OF_THE_SANDBOX = 8
 
@@ -46,20 +48,16 @@ class Confinement(NamedTuple):
     """How a child shuts itself in.
 
     Attributes:
-        namespaces: it was born into namespaces of its own.
-        uid: the user it becomes, or None to stay the zygote's.
-        files_mib: size of its /tmp.
-        folder: where its program runs.
+        steps: from mounts to the system call filter, made ready by the zygote.
+        user_of_the_zygote: it stays the zygote's user.
+        folder: where its program runs, without namespaces.
         readable: what it may read, where no private root decides that.
-        seccomp_filter: as seccomp.prepare() returns it.
     """
 
-    namespaces: bool
-    uid: int | None
-    files_mib: int
-    folder: str
+    steps: Sequence[confine.Step]
+    user_of_the_zygote: bool
+    folder: str | None
     readable: Sequence[str]
-    seccomp_filter: Any
 
 
 class Job(NamedTuple):
@@ -87,83 +85,81 @@ def preload() -> None:
         del sys.modules[name]
 
 
-def rehearse(rehearse_program: Callable[[], None]) -> None:
+def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object]) -> None:
     """Do in the zygote, on nothing, what every child will do.
 
     The interpreter specialises code while it runs, fills caches and loads what it needs on first use. Done here it is
     done once; done in a child each of these writes copies a page that is thrown away with the child.
     """
-    null = os.open("/dev/null", os.O_RDWR)
-    header = {
-        "kind": "",
-        "limits": {"cpu_s": 1.0, "wall_s": 1.0},
-        "argv": [],
-        "entry": "main.py",
-        "unwritten": ["main.py"],
-    }
+    no_limits = {"cpu_s": 1e9, "memory_mib": 1 << 24, "processes": 1 << 20, "files_mib": 1 << 24}
+    streams = ["stdin", "stdout", "stderr"]
+    header = {"kind": "", "limits": no_limits, "argv": [], "entry": "main.py", "unwritten": ["main.py"]}
+    encoded = marshal.dumps({**header, "files": [["main.py", len(program)]], "descriptors": streams})
     for _ in range(_REHEARSALS):
         ours, theirs = socket.socketpair()
-        source = b"import math\n"
-        encoded = json.dumps({**header, "files": [["main.py", len(source)]], "descriptors": ["stdin"]}).encode()
-        socket.send_fds(ours, [struct.pack("<II", len(encoded), len(source)) + encoded + source], [null])
-        job = _receive(theirs)
+        socket.send_fds(ours, [struct.pack("<II", len(encoded), len(program)) + encoded + program], [0, 1, 2])
+        job = _ready(theirs, Confinement(confine.HARMLESS, False, None, ()))
         assert job is not None
-        _write_files({path: content for path, content in job.files.items() if path not in job.header["unwritten"]})
-        os.close(job.descriptors["stdin"])
-        rehearse_program()
+        perform(job, _starting(theirs))
         ours.close()
-        theirs.close()
-    os.close(null)
 
 
 def become(connection: socket.socket, confinement: Confinement) -> None:
     """Turn the forked child into a confined run. Never returns."""
     try:
         _only_descriptor(connection)
-        _shut_in(confinement)
-        job = _receive(connection)
+        job = _ready(connection, confinement)
         if job is None:  # the host hung up: this spare is not needed
             os._exit(0)
-        _prepare(job, confinement)
-        try:
-            _write_files({path: content for path, content in job.files.items() if path not in job.header["unwritten"]})
-        except OSError as error:
-            connection.sendall(REFUSED + str(error).encode()[:4000])
-            os._exit(EXIT_BROKEN)
+    except _RefusedError as error:
+        connection.sendall(REFUSED + str(error).encode()[:4000])
+        os._exit(EXIT_BROKEN)
     except BaseException as error:  # told to the host: nobody else can hear it
         connection.sendall(BROKEN + f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(EXIT_BROKEN)
+    _KINDS[job.header["kind"]](job, _starting(connection))
 
+
+class _RefusedError(Exception):
+    """The job's files can't be written."""
+
+
+def _ready(connection: socket.socket, confinement: Confinement) -> Job | None:
+    """Shut in, receive the job and prepare all for its program."""
+    if confinement.folder is not None:
+        _shut_in_without_namespaces(confinement.folder, confinement.readable)
+    confine.take(confinement.steps)
+    job = _receive(connection)
+    if job is None:
+        return None
+    overhead = _NPROC_OF_THE_SANDBOX if confinement.user_of_the_zygote else 0
+    confine.limit_resources(job.header["limits"], overhead)
+    descriptors = job.descriptors
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        os.dup2(descriptors[name], number)
+        os.close(descriptors[name])
+    gc.enable()
+    unwritten = job.header["unwritten"]
+    for path, content in job.files.items():
+        if path not in unwritten:
+            _write(path, content)
+    return job
+
+
+def _starting(connection: socket.socket) -> Callable[[], None]:
     def started() -> None:
         connection.sendall(STARTED)
-        connection.close()
+        os.close(connection.detach())
 
-    _KINDS[job.header["kind"]](job, started)
-
-
-def _shut_in(confinement: Confinement) -> None:
-    if confinement.namespaces:
-        uid = confine.FIRST_UID if confinement.uid is None else confinement.uid
-        confine.private_mounts(confinement.files_mib, uid)
-    else:
-        os.setsid()
-        confine.die_with_parent()
-    confine.drop_privileges(confinement.uid)
-    if confinement.readable and landlock.version() > 0:
-        landlock.restrict(confinement.readable, [confinement.folder, *_DEVICES])
-    os.chdir(confinement.folder)
-    if not confinement.namespaces:  # with them it is /tmp for all
-        os.environ.update(HOME=confinement.folder, TMPDIR=confinement.folder)
-    seccomp.install(confinement.seccomp_filter)
+    return started
 
 
-def _prepare(job: Job, confinement: Confinement) -> None:
-    overhead = _NPROC_OF_THE_SANDBOX if confinement.uid is None else 0
-    confine.limit_resources(job.header["limits"], overhead)
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        os.dup2(job.descriptors[name], number, inheritable=True)
-        os.close(job.descriptors[name])
-    gc.enable()
+def _shut_in_without_namespaces(folder: str, readable: Sequence[str]) -> None:
+    os.setsid()
+    confine.die_with_parent()
+    if readable and landlock.version() > 0:
+        landlock.restrict(readable, [folder, *_DEVICES])
+    os.environ.update(HOME=folder, TMPDIR=folder)  # with namespaces it is /tmp for all
 
 
 def _only_descriptor(connection: socket.socket) -> None:
@@ -173,40 +169,41 @@ def _only_descriptor(connection: socket.socket) -> None:
     os.closerange(kept + 1, _MOST_INHERITED)
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes | None:
+def _exactly(connection: socket.socket, count: int) -> bytes:
     parts = bytearray()
     while len(parts) < count:
         piece = connection.recv(min(count - len(parts), 1 << 20))
         if not piece:
-            return None
+            raise EOFError("the host hung up in the middle of a job")
         parts += piece
     return bytes(parts)
 
 
 def _receive(connection: socket.socket) -> Job | None:
-    first, ancillary, _, _ = connection.recvmsg(8, _ANCILLARY_BYTES)
-    if not first:
+    frame, ancillary, _, _ = connection.recvmsg(_FIRST_PIECE_BYTES, _ANCILLARY_BYTES)
+    if not frame:
         return None
     descriptors = memoryview(ancillary[0][2]).cast("i")
-    rest = _exactly(connection, 8 - len(first))
-    if rest is None:
-        return None
-    header_length, body_length = struct.unpack("<II", first + rest)
-    header_bytes, body = _exactly(connection, header_length), _exactly(connection, body_length)
-    if header_bytes is None or body is None:
-        return None
-    header = json.loads(header_bytes)
-    files, offset = {}, 0
+    if len(frame) < 8:
+        frame += _exactly(connection, 8 - len(frame))
+    header_length, body_length = struct.unpack_from("<II", frame)
+    whole = 8 + header_length + body_length
+    if len(frame) < whole:
+        frame += _exactly(connection, whole - len(frame))
+    header = marshal.loads(frame[8 : 8 + header_length])
+    files, offset = {}, 8 + header_length
     for path, length in header["files"]:
-        files[path] = body[offset : offset + length]
+        files[path] = frame[offset : offset + length]
         offset += length
     return Job(header, files, dict(zip(header["descriptors"], descriptors, strict=True)))
 
 
-def _write_files(files: Mapping[str, bytes]) -> None:
-    for path, content in files.items():
+def _write(path: str, content: bytes) -> None:
+    try:
         folder = os.path.dirname(path)
         if folder:
             os.makedirs(folder, exist_ok=True)
         with open(path, "wb") as file:
             file.write(content)
+    except OSError as error:
+        raise _RefusedError(str(error)) from error

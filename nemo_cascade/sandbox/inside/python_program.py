@@ -12,6 +12,7 @@ from collections.abc import Callable
 from os import _exit
 
 from .job import EXIT_MEMORY, Job
+from .job import rehearse as rehearse_job
 
 
 def open_streams() -> None:
@@ -45,6 +46,11 @@ def fresh_module(name: str, path: str, source: bytes) -> types.ModuleType:
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Run the job's entry file. Never returns."""
+    finish(_perform(job, started))
+
+
+def _perform(job: Job, started: Callable[[], None]) -> int:
+    """Run the job's entry file; return its exit status."""
     entry = job.header["entry"]
     source = job.files[entry]
     sys.argv = [entry, *job.header["argv"]]
@@ -53,9 +59,15 @@ def run(job: Job, started: Callable[[], None]) -> None:
 
     def body() -> None:
         execute(source, entry, module)
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for non-daemon threads, as the interpreter would
+        if _others_to_wait_for():
+            threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter would
 
-    finish(guarded(body))
+    return guarded(body)
+
+
+def _others_to_wait_for() -> bool:
+    locks, handlers = threading._shutdown_locks, threading._threading_atexits  # type: ignore[attr-defined]
+    return len(locks) > 1 or bool(handlers)  # one is the main thread's own
 
 
 def execute(source: bytes, path: str, module: types.ModuleType) -> None:
@@ -83,12 +95,13 @@ for line in sys.stdin:
 
 def rehearse() -> None:
     """Run a small program to /dev/null and leave no trace of it; see job.rehearse."""
-    main = sys.modules["__main__"]
-    module = fresh_module("__main__", "main.py", _REHEARSAL)
-    status = guarded(lambda: execute(_REHEARSAL, "main.py", module))
-    sys.stdout.flush()
-    sys.modules["__main__"] = main
-    assert status == 0
+    main, arguments = sys.modules["__main__"], sys.argv
+
+    def perform(job: Job, started: Callable[[], None]) -> None:
+        assert _flushed(_perform(job, started)) == 0
+
+    rehearse_job(_REHEARSAL, perform)
+    sys.modules["__main__"], sys.argv = main, arguments
 
 
 def guarded(body: Callable[[], object]) -> int:
@@ -113,10 +126,14 @@ def guarded(body: Callable[[], object]) -> int:
 
 def finish(status: int) -> None:
     """Run exit handlers, flush and end the process."""
+    _exit(_flushed(status))
+
+
+def _flushed(status: int) -> int:
     try:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
         status = status or 120  # what the interpreter itself answers when it can't flush
-    _exit(status)
+    return status

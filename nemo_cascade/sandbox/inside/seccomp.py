@@ -7,6 +7,7 @@ import errno
 import struct
 from typing import Any
 
+from .confine import Step, take
 from .syscalls import numbers
 
 _LOAD, _JUMP, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
@@ -23,7 +24,7 @@ _SIGNALLERS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"
 
 Instruction = tuple[int, int, int, int]
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def _refuse(code: int) -> Instruction:
@@ -127,12 +128,16 @@ def prepare(program: bytes) -> Any:
     return header, keep, ctypes.byref(header)
 
 
+def installing(prepared: Any) -> Step:
+    """Return the step that puts a filter on the calling process and all it will start; it can't be taken off."""
+    set_seccomp, mode_filter = 22, 2
+    return (_prctl, (set_seccomp, mode_filter, prepared[2], 0, 0), "system call filter")
+
+
 def install(prepared: Any) -> None:
-    """Put a filter on the calling process and all it will start; it can't be taken off.
+    """Take that step.
 
     Raises:
         OSError: where the kernel refuses.
     """
-    set_seccomp, mode_filter = 22, 2
-    if _libc.prctl(set_seccomp, mode_filter, prepared[2], 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "the kernel refused the system call filter")
+    take([installing(prepared)])

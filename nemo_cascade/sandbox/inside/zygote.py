@@ -4,9 +4,10 @@ The host sends sources, tests and secrets straight to a child over the child's o
 told can be found in the memory of another: every child is a copy of a process that knew nothing.
 
 Messages on the channel (one JSON object per packet):
-    host -> zygote: {"spawn": files_mib, "compile": bool}, {"watch": {"pid", "memory_mib", "cpu_s"}}, {"kill": pid}
+    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"watch": {"pid", "memory_mib", "cpu_s"}},
+                    {"kill": pid}
     zygote -> host: {"ready": python version}
-                    {"spare": pid, "shape": [files_mib, compile]} with the child's socket attached
+                    {"spares": [pids], "shape": [files_mib, compile]} with the children's sockets attached
                     {"exit": pid, "status": wait status, "cpu_s": float, "rss_mib": float, "reason": str | null}
 """
 
@@ -23,7 +24,7 @@ import socket
 import sys
 from typing import Any, NamedTuple
 
-from . import confine, job, seccomp
+from . import confine, holes, job, seccomp
 from .python_program import open_streams, rehearse
 from .tree import Watch, Watched
 
@@ -57,6 +58,7 @@ class Zygote:
         self.folder, self.readable = folder, readable
         machine = os.uname().machine
         self.filters = {allow: seccomp.prepare(seccomp.program_filter(machine, allow)) for allow in (False, True)}
+        self.confinements: dict[tuple[int, int | None], job.Confinement] = {}
         self.born = 0
         self.children: dict[int, Child] = {}
         self.watch = Watch()
@@ -88,8 +90,8 @@ class Zygote:
             if message["watch"]["pid"] in self.children:
                 self.watch.add(Watched(**message["watch"]))
         else:
-            child = self._spawn(message["spawn"], message["compile"])
-            poll.register(child.pidfd, select.POLLIN)
+            for child in self._spawn(message["spawn"], *message["shape"]):
+                poll.register(child.pidfd, select.POLLIN)
 
     def _kill(self, pid: int) -> None:
         child = self.children.get(pid)
@@ -100,35 +102,51 @@ class Zygote:
                 os.killpg(pid, signal.SIGKILL)
             signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
-    def _spawn(self, files_mib: int, compile_job: bool) -> Child:
-        ours, theirs = socket.socketpair()
+    def _spawn(self, count: int, files_mib: int, compile_job: bool) -> list[Child]:
+        """Fork children that wait for their jobs, and send the host their sockets.
+
+        After a fork the zygote pays for a copy of each page that it writes to again. So nothing but forks is done
+        between the forks of one batch.
+        """
+        pairs = [socket.socketpair() for _ in range(count)]
+        confinements = [self._confinement(files_mib, compile_job) for _ in range(count)]
+        pids = []
+        for (_, theirs), confinement in zip(pairs, confinements, strict=True):
+            pid = confine.fork(self.namespaces)
+            if pid == 0:
+                try:
+                    job.become(theirs, confinement)
+                finally:
+                    os._exit(job.EXIT_BROKEN)
+            pids.append(pid)
+        children = [
+            Child(pid, os.pidfd_open(pid), confinement.folder)
+            for pid, confinement in zip(pids, confinements, strict=True)
+        ]
+        self.children.update({child.pid: child for child in children})
+        self._send({"spares": pids, "shape": [files_mib, compile_job]}, [ours.fileno() for ours, _ in pairs])
+        for pair in pairs:
+            for end in pair:
+                end.close()
+        return children
+
+    def _confinement(self, files_mib: int, compile_job: bool) -> job.Confinement:
         self.born += 1
-        folder = None
+        uid = confine.FIRST_UID + self.born % confine.UIDS if self.change_user else None
         if not self.namespaces:
             folder = f"{self.folder}/{self.born}"
             os.mkdir(folder, 0o700)
-        pid = confine.fork(self.namespaces)
-        if pid == 0:
-            try:
-                job.become(
-                    theirs,
-                    job.Confinement(
-                        namespaces=self.namespaces,
-                        uid=confine.FIRST_UID + self.born % confine.UIDS if self.change_user else None,
-                        files_mib=files_mib,
-                        folder=folder or "/tmp",  # the sandbox's own
-                        readable=self.readable,
-                        seccomp_filter=self.filters[self.namespaces or compile_job],
-                    ),
-                )
-            finally:
-                os._exit(job.EXIT_BROKEN)
-        theirs.close()
-        child = Child(pid, os.pidfd_open(pid), folder)
-        self.children[pid] = child
-        self._send({"spare": pid, "shape": [files_mib, compile_job]}, [ours.fileno()])
-        ours.close()
-        return child
+            return job.Confinement(self._steps(uid, folder, compile_job), uid is None, folder, self.readable)
+        known = self.confinements.get((files_mib, uid))
+        if known is None:
+            mounts = confine.private_mounts(files_mib, confine.FIRST_UID if uid is None else uid)
+            steps = [*mounts, *self._steps(uid, "/tmp", allow_processes=True)]
+            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid is None, None, ())
+        return known
+
+    def _steps(self, uid: int | None, folder: str, allow_processes: bool) -> list[confine.Step]:
+        last = seccomp.installing(self.filters[allow_processes])
+        return [*confine.drop_privileges(uid), *confine.change_folder(folder), last]
 
     def _bury(self, pidfd: int, poll: select.poll) -> None:
         child = next(c for c in self.children.values() if c.pidfd == pidfd)
@@ -184,9 +202,10 @@ def main(argv: list[str]) -> None:
     # As `python main.py` has it: the program's folder first; then the packages, behind the standard library.
     library = [entry for entry in sys.path if entry not in (sandbox_home, packages)]
     sys.path[:] = ["" if folder else "/tmp", *library, packages]
-    job.rehearse(rehearse)
+    rehearse()
     seccomp.install(seccomp.prepare(seccomp.zygote_filter(os.uname().machine)))
     gc.collect()
     gc.disable()
     gc.freeze()
+    holes.fill_holes()
     zygote.serve()
