@@ -58,6 +58,12 @@ HARMLESS: tuple[Step, ...] = ((_libc.sched_yield, (), "yield"),)
 """To rehearse take()."""
 
 
+def last_error(what: str) -> OSError:
+    """Return the error of the C function that failed last."""
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
 def take(steps: Iterable[Step]) -> None:
     """Do steps that were made ready before, in order.
 
@@ -66,22 +72,18 @@ def take(steps: Iterable[Step]) -> None:
     """
     for call, arguments, what in steps:
         if call(*arguments) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"{what}: {os.strerror(number)}")
+            raise last_error(what)
 
 
-def fork(new_namespaces: bool) -> int:
-    """Fork as os.fork() does, optionally into new process and mount namespaces; the child gets 0.
+def forking(new_namespaces: bool) -> tuple[Any, tuple[Any, ...]]:
+    """Return function and arguments that fork as os.fork() does, optionally into new process and mount namespaces.
 
-    This is the bare system call, for a process with one thread only: os.fork() would also run the handlers that random
-    and threading have registered, which cost a third of a short run (they touch some 180 pages that have to be copied
-    then), and have nothing to do where there is no other thread. So `random` starts alike in all children.
+    The result is the child's number, 0 in the child, -1 for an error. This is the bare system call, for a process with
+    one thread only: os.fork() would also run the handlers that random and threading have registered, which cost a third
+    of a short run (they touch some 180 pages that have to be copied then), and have nothing to do where there is no
+    other thread. So `random` starts alike in all children.
     """
-    pid: int = _clone(*_CLONE_ARGUMENTS[new_namespaces])
-    if pid < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"clone: {os.strerror(number)}")
-    return pid
+    return _clone, _CLONE_ARGUMENTS[new_namespaces]
 
 
 def _mounting(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None) -> Step:

@@ -98,6 +98,7 @@ def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object
     for _ in range(_REHEARSALS):
         ours, theirs = socket.socketpair()
         socket.send_fds(ours, [struct.pack("<II", len(encoded), len(program)) + encoded + program], [0, 1, 2])
+        _close_between(_MOST_INHERITED, _MOST_INHERITED, _MOST_INHERITED)  # nothing
         job = _ready(theirs, Confinement(confine.HARMLESS, False, None, ()))
         assert job is not None
         perform(job, _starting(theirs))
@@ -107,7 +108,8 @@ def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object
 def become(connection: socket.socket, confinement: Confinement) -> None:
     """Turn the forked child into a confined run. Never returns."""
     try:
-        _only_descriptor(connection)
+        kept = connection.fileno()
+        _close_between(3, kept, _MOST_INHERITED)  # all inherited but the connection and the standard streams
         job = _ready(connection, confinement)
         if job is None:  # the host hung up: this spare is not needed
             os._exit(0)
@@ -126,21 +128,21 @@ class _RefusedError(Exception):
 
 def _ready(connection: socket.socket, confinement: Confinement) -> Job | None:
     """Shut in, receive the job and prepare all for its program."""
-    if confinement.folder is not None:
-        _shut_in_without_namespaces(confinement.folder, confinement.readable)
-    confine.take(confinement.steps)
+    steps, user_of_the_zygote, folder, readable = confinement
+    if folder is not None:
+        _shut_in_without_namespaces(folder, readable)
+    confine.take(steps)
     job = _receive(connection)
     if job is None:
         return None
-    overhead = _NPROC_OF_THE_SANDBOX if confinement.user_of_the_zygote else 0
-    confine.limit_resources(job.header["limits"], overhead)
-    descriptors = job.descriptors
+    header, files, descriptors = job
+    confine.limit_resources(header["limits"], _NPROC_OF_THE_SANDBOX if user_of_the_zygote else 0)
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         os.dup2(descriptors[name], number)
         os.close(descriptors[name])
     gc.enable()
-    unwritten = job.header["unwritten"]
-    for path, content in job.files.items():
+    unwritten = header["unwritten"]
+    for path, content in files.items():
         if path not in unwritten:
             _write(path, content)
     return job
@@ -162,11 +164,9 @@ def _shut_in_without_namespaces(folder: str, readable: Sequence[str]) -> None:
     os.environ.update(HOME=folder, TMPDIR=folder)  # with namespaces it is /tmp for all
 
 
-def _only_descriptor(connection: socket.socket) -> None:
-    """Close everything inherited but the connection and the standard streams."""
-    kept = connection.fileno()
-    os.closerange(3, kept)
-    os.closerange(kept + 1, _MOST_INHERITED)
+def _close_between(first: int, kept: int, last: int) -> None:
+    os.closerange(first, kept)
+    os.closerange(kept + 1, last)
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

@@ -24,7 +24,7 @@ import socket
 import sys
 from typing import Any, NamedTuple
 
-from . import confine, holes, job, seccomp
+from . import confine, holes, job, seccomp, text
 from .python_program import open_streams, rehearse
 from .tree import Watch, Watched
 
@@ -110,15 +110,19 @@ class Zygote:
         """
         pairs = [socket.socketpair() for _ in range(count)]
         confinements = [self._confinement(files_mib, compile_job) for _ in range(count)]
-        pids = []
-        for (_, theirs), confinement in zip(pairs, confinements, strict=True):
-            pid = confine.fork(self.namespaces)
-            if pid == 0:
-                try:
-                    job.become(theirs, confinement)
-                finally:
-                    os._exit(job.EXIT_BROKEN)
+        clone, arguments = confine.forking(self.namespaces)
+        pids: list[int] = []
+        pid = 1
+        while len(pids) < count and pid > 0:
+            pid = clone(*arguments)
             pids.append(pid)
+        if pid == 0:
+            try:
+                job.become(pairs[len(pids) - 1][1], confinements[len(pids) - 1])
+            finally:
+                os._exit(job.EXIT_BROKEN)
+        if pid < 0:
+            raise confine.last_error("clone")
         children = [
             Child(pid, os.pidfd_open(pid), confinement.folder)
             for pid, confinement in zip(pids, confinements, strict=True)
@@ -203,6 +207,7 @@ def main(argv: list[str]) -> None:
     library = [entry for entry in sys.path if entry not in (sandbox_home, packages)]
     sys.path[:] = ["" if folder else "/tmp", *library, packages]
     rehearse()
+    text.onto_huge_pages()
     seccomp.install(seccomp.prepare(seccomp.zygote_filter(os.uname().machine)))
     gc.collect()
     gc.disable()
