@@ -1,4 +1,4 @@
-"""Data that a run writes before its first stage: procedural (nano) or of installed packages (smol, real_text)."""
+"""Data that a run writes before its first stage: procedural (nano), or of installed packages (the others)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def prepare_data(config: RunConfig) -> Path | None:
         from nemo_cascade.data.real_text import prepare_real_text
 
         prepare_real_text(folder)
+    elif config.prepare == "smol_stages":
+        from nemo_cascade.data.smol_stages import prepare_smol_stages
+
+        prepare_smol_stages(folder, DATA_SEED)
     else:
         from nemo_cascade.data.smol import prepare_smol
 

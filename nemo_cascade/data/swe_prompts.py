@@ -104,7 +104,7 @@ class RepairPrompts:
 
         def finished(chosen: Sequence[str]) -> dict[str, Any]:
             own = {path: files[path] for path in sorted(chosen, key=rank.__getitem__)}
-            return {**row, "problem": problem, "messages": _messages(problem, own), "files": own}
+            return {**row, "problem": problem, "messages": repair_messages(problem, own), "files": own}
 
         result = finished(shown)
         tokens, problems = self._measure(result)
@@ -182,7 +182,8 @@ def _read(row: Mapping[str, Any]) -> tuple[str, dict[str, str], list[str]]:
     return problem.strip(), dict(files), needed
 
 
-def _messages(problem: str, files: Mapping[str, str]) -> list[dict[str, str]]:
+def repair_messages(problem: str, files: Mapping[str, str]) -> list[dict[str, str]]:
+    """Ask for the repair of an issue, showing these files (path -> text) in this order."""
     shown = "\n\n".join(_block(path, text) for path, text in files.items())
     return [{"role": "user", "content": _ASK.format(problem=problem, files=shown)}]
 
