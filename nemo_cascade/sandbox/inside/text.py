@@ -14,6 +14,7 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4
 _PRIVATE_ANONYMOUS, _MAY_MOVE_TO = 0x22, 3
 _HUGE, _COLLAPSE = 14, 25  # advice; the second fails where the kernel can't give huge pages
 _HUGE_BYTES = 2 << 20
+_LEAST_BYTES = 256 << 10  # a mapping with pages of its own costs each fork as much as a few faults
 
 _libc = ctypes.CDLL(None)
 _libc.mmap.restype = _libc.mremap.restype = ctypes.c_size_t
@@ -27,14 +28,17 @@ class _Piece(NamedTuple):
 
 
 def _pieces() -> list[_Piece]:
-    """Return the read-only mappings of the interpreter and its libraries."""
-    found = []
+    """Return the large mappings of code in the interpreter and its libraries, and of the constants behind each."""
+    found, code_of = [], ""
     with open("/proc/self/maps") as file:
         for line in file:
-            span, permissions, _, _, _, *path = line.split()
-            if permissions in ("r-xp", "r--p") and path and (".so" in path[0] or "/python" in path[0]):
-                start, end = (int(part, 16) for part in span.split("-"))
-                found.append(_Piece(start, end - start, _READ | (_EXECUTE if "x" in permissions else 0)))
+            span, permissions, _, _, _, *paths = line.split()
+            path = paths[0] if paths else ""
+            is_code = permissions == "r-xp" and path.startswith("/")
+            start, end = (int(part, 16) for part in span.split("-"))
+            if end - start >= _LEAST_BYTES and (is_code or (permissions == "r--p" and path and path == code_of)):
+                found.append(_Piece(start, end - start, _READ | (_EXECUTE if is_code else 0)))
+            code_of = path if is_code else ""
     return found
 
 
