@@ -132,17 +132,14 @@ class Execution:
         given = {**errand.gifts, "stdin": _input(errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
-            os.set_blocking(read, False)
             errand.said[stream] = bytearray()
             self._readers[read] = (errand, stream)
-        connection = os.dup(spare.connection.fileno())
-        self._readers[connection] = (errand, "connection")
         errand.said["connection"] = bytearray()
         try:
             header = {**errand.header, "limits": _for_the_child(errand.limits)}
             send_job(spare, header, errand.files, {**given, **errand.extra})
         finally:
-            spare.connection.close()
+            self._readers[spare.connection.detach()] = (errand, "connection")
             _close_all(given)
         self._worker.refill()
 
@@ -168,6 +165,7 @@ class Execution:
         """Read what is said as it is said; short runs have ended before, and are read at once."""
         self._listening = True
         for descriptor in self._readers:
+            os.set_blocking(descriptor, False)
             self._poll.register(descriptor, select.POLLIN)
 
     def _deadline(self, errand: Errand) -> float:
@@ -241,7 +239,8 @@ class Execution:
     def _drain(self) -> None:
         """Read what is left in the pipes: all writers are dead, so each ends or is empty."""
         for descriptor in list(self._readers):
-            os.set_blocking(descriptor, False)
+            if not self._listening:
+                os.set_blocking(descriptor, False)
             while descriptor in self._readers and self._read(descriptor):
                 pass
         for errand in self._errands:
