@@ -13,6 +13,14 @@ def judge(sandbox, source, *tests, limits=None, **more):
     return sandbox.judge(Program("python", source), FunctionTests(tests, **more), limits)
 
 
+def test_texts_of_a_subclass_of_str_are_judged_as_text(sandbox):
+    class Text(str):
+        """As numpy and pandas have them."""
+
+    assert judge(sandbox, "def f(): return 1", Text("assert f() == 1")).passed
+    assert not judge(sandbox, "def f(): return 1", Text("assert f() == 2")).passed
+
+
 @pytest.mark.parametrize(
     ("source", "test"),
     [
