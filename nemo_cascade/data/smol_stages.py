@@ -4,7 +4,7 @@ r"""Real prompts for every stage kind, out of installed packages, none of them i
                             summary is the worse answer
     instructions            the same question, with a rule of IFEval in the words of its reference implementation
     math                    calls in docstrings and the whole number that they return
-    code                    HumanEval's short problems without the last line of their solution
+    code                    HumanEval's short problems, of whose solution only the last line is missing
     repairs                 source files with one operator turned round
 
 All functions of a source file are in the same set; so are all calls of a function; and no text of one set shares a run
@@ -143,33 +143,38 @@ def _ruled(functions: list[Function]) -> Iterator[Row]:
 
 
 def _unfinished() -> Iterator[Row]:
-    """Yield HumanEval's short problems, shown with their solution but for its last line."""
+    """Yield HumanEval's short problems, the row's `prompt` ending where only the solution's last line is missing."""
     for row in humaneval_rows():
-        lines = row["canonical_solution"].rstrip().split("\n")
-        begun = row["prompt"].rstrip() + "\n" + "\n".join(lines[:-1])
-        if len(begun) <= _MOST_CODE_CHARACTERS:
-            yield {**row, "messages": _finish(begun)}
+        begun, last = _without_last_line(row["prompt"] + row["canonical_solution"].rstrip())
+        if len(begun) <= _MOST_CODE_CHARACTERS and last.lstrip().startswith("return "):
+            yield {**row, "prompt": begun, "messages": _ask_last_line(begun)}
+
+
+def _without_last_line(source: str) -> tuple[str, str]:
+    begun, _, last = source.rpartition("\n")
+    return begun.rstrip(), last
+
+
+def _ask_last_line(begun: str) -> list[dict[str, str]]:
+    question = f"Write the last line of this Python function, and nothing else.\n\n```python\n{begun}\n```"
+    return [{"role": "user", "content": question}]
 
 
 def _sft(functions: list[Function], problems: list[Sum], defects: list[Defect], rng: Random) -> list[Row]:
-    rows = [_answered(_describe(f), f.summary) for f in functions[0::2]]
-    rows += [_answered(*_finished(f)) for f in functions[1::2]]
+    rows = [_last_line(f) or _answered(_describe(f), f.summary) for f in functions]
     rows += [_answered(p.row, f"\\boxed{{{p.answer}}}") for p in problems]
     rows += [_answered(d.row, d.repair) for d in defects]
     rng.shuffle(rows)
     return rows
 
 
-def _finished(function: Function) -> tuple[Row, str]:
+def _last_line(function: Function) -> Row | None:
+    """Ask for the last line of a function that ends with a return."""
     body = textwrap.indent(function.body, "    ")
-    whole = f"{function.signature}\n{body}"
-    begun = "\n".join(whole.split("\n")[:-1])
-    return {"messages": _finish(begun)}, f"```python\n{whole}\n```"
-
-
-def _finish(begun: str) -> list[dict[str, str]]:
-    question = f"Finish this Python function: only its last line is missing.\n\n```python\n{begun.rstrip()}\n```"
-    return [{"role": "user", "content": question}]
+    begun, last = _without_last_line(f"{function.signature}\n{body}")
+    if not last.lstrip().startswith("return "):
+        return None
+    return _answered({"messages": _ask_last_line(begun)}, f"```python\n{last}\n```")
 
 
 def _answered(row: Row, answer: str) -> Row:
