@@ -74,6 +74,11 @@ class WorkerPool:
         with self._lock:
             return sorted(worker.process_id for worker in self._all)
 
+    def waiting(self) -> int:
+        """Return how many children of all workers wait for a job."""
+        with self._lock:
+            return sum(worker.waiting for worker in self._all)
+
     def execute(self, prepare: Callable[[], list[Errand]]) -> list[Errand]:
         """Run errands side by side on one worker; once more on another if that worker breaks.
 

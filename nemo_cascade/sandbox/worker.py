@@ -115,6 +115,11 @@ class Worker:
         assert self._process is not None, "the worker was not started"
         return self._process.pid
 
+    @property
+    def waiting(self) -> int:
+        """Number of children that wait for a job, or are on their way."""
+        return len(self.spares) + self._pending
+
     def request_spares(self, shape: tuple[int, bool], count: int = 1) -> None:
         """Ask for more waiting children."""
         self._send({"spawn": count, "shape": shape})
@@ -122,9 +127,8 @@ class Worker:
 
     def refill(self) -> None:
         """Ask for new spares if too few are ready or on their way."""
-        there = len(self.spares) + self._pending
-        if there <= self.spares_kept // 2:
-            self.request_spares(self.shape, self.spares_kept - there)
+        if self.waiting <= self.spares_kept // 2:
+            self.request_spares(self.shape, self.spares_kept - self.waiting)
 
     def watch(self, pid: int, memory_mib: int, cpu_s: float) -> None:
         """Have all processes of a child together held to these limits."""
