@@ -84,7 +84,7 @@ def fork_run(origin: Path, at: str, config: RunConfig, provenance: dict[str, Any
     )
     for record in records:
         if record.event in _STORY and record.stage in (START, *shared):
-            ledger.append(record.event, record.stage, **record.details, inherited=record.hash)
+            ledger.append(record.event, record.stage, **{**record.details, "inherited": record.hash})
     scratch.collect_scores()
     write_record(scratch.path, config, provenance)
     scratch.path.rename(target.path)

@@ -6,6 +6,7 @@ import pytest
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.fork import fork_run, inherited_overrides
+from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.config.provenance import read_config
 from nemo_cascade.config.stage import PromiseConfig
 from nemo_cascade.errors import RunFolderError
@@ -59,6 +60,15 @@ def test_the_same_fork_again_finds_its_folder_and_another_is_refused(world):
         fork_run(world.folder.path, "code_rl", other, {})
     with pytest.raises(RunFolderError, match="another run's"):
         fork_run(world.folder.path, "code_rl", replace(new, name="trial"), {})
+
+
+def test_a_fork_can_be_forked_and_points_at_the_run_it_came_from(world):
+    first = fork_run(world.folder.path, "code_rl", hotter(world.config), {})
+    second = fork_run(first.path, "code_rl", replace(read_config(first.path), name="second"), {})
+    hashes = {record.hash for record in read_ledger(first.ledger)}
+    inherited = [r.details["inherited"] for r in read_ledger(second.ledger) if "inherited" in r.details]
+    assert inherited
+    assert set(inherited) <= hashes
 
 
 def test_later_stages_may_be_others_in_another_order(world):
