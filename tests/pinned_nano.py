@@ -15,7 +15,10 @@ PINNED = (
     "stages.math_rl.num_generations=8",
     "stages.math_rl.sampling.max_tokens=96",
     *(f"~stages.{stage}" for stage in ("reward_model", "rlhf", "if_rl", "code_rl", "swe_rl")),
-    *(f"~evaluation.suites.{domain}" for domain in ("chat", "code", "swe")),
+    *(
+        f"~evaluation.suites.{domain}"
+        for domain in ("chat", "code", "swe", "chat_think", "math_no_think", "to_think", "to_no_think")
+    ),
     "stages.sft1.promise.improve=[math,instruction]",
     "evaluation.suites.math.samples_per_prompt=2",
     "evaluation.suites.math.sampling.max_tokens=96",

@@ -89,8 +89,14 @@ def math_prompt(problem: Problem) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": f"Compute {problem.text}."}], "answer": str(problem.answer)}
 
 
+def math_at_once(problem: Problem) -> dict[str, Any]:
+    """Make a training conversation whose reply doesn't think."""
+    reply = {"role": "assistant", "content": f"\\boxed{{{problem.answer}}}"}
+    return {"messages": [*math_prompt(problem)["messages"], reply]}
+
+
 def math_sample(problem: Problem, rng: Random, quick_fraction: float) -> dict[str, Any]:
-    """Make a training conversation, careful or quick."""
+    """Make a training conversation whose reply thinks, carefully or quickly."""
     quick = rng.random() < quick_fraction
     thought = f"{problem.text}={problem.answer}" if quick else careful_steps(problem)
     reply = f"<think>\n{thought}\n</think>\n\\boxed{{{problem.answer}}}"

@@ -93,10 +93,11 @@ def preference_prompt(topic: Topic) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": topic.text}], "words": list(topic.words)}
 
 
-def preference_sample(topic: Topic, rng: Random) -> dict[str, Any]:
-    """Make a training conversation of mixed quality; the reply doesn't think."""
+def preference_sample(topic: Topic, rng: Random, *, thinks: bool) -> dict[str, Any]:
+    """Make a training conversation of mixed quality; a reply that thinks notes the things before it names them."""
     (question,) = preference_prompt(topic)["messages"]
-    return {"messages": [question, {"role": "assistant", "content": draw_answer(topic, rng)}]}
+    reply = {"role": "assistant", "content": draw_answer(topic, rng)}
+    return {"messages": [question, {**reply, "reasoning_content": " ".join(topic.words)} if thinks else reply]}
 
 
 def preference_pair(topic: Topic, rng: Random) -> dict[str, Any]:
@@ -114,7 +115,8 @@ def preference_pair(topic: Topic, rng: Random) -> dict[str, Any]:
 def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
     """Generate all rows, by file name: conversations, pairs, hold-out pairs, prompts to train on and to test with.
 
-    Conversations and pairs are about other things than the training prompts, and both than the hold-out sets.
+    Every third conversation's reply thinks. Conversations and pairs are about other things than the training prompts,
+    and both than the hold-out sets.
     """
 
     def topics(name: str, split: Split, count: int, *, distinct: bool = False) -> tuple[list[Topic], Random]:
@@ -130,7 +132,7 @@ def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
 
     rows: dict[str, list[dict[str, Any]]] = {}
     drawn, rng = topics("sft", "sft", 6000)
-    rows["preference_sft"] = [preference_sample(topic, rng) for topic in drawn]
+    rows["preference_sft"] = [preference_sample(topic, rng, thinks=i % 3 == 2) for i, topic in enumerate(drawn)]
     pairs: tuple[tuple[str, Split, int], ...] = (("pairs", "sft", 6000), ("holdout", "test", 600))
     for name, split, count in pairs:
         drawn, rng = topics(name, split, count)

@@ -12,14 +12,17 @@ from typing import Any
 from nemo_cascade.data.nano_code import code_prompt, code_sample, draw_function
 from nemo_cascade.data.nano_instruction import WORDS, draw_order, instruction_prompt, instruction_sample
 from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
+from nemo_cascade.data.nano_modes import mode_rows
 from nemo_cascade.data.nano_preference import preference_rows
 from nemo_cascade.data.nano_swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_rows
 from nemo_cascade.data.templates import NAMED
 
-NANO_VERSION = 5
+NANO_VERSION = 6
 """Raised with every change of what is written."""
+
+_CONVERSATIONS = ("sft1", "sft2", "preference_sft", "modes_sft")
 
 Rows = list[dict[str, Any]]
 
@@ -64,7 +67,7 @@ def prepare_nano(folder: str | Path, seed: int) -> None:
         # Every word a thousand times: seen that often, each becomes one token.
         words = [f"{word} {word}" for word in (*WORDS, *NAMES) for _ in range(1000)]
         train_nano_tokenizer(
-            [*words, *_rendered([*sets["sft1"], *sets["sft2"], *sets["preference_sft"]])], building / "tokenizer"
+            [*words, *_rendered(row for name in _CONVERSATIONS for row in sets[name])], building / "tokenizer"
         )
 
     write_once(folder, {"kind": "nano", "version": NANO_VERSION, "seed": seed}, write)
@@ -83,7 +86,7 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
-    return rows | preference_rows(seed)
+    return rows | preference_rows(seed) | mode_rows(seed)
 
 
 def _distinct(count: int, draw: Callable[[], Any]) -> list[Any]:

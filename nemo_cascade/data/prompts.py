@@ -65,8 +65,8 @@ class _Found:
             self.overlong.add(f"{raw.place}: {longest} tokens")
         if prompt_id in self.prompts:
             self.twice.add(f"{raw.place}: {prompt_id}")
-        record = {**row, "mode": self.modes[0]} if others else row
-        self.prompts[prompt_id] = Prompt(prompt_id, self.domain, self.verifier, token_ids, record)
+        asked = {**row, "mode": self.modes[0]}
+        self.prompts[prompt_id] = Prompt(prompt_id, self.domain, self.verifier, token_ids, asked)
         for ids in others:
             quick = {**row, "mode": self.modes[1]}
             self.quick.append(Prompt(prompt_id, self.domain, self.verifier, ids, quick))
@@ -113,11 +113,11 @@ class PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
         Each row, mapped by the schema, has `messages`, ending with a user's or a tool's turn, perhaps `tools`, and
-        whatever its verifier needs; the whole row becomes the prompt's record. Its id is `<file stem>/<line>`, lines
-        from 1. With the mode half, every other prompt of a batch is asked to think (`mode` in its record says which).
-        Prompts with fewer or more tokens than `lengths` says are left out, and rows that are no prompts if they are no
-        more than max_bad_fraction of all. Where `repair` is enabled, the messages are built of the row's files, and an
-        id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed.
+        whatever its verifier needs; the whole row becomes the prompt's record, its `mode` the one that it is asked in.
+        Its id is `<file stem>/<line>`, lines from 1. With the mode half, every other prompt of a batch is asked to
+        think. Prompts with fewer or more tokens than `lengths` says are left out, and rows that are no prompts if they
+        are no more than max_bad_fraction of all. Where `repair` is enabled, the messages are built of the row's files,
+        and an id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one

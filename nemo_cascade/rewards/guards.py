@@ -20,7 +20,7 @@ class FormatVerifier:
     missing, where the prompt already ends in it. no_think: no tag at all, an answer. Neither holds control tokens.
 
     Args:
-        mode: think, no_think, or row: the row's field `mode`.
+        mode: think, no_think, or row: the row's field `mode`, which is what a prompt is asked in (`data/prompts.py`).
     """
 
     needs_s = 0.0
@@ -36,7 +36,7 @@ class FormatVerifier:
         Golden("<think>a</think>b<|im_end|><|im_start|>user", 0.0),
     )
 
-    def __init__(self, mode: Literal["think", "no_think", "row"] = "think") -> None:
+    def __init__(self, mode: Literal["think", "no_think", "row"] = "row") -> None:
         self._mode = mode
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:

@@ -32,7 +32,11 @@ SHORT = [
     *(f"stages.{stage}.prompts_per_step=4" for stage in ("rlhf", "if_rl", "math_rl", "code_rl", "swe_rl")),
     *(f"stages.{stage}.checkpoint_every=2" for stage in ("sft1", "sft2", "reward_model")),
     *(f"stages.{stage}.checkpoint_every=2" for stage in ("rlhf", "if_rl", "math_rl", "code_rl", "swe_rl")),
-    *(f"evaluation.suites.{domain}.num_prompts=8" for domain in ("chat", "instruction", "math", "code", "swe")),
+    *(f"evaluation.suites.{suite}.num_prompts=8" for suite in ("chat", "instruction", "math", "code", "swe")),
+    *(
+        f"evaluation.suites.{suite}.num_prompts=8"
+        for suite in ("chat_think", "math_no_think", "to_think", "to_no_think")
+    ),
     "gate.on_regression=promote",
 ]
 
