@@ -20,6 +20,7 @@ PINNED = (
         for domain in ("chat", "code", "swe", "chat_think", "math_no_think", "to_think", "to_no_think")
     ),
     "stages.sft1.promise.improve=[math,instruction]",
+    "stages.math_rl.promise.hold=['*']",
     "evaluation.suites.math.samples_per_prompt=2",
     "evaluation.suites.math.sampling.max_tokens=96",
     "evaluation.suites.instruction.sampling.max_tokens=96",
