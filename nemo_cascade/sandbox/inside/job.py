@@ -49,13 +49,13 @@ class Confinement(NamedTuple):
 
     Attributes:
         steps: from mounts to the system call filter, made ready by the zygote.
-        user_of_the_zygote: it stays the zygote's user.
+        uid: the user it becomes; None: it stays the zygote's.
         folder: where its program runs, without namespaces.
         readable: what it may read, where no private root decides that.
     """
 
     steps: Sequence[confine.Step]
-    user_of_the_zygote: bool
+    uid: int | None
     folder: str | None
     readable: Sequence[str]
 
@@ -99,7 +99,7 @@ def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object
         ours, theirs = socket.socketpair()
         socket.send_fds(ours, [struct.pack("<II", len(encoded), len(program)) + encoded + program], [0, 1, 2])
         _close_between(_MOST_INHERITED, _MOST_INHERITED, _MOST_INHERITED)  # nothing
-        job = _ready(theirs, Confinement(confine.HARMLESS, False, None, ()))
+        job = _ready(theirs, Confinement(confine.HARMLESS, confine.FIRST_UID, None, ()))
         assert job is not None
         perform(job, _starting(theirs))
         ours.close()
@@ -128,7 +128,7 @@ class _RefusedError(Exception):
 
 def _ready(connection: socket.socket, confinement: Confinement) -> Job | None:
     """Shut in, receive the job and prepare all for its program."""
-    steps, user_of_the_zygote, folder, readable = confinement
+    steps, uid, folder, readable = confinement
     if folder is not None:
         _shut_in_without_namespaces(folder, readable)
     confine.take(steps)
@@ -136,7 +136,7 @@ def _ready(connection: socket.socket, confinement: Confinement) -> Job | None:
     if job is None:
         return None
     header, files, descriptors = job
-    confine.limit_resources(header["limits"], _NPROC_OF_THE_SANDBOX if user_of_the_zygote else 0)
+    confine.limit_resources(header["limits"], _NPROC_OF_THE_SANDBOX if uid is None else 0)
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         os.dup2(descriptors[name], number)
         os.close(descriptors[name])

@@ -38,6 +38,7 @@ class Child(NamedTuple):
     pid: int
     pidfd: int
     folder: str | None
+    uid: int | None
 
 
 class Zygote:
@@ -109,7 +110,8 @@ class Zygote:
         between the forks of one batch.
         """
         pairs = [socket.socketpair() for _ in range(count)]
-        confinements = [self._confinement(files_mib, compile_job) for _ in range(count)]
+        taken = {child.uid for child in self.children.values()}
+        confinements = [self._confinement(files_mib, compile_job, taken) for _ in range(count)]
         clone, arguments = confine.forking(self.namespaces)
         pids: list[int] = []
         pid = 1
@@ -124,7 +126,7 @@ class Zygote:
         if pid < 0:
             raise confine.last_error("clone")
         children = [
-            Child(pid, os.pidfd_open(pid), confinement.folder)
+            Child(pid, os.pidfd_open(pid), confinement.folder, confinement.uid)
             for pid, confinement in zip(pids, confinements, strict=True)
         ]
         self.children.update({child.pid: child for child in children})
@@ -134,19 +136,31 @@ class Zygote:
                 end.close()
         return children
 
-    def _confinement(self, files_mib: int, compile_job: bool) -> job.Confinement:
+    def _confinement(self, files_mib: int, compile_job: bool, taken: set[int | None]) -> job.Confinement:
+        """Shut a new child in; `taken`: the users of those that live, to which its own is added."""
         self.born += 1
-        uid = confine.FIRST_UID + self.born % confine.UIDS if self.change_user else None
+        uid = self._unused_uid(taken)
+        taken.add(uid)
         if not self.namespaces:
             folder = f"{self.folder}/{self.born}"
             os.mkdir(folder, 0o700)
-            return job.Confinement(self._steps(uid, folder, compile_job), uid is None, folder, self.readable)
+            return job.Confinement(self._steps(uid, folder, compile_job), uid, folder, self.readable)
         known = self.confinements.get((files_mib, uid))
         if known is None:
             mounts = confine.private_mounts(files_mib, confine.FIRST_UID if uid is None else uid)
             steps = [*mounts, *self._steps(uid, "/tmp", allow_processes=True)]
-            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid is None, None, ())
+            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid, None, ())
         return known
+
+    def _unused_uid(self, taken: set[int | None]) -> int | None:
+        """Return the next user that no living child has: the kernel counts a user's processes together.
+
+        A child that waits for a job of a shape which is no longer asked for may wait for long.
+        """
+        if not self.change_user:
+            return None
+        turns = (confine.FIRST_UID + (self.born + turn) % confine.UIDS for turn in range(confine.UIDS))
+        return next((uid for uid in turns if uid not in taken), confine.FIRST_UID + self.born % confine.UIDS)
 
     def _steps(self, uid: int | None, folder: str, allow_processes: bool) -> list[confine.Step]:
         last = seccomp.installing(self.filters[allow_processes])

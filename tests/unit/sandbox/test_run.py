@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from nemo_cascade.config.sandbox import Limits
+from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.program import Program, Status
+from nemo_cascade.sandbox.sandbox import Sandbox
 
 
 def python(source, **more):
@@ -137,6 +138,16 @@ if __name__ == "__main__":
 """
     outcome = sandbox.run(python(source))
     assert outcome.stdout == "[1, 2]\n42\n\n", outcome
+
+
+def test_children_that_wait_do_not_count_against_the_processes_of_a_run():
+    """Those kept for a size of /tmp that is no longer asked for wait on, while users take turns many times."""
+    source = "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\nprint('both')"
+    with Sandbox(SandboxConfig(workers=1)) as made:
+        made.run(python("print(1)"), Limits(files_mib=9))
+        for _ in range(40):
+            outcome = made.run(python(source), Limits(files_mib=5, processes=2))
+            assert outcome.stdout == "both\n", outcome
 
 
 def test_a_short_run_copies_few_pages(sandbox):
