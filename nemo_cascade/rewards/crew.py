@@ -137,15 +137,10 @@ class Nursery:
         """Order a verifier to be constructed; workers forked from then on have it."""
         self._order({"op": "load", "name": name, "path": path, "options": dict(options)})
 
-    def fork(self, ticket: int, rehearse: bool) -> socket.socket:
-        """Order a worker; returns our end of its channel, non-blocking.
-
-        Args:
-            ticket: comes back with its process id.
-            rehearse: nothing waits for it yet, so that it has the time.
-        """
+    def fork(self, ticket: int) -> socket.socket:
+        """Order a worker; returns our end of its channel, non-blocking."""
         ours, theirs = socket.socketpair()
-        self._order({"op": "fork", "ticket": ticket, "rehearse": rehearse}, [theirs.fileno()])
+        self._order({"op": "fork", "ticket": ticket}, [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
         return ours

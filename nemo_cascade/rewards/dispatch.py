@@ -159,10 +159,10 @@ class Dispatcher(threading.Thread):
             self._selector.unregister(worker.channel)
             worker.channel.close()  # end of stream: it exits
 
-    def _fork_worker(self, rehearse: bool) -> None:
+    def _fork_worker(self) -> None:
         assert self._nursery is not None
         ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        worker = Worker(self._nursery.fork(ticket, rehearse), generation=len(self._loads))
+        worker = Worker(self._nursery.fork(ticket), generation=len(self._loads))
         self._workers[ticket] = worker
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._asked.append(time.monotonic())
@@ -327,9 +327,8 @@ class Dispatcher(threading.Thread):
                 worker.write()
                 if worker.unsent:
                     self._selector.modify(worker.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, worker)
-        nothing_waits = self._staffing.free_places(self._workers.values(), now) == 0
         for _ in range(self._staffing.to_fork(self._workers.values(), len(self._queue), now)):
-            self._fork_worker(rehearse=nothing_waits)
+            self._fork_worker()
 
     def _finish(self, task: Task, verdict: Verdict) -> None:
         waited = task.started - task.submitted
