@@ -48,10 +48,7 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A verifier process. It may be given tasks once `pidfd` is there and until `retiring` is set.
-
-    `ended` is set when its channel says so; the nursery reports how later.
-    """
+    """A verifier process. It may be given tasks once `pidfd` is there and until `retiring` is set."""
 
     channel: socket.socket
     generation: int
@@ -60,7 +57,6 @@ class Worker:
     task: Task | None = None
     killed_for: str | None = None
     retiring: bool = False
-    ended: bool = False
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     received: bytearray = field(default_factory=bytearray)
 
@@ -68,11 +64,6 @@ class Worker:
     def idle(self) -> bool:
         """Whether it can take a task now."""
         return self.pidfd >= 0 and self.task is None and not self.retiring and self.killed_for is None
-
-    @property
-    def starting(self) -> bool:
-        """Whether it was ordered and isn't there yet."""
-        return self.pidfd < 0 and not self.retiring
 
     def kill(self, cause: str) -> None:
         """End the process at once. The nursery reports its end later; `cause` says whose doing it was."""

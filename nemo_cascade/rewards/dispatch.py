@@ -121,9 +121,9 @@ class Dispatcher(threading.Thread):
         if self._asked:
             due.append(self._asked[0] + _NURSERY_DEADLINE_S)
         now = time.monotonic()
-        changes_at = self._staffing.next_change(self._workers.values(), now) if self._queue else None
-        if changes_at is not None:
-            due.append(changes_at)
+        lingers_at = self._staffing.next_to_linger(self._workers.values(), now) if self._queue else None
+        if lingers_at is not None:
+            due.append(lingers_at)
         return max(0.0, min(due) - now) if due else None
 
     def _read_inbox(self) -> None:
@@ -285,7 +285,7 @@ class Dispatcher(threading.Thread):
             alive = worker.read()
             self._take_replies(worker)
             if not alive and worker.channel.fileno() >= 0:  # the nursery will say how it ended
-                worker.retiring = worker.ended = True
+                worker.retiring = True
                 self._selector.unregister(worker.channel)
                 worker.channel.close()
 
@@ -318,9 +318,8 @@ class Dispatcher(threading.Thread):
             self._retire_when_idle(worker)
         if not self._queue:
             return
-        idle = [worker for worker in self._workers.values() if worker.idle]
-        for worker in idle[: self._staffing.free_places(self._workers.values(), now)]:
-            if self._queue:
+        for worker in self._workers.values():
+            if worker.idle and self._queue:
                 task = self._queue.popleft()
                 worker.task, task.started = task, time.monotonic()
                 worker.unsent = memoryview(task.frame)
