@@ -12,8 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,6 +25,7 @@ from typing import Any
 from nemo_cascade.actors import guardian
 from nemo_cascade.actors.lifeline import Driver
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
+from nemo_cascade.actors.watch import Watch
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import RuntimeUnavailableError
@@ -35,7 +34,6 @@ from nemo_cascade.rollout.buckets import SHARED_MEMORY
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
-GUARDIAN_DEADLINE_S = guardian.GRACE_S + guardian.KILL_DEADLINE_S + 5.0
 _RAY_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -72,7 +70,7 @@ class Cluster:
         self.session = Path()
         self.shared_memory = Path()
         self.slots: list[GpuSlot] = []
-        self._guardian: subprocess.Popen[bytes] | None = None
+        self._watch: Watch | None = None
         self._handler_at_start: Any = None
         self._before_sigterm: Any = None
         self._running = False
@@ -99,7 +97,7 @@ class Cluster:
         """
         assert not self._running, "the cluster runs already"
         self._make_folders()
-        self._start_guardian()
+        self._watch = Watch(self.driver.pid, self.driver.ticks, self.session, self.shared_memory)
         atexit.register(self.stop)
         self._running = True
         self._handler_at_start = signal.getsignal(signal.SIGTERM)
@@ -129,7 +127,9 @@ class Cluster:
 
         ray.shutdown()
         self._keep_logs()
-        self._stop_guardian()
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
         if self._before_sigterm is not None:
             signal.signal(signal.SIGTERM, self._before_sigterm)
             self._before_sigterm = None
@@ -165,17 +165,6 @@ class Cluster:
         self.shared_memory = SHARED_MEMORY / self.session.name
         self.shared_memory.mkdir(mode=0o700)
         (self.session / "stacks").mkdir()
-
-    def _start_guardian(self) -> None:
-        arguments = [str(self.driver.pid), str(self.driver.ticks), str(self.session), str(self.shared_memory)]
-        self._guardian = subprocess.Popen(
-            [sys.executable, "-I", "-S", guardian.__file__, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C at the terminal is for the driver
-            cwd="/",
-        )
 
     def _start_ray(self) -> None:
         os.environ.update(_RAY_QUIET)
@@ -225,25 +214,6 @@ class Cluster:
             for file in self.session.glob(pattern):
                 if file.is_file() and file.stat().st_size:
                     shutil.copy2(file, self.log_folder / file.name)
-
-    def _stop_guardian(self) -> None:
-        if self._guardian is None:
-            return
-        assert self._guardian.stdin is not None
-        try:
-            # A word, not only the end of the pipe: a forked child of the driver may hold it open.
-            self._guardian.stdin.write(b".")
-            self._guardian.stdin.close()
-            left = self._guardian.wait(GUARDIAN_DEADLINE_S)
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            left = 1
-        if left:
-            log.error(
-                "processes of the session %s did not end: %s",
-                self.session,
-                guardian.session_processes(str(self.session)),
-            )
-        self._guardian = None
 
 
 @cache

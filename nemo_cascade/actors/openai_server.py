@@ -7,11 +7,9 @@ killed.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,9 +24,8 @@ from types import FrameType
 from typing import Any
 
 from nemo_cascade.actors import guardian
+from nemo_cascade.actors.watch import Watch
 from nemo_cascade.errors import DeadlineError, RuntimeUnavailableError
-
-log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.5
@@ -46,13 +43,6 @@ class Served:
 
     url: str
     environment: dict[str, str]
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def server_command(
@@ -90,7 +80,7 @@ def serve(command: Sequence[str], port: int, log_file: Path, deadline_s: float) 
     environment = {**os.environ, guardian.MARKER: str(session), "VLLM_NO_USAGE_STATS": "1"}
     environment |= {"VLLM_HOST_IP": LOOPBACK, "NO_PROXY": LOOPBACK, "no_proxy": LOOPBACK}
     before = signal.signal(signal.SIGTERM, _leave)
-    watcher = _start_guardian(session)
+    watch = Watch(os.getpid(), guardian.start_ticks(os.getpid()), session)
     try:
         # The log lies in the session's folder, so that the guardian knows processes that rename themselves.
         with (session / "server.log").open("wb") as out:
@@ -98,20 +88,12 @@ def serve(command: Sequence[str], port: int, log_file: Path, deadline_s: float) 
         _wait(server, f"http://{LOOPBACK}:{port}", session / "server.log", deadline_s)
         yield Served(f"http://{LOOPBACK}:{port}", environment)
     finally:
-        _end(watcher, session, log_file)
+        _end(watch, session, log_file)
         signal.signal(signal.SIGTERM, before)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
-
-
-def _start_guardian(session: Path) -> subprocess.Popen[bytes]:
-    arguments = [str(os.getpid()), str(guardian.start_ticks(os.getpid())), str(session)]
-    # Ctrl-C at the terminal is for this process, not for the guardian.
-    return subprocess.Popen([sys.executable, "-I", "-S", guardian.__file__, *arguments], stdin=subprocess.PIPE,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-                            cwd="/")  # fmt: skip
 
 
 def _wait(server: subprocess.Popen[bytes], url: str, log_file: Path, deadline_s: float) -> None:
@@ -132,19 +114,11 @@ def _tail(log_file: Path) -> str:
     return log_file.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
 
 
-def _end(watcher: subprocess.Popen[bytes], session: Path, log_file: Path) -> None:
+def _end(watch: Watch, session: Path, log_file: Path) -> None:
     """Keep the log, then have everything of the session ended."""
     if (session / "server.log").is_file():
         shutil.copyfile(session / "server.log", log_file)
     for pid in guardian.session_processes(str(session)):
-        if pid != watcher.pid:
+        if pid != watch.pid:
             os.kill(pid, signal.SIGTERM)
-    try:
-        assert watcher.stdin is not None
-        watcher.stdin.write(b".")
-        watcher.stdin.close()
-        left = watcher.wait(guardian.GRACE_S + guardian.KILL_DEADLINE_S + 5.0)
-    except (subprocess.TimeoutExpired, BrokenPipeError):
-        left = 1
-    if left:
-        log.error("processes of %s did not end: %s", session, guardian.session_processes(str(session)))
+    watch.end()

@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.markup import escape
 
-from nemo_cascade.actors.openai_server import Served, free_port, serve, server_command
+from nemo_cascade.actors.openai_server import Served, serve, server_command
 from nemo_cascade.cli.terminal import err, out
 from nemo_cascade.errors import ConfigError, DeadlineError, RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import SERVED_NAME, Settings, require_tool, results_of, tool_version
 from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.training.launch import free_port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     _check(args, config)
     settings = Settings(args.tool, args.benchmarks, args.mode, args.temperature, args.top_p,
-                        args.budget - args.prompt_tokens, args.concurrency, 0, args.limit,
+                        args.budget - args.prompt_tokens, args.concurrency, args.limit,
                         args.task_folder)  # fmt: skip
     folder = (args.out or model.parent / "external" / f"{args.tool}-{args.mode}").absolute()
     port = free_port()

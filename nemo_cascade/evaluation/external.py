@@ -40,7 +40,6 @@ class Settings:
         top_p: nucleus mass.
         max_tokens: most tokens of a response.
         concurrency: requests in flight.
-        seed: of sampling, where the tool takes one.
         limit: only so many prompts of each benchmark; None takes all.
         task_folder: lm-eval's further task definitions.
     """
@@ -52,7 +51,6 @@ class Settings:
     top_p: float
     max_tokens: int
     concurrency: int
-    seed: int = 0
     limit: int | None = None
     task_folder: Path | None = None
 
@@ -63,7 +61,7 @@ class Settings:
     def _ns(self, url: str, folder: Path) -> list[str]:
         command = ["ns", "eval", "--server_type=vllm", f"--server_address={url}/v1", f"--model={SERVED_NAME}"]
         command += [f"--benchmarks={','.join(self.benchmarks)}", f"--output_dir={folder}"]
-        command += [f"--starting_seed={self.seed}", f"++inference.temperature={self.temperature}"]
+        command += ["--starting_seed=0", f"++inference.temperature={self.temperature}"]
         command += [f"++inference.top_p={self.top_p}", f"++inference.tokens_to_generate={self.max_tokens}"]
         command.append(f"++max_concurrent_requests={self.concurrency}")
         if self.limit is not None:
@@ -81,7 +79,7 @@ class Settings:
         drawn += [f"max_gen_toks={self.max_tokens}", "until=['<|im_end|>']", "seed=None"]
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", model]
         command += ["--tasks", *self.benchmarks, "--apply_chat_template", "--gen_kwargs", *drawn]
-        command += ["--seed", str(self.seed), "--log_samples", "--output_path", str(folder)]
+        command += ["--log_samples", "--output_path", str(folder)]
         command += [] if self.limit is None else ["--limit", str(self.limit)]
         return command if self.task_folder is None else [*command, "--include_path", str(self.task_folder)]
 
