@@ -16,7 +16,7 @@ from nemo_cascade.data.nano_modes import mode_rows
 from nemo_cascade.data.nano_preference import preference_rows
 from nemo_cascade.data.nano_swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from nemo_cascade.data.prepared import write_once, write_rows
+from nemo_cascade.data.prepared import write_once, write_row_sets
 from nemo_cascade.data.templates import NAMED
 
 NANO_VERSION = 6
@@ -62,8 +62,7 @@ def prepare_nano(folder: str | Path, seed: int) -> None:
 
     def write(building: Path) -> None:
         sets = nano_rows(seed)
-        for name, rows in sets.items():
-            write_rows(building / f"{name}.jsonl", rows)
+        write_row_sets(building, sets)
         # Every word a thousand times: seen that often, each becomes one token.
         words = [f"{word} {word}" for word in (*WORDS, *NAMES) for _ in range(1000)]
         train_nano_tokenizer(

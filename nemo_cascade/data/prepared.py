@@ -111,6 +111,12 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
+def write_row_sets(folder: Path, sets: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Write each set's rows into a file of its name."""
+    for name, rows in sets.items():
+        write_rows(folder / f"{name}.jsonl", rows)
+
+
 @contextlib.contextmanager
 def _building(final: Path) -> Iterator[Path]:
     """Give a folder to write in, beside the final one and on the same disk, locked while this process lives."""

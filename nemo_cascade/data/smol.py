@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_cascade.data.nano_instruction import WORDS
 from nemo_cascade.data.nano_math import Split, split_of
-from nemo_cascade.data.prepared import write_once, write_rows
+from nemo_cascade.data.prepared import write_once, write_row_sets
 from nemo_cascade.data.real_text import documented_functions, require_packages
 
 SMOL_VERSION = 1
@@ -32,12 +32,8 @@ def prepare_smol(folder: str | Path, seed: int) -> None:
         RuntimeUnavailableError: a package whose docstrings are used isn't installed.
     """
     versions = require_packages(PACKAGES)
-
-    def write(building: Path) -> None:
-        for name, rows in smol_rows(seed).items():
-            write_rows(building / f"{name}.jsonl", rows)
-
-    write_once(folder, {"kind": "smol", "version": SMOL_VERSION, "seed": seed, "packages": versions}, write)
+    recipe = {"kind": "smol", "version": SMOL_VERSION, "seed": seed, "packages": versions}
+    write_once(folder, recipe, lambda building: write_row_sets(building, smol_rows(seed)))
 
 
 def smol_rows(seed: int) -> dict[str, list[Row]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from nemo_cascade.data.prepared import write_once, write_rows
+from nemo_cascade.data.prepared import write_once, write_row_sets
 from nemo_cascade.data.real_defects import Defect, draw_defects
 from nemo_cascade.data.real_sums import Sum, documented_sums
 from nemo_cascade.data.real_text import Function, documented_functions, humaneval_rows, require_packages
@@ -56,12 +56,8 @@ def prepare_smol_stages(folder: str | Path, seed: int) -> None:
         RuntimeUnavailableError: a package whose text is used isn't installed.
     """
     versions = require_packages(_PACKAGES)
-
-    def write(building: Path) -> None:
-        for name, rows in smol_stages_rows(seed).items():
-            write_rows(building / f"{name}.jsonl", rows)
-
-    write_once(folder, {"kind": "smol_stages", "version": SMOL_STAGES_VERSION, "seed": seed, "of": versions}, write)
+    recipe = {"kind": "smol_stages", "version": SMOL_STAGES_VERSION, "seed": seed, "of": versions}
+    write_once(folder, recipe, lambda building: write_row_sets(building, smol_stages_rows(seed)))
 
 
 def smol_stages_rows(seed: int) -> dict[str, list[Row]]:

@@ -5,6 +5,7 @@ import pytest
 from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.stage import SftDataConfig, SftStage, SourceConfig
 from nemo_cascade.data.chat import load_tokenizer
+from nemo_cascade.data.nano_tasks import prepare_nano
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 
 
@@ -13,6 +14,13 @@ def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     train_nano_tokenizer(["user assistant system You are a helpful and harmless assistant. think no"] * 5, folder)
     return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "nano"
+    prepare_nano(folder, seed=0)
+    return folder
 
 
 @pytest.fixture

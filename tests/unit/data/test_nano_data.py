@@ -17,13 +17,6 @@ VERIFIER = {"math": "math", "instruction": "instruction", "code": "code", "swe":
 FIRST_WORD = {"Compute": "math", "List": "instruction", "Write": "code", "Repair:": "swe"}
 
 
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "nano"
-    prepare_nano(folder, seed=0)
-    return folder
-
-
 def read(folder, name):
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 

@@ -6,19 +6,11 @@ import json
 import pytest
 
 from nemo_cascade.data.chat import load_tokenizer
-from nemo_cascade.data.nano_tasks import prepare_nano
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.templates import NAMED
 from nemo_cascade.rewards.guards import obeys_mode
 
 FLAG = {True: " /think", False: " /no_think"}
-
-
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "nano"
-    prepare_nano(folder, seed=0)
-    return folder
 
 
 def read(nano, name):
