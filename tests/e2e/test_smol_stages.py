@@ -5,6 +5,7 @@ SMOL_STAGES_RUN=runs/smol_stages looks at a finished run instead of making one.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -85,14 +86,30 @@ def test_all_domains_are_in_the_matrix(run):
         assert all(math.isfinite(cell["score"]) for cell in scores[stage].values())
 
 
-def test_the_last_stage_answers_in_transformers(run):
+def test_transformers_loads_the_model_that_the_engine_sampled_from(run):
+    """SWE RL's first samples are likely to the model that code RL exported, and not to the one at the start."""
+    with gzip.open(run / "stages" / "07-swe_rl" / "rollouts" / "step_000001.jsonl.gz") as lines:
+        rows = [json.loads(line) for line in lines]
+    (start,) = (run.parent / "data" / "models").glob("smol-*-cascade1-*")
+    exported = surprise(run / "stages" / "06-code_rl" / "hf", rows)
+    at_start = surprise(start, rows)
+    print(f"nats per sampled token: {exported:.3f}, by the model at the start {at_start:.3f}")
+    assert exported < 0.5
+    assert exported < at_start / 2
+
+
+def surprise(folder, rows):
+    """Return the mean negative log-prob per token of the responses by a model in transformers."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = run / "stages" / "07-swe_rl" / "hf"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    question = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
-    ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    answer = model.generate(**ids, max_new_tokens=24, do_sample=False)[0, ids["input_ids"].shape[1] :]
-    text = tokenizer.decode(answer, skip_special_tokens=True)
-    print(text)
-    assert sum(c.isalpha() or c.isspace() for c in text) > 0.7 * len(text) > 0, text  # words, not noise
+    log_probs = []
+    for row in rows:
+        prompt, response = (
+            tokenizer(row[key], add_special_tokens=False)["input_ids"] for key in ("prompt", "response")
+        )
+        with torch.no_grad():
+            table = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
+        log_probs += table[range(len(prompt) - 1, len(prompt) + len(response) - 1), response].tolist()
+    return -sum(log_probs) / len(log_probs)
