@@ -52,9 +52,9 @@ class RewardConfig:
     linger_share: Fraction = 0.05
     """Share of its deadline after which a verdict lingers: its process no longer counts as one of `workers`."""
     spare_workers: NonNegativeInt = 2
-    """Most processes beyond `workers`, forked beside verdicts that linger (likely they hang) while others wait. Up to
-    as many as `workers`, programs in the sandbox reach their CPU limit within their wall time even if all that linger
-    spin."""
+    """Most processes beyond `workers`, forked beside verdicts that linger (likely they hang) while others wait; one of
+    them stands by. Up to as many as `workers`, programs in the sandbox reach their CPU limit within their wall time
+    even if all that linger spin."""
     deadline_s: PositiveFloat = 10.0
     """Most seconds for one verdict; the worker is killed then and the verdict is an error."""
     deadlines: dict[str, PositiveFloat] = field(

@@ -48,7 +48,10 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A verifier process. It may be given tasks once `pidfd` is there and until `retiring` is set."""
+    """A verifier process. It may be given tasks once `pidfd` is there and until `retiring` is set.
+
+    `ended` is set when its channel says so; the nursery reports how later.
+    """
 
     channel: socket.socket
     generation: int
@@ -57,6 +60,7 @@ class Worker:
     task: Task | None = None
     killed_for: str | None = None
     retiring: bool = False
+    ended: bool = False
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     received: bytearray = field(default_factory=bytearray)
 
@@ -64,6 +68,11 @@ class Worker:
     def idle(self) -> bool:
         """Whether it can take a task now."""
         return self.pidfd >= 0 and self.task is None and not self.retiring and self.killed_for is None
+
+    @property
+    def starting(self) -> bool:
+        """Whether it was ordered and isn't there yet."""
+        return self.pidfd < 0 and not self.retiring
 
     def kill(self, cause: str) -> None:
         """End the process at once. The nursery reports its end later; `cause` says whose doing it was."""
@@ -128,10 +137,15 @@ class Nursery:
         """Order a verifier to be constructed; workers forked from then on have it."""
         self._order({"op": "load", "name": name, "path": path, "options": dict(options)})
 
-    def fork(self, ticket: int) -> socket.socket:
-        """Order a worker; returns our end of its channel, non-blocking."""
+    def fork(self, ticket: int, rehearse: bool) -> socket.socket:
+        """Order a worker; returns our end of its channel, non-blocking.
+
+        Args:
+            ticket: comes back with its process id.
+            rehearse: nothing waits for it yet, so that it has the time.
+        """
         ours, theirs = socket.socketpair()
-        self._order({"op": "fork", "ticket": ticket}, [theirs.fileno()])
+        self._order({"op": "fork", "ticket": ticket, "rehearse": rehearse}, [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
         return ours

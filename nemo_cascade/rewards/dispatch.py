@@ -121,9 +121,9 @@ class Dispatcher(threading.Thread):
         if self._asked:
             due.append(self._asked[0] + _NURSERY_DEADLINE_S)
         now = time.monotonic()
-        lingers_at = self._staffing.next_to_linger(self._workers.values(), now) if self._queue else None
-        if lingers_at is not None:
-            due.append(lingers_at)
+        changes_at = self._staffing.next_change(self._workers.values(), now) if self._queue else None
+        if changes_at is not None:
+            due.append(changes_at)
         return max(0.0, min(due) - now) if due else None
 
     def _read_inbox(self) -> None:
@@ -159,10 +159,10 @@ class Dispatcher(threading.Thread):
             self._selector.unregister(worker.channel)
             worker.channel.close()  # end of stream: it exits
 
-    def _fork_worker(self) -> None:
+    def _fork_worker(self, rehearse: bool) -> None:
         assert self._nursery is not None
         ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        worker = Worker(self._nursery.fork(ticket), generation=len(self._loads))
+        worker = Worker(self._nursery.fork(ticket, rehearse), generation=len(self._loads))
         self._workers[ticket] = worker
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._asked.append(time.monotonic())
@@ -285,7 +285,7 @@ class Dispatcher(threading.Thread):
             alive = worker.read()
             self._take_replies(worker)
             if not alive and worker.channel.fileno() >= 0:  # the nursery will say how it ended
-                worker.retiring = True
+                worker.retiring = worker.ended = True
                 self._selector.unregister(worker.channel)
                 worker.channel.close()
 
@@ -318,16 +318,18 @@ class Dispatcher(threading.Thread):
             self._retire_when_idle(worker)
         if not self._queue:
             return
-        for worker in self._workers.values():
-            if worker.idle and self._queue:
+        idle = [worker for worker in self._workers.values() if worker.idle]
+        for worker in idle[: self._staffing.free_places(self._workers.values(), now)]:
+            if self._queue:
                 task = self._queue.popleft()
                 worker.task, task.started = task, time.monotonic()
                 worker.unsent = memoryview(task.frame)
                 worker.write()
                 if worker.unsent:
                     self._selector.modify(worker.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, worker)
+        nothing_waits = self._staffing.free_places(self._workers.values(), now) == 0
         for _ in range(self._staffing.to_fork(self._workers.values(), len(self._queue), now)):
-            self._fork_worker()
+            self._fork_worker(rehearse=nothing_waits)
 
     def _finish(self, task: Task, verdict: Verdict) -> None:
         waited = task.started - task.submitted

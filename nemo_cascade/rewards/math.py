@@ -52,6 +52,10 @@ class MathVerifier:
         self._mixed_language_score, self._language = mixed_language_score, language
         self._equality = shared_equality()
 
+    def rehearse(self) -> None:
+        """Touch what a verdict touches; see `AnswerEquality.rehearse`."""
+        self._equality.rehearse()
+
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
         reference = str(field_of(record, "answer", (str, int, float)))

@@ -78,6 +78,12 @@ class MixVerifier:
         """Return the names of the verifiers that a composition uses."""
         return [str(part.get("verifier")) for part in (*options.get("gates", ()), *options.get("terms", ()))]
 
+    def rehearse(self) -> None:
+        """Let the parts rehearse that can."""
+        for verifier in self._verifiers:
+            if (rehearse := getattr(verifier, "rehearse", None)) is not None:
+                rehearse()
+
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the composed reward; see `Verifier.verify`."""
         gates, terms = self._verifiers[: len(self._gates)], self._verifiers[len(self._gates) :]

@@ -71,7 +71,7 @@ class _Nursery:
             needs_s = 0.0 if error else getattr(self._verifiers[order["name"]], "needs_s", 0.0)
             self._tell({"op": "loaded", "name": order["name"], "error": error, "needs_s": needs_s})
         else:
-            self._fork(order["ticket"], descriptors[0])
+            self._fork(order["ticket"], order["rehearse"], descriptors[0])
         return True
 
     def _load(self, order: dict[str, Any]) -> str | None:
@@ -90,25 +90,25 @@ class _Nursery:
         gc.freeze()  # children share these pages as long as the collector doesn't write to them
         return None
 
-    def _fork(self, ticket: int, descriptor: int) -> None:
+    def _fork(self, ticket: int, rehearse: bool, descriptor: int) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(descriptor, parent)
+            self._become_worker(descriptor, parent, rehearse)
         os.close(descriptor)
         self._children.add(pid)
         handle = os.pidfd_open(pid)
         self._tell({"op": "forked", "ticket": ticket, "pid": pid}, [handle])
         os.close(handle)
 
-    def _become_worker(self, descriptor: int, parent: int) -> NoReturn:
+    def _become_worker(self, descriptor: int, parent: int, rehearse: bool) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for inherited in (self._control.detach(), self._wake_read, self._wake_write):
                 os.close(inherited)
             channel = socket.socket(fileno=descriptor)
-            worker.serve(channel, self._verifiers, parent=parent, **self._limits)
+            worker.serve(channel, self._verifiers, parent=parent, rehearse=rehearse, **self._limits)
         except BrokenPipeError:  # the pool has gone
             os._exit(0)
         except BaseException:

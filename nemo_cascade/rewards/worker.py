@@ -32,17 +32,26 @@ def die_with_parent(parent: int) -> None:
 
 
 def serve(
-    channel: socket.socket, verifiers: Mapping[str, Verifier], *, parent: int, memory_mib: int, recycle_after: int
+    channel: socket.socket,
+    verifiers: Mapping[str, Verifier],
+    *,
+    parent: int,
+    rehearse: bool,
+    memory_mib: int,
+    recycle_after: int,
 ) -> NoReturn:
     """Judge tasks until the pool closes the channel or it is time to retire. Never returns.
 
-    The process leads its own process group, so that what a verifier starts can be killed with it.
+    The process leads its own process group, so that what a verifier starts can be killed with it. One that nothing
+    waits for yet lets its verifiers rehearse first: those with a method `rehearse`.
     """
     die_with_parent(parent)
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for verifier in verifiers.values() if rehearse else ():
+        getattr(verifier, "rehearse", _nothing)()
     served = 0
     while (frame := read_task(channel)) is not None:
         served += 1
@@ -82,6 +91,10 @@ def judge(task_id: int, body: bytes, verifiers: Mapping[str, Verifier]) -> Reply
     except (Exception, SystemExit) as problem:
         error, detail = "exception", _describe(problem)
     return Reply(task_id, score, error, detail[:_MAX_DETAIL], time.perf_counter() - start, last=False)
+
+
+def _nothing() -> None:
+    """Rehearse nothing: most verifiers touch little memory."""
 
 
 def _describe(problem: BaseException) -> str:

@@ -116,6 +116,21 @@ def test_worker_killed_from_outside_is_replaced_and_its_sample_retried(tmp_path)
         assert pool.stats()["restarts/crash"] == 1
 
 
+def test_spare_is_forked_before_its_task_is_due_and_rehearses_meanwhile():
+    # The first verdict is likely to linger after 0.2 s, and lingers after 1 s.
+    with make_pool(workers=1, spare_workers=1, deadline_s=10.0, linger_share=0.1) as pool:
+        assert ask(pool, {"do": "rehearsed"}).score == 0.0
+        pool.submit("long", "probe", {"do": "sleep", "seconds": 4.0}, Response(""))
+        pool.submit("next", "probe", {"do": "rehearsed"}, Response(""))
+        start = time.monotonic()
+        family = wait_for(lambda: len(found := nurseries()[0].children()) == 2 and found)
+        assert 0.1 <= time.monotonic() - start < 0.9
+        [(key, verdict)] = pool.collect(5.0)
+        assert 0.9 <= time.monotonic() - start < 3.9
+        assert (key, verdict.score) == ("next", 1.0)
+        assert nurseries()[0].children() == family
+
+
 def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path):
     with make_pool() as pool:
         ask(pool, {"score": 1.0})
