@@ -48,7 +48,7 @@ class RewardConfig:
     """The verifier pool."""
 
     workers: PositiveInt = 2
-    """Verifier processes per node."""
+    """Verifier processes per node. One more than the cores they have uses the time until a hang is noticed, too."""
     linger_share: Fraction = 0.05
     """Share of its deadline after which a verdict lingers: its process no longer counts as one of `workers`."""
     spare_workers: NonNegativeInt = 2

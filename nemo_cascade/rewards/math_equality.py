@@ -30,6 +30,11 @@ _WARM_UP = (
     (r"\binom{5}{2}", "5!"), (r"|x-1|", "|1-x|"), (r"\lfloor 2.5 \rfloor", "3"), (r"3\times 10^{4}", r"3\cdot 10^5"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"), ("x_1+x_2", r"\alpha+\beta"),
     (r"\pm 2", "2"),
+    # What references most often are, once more with a near miss, which takes paths of its own.
+    ("(x+3)^2", "x^2+6x+9"), ("(x+3)^2", "x^2+6x+10"), (r"\frac{4}{22}", r"\frac{8}{44}"),
+    (r"\frac{4}{22}", r"\frac{13}{66}"), ("(5,9]", "(5,9)"), (r"\{7,8,-3\}", r"\{-3,7,8\}"),
+    (r"\{7,8,-3\}", r"\{-3,9,8\}"), (r"6\sqrt{108}", r"36\sqrt{3}"), (r"6\sqrt{108}", r"37\sqrt{3}"),
+    ("7.5", r"\frac{15}{2}"), ("7.5", r"\frac{16}{2}"),
 )  # fmt: skip
 _REHEARSAL = (r"\frac{4}{9}", r"\frac{8}{18}")  # none of the above, whose parses are kept
 

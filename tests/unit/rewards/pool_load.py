@@ -110,10 +110,10 @@ class Load:
         )
 
 
-def run_load(samples, *, kill_share=0.0, **settings):
-    """Judge samples on two workers, kill a random one for every so many handed in."""
+def run_load(samples, *, kill_share=0.0, workers=2, **settings):
+    """Judge samples, kill a random worker for every so many handed in."""
     config = RewardConfig(
-        workers=2,
+        workers=workers,
         deadlines={"hanging": HANG_DEADLINE_S},
         max_pending=256,
         recycle_after=400,
