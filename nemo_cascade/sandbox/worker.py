@@ -61,7 +61,7 @@ class Worker:
 
     launch: Launch
     shape: tuple[int, bool]
-    spares_kept: int = 8
+    spares_kept: int = 12
     runs: int = 0
     ended: dict[int, Ended] = field(default_factory=dict)
     spares: list[Spare] = field(default_factory=list)

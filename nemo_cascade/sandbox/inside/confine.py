@@ -32,7 +32,7 @@ _OPEN_FILES = 128
 
 FIRST_UID = 1000
 """User and group of programs, as they see them; the only one where the sandbox has just one to give."""
-UIDS = 16
+UIDS = 32
 """Users that programs take turns with, so that what the kernel counts by user is counted for each run alone."""
 
 _HARD_LIMITS = {

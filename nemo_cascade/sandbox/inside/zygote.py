@@ -113,6 +113,7 @@ class Zygote:
         taken = {child.uid for child in self.children.values()}
         confinements = [self._confinement(files_mib, compile_job, taken) for _ in range(count)]
         clone, arguments = confine.forking(self.namespaces)
+        gc.freeze()  # else what was made since start-up would be for each child's first collection to look through
         pids: list[int] = []
         pid = 1
         while len(pids) < count and pid > 0:
