@@ -58,7 +58,10 @@ class _Nursery:
             self._reap(block=True)
 
     def _obey(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+        except ConnectionResetError:  # the pool has gone before it read all that it was told
+            return False
         if not data:
             return False
         order = json.loads(data)

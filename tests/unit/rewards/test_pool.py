@@ -1,4 +1,5 @@
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
+from nemo_cascade.rewards.crew import Nursery
 from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
@@ -233,6 +236,13 @@ def _group_of(pid):
         return os.getpgid(pid)
     except ProcessLookupError:
         return None
+
+
+def test_nursery_ends_well_when_its_last_words_go_unread():
+    nursery = Nursery(RewardConfig(), SandboxConfig())
+    nursery.load("probe", PROBE["probe"], {})
+    assert select.select([nursery.control], [], [], 60)[0]
+    assert nursery.close() == 0
 
 
 def test_processes_die_with_a_killed_parent():
