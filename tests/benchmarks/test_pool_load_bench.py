@@ -1,7 +1,6 @@
 """What hangs and kills cost a verifier pool: the same 20,000 mixed samples without and with them, one run."""
 
 import os
-import statistics
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from tests.unit.rewards.pool_load import HANG_DEADLINE_S, KILL_SHARE, make_sampl
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 COUNT, SPARES, SLACK_MIB = 20_000, 16, 8
-WORKERS = (os.cpu_count() or 1) + 1  # a core is busy, too, while a hang isn't noticed yet
+CORES = os.cpu_count() or 1
+WORKERS = CORES + 1  # a core is busy, too, while a hang isn't noticed yet
 MOST_TIMES = 1.3
 LINGER_SHARE = 0.02  # 10 ms of the deadline of what hangs, 200 ms of the others'
 ORDER = ("blocked", "spinning", "blocked", "blocked")
@@ -35,7 +35,8 @@ def check(load, samples):
     assert not load.answered
     assert load.wrong(samples) == []
     assert load.unlucky(samples) == 0
-    assert load.memory_mib[-1] <= 1.1 * load.memory_mib[0] + SLACK_MIB
+    # Of the growth alone: this process holds what earlier benchmarks left, too.
+    assert load.memory_mib[-1] <= load.memory_mib[0] + SLACK_MIB
 
 
 def run_calm(samples):
@@ -59,19 +60,20 @@ def test_20000_verdicts_with_hangs_and_kills_take_little_longer_than_without():
     plain = make_samples(COUNT)
     faulty = {hang: with_hangs(plain, hang) for hang in ("blocked", "spinning")}
     print(
-        f"\n{COUNT} mixed verdicts on {WORKERS} workers, {os.cpu_count()} cores; 2 % hang for {HANG_DEADLINE_S} s, "
+        f"\n{COUNT} mixed verdicts on {WORKERS} workers, {CORES} cores; 2 % hang for {HANG_DEADLINE_S} s, "
         f"1 % kills, {SPARES} spares at most"
     )
-    times: dict[str, list[float]] = {hang: [] for hang in faulty}
+    took, calm = {hang: [] for hang in faulty}, {hang: [] for hang in faulty}
     before_s = run_calm(plain)
     for hang in ORDER:
-        took_s = run_faults(faulty[hang], hang)
+        took[hang].append(run_faults(faulty[hang], hang))
         after_s = run_calm(plain)
-        calm_s = (before_s + after_s) / 2
-        times[hang].append(took_s / calm_s)
-        print(f"  hangs {hang}: x{times[hang][-1]:.2f} of the {calm_s:.1f} s without faults just before and after")
+        calm[hang].append((before_s + after_s) / 2)
+        ratio = took[hang][-1] / calm[hang][-1]
+        print(f"  hangs {hang}: x{ratio:.2f} of the {calm[hang][-1]:.1f} s without faults just before and after")
         before_s = after_s
-    assert statistics.median(times["blocked"]) <= MOST_TIMES
+    print(f"  hangs blocked, all loads together: x{sum(took['blocked']) / sum(calm['blocked']):.2f}")
+    assert sum(took["blocked"]) <= MOST_TIMES * sum(calm["blocked"])
     # What spins until its deadline takes CPU from the others: no pool gives that back.
-    spun_s = HANG_DEADLINE_S * sum(due is None for _, _, _, due in faulty["spinning"]) / (os.cpu_count() or 1)
-    assert times["spinning"][0] <= MOST_TIMES + spun_s / calm_s
+    spun_s = HANG_DEADLINE_S * sum(due is None for _, _, _, due in faulty["spinning"]) / CORES
+    assert sum(took["spinning"]) <= MOST_TIMES * sum(calm["spinning"]) + spun_s

@@ -226,6 +226,5 @@ def main(argv: list[str]) -> None:
     seccomp.install(seccomp.prepare(seccomp.zygote_filter(os.uname().machine)))
     gc.collect()
     gc.disable()
-    gc.freeze()
     holes.fill_holes()
     zygote.serve()
