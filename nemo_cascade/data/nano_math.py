@@ -1,7 +1,8 @@
 """Nano math: sums and differences, answered carefully (digit by digit, carries written out) or quickly (in one go).
 
 Every worked answer is right. A small model can follow the careful way and can't yet do the quick one in its head, so
-a mixture of both leaves reinforcement learning something true to find: working it out pays.
+a mixture of both leaves reinforcement learning something true to find: working it out pays. Where nothing is carried,
+each digit of the answer depends on two digits of the problem only: that much it can do without thinking.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, Literal
 Split = Literal["sft", "rl", "test"]
 Operator = Literal["+", "-"]
 _OPERATORS: tuple[Operator, ...] = ("+", "-")
+PHRASES = ("Compute ", "\n\\boxed{", "\\boxed{")
+"""Texts that are one token each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,13 @@ class Problem:
     def answer(self) -> int:
         """The right answer."""
         return self.left + self.right if self.operator == "+" else self.left - self.right
+
+    @property
+    def carries(self) -> bool:
+        """Whether a digit of the answer depends on more than the digits above it."""
+        left, right = (str(number).zfill(len(str(self.left))) for number in (self.left, self.right))
+        digits = [(int(x), int(y)) for x, y in zip(left, right, strict=True)]
+        return any(x + y > 9 if self.operator == "+" else x < y for x, y in digits)
 
     @property
     def canonical(self) -> str:
@@ -63,6 +73,13 @@ def draw_problem(rng: Random, split: Split, digits: tuple[int, int]) -> Problem:
         problem = Problem(left, operator, right)
         if problem.split == split:
             return problem
+
+
+def draw_plain(rng: Random, split: Split, digits: tuple[int, int] = (2, 2)) -> Problem:
+    """Draw a problem of a split in which nothing is carried or borrowed."""
+    while (problem := draw_problem(rng, split, digits)).carries:
+        pass
+    return problem
 
 
 def careful_steps(problem: Problem) -> str:
