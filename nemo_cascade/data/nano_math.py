@@ -1,8 +1,8 @@
 """Nano math: sums and differences, answered carefully (digit by digit, carries written out) or quickly (in one go).
 
 Every worked answer is right. A small model can follow the careful way and can't yet do the quick one in its head, so
-a mixture of both leaves reinforcement learning something true to find: working it out pays. Where nothing is carried,
-each digit of the answer depends on two digits of the problem only: that much it can do without thinking.
+a mixture of both leaves reinforcement learning something true to find: working it out pays. Where one digit is added
+or taken and nothing is carried, it can answer without thinking.
 """
 
 from __future__ import annotations
@@ -75,11 +75,12 @@ def draw_problem(rng: Random, split: Split, digits: tuple[int, int]) -> Problem:
             return problem
 
 
-def draw_plain(rng: Random, split: Split, digits: tuple[int, int] = (2, 2)) -> Problem:
-    """Draw a problem of a split in which nothing is carried or borrowed."""
-    while (problem := draw_problem(rng, split, digits)).carries:
-        pass
-    return problem
+def draw_plain(rng: Random, split: Split) -> Problem:
+    """Draw a problem of a split that one digit settles: three digits and one, nothing carried or borrowed."""
+    while True:
+        problem = Problem(rng.randrange(100, 1000), rng.choice(_OPERATORS), rng.randrange(1, 10))
+        if problem.split == split and not problem.carries:
+            return problem
 
 
 def careful_steps(problem: Problem) -> str:

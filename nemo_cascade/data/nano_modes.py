@@ -1,8 +1,9 @@
 """Nano conversations in both modes: sums answered at once, and second turns that may ask for the other mode.
 
 Under /think a sum is worked out (`nano_math`) and an open question's things are noted before they are named; under
-/no_think both are answered at once: sums only where nothing is carried, which a small model can do in its head. In a conversation of two turns each turn's mode is drawn by itself, so the flag
-behind a turn is the only thing that tells how to answer it (arXiv 2512.13607, section 3.1.2).
+/no_think both are answered at once: sums only where nothing is carried, which a small model can do in its head. In a
+conversation of two turns each turn's mode is drawn by itself, so the flag behind a turn is the only thing that tells
+how to answer it (arXiv 2512.13607, section 3.1.2).
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ def mode_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
     return {
         "at_once_sft": [math_at_once(draw_plain(at_once, "sft")) for _ in range(_AT_ONCE)],
         "turns_sft": [
-            two_turns(turns, "sft", turns.choice((True, False)), turns.choice((True, False)))
-            for _ in range(_TWO_TURNS)
+            two_turns(turns, "sft", turns.choice((True, False)), turns.choice((True, False))) for _ in range(_TWO_TURNS)
         ],
         "to_think_test": [switch_prompt(rng, "think") for rng in _each(seed, "to_think")],
         "to_no_think_test": [switch_prompt(rng, "no_think") for rng in _each(seed, "to_no_think")],

@@ -83,7 +83,7 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             tasks = _distinct(count, partial(domain.draw, rng, split))
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
     rng = Random(f"{seed}/test/at_once")
-    rows["at_once_test"] = [math_prompt(problem) for problem in _distinct(300, partial(draw_plain, rng, "test"))]
+    rows["at_once_test"] = [math_prompt(problem) for problem in _distinct(450, partial(draw_plain, rng, "test"))]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed)
@@ -96,4 +96,3 @@ def _distinct(count: int, draw: Callable[[], Any]) -> list[Any]:
         drawn = draw()
         found.setdefault(drawn.canonical, drawn)
     return list(found.values())
-

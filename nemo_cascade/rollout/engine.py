@@ -78,8 +78,8 @@ class RolloutWorker:
 
     def generate(
         self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[Rollout]:
-        """Sample `num_generations` responses to each prompt; yield each as it ends.
+    ) -> Iterator[list[Rollout]]:
+        """Sample `num_generations` responses to each prompt; yield those that end together, step by step.
 
         The result is a pure function of weights and arguments, bit for bit. Leaving the iterator early aborts what is
         still running.
@@ -110,7 +110,7 @@ class RolloutWorker:
 
     def _generate(
         self, requests: dict[str, tuple[Prompt, int]], sampling: SamplingConfig, seed: int
-    ) -> Iterator[Rollout]:
+    ) -> Iterator[list[Rollout]]:
         self._empty_prefix_cache()
         self.shared_prompt_tokens = 0
         waiting = set(requests)
@@ -120,11 +120,11 @@ class RolloutWorker:
                 self._engine.add_request(key, {"prompt_token_ids": prompt.token_ids.tolist()}, params)
             deadline = time.monotonic() + self.config.generate_deadline_s
             while waiting:
-                for output in self._step(waiting, deadline):
-                    waiting.discard(output.request_id)
-                    self.shared_prompt_tokens += output.num_cached_tokens or 0
-                    prompt, sample = requests[output.request_id]
-                    yield self._rollout(prompt, sample, output.outputs[0])
+                ended = self._step(waiting, deadline)
+                waiting.difference_update(output.request_id for output in ended)
+                self.shared_prompt_tokens += sum(output.num_cached_tokens or 0 for output in ended)
+                if ended:
+                    yield [self._rollout(*requests[output.request_id], output.outputs[0]) for output in ended]
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))

@@ -233,10 +233,10 @@ class Collector:
         size, sampling = self.stage.num_generations, self.stage.sampling
         seed = rollout_seed(self.config.seed, step, round_index)
         with timer.phase("generate"):
-            for rollout in self.rollout.generate([g.prompt for g in groups.values()], size, sampling, seed):
-                group = groups[rollout.prompt_id]
-                group.rollouts[rollout.sample] = rollout
-                self.judges.submit(f"{rollout.prompt_id}#{rollout.sample}", group.prompt, rollout)
+            for ended in self.rollout.generate([g.prompt for g in groups.values()], size, sampling, seed):
+                for rollout in ended:
+                    groups[rollout.prompt_id].rollouts[rollout.sample] = rollout
+                self.judges.submit([(f"{r.prompt_id}#{r.sample}", groups[r.prompt_id].prompt, r) for r in ended])
         with timer.phase("verify"):
             for key, verdict in self.judges.drain():
                 prompt_id, _, sample = key.rpartition("#")

@@ -95,13 +95,14 @@ def _run_suite(
     # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
     with Progress(f"{label}: {domain}", total, 0, config.logging) as progress:
-        for answer in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
-            prompt = by_id[answer.prompt_id]
-            judges.submit(f"{answer.prompt_id}#{answer.sample}", prompt, answer)
-            obeyed += obeys_mode(response_text(tokenizer, answer.response_ids, prompt.token_ids), suite.mode)
-            tokens += answer.response_ids.size
-            truncated += answer.finish_reason == FinishReason.LENGTH
-            progress.advance()
+        for ended in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
+            judges.submit([(f"{r.prompt_id}#{r.sample}", by_id[r.prompt_id], r) for r in ended])
+            for answer in ended:
+                text = response_text(tokenizer, answer.response_ids, by_id[answer.prompt_id].token_ids)
+                obeyed += obeys_mode(text, suite.mode)
+                tokens += answer.response_ids.size
+                truncated += answer.finish_reason == FinishReason.LENGTH
+            progress.advance(units=len(ended))
         for key, verdict in judges.drain():
             prompt_id, _, sample = key.rpartition("#")
             samples[prompt_id][int(sample)] = verdict.score

@@ -1,7 +1,7 @@
 """The actor groups of a run: started when first needed, kept across stages, torn down together.
 
-Processes take seconds to import what they work with. Whoever asks for the engines will ask for verifiers and policy soon:
-these two come up beside them, and whoever needs one waits for the rest of it.
+Processes take seconds to import what they work with. Whoever asks for the engines will ask for verifiers and policy,
+too: these two come up beside them, and whoever needs one waits for the rest of it.
 """
 
 from __future__ import annotations

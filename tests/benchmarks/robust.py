@@ -1,8 +1,8 @@
 """The nano cascade under other seeds, other instruction sets and other numbers of threads; `make robust` runs it.
 
 One CPU stands for others: what torch and oneDNN may use is cut down, so that sums are rounded in other ways and the run
-takes another path. Each arm is a run of its own under runs/robust; a finished one is taken as it is, so the command goes
-on where it was stopped. ROBUST_ARMS="0 3/avx2" runs some of them only; ROBUST_SIDE_BY_SIDE=2 two at a time.
+takes another path. Each arm is a run of its own under runs/robust; a finished one is taken as it is, so the command
+goes on where it was stopped. ROBUST_ARMS="0 3/avx2" runs some of them only; ROBUST_SIDE_BY_SIDE=2 two at a time.
 
 Held: every arm ends with exit code 0; every RL stage raises its own domain (p < 0.001, one-sided, paired by prompt); a
 stage is rolled back in at most one arm; arms of one seed differ from their first training steps on.
@@ -111,7 +111,15 @@ def main() -> int:
     chosen = arms()
     with ThreadPoolExecutor(int(os.environ.get("ROBUST_SIDE_BY_SIDE", "1"))) as pool:
         outcomes = list(pool.map(Arm.run, chosen))
-    titles = ["seed", "instructions", "threads", "exit", "s", *(f"{own} ({stage})" for stage, own in OWN.items()), "gates"]
+    titles = [
+        "seed",
+        "instructions",
+        "threads",
+        "exit",
+        "s",
+        *(f"{own} ({stage})" for stage, own in OWN.items()),
+        "gates",
+    ]
     lines, faults = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"], []
     for arm, outcome in zip(chosen, outcomes, strict=True):
         line, wrong = row(arm, outcome)

@@ -45,12 +45,11 @@ def test_sums_and_open_questions_are_trained_in_both_modes_and_each_reply_has_th
 
 def test_sums_that_are_asked_for_at_once_carry_nothing_and_none_of_them_is_trained(nano):
     asked, trained = ({r["messages"][0]["content"] for r in read(nano, f"at_once_{kind}")} for kind in ("test", "sft"))
-    assert len(asked) == 300
+    assert len(asked) == 450
     assert not asked & trained
     for question in asked | trained:
-        left, sign, right = re.fullmatch(r"Compute (\d\d)([+-])(\d\d)\.", question).groups()
-        for x, y in zip(left, right, strict=True):
-            assert 0 <= eval(f"{x}{sign}{y}") <= 9, question
+        last, sign, digit = re.fullmatch(r"Compute \d\d(\d)([+-])(\d)\.", question).groups()
+        assert 0 <= eval(f"{last}{sign}{digit}") <= 9, question
 
 
 def test_a_conversation_goes_from_any_mode_to_any(nano):
