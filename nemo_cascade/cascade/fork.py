@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import START, RunFolder
-from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.hashes import hash_folder
 from nemo_cascade.cascade.ledger import Ledger, Record, read_ledger
 from nemo_cascade.config.provenance import config_diff, config_hash, read_config, write_record

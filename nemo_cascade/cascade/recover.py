@@ -16,7 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
-from nemo_cascade.cascade.gate import LAST
+from nemo_cascade.cascade.decision import LAST
 from nemo_cascade.config.stage import GrpoStage, SftStage
 from nemo_cascade.models.hf_folder import publish_folder
 from nemo_cascade.models.merge import merge_models

@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nemo_cascade.cascade.curves import Chart, calibration, column, phase_columns, stage_charts
+from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
-from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.samples import Sample, stage_samples

@@ -5,7 +5,7 @@ for each stage:
     train from the parent's weights      (resumes inside the stage by its own checkpoints)
     take its best kept checkpoint        (where `select` asks for it)
     score every domain on the same prompts
-    gate: promote, hold or roll back     (paired bootstrap against the parent)
+    gate: promote, hold or roll back     (paired tests against the parent)
         or recover: the stage's best checkpoint, or merge with its parent, that keeps every promise
     parent = the better checkpoint
     (a reward model is judged by its own hold-out accuracy, and the parent stays)
@@ -23,12 +23,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nemo_cascade.cascade.decision import LAST, Decision
 from nemo_cascade.cascade.folder import START, RunFolder
-from nemo_cascade.cascade.gate import LAST, Decision, decide, decide_reward_model, merit, recover, stage_gate
+from nemo_cascade.cascade.gate import decide, decide_reward_model, merit, recover
 from nemo_cascade.cascade.hashes import code_version, hash_folder, hash_json
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
+from nemo_cascade.cascade.levels import stage_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
+from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cascade.recover import StageModels
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
@@ -291,6 +294,8 @@ def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator
 
 def run_cascade(config: RunConfig, provenance: dict[str, Any]) -> int:
     """Run or resume a cascade; the run folder tells what is done. Returns the exit code."""
+    for line in too_small(config):
+        log.warning("%s", line)
     inputs = check_inputs(config)
     with opened_run_folder(config, provenance) as folder:
         return CascadeRunner(config, folder, inputs).run()

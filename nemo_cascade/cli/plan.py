@@ -11,6 +11,7 @@ from dataclasses import asdict
 from rich.markup import escape
 
 from nemo_cascade.cascade.plan import PlannedStage
+from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
@@ -97,6 +98,12 @@ def show(ready: Preflight) -> None:
             domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.verifier, escape(suite.path)
         )
     out.print(suites)
+    small = list(too_small(config))
+    if small:
+        out.print()
+        out.print("[bold]suites too small for their promises[/] (the run starts; its gates may miss a fall):")
+        for line in small:
+            out.print(f"  {escape(line)}", soft_wrap=True)
     show_beside_paper(ready)
     if ready.lacking:
         out.print()

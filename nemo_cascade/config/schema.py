@@ -110,6 +110,9 @@ class SuiteConfig(DataFileConfig):
     """Prompts used: the first so many."""
     samples_per_prompt: PositiveInt = 1
     """avg@k: responses per prompt."""
+    score_span: PositiveFloat = 1.0
+    """How far the verifier's scores can lie apart: 1 for 0 to 1, 2 for -1 to 1. The gate's tolerance is a share of
+    it."""
     mode: Literal["think", "no_think"] = "think"
     """Mode flag behind every user turn."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -128,14 +131,17 @@ class EvaluationConfig:
 
 @block
 class GateConfig:
-    """The decision after a stage, by paired bootstrap against the parent on the same prompts."""
+    """The decision after a stage, against the parent's scores on the same prompts (cascade/gate.py)."""
 
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Significance level, one-sided."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Error rate of the whole cascade: the chance, at most, that some gate calls a promise to hold broken that was
+    kept, and that some gate finds an improvement that isn't there. The gates and their domains share it."""
     tolerance: NonNegativeFloat = 0.02
-    """A domain may fall by this much (absolute score) before it counts as a regression."""
-    bootstrap_samples: PositiveInt = 10000
-    """Resamples."""
+    """A domain may fall by this much (times its suite's score_span); only a fall that is shown to be larger is a
+    regression."""
+    unacceptable_fall: PositiveFloat | None = None
+    """A fall (times the suite's score_span) that a gate must find with a probability of 90 %; a plan with a suite too
+    small for that says so. null: 0.13 more than the tolerance."""
     on_regression: Literal["hold", "rollback", "checkpoint", "merge", "promote"] = "hold"
     """hold: stop the cascade; rollback: go on from the parent; checkpoint: go on from the best of the stage's other
     checkpoints that keeps every promise; merge: from the best mean of the parent's and the stage's weights that does;

@@ -44,7 +44,7 @@ def test_a_broken_promise_ends_as_configured(
     assert scene.result == (outcome, model, stage, next_starts_from)
     decided = next(r for r in scene.runner().ledger.records if r.event == "decided" and r.stage == "math_rl")
     assert (decided.details["outcome"], decided.details["model"]) == (outcome, model)
-    assert "code fell by more than 0.15, significantly: 0.500 -> 0.100" in decided.details["reason"]
+    assert "code fell by more than 0.05, significantly: 0.500 -> 0.100" in decided.details["reason"]
     tried = {"checkpoint": len(checkpoints) - 1, "merge": 3}.get(on_regression, 0)
     assert len(decided.details.get("tried", {})) == tried
     page = (scene.folder.path / "report.html").read_text()
