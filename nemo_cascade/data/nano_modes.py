@@ -15,7 +15,7 @@ from nemo_cascade.data.nano_math import Split, draw_plain, draw_problem, math_at
 from nemo_cascade.data.nano_preference import draw_topic, preference_sample
 from nemo_cascade.data.templates import Mode
 
-_AT_ONCE, _TWO_TURNS, _PROMPTS = 4000, 1000, 450
+_AT_ONCE, _TWO_TURNS, _PROMPTS = 4000, 1000, 500
 
 
 def mode_rows(seed: int) -> dict[str, list[dict[str, Any]]]:

@@ -49,7 +49,7 @@ class Domain:
 
 
 DOMAINS = {
-    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (6000, 0.0), (3000, 0.6)),
+    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (7500, 0.0), (3000, 0.6)),
     "instruction": Domain(draw_order, instruction_prompt, instruction_sample, (8000, 0.0), (3000, 0.6)),
     "code": Domain(draw_function, code_prompt, code_sample, (3000, 0.0), (2500, 0.45)),
     "swe": Domain(draw_repair, swe_prompt, swe_sample, (2500, 0.0), (4000, 0.5)),
@@ -83,7 +83,7 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             tasks = _distinct(count, partial(domain.draw, rng, split))
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
     rng = Random(f"{seed}/test/at_once")
-    rows["at_once_test"] = [math_prompt(problem) for problem in _distinct(450, partial(draw_plain, rng, "test"))]
+    rows["at_once_test"] = [math_prompt(problem) for problem in _distinct(500, partial(draw_plain, rng, "test"))]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed)

@@ -35,13 +35,7 @@ class Shape:
 
 
 NANO = Shape(
-    overrides=(
-        "cascade=nano",
-        *(f"evaluation.suites.{d}.num_prompts=500" for d in ("math", "math_no_think", "instruction", "code", "swe")),
-        "++evaluation.suites.swe.score_span=2.0",
-        "stages.math_rl.promise.hold=['*']",
-        "stages.code_rl.promise.hold=['*']",
-    ),
+    overrides=("cascade=nano",),
     kappa=0.25,
     rates={"chat": 0.7, "chat_think": 0.65, "instruction": 0.4, "math": 0.5, "math_no_think": 0.5, "code": 0.35,
            "swe": 0.35, "to_think": 0.97, "to_no_think": 0.98},
