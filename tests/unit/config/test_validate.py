@@ -109,6 +109,7 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         "stages.sft2.data.sources.0.path=",
         "stages.sft2.data.sources.1.path=",
         "stages.sft2.data.sources.2.path=",
+        "stages.sft2.data.sources.3.path=",
         "stages.math_rl.prompts.path=",
         "evaluation.suites.math.path=",
         "evaluation.suites.instruction.path=",
