@@ -44,10 +44,12 @@ def test_sums_and_open_questions_are_trained_in_both_modes_and_each_reply_has_th
 
 
 def test_sums_that_are_asked_for_at_once_carry_nothing_and_none_of_them_is_trained(nano):
-    asked, trained = ({r["messages"][0]["content"] for r in read(nano, f"at_once_{kind}")} for kind in ("test", "sft"))
-    assert len(asked) == 500
-    assert not asked & trained
-    for question in asked | trained:
+    test, rl, sft = (
+        {r["messages"][0]["content"] for r in read(nano, f"at_once_{kind}")} for kind in ("test", "train", "sft")
+    )
+    assert (len(test), len(rl)) == (500, 700)
+    assert not (test & rl or test & sft or rl & sft)
+    for question in test | rl | sft:
         last, sign, digit = re.fullmatch(r"Compute \d\d(\d)([+-])(\d)\.", question).groups()
         assert 0 <= eval(f"{last}{sign}{digit}") <= 9, question
 
