@@ -98,7 +98,13 @@ SPECS = (
     Spec(
         "Errors and drops",
         "per step",
-        {"verdict_errors": "verifier errors", "groups_dropped": "groups dropped", "skipped": "steps skipped"},
+        {
+            "verdict_errors": "verifier errors",
+            "groups_dropped": "groups dropped",
+            "rollouts_filtered": "rollouts filtered",
+            "skipped": "steps skipped",
+            "updates_empty": "updates empty",
+        },
         zero=True,
         only_if_any=True,
     ),

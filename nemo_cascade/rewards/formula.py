@@ -7,7 +7,8 @@ from typing import Any
 
 from nemo_cascade.config.origins import flatten
 
-_OVERLONG = {"keep": "", "mask": "truncated: no gradient", "zero": "truncated: r = 0"}
+# Zero comes before all shaping, the mask has its say where gradients are taken.
+_OVERLONG = {"keep": ("", ""), "mask": ("", "truncated: no gradient"), "zero": ("truncated: r = 0", "")}
 
 
 def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
@@ -41,13 +42,15 @@ def stage_formula(stage: Mapping[str, Any], reward: Mapping[str, Any]) -> str:
     for more in stage.get("mixed_with", ()):
         formula = verifier_formula(more["verifier"], reward["options"].get(more["verifier"], {}))
         parts[0] += f", of {more['domain']} {formula}"
+    failed, masked = _OVERLONG[stage["overlong"]]
+    parts.append(failed)
     if shaping["combine"] == "preference":
-        parts = [f"{parts[0]}; r = 1 + sigmoid(z of {stage['reward_model']} in group) if r >= 1 else 0"]
+        parts.append(f"r = 1 + sigmoid(z of {stage['reward_model']} in group) if r >= 1 else 0")
     if shaping["code_switch_margin"] is not None:
         parts.append(f"code switch: r = batch minimum - {shaping['code_switch_margin']:g}")
     if shaping["bounded"]:
         parts.append("r = tanh((r - group mean) / group std)")
-    parts.append(_OVERLONG[stage["overlong"]])
+    parts.append(masked)
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     parts.append(f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}")

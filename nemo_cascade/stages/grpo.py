@@ -55,9 +55,10 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             batch = collector.collect(step, timer)
-            results = policy_updates(policy, batch, stage, config, step, timer)
+            updates = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
-            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(results)}
+            trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered}
+            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             step += 1

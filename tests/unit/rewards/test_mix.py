@@ -33,9 +33,8 @@ def test_a_stages_formula_names_all_that_happens_to_a_score():
         "advantage": {"baseline": "leave_one_out", "normalize_by_std": False},
     }
     assert stage_formula(stage, {"options": {"mix": {"terms": TERMS}}}) == (
-        "r = 2 * math + 0.5 * repetition; r = 1 + sigmoid(z of rm in group) if r >= 1 else 0; "
-        "code switch: r = batch minimum - 10; r = tanh((r - group mean) / group std); "
-        "truncated: r = 0; A = r - mean of the others"
+        "r = 2 * math + 0.5 * repetition; truncated: r = 0; r = 1 + sigmoid(z of rm in group) if r >= 1 else 0; "
+        "code switch: r = batch minimum - 10; r = tanh((r - group mean) / group std); A = r - mean of the others"
     )
 
 
