@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -38,24 +40,30 @@ class RewardActor(Actor):
         self.pool = VerifierPool(config, sandbox=sandbox)
 
     def submit(
-        self, key: str, verifier: str, record: dict[str, Any], ids: tuple[Int32, Int32], reason: FinishReason
+        self,
+        key: str,
+        verifier: tuple[str, dict[str, Any]],
+        record: dict[str, Any],
+        ids: tuple[Int32, Int32],
+        reason: FinishReason,
     ) -> None:
-        """Hand a response to its verifier; `ids` are the end of its prompt and itself."""
+        """Hand a response to its verifier, given with its settings; `ids` are the end of its prompt and itself."""
         from nemo_cascade.data.chat import response_text
         from nemo_cascade.rewards.response import Response
 
         prompt_end, response_ids = ids
         text = response_text(self.tokenizer, response_ids, prompt_end)
-        self.pool.submit(key, verifier, record, Response(text, response_ids, reason))
+        name, settings = verifier
+        self.pool.submit(key, name, record, Response(text, response_ids, reason), settings)
 
     def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
         """Return what is ready."""
         results: list[tuple[str, Verdict]] = self.pool.collect(timeout_s)
         return results
 
-    def self_test(self, names: list[str]) -> None:
+    def self_test(self, names: list[str], settings: dict[str, Any]) -> None:
         """Run golden cases."""
-        self.pool.self_test(names)
+        self.pool.self_test(names, settings)
 
     def stats(self) -> dict[str, float]:
         """Return the pool's counters."""
@@ -111,7 +119,8 @@ class RewardGroup:
         member = self._fleet.members[self._turn % len(self._fleet.members)]
         self._turn += 1
         ids = rollout.prompt_ids[-OPENING_TOKENS:], rollout.response_ids
-        ref = member.handle.submit.remote(key, prompt.verifier, dict(prompt.record), ids, rollout.finish_reason)
+        verifier = prompt.verifier, dict(prompt.settings)
+        ref = member.handle.submit.remote(key, verifier, dict(prompt.record), ids, rollout.finish_reason)
         self._unconfirmed[ref] = member
         self._outstanding += 1
         self._confirm(MAX_UNCONFIRMED)
@@ -152,13 +161,13 @@ class RewardGroup:
                 )
         return results
 
-    def self_test(self, names: list[str]) -> None:
-        """Run the golden cases of verifiers on every node.
+    def self_test(self, names: list[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Run the golden cases of verifiers, each of them with these settings, on every node.
 
         Raises:
             RewardError: lists the cases that failed.
         """
-        self._fleet.call("self_test", names, deadline_s=self._deadline)
+        self._fleet.call("self_test", names, dict(settings), deadline_s=self._deadline)
 
     def stats(self) -> dict[str, float]:
         """Return the pools' counters: sums of counts, maxima of times."""

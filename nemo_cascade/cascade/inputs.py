@@ -112,5 +112,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         suite = config.evaluation.suites[name]
         limit = room - suite.sampling.max_tokens
         path, schema = local_path(suite, config.data_dir), schema_of(suite.schema, suite.columns)
-        prompts = PromptSet.load(path, name, suite.verifier, suite.mode, tokenizer, limit, schema)
+        prompts = PromptSet.load(
+            path, name, suite.verifier, suite.mode, tokenizer, limit, schema, settings=suite.reward
+        )
         prompts.first(suite.num_prompts)

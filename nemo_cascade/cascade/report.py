@@ -136,7 +136,7 @@ def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Re
         kind=str(config.get("kind", "")),
         state=_stage_state(stage, decision, records),
         facts=_stage_facts(stage.name, config, metrics, records),
-        formula=stage_formula(config, run["reward"]) if config.get("kind") == "grpo" else "",
+        formula=stage_formula(config) if config.get("kind") == "grpo" else "",
         phases=_phases(metrics),
         charts=tuple(charts),
         decision=decision,

@@ -77,8 +77,6 @@ class RewardConfig:
     """Length of that window."""
     genrm: GenRMConfig = field(default_factory=GenRMConfig)
     """The generative reward model, where a verifier is `genrm`."""
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Verifier name -> its own settings (judge URL, test limits, ...), handed to its constructor."""
 
 
 @block
@@ -103,6 +101,8 @@ class SuiteConfig(DataFileConfig):
 
     verifier: str
     """Verifier in the reward registry, or `preference`: the reward model."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """The verifier's settings for this suite (config/verifiers.py); those of RL's prompts don't count here."""
     reward_model: str | None = None
     """Who judges where the verifier is `preference`: a stage of kind reward_model (models are scored on the suite from
     then on, the policy as it stands included), or a model's HF folder."""

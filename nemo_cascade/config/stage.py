@@ -133,6 +133,8 @@ class PromptSetConfig(DataFileConfig):
     """Domain that is rewarded."""
     verifier: str
     """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm)."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """The verifier's settings for these prompts (config/verifiers.py); a suite has its own."""
     mode: Literal["think", "no_think", "half"] = "think"
     """Whether replies think (arXiv 2512.13607, section 3.1.2); half: those to every other prompt of a batch (section
     4.3, unified models)."""

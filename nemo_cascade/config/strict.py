@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -12,11 +14,13 @@ from pydantic_core import ErrorDetails
 
 from nemo_cascade.config import keys
 from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.config.stage import GENRM, PREFERENCE
+from nemo_cascade.config.verifiers import SETTINGS, MixSettings
 from nemo_cascade.errors import CascadeError, ConfigError
 
 
 @cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
@@ -38,14 +42,71 @@ def to_run_config(data: Mapping[str, Any], origins: Mapping[str, str] | None = N
 
 def check(data: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[RunConfig | None, list[CascadeError]]:
     """Convert like `to_run_config`, but return the violations instead of raising them."""
-    problems = _gate_problems(data, origins)
+    rewards = _Rewards(data, origins)
+    problems = [*rewards.problems, *_gate_problems(data, origins)]
     try:
         # JSON, because only there does pydantic's strict mode take mappings for dataclasses: "8", 8.0 and true are
         # then not the integer 8, while 1 still is the float 1.0.
-        config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(data, default=str), strict=True)
+        config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(rewards.filled, default=str), strict=True)
     except ValidationError as error:
         return None, [_violation(e, data, origins) for e in error.errors(include_url=False)] + problems
     return (None if problems else config), problems
+
+
+class _Rewards:
+    """Holds every `reward` to the settings of the verifier beside it, and fills in those that aren't given."""
+
+    def __init__(self, data: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+        self.data, self.origins = data, origins
+        self.problems: list[CascadeError] = []
+        self.filled: dict[str, Any] = copy.deepcopy(dict(data))
+        for where, place in _reward_places(self.filled):
+            self._fill(where, place, "reward")
+
+    def _fill(self, where: tuple[str, ...], place: dict[str, Any], field: str) -> None:
+        block: Any = SETTINGS.get(str(place.get("verifier")))
+        given = place.get(field, {})
+        if block is None or not isinstance(given, Mapping):
+            return  # which is another violation, and found elsewhere
+        try:
+            settings = _adapter(block).validate_json(json.dumps(given, default=str), strict=True)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            self.problems += [_violation(e, self.data, self.origins, prefix=(*where, field)) for e in found]
+            return
+        place[field] = asdict(settings)
+        if isinstance(settings, MixSettings):
+            for kind in ("gates", "terms"):
+                for index, part in enumerate(place[field][kind]):
+                    self._part((*where, field, kind, str(index)), part)
+
+    def _part(self, where: tuple[str, ...], part: dict[str, Any]) -> None:
+        """Fill in a part of a composed verifier, which may be any verifier of single responses but such a one."""
+        name = part["verifier"]
+        allowed = [known for known in SETTINGS if known not in ("mix", PREFERENCE, GENRM)]
+        if name in allowed:
+            self._fill(where, part, "options")
+            return
+        near = keys.nearest(name, allowed)
+        value, limit = f"{'.'.join(where)}.verifier={name}", ", ".join(allowed)
+        mend = f"did you mean {near}?" if near else None
+        self.problems.append(CascadeError("unknown verifier", value=value, limit=limit, mend=mend))
+
+
+def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield everything that names a verifier, with its path."""
+    stages, evaluation = data.get("stages"), data.get("evaluation")
+    suites = evaluation.get("suites") if isinstance(evaluation, dict) else None
+    places: dict[tuple[str, ...], Any] = {}
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        if isinstance(stage, dict):
+            more = stage.get("mixed_with")
+            places["stages", str(name), "prompts"] = stage.get("prompts")
+            for index, rules in enumerate(more if isinstance(more, list) else ()):
+                places["stages", str(name), "mixed_with", str(index)] = rules
+    for name, suite in suites.items() if isinstance(suites, dict) else ():
+        places["evaluation", "suites", str(name)] = suite
+    yield from ((where, place) for where, place in places.items() if isinstance(place, dict))
 
 
 def _gate_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> list[CascadeError]:
@@ -83,7 +144,7 @@ def _violation(
         tag = value.get("kind") if isinstance(value, Mapping) else value
         how = f"set {key}.kind, or take a family: stage@{key}=sft"
         return CascadeError(f"{key}.kind names no kind of stage", value=tag, limit=allowed, mend=how)
-    limit = error["msg"].removeprefix("Input should be ").replace("'", "")
+    limit = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ").replace("'", "")
     mend: str | None = None
     if kind == "literal_error" and isinstance(value, str):
         near = keys.nearest(value, [word.strip() for word in limit.replace(" or ", ",").split(",")])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_cascade.config.origins import flatten
+from nemo_cascade.config.verifiers import changed
 
 # Zero comes before all shaping, the mask has its say where gradients are taken.
 _OVERLONG = {"keep": ("", ""), "mask": ("", "truncated: no gradient"), "zero": ("truncated: r = 0", "")}
@@ -16,10 +17,10 @@ def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
 
     Args:
         verifier: its name.
-        options: its settings, `reward.options.<verifier>`.
+        options: its settings.
     """
     if verifier != "mix":
-        settings = ", ".join(f"{key}={value}" for key, value in flatten(options).items())
+        settings = ", ".join(f"{key}={value}" for key, value in flatten(changed(verifier, options)).items())
         return f"{verifier}({settings})" if settings else verifier
     body = " + ".join(f"{term.get('weight', 1.0):g} * {term['verifier']}" for term in options.get("terms", ()))
     if clip := options.get("clip"):
@@ -30,18 +31,16 @@ def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
     return body
 
 
-def stage_formula(stage: Mapping[str, Any], reward: Mapping[str, Any]) -> str:
+def stage_formula(stage: Mapping[str, Any]) -> str:
     """Return reward r and advantage A of a GRPO stage.
 
     Args:
         stage: the stage's configuration as a dictionary.
-        reward: the run's `reward` block as a dictionary.
     """
-    verifier, shaping, advantage = stage["prompts"]["verifier"], stage["shaping"], stage["advantage"]
-    parts = [f"r = {verifier_formula(verifier, reward['options'].get(verifier, {}))}"]
+    prompts, shaping, advantage = stage["prompts"], stage["shaping"], stage["advantage"]
+    parts = [f"r = {verifier_formula(prompts['verifier'], prompts['reward'])}"]
     for more in stage.get("mixed_with", ()):
-        formula = verifier_formula(more["verifier"], reward["options"].get(more["verifier"], {}))
-        parts[0] += f", of {more['domain']} {formula}"
+        parts[0] += f", of {more['domain']} {verifier_formula(more['verifier'], more['reward'])}"
     failed, masked = _OVERLONG[stage["overlong"]]
     parts.append(failed)
     if shaping["combine"] == "preference":

@@ -41,7 +41,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
-    judges.self_test(sorted({rules.verifier for rules in stage.prompt_sets}))
+    for rules in stage.prompt_sets:
+        judges.self_test([rules.verifier], rules.reward)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
