@@ -7,7 +7,6 @@ load one bucket while the next is written. Then trainer and engines score the sa
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import time
@@ -21,6 +20,7 @@ import numpy as np
 from nemo_cascade.actors.fleet import Member
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.rollout import WeightSyncConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import Document
@@ -195,7 +195,7 @@ def prove_equal(
 
 
 def _probe_sequences(policy: PolicyGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int) -> list[Int32]:
-    model = json.loads((Path(rollout.model_path) / "config.json").read_text(encoding="utf-8"))
+    model = read_json_object(Path(rollout.model_path) / "config.json")
     multiple = policy.parallel.document_multiple
     longest = min(config.probe_tokens, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)
     random = np.random.default_rng([rollout.seed, version])

@@ -51,7 +51,7 @@ def wanted(args: argparse.Namespace) -> bool:
 def execute(args: argparse.Namespace) -> int:
     """Serve, run the tool, collect what it found."""
     model = hf_folder(args.folder, args.stage)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(model / "config.json")
     _check(args, config)
     settings = Settings(args.tool, args.benchmarks, args.mode, args.temperature, args.top_p,
                         args.budget - args.prompt_tokens, args.concurrency, args.limit,

@@ -5,13 +5,13 @@ Import-light: no torch. What this package can't represent faithfully is refused 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.errors import ModelError
 
 
@@ -139,13 +139,9 @@ def read_architecture(folder: Path) -> Architecture:
         ModelError: no such file, no JSON, or a model that can't be represented (every reason listed).
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError("this is not an HF model folder: it has no config.json", value=str(folder)) from None
-    except json.JSONDecodeError as error:
-        raise ModelError("config.json is not JSON", value=f"{path}: {error}") from error
-    return architecture_from_hf(config)
+    if not path.is_file():
+        raise ModelError("this is not an HF model folder: it has no config.json", value=str(folder))
+    return architecture_from_hf(read_json_object(path))
 
 
 def architecture_from_hf(config: Mapping[str, Any]) -> Architecture:

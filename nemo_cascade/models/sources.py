@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.errors import ModelError, RuntimeUnavailableError
 from nemo_cascade.models.architectures import architecture_from_hf, read_architecture, unexpected_fields
@@ -105,13 +106,13 @@ def _write_longer(folder: Path, given: Path, length: int | None) -> None:
     for file in given.resolve().iterdir():
         if file.is_file() and file.name not in ("config.json", _STAMP):
             (folder / file.name).symlink_to(file)
-    config = json.loads((given / "config.json").read_text(encoding="utf-8")) | {"max_position_embeddings": length}
+    config = read_json_object(given / "config.json") | {"max_position_embeddings": length}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_stamp(folder: Path, stamp: dict[str, Any]) -> None:
     path = folder / _STAMP
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found = read_json_object(path) if path.is_file() else None
     if found != stamp:
         raise ModelError(
             "the model folder was made from another source",
