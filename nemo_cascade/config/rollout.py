@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
 
+
+def _exactly_sampled(value: float) -> float:
+    """Refuse a temperature that vLLM would raise to 0.01, so that it would sample from another law than is scored."""
+    if 0 < value < 0.01:
+        raise ValueError("0, or 0.01 and above")
+    return value
+
+
+Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(_exactly_sampled)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -16,11 +25,11 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 class SamplingConfig:
     """How tokens are drawn."""
 
-    temperature: NonNegativeFloat = 1.0
-    """Softmax temperature; 0 is greedy (evaluation only)."""
+    temperature: Temperature = 1.0
+    """Softmax temperature, within what vLLM takes; 0 is greedy (evaluation only)."""
     top_p: Probability = 1.0
     """Nucleus mass; below 1 the sampled distribution is not the scored one, so importance correction is refused."""
-    top_k: NonNegativeInt = 0
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     max_tokens: PositiveInt = 256
     """Most response tokens; a response that reaches it is truncated (finish reason `length`)."""

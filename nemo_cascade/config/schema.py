@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
@@ -167,7 +167,7 @@ class RunConfig:
     """Where prepared data sets live."""
     prepare: Literal["none", "nano", "smol", "smol_stages", "real_text"] = "none"
     """Procedural or packaged data to write under data_dir before the first stage."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seeds everything: initial weights, data order, sampling."""
     resume: Literal["auto", "fork", "never"] = "auto"
     """auto: go on where the folder's run stopped, if the configuration is the same; fork: accept a different one from

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.rollout import SamplingConfig
@@ -80,7 +80,7 @@ class SftDataConfig:
     packing_order: Literal["decreasing", "drawn"] = "decreasing"
     """decreasing: best fit, longest first, the fullest packs; drawn: best fit in a drawn order, packs of mixed lengths,
     which small batches of short samples need."""
-    shuffle_seed: NonNegativeInt = 0
+    shuffle_seed: Seed = 0
     """Seeds the order of the packs, together with the run's seed."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """Samples that repeat others."""
@@ -107,7 +107,7 @@ class PairDataConfig(DataFileConfig):
     max_bad_fraction: Fraction = 0.0
     """Largest share of pairs that may be dropped (equal responses, an empty one, overlong) before the run is refused;
     a released set's ties don't count."""
-    shuffle_seed: NonNegativeInt = 0
+    shuffle_seed: Seed = 0
     """Seeds the order of the pairs, together with the run's seed."""
 
 
@@ -121,7 +121,7 @@ class RepairPromptConfig:
     """ground_truth: the files that the golden patch changes; mixed: noise files among them; left out if none fits."""
     max_files: PositiveInt = 5
     """Noise files are added up to so many files in all."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of the draw of noise files and of the files' order."""
 
 

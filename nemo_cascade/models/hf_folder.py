@@ -60,7 +60,9 @@ class HfTensors:
         self.stored: dict[str, StoredTensor] = {}
         self._open: dict[Path, Any] = {}
         listed = _weight_map(folder)
-        files = sorted(folder.glob("*.safetensors")) if listed is None else sorted({folder / n for n in listed.values()})
+        files = (
+            sorted(folder.glob("*.safetensors")) if listed is None else sorted({folder / n for n in listed.values()})
+        )
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
             raise ModelError("files listed in the safetensors index are missing", value=", ".join(missing))
@@ -68,7 +70,9 @@ class HfTensors:
             raise ModelError("no safetensors in the model folder", value=str(folder))
         if listed is not None and (folder / _WHOLE).is_file() and folder / _WHOLE not in files:
             mend = f"remove {_INDEX} and its shards if {_WHOLE} is the model, else remove that"
-            raise ModelError(f"two checkpoints in one folder: {_WHOLE} and an index without it", value=folder, mend=mend)
+            raise ModelError(
+                f"two checkpoints in one folder: {_WHOLE} and an index without it", value=folder, mend=mend
+            )
         for file in files:
             self._read_header(file)
         if listed is not None and (wrong := _misplaced(listed, self.stored)):

@@ -57,8 +57,8 @@ def _eos_ids(model_path: Path) -> list[int]:
     return []
 
 
-def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int) -> None:
-    """Refuse prompts that leave no room for a full response, are empty, or share an id.
+def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int, vocab_size: int) -> None:
+    """Refuse prompts that leave no room for a full response, are empty, share an id, or hold tokens of another model.
 
     Raises:
         RolloutError: names every such prompt (the first ten) with its length.
@@ -75,6 +75,14 @@ def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int
     empty = [p.prompt_id for p in prompts if not p.token_ids.size]
     if empty:
         raise RolloutError("empty prompts", value=", ".join(empty[:10]), limit="at least 1 token")
+    unknown = [p.prompt_id for p in prompts if not 0 <= p.token_ids.min() <= p.token_ids.max() < vocab_size]
+    if unknown:
+        raise RolloutError(
+            "prompts hold tokens that the model doesn't have",
+            value=", ".join(unknown[:10]),
+            limit=f"ids below vocab_size={vocab_size}",
+            mend="the prompts were made with another tokenizer than the model's",
+        )
     twice = [name for name, count in Counter(p.prompt_id for p in prompts).items() if count > 1]
     if twice:
         raise RolloutError(

@@ -89,7 +89,9 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise TemplateError("the chat template is not UTF-8", value=f"{file}: {error}", mend="save it as UTF-8") from error
+        raise TemplateError(
+            "the chat template is not UTF-8", value=f"{file}: {error}", mend="save it as UTF-8"
+        ) from error
 
 
 def _known() -> str:
