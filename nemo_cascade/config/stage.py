@@ -267,7 +267,8 @@ class CarryConfig:
     """What a stage takes over from its parent beside the weights."""
 
     optimizer: bool = False
-    """Keep Adam's moments and the schedule position (same layout and kind only)."""
+    """Keep Adam's moments and its count of steps (same layout and kind only). The learning rate doesn't go on: it is
+    this stage's own schedule from its first step, warm-up included."""
 
 
 @block

@@ -45,8 +45,10 @@ def evaluate(
     Raises:
         RewardError: a verifier fails its self-test, or more verdicts are errors than reward.max_error_fraction allows.
     """
-    rollout = roles.engines_with(hf_folder, version)
+    if not suites:
+        return Scores({})  # nothing to ask an engine
     samples, details = {}, {}
+    rollout = roles.engines_with(hf_folder, version)
     for domain, suite in suites.items():
         reference = suite.reward_model
         model = None if reference is None else reward_models.get(reference, Path(reference))
