@@ -28,7 +28,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, width=_width(sys.std
 
 
 def open_standard_streams() -> None:
-    """Open what the caller closed of descriptors 0, 1 and 2: the next file would get the number, and be printed into."""
+    """Open what the caller closed of descriptors 0 to 2: the next file would get the number, and be printed into."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

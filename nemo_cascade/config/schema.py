@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
@@ -15,6 +23,7 @@ from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConf
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.stage import Stage
+from nemo_cascade.config.verifiers import complete
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -114,6 +123,11 @@ class SuiteConfig(DataFileConfig):
     """Mode flag behind every user turn."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
+
+    @field_validator("reward")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
 
 
 @block

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.rollout import SamplingConfig
+from nemo_cascade.config.verifiers import complete
 
 PREFERENCE = "preference"
 """The verifier that is a reward model."""
@@ -148,6 +157,11 @@ class PromptSetConfig(DataFileConfig):
     data_dir/quarantine."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
+
+    @field_validator("reward")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
 
 
 @block

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -47,45 +45,51 @@ def check(data: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[RunConfi
     try:
         # JSON, because only there does pydantic's strict mode take mappings for dataclasses: "8", 8.0 and true are
         # then not the integer 8, while 1 still is the float 1.0.
-        config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(rewards.filled, default=str), strict=True)
+        config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        return None, [_violation(e, data, origins) for e in error.errors(include_url=False)] + problems
+        found = error.errors(include_url=False)
+        # What a `reward` may hold is in the problems already, key by key.
+        told = [e for e in found if not (e["type"] == "value_error" and e["loc"][-1:] == ("reward",))]
+        return None, [_violation(e, data, origins) for e in told] + problems
     return (None if problems else config), problems
 
 
 class _Rewards:
-    """Holds every `reward` to the settings of the verifier beside it, and fills in those that aren't given."""
+    """Holds every `reward` to the settings of the verifier beside it.
+
+    The blocks themselves do so, too, and fill in what isn't given; but only here is known where a value came from.
+    """
 
     def __init__(self, data: Mapping[str, Any], origins: Mapping[str, str]) -> None:
         self.data, self.origins = data, origins
         self.problems: list[CascadeError] = []
-        self.filled: dict[str, Any] = copy.deepcopy(dict(data))
-        for where, place in _reward_places(self.filled):
-            self._fill(where, place, "reward")
+        for where, place in _reward_places(data):
+            self._check(where, place, "reward")
 
-    def _fill(self, where: tuple[str, ...], place: dict[str, Any], field: str) -> None:
+    def _check(self, where: tuple[str, ...], place: Mapping[str, Any], field: str) -> None:
         block: Any = SETTINGS.get(str(place.get("verifier")))
         given = place.get(field, {})
         if block is None or not isinstance(given, Mapping):
             return  # which is another violation, and found elsewhere
+        parts = {}
+        if block is MixSettings:
+            parts = {(kind, i): part for kind in ("gates", "terms") for i, part in enumerate(_listed(given.get(kind)))}
+            given = {**given, **{kind: [_bare(p) for p in _listed(given[kind])] for kind in {k for k, _ in parts}}}
         try:
-            settings = _adapter(block).validate_json(json.dumps(given, default=str), strict=True)
+            _adapter(block).validate_json(json.dumps(given, default=str), strict=True)
         except ValidationError as error:
             found = error.errors(include_url=False)
             self.problems += [_violation(e, self.data, self.origins, prefix=(*where, field)) for e in found]
-            return
-        place[field] = asdict(settings)
-        if isinstance(settings, MixSettings):
-            for kind in ("gates", "terms"):
-                for index, part in enumerate(place[field][kind]):
-                    self._part((*where, field, kind, str(index)), part)
+        for (kind, index), part in parts.items():
+            if isinstance(part, Mapping) and isinstance(part.get("verifier"), str):
+                self._check_part((*where, field, kind, str(index)), part)
 
-    def _part(self, where: tuple[str, ...], part: dict[str, Any]) -> None:
-        """Fill in a part of a composed verifier, which may be any verifier of single responses but such a one."""
+    def _check_part(self, where: tuple[str, ...], part: Mapping[str, Any]) -> None:
+        """Check a part of a composed verifier, which may be any verifier of single responses but such a one."""
         name = part["verifier"]
         allowed = [known for known in SETTINGS if known not in ("mix", PREFERENCE, GENRM)]
         if name in allowed:
-            self._fill(where, part, "options")
+            self._check(where, part, "options")
             return
         near = keys.nearest(name, allowed)
         value, limit = f"{'.'.join(where)}.verifier={name}", ", ".join(allowed)
@@ -93,7 +97,16 @@ class _Rewards:
         self.problems.append(CascadeError("unknown verifier", value=value, limit=limit, mend=mend))
 
 
-def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _bare(part: Any) -> Any:
+    """Return a part without its settings, which are looked at for themselves."""
+    return {k: v for k, v in part.items() if k != "options"} if isinstance(part, Mapping) else part
+
+
+def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """Yield everything that names a verifier, with its path."""
     stages, evaluation = data.get("stages"), data.get("evaluation")
     suites = evaluation.get("suites") if isinstance(evaluation, dict) else None

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from nemo_cascade.config.base import block
 
@@ -214,6 +223,11 @@ class PartSettings:
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of that verifier."""
 
+    @field_validator("options")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
+
 
 @block
 class TermSettings(PartSettings):
@@ -286,6 +300,19 @@ def settings_of(verifier: str, given: Mapping[str, Any]) -> Settings:
     """
     settings: Settings = TypeAdapter(SETTINGS[verifier]).validate_python(dict(given))
     return settings
+
+
+def complete(given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """Fill in the settings that a `reward` (or a part's `options`) lacks, by the `verifier` that stands before it.
+
+    So two configurations that mean the same are equal, whoever wrote them. An unknown verifier has no defaults.
+
+    Raises:
+        pydantic.ValidationError: as `settings_of`.
+    """
+    verifier = info.data.get("verifier")
+    known = isinstance(verifier, str) and verifier in SETTINGS
+    return asdict(settings_of(str(verifier), given)) if known else given  # type: ignore[call-overload,no-any-return]
 
 
 def changed(verifier: str, settings: Mapping[str, Any]) -> dict[str, Any]:
