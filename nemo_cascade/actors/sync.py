@@ -178,7 +178,7 @@ def prove_equal(
     take.
 
     Raises:
-        WeightSyncError: the largest difference is over the limit, with the place and both values.
+        WeightSyncError: the largest difference or the mean is over its limit, with the place and both values.
     """
     sequences = _probe_sequences(policy, rollout, config, version)
     parallel = policy.parallel
@@ -189,7 +189,7 @@ def prove_equal(
     trainer = [scores[1:] for scores in source.per_sample(policy.logprobs(source, 0))]
     worst, mean = 0.0, 0.0
     for name, engine in rollout.probe_each(sequences, policy.temperature).items():
-        largest, average = _compare(name, trainer, engine, config.max_logprob_difference)
+        largest, average = _compare(name, trainer, engine, config.limits(policy.dtype, rollout.config.dtype))
         worst, mean = max(worst, largest), max(mean, average)
     return worst, mean
 
@@ -204,17 +204,19 @@ def _probe_sequences(policy: PolicyGroup, rollout: RolloutGroup, config: WeightS
     ]
 
 
-def _compare(name: str, trainer: list[Float32], engine: list[Float32], limit: float) -> tuple[float, float]:
+def _compare(
+    name: str, trainer: list[Float32], engine: list[Float32], limits: tuple[float, float]
+) -> tuple[float, float]:
     a, b = np.concatenate(trainer).astype(np.float64), np.concatenate(engine).astype(np.float64)
     difference = np.abs(a - b)
     worst = int(np.argmax(np.where(np.isfinite(difference), difference, np.inf)))
     largest, mean = float(difference[worst]), float(difference.mean())
-    if not largest <= limit:
+    if not (largest <= limits[0] and mean <= limits[1]):
         raise WeightSyncError(
             f"trainer and {name} don't compute the same log-probs",
             value=f"max {largest:.3g}, mean {mean:.3g} over {a.size} tokens; worst: trainer {a[worst]:.4f}, "
             f"engine {b[worst]:.4f}",
-            limit=f"{limit:g} (rollout.weight_sync.max_logprob_difference)",
+            limit=f"max {limits[0]:g}, mean {limits[1]:g} (rollout.weight_sync.max_logprob_difference)",
             mend="the engine holds other weights or computes another model: a missed sync, a dtype too coarse for "
             "the limit, or a wrong weight map",
         )

@@ -49,8 +49,16 @@ class WeightSyncConfig:
     """Sequences in the probe batch."""
     probe_tokens: PositiveInt = 64
     """Tokens of each probe sequence."""
-    max_logprob_difference: PositiveFloat = 1e-3
-    """Largest allowed |trainer - engine| log-prob on the probe; over it the run stops."""
+    max_logprob_difference: PositiveFloat | None = None
+    """Largest allowed |trainer - engine| log-prob on the probe; over it the run stops. Null: 1e-3 where both compute in
+    fp32; 0.5, and 0.05 in the mean, where one of them rounds to bf16 or fp8, in which logits around 16 lie 0.06 apart.
+    Whether every weight arrived, checksums tell in any dtype."""
+
+    def limits(self, *dtypes: str) -> tuple[float, float]:
+        """Return the largest difference, and the largest mean, between sides that compute in these dtypes."""
+        if self.max_logprob_difference is not None:
+            return self.max_logprob_difference, self.max_logprob_difference
+        return (1e-3, 1e-3) if set(dtypes) == {"fp32"} else (0.5, 0.05)
 
 
 @block

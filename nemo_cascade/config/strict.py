@@ -16,6 +16,8 @@ from nemo_cascade.config.stage import GENRM, PREFERENCE
 from nemo_cascade.config.verifiers import SETTINGS, MixSettings
 from nemo_cascade.errors import CascadeError, ConfigError
 
+_YAML_KINDS = {bool: "true or false", int: "a number", float: "a number"}
+
 
 @cache
 def _adapter(cls: Any) -> TypeAdapter[Any]:
@@ -162,6 +164,10 @@ def _violation(
     if kind == "literal_error" and isinstance(value, str):
         near = keys.nearest(value, [word.strip() for word in limit.replace(" or ", ",").split(",")])
         mend = f"did you mean {near}?" if near else None
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        mend = (
+            f'YAML reads it as {_YAML_KINDS[type(value)]}: quote it, {key}: "..." in a file, \'{key}="..."\' in a shell'
+        )
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
         mend = f"write {int(value)}"
     if isinstance(value, Mapping):

@@ -166,7 +166,8 @@ def test_broken_files_and_references_are_refused_not_crashed_on(tmp_path):
     assert f"no YAML; got: {file}, line 3" in found
     file.write_text("# @package _global_\ndefaults:\n  - nano\n  - _self_\n  - override /model: nanoo\n")
     (found,) = violations("cascade=bad", config_dir=tmp_path)
-    assert "Could not find 'model/nanoo'" in found
+    assert f"got: {file}: override /model: nanoo" in found
+    assert "did you mean override /model: nano?" in found
     (found,) = violations("cascade=nano", "name=${runs_dirr}")
     assert "'runs_dirr' not found" in found
     assert "no such choice of cascade" in violations("cascade=null")[0]
