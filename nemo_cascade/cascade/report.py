@@ -104,10 +104,12 @@ def write_report(run_folder: Path) -> Path:
     scored = {row.stage for row in matrix.rows}
     hygiene = reader.read(folder.stored_hygiene, None, "which prompts sets share")
     timeline: list[dict[str, Any]] = reader.read(lambda: [_event(record) for record in records], [], "the ledger")
+    facts: tuple[tuple[str, str], ...] = ()
+    facts = reader.read(lambda: _run_facts(config, records, stages), facts, "the run's facts")
     shown = {
         "name": folder.name,
         "status": reader.read(lambda: _status(records, stages), ("open", "unknown", ""), "the state of the run"),
-        "facts": reader.read(lambda: _run_facts(config, records, stages), (), "the run's facts"),
+        "facts": facts,
         "matrix": matrix,
         "trend": reader.read(lambda: _trend(matrix), None, "the scores' chart"),
         "pending": [(name, state) for name, state in states.items() if name not in scored],
