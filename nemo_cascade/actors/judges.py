@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.reward import RewardGroup, Submission
@@ -38,14 +40,18 @@ class Judges:
             raise RewardError("there is no reward model to ask", mend="set reward_model where `preference` is used")
         return self._scorer
 
-    def self_test(self, names: Iterable[str]) -> None:
+    def self_test(self, names: Iterable[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Run the verifiers' golden cases; a reward model has proven itself when it was loaded.
+
+        Args:
+            names: verifiers.
+            settings: of each of them.
 
         Raises:
             RewardError: lists the cases that failed.
         """
         if pooled := [name for name in names if name not in (PREFERENCE, GENRM)]:
-            self.pools.self_test(pooled)
+            self.pools.self_test(pooled, settings)
 
     def submit(self, submissions: Sequence[Submission]) -> None:
         """Hand in rollouts; each one's verdict comes back with its key.

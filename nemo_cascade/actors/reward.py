@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -20,6 +21,8 @@ from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
 
 Submission = tuple[str, Prompt, Rollout]
 """A rollout to be judged: the key that its verdict comes back with, what it answers, and itself."""
+Sample = tuple[str, tuple[str, dict[str, Any]], dict[str, Any], tuple[Int32, Int32], FinishReason]
+"""What a pool is told of one: key, verifier and its settings, record, the ends of prompt and response, why it ended."""
 
 # Messages on their way to an actor before submit() waits for the oldest.
 MAX_UNCONFIRMED = 64
@@ -41,27 +44,23 @@ class RewardActor(Actor):
         self.tokenizer = load_tokenizer(tokenizer_path)
         self.pool = VerifierPool(config, sandbox=sandbox)
 
-    def submit(self, samples: list[tuple[str, str, dict[str, Any], tuple[Int32, Int32], FinishReason]]) -> None:
-        """Hand responses to their verifiers.
-
-        Args:
-            samples: of each its key, verifier, record, the ends of its prompt and itself, and why it ended.
-        """
+    def submit(self, samples: list[Sample]) -> None:
+        """Hand responses to their verifiers."""
         from nemo_cascade.data.chat import response_text
         from nemo_cascade.rewards.response import Response
 
-        for key, verifier, record, (prompt_end, response_ids), reason in samples:
+        for key, (verifier, settings), record, (prompt_end, response_ids), reason in samples:
             text = response_text(self.tokenizer, response_ids, prompt_end)
-            self.pool.submit(key, verifier, record, Response(text, response_ids, reason))
+            self.pool.submit(key, verifier, record, Response(text, response_ids, reason), settings)
 
     def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
         """Return what is ready."""
         results: list[tuple[str, Verdict]] = self.pool.collect(timeout_s)
         return results
 
-    def self_test(self, names: list[str]) -> None:
+    def self_test(self, names: list[str], settings: dict[str, Any]) -> None:
         """Run golden cases."""
-        self.pool.self_test(names)
+        self.pool.self_test(names, settings)
 
     def stats(self) -> dict[str, float]:
         """Return the pool's counters."""
@@ -115,9 +114,15 @@ class RewardGroup:
         """
         self._fleet.check()
         members = self._fleet.members
-        samples = [
-            (key, prompt.verifier, prompt.record, (r.prompt_ids[-OPENING_TOKENS:], r.response_ids), r.finish_reason)
-            for key, prompt, r in submissions
+        samples: list[Sample] = [
+            (
+                key,
+                (prompt.verifier, dict(prompt.settings)),
+                dict(prompt.record),
+                (rollout.prompt_ids[-OPENING_TOKENS:], rollout.response_ids),
+                rollout.finish_reason,
+            )
+            for key, prompt, rollout in submissions
         ]
         for place, member in enumerate(members):
             if share := samples[(place - self._turn) % len(members) :: len(members)]:
@@ -162,13 +167,13 @@ class RewardGroup:
                 )
         return results
 
-    def self_test(self, names: list[str]) -> None:
-        """Run the golden cases of verifiers on every node.
+    def self_test(self, names: list[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Run the golden cases of verifiers, each of them with these settings, on every node.
 
         Raises:
             RewardError: lists the cases that failed.
         """
-        self._fleet.call("self_test", names, deadline_s=self._deadline)
+        self._fleet.call("self_test", names, dict(settings), deadline_s=self._deadline)
 
     def stats(self) -> dict[str, float]:
         """Return the pools' counters: sums of counts, maxima of times."""

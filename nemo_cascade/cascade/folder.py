@@ -154,8 +154,8 @@ class RunFolder:
         """
         try:
             stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise RunFolderError("can't read the run's configuration", value=str(error)) from error
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+            raise RunFolderError("can't read the run's configuration", value=f"{self.config}: {error}") from error
         if not isinstance(stored, dict):
             raise RunFolderError("the run's configuration isn't a mapping", value=self.config)
         return stored

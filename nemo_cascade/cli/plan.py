@@ -89,7 +89,7 @@ def show(ready: Preflight) -> None:
     rewards = table("rewards and advantages", "stage", "formula")
     for planned in ready.stages:
         if isinstance(planned.stage, GrpoStage):
-            rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage), asdict(config.reward))))
+            rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage))))
     out.print(rewards)
     out.print()
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")

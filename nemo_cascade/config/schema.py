@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
@@ -15,6 +23,7 @@ from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConf
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.stage import Stage
+from nemo_cascade.config.verifiers import complete
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -77,8 +86,6 @@ class RewardConfig:
     """Length of that window."""
     genrm: GenRMConfig = field(default_factory=GenRMConfig)
     """The generative reward model, where a verifier is `genrm`."""
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Verifier name -> its own settings (judge URL, test limits, ...), handed to its constructor."""
 
 
 @block
@@ -103,6 +110,8 @@ class SuiteConfig(DataFileConfig):
 
     verifier: str
     """Verifier in the reward registry, or `preference`: the reward model."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """The verifier's settings for this suite (config/verifiers.py); those of RL's prompts don't count here."""
     reward_model: str | None = None
     """Who judges where the verifier is `preference`: a stage of kind reward_model (models are scored on the suite from
     then on, the policy as it stands included), or a model's HF folder."""
@@ -117,6 +126,11 @@ class SuiteConfig(DataFileConfig):
     """Mode flag behind every user turn."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
+
+    @field_validator("reward")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
 
 
 @block
@@ -173,7 +187,7 @@ class RunConfig:
     """Where prepared data sets live."""
     prepare: Literal["none", "nano", "smol", "smol_stages", "real_text"] = "none"
     """Procedural or packaged data to write under data_dir before the first stage."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seeds everything: initial weights, data order, sampling."""
     resume: Literal["auto", "fork", "never"] = "auto"
     """auto: go on where the folder's run stopped, if the configuration is the same; fork: accept a different one from

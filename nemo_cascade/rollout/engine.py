@@ -18,6 +18,7 @@ import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
+from nemo_cascade.models.architectures import read_architecture
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.manifest import WeightManifest
@@ -57,6 +58,7 @@ class RolloutWorker:
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
         self._manifest = WeightManifest.of_folder(self.model_path)
+        self._vocab_size = read_architecture(self.model_path).vocab_size
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
@@ -100,7 +102,7 @@ class RolloutWorker:
         self._state.require(SyncPhase.GENERATING, "generate")
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
-        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len)
+        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len, self._vocab_size)
         requests = {
             f"{index}/{sample}": (prompt, sample)
             for index, prompt in enumerate(prompts)

@@ -45,13 +45,15 @@ def evaluate(
     Raises:
         RewardError: a verifier fails its self-test, or more verdicts are errors than reward.max_error_fraction allows.
     """
-    rollout = roles.engines_with(hf_folder, version)
+    if not suites:
+        return Scores({})  # nothing to ask an engine
     samples, details = {}, {}
+    rollout = roles.engines_with(hf_folder, version)
     for domain, suite in suites.items():
         reference = suite.reward_model
         model = None if reference is None else reward_models.get(reference, Path(reference))
         judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
-        judges.self_test([suite.verifier])
+        judges.self_test([suite.verifier], suite.reward)
         samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, label)
     return Scores(samples, details)
 
@@ -88,6 +90,7 @@ def _run_suite(
         tokenizer=tokenizer,
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
         schema=schema_of(suite.schema, suite.columns),
+        settings=suite.reward,
     ).first(suite.num_prompts)
     by_id = {p.prompt_id: p for p in prompts}
     samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}

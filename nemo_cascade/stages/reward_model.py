@@ -25,6 +25,7 @@ from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
+from nemo_cascade.training.schedule import check_warm_up
 
 
 def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
@@ -39,10 +40,12 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
     source = PairSource(train.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
     held_out = HoldoutSource(holdout.folder, stage.global_batch_size, seed=0)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
+    check_warm_up(stage.optimizer, steps, context.name)
 
     model = context.roles.policy(stage_setup(config, stage, start, steps))
     checkpoints = StageCheckpoints(context, stage, steps)
-    done, _ = checkpoints.resume(model)
+    data = train.folder.name  # a hash of the pairs
+    done, _ = checkpoints.resume(model, same={"data": data})
 
     timer = PhaseTimer()
     with context.metrics(done) as metrics, Progress(context.name, steps, done, config.logging) as progress:
@@ -55,7 +58,7 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
                 line |= {"holdout_accuracy": scores.accuracy, "holdout_loss": scores.loss}
             metrics.log(step + 1, {**line, **timer.report(tokens=line["tokens"])})
             progress.advance(f"accuracy {result.metrics['accuracy']:.3f}")
-            checkpoints.save_if_due(model, step + 1, {"step": step + 1})
+            checkpoints.save_if_due(model, step + 1, {"step": step + 1, "data": data})
     measure(model, held_out).save(context.folder / "preference.json")
     model.export_hf(str(context.hf_folder))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.data.templates import NAMED
 from nemo_cascade.errors import TemplateError
 
@@ -19,18 +20,22 @@ _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 def chat_template_of(folder: Path) -> str | None:
     """Return the HF chat template of a tokenizer folder; None where it has none."""
     if (folder / _FILE).is_file():
-        return (folder / _FILE).read_text(encoding="utf-8")
+        return _text(folder / _FILE)
     found = tokenizer_settings(folder).get("chat_template")
     if isinstance(found, list):  # several by name
-        found = next((t.get("template") for t in found if t.get("name") == "default"), None)
+        named = (t for t in found if isinstance(t, dict))
+        found = next((t.get("template") for t in named if t.get("name") == "default"), None)
     return found if isinstance(found, str) else None
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """Return what a folder's tokenizer_config.json says; empty where there is none."""
+    """Return what a folder's tokenizer_config.json says; empty where there is none.
+
+    Raises:
+        TemplateError: it is no JSON object.
+    """
     file = folder / _SETTINGS
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return settings
+    return read_json_object(file, TemplateError) if file.is_file() else {}
 
 
 def install(folder: Path, wanted: str, beside: Path) -> Path:
@@ -77,7 +82,16 @@ def _wanted_text(folder: Path, wanted: str) -> str:
         return own
     if not Path(wanted).is_file():
         raise TemplateError("no such chat template", value=f"model.chat_template={wanted}", limit=_known())
-    return Path(wanted).read_text(encoding="utf-8")
+    return _text(Path(wanted))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TemplateError(
+            "the chat template is not UTF-8", value=f"{file}: {error}", mend="save it as UTF-8"
+        ) from error
 
 
 def _known() -> str:

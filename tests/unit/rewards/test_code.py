@@ -211,8 +211,8 @@ def test_the_runs_sandbox_block_reaches_every_verifier():
     answer = fenced("import numpy\ndef two(): return int(numpy.array([1, 1]).sum())")
     for packages, score in ((["numpy"], 1.0), ([], 0.0)):
         config, mix = SandboxConfig(packages=packages), {"terms": [{"verifier": "code"}]}
-        reward = RewardConfig(workers=1, deadline_s=60.0, options={"mix": mix})
+        reward = RewardConfig(workers=1, deadline_s=60.0)
         with VerifierPool(reward, sandbox=config) as pool:
-            for name in ("code", "mix"):
-                pool.submit(name, name, row, answer)
+            for name, settings in (("code", {}), ("mix", mix)):
+                pool.submit(name, name, row, answer, settings)
             assert {key: verdict.score for key, verdict in pool.drain()} == {"code": score, "mix": score}
