@@ -78,7 +78,7 @@ class ExecuteVerifier:
         try:
             if answer is None:
                 raise EditError("thinking never ended")
-            patched = apply_edits(files, parse_edits(answer))
+            patched = apply_edits(files, parse_edits(answer, files))
         except EditError as error:
             return Score(self._unparsable_score, f"no patch: {error}")
         trial = self._trials.run(files, patched, test_files, tests)
