@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from nemo_cascade.rewards.confined import ConfinedRuns
+from nemo_cascade.rewards.swe.modules import (
+    Modules,
+    belongs_to_tests,
+    module_names,
+    share_out,
+    source_folders,
+    with_folders,
+)
 
-_RUNNER = Path(__file__).with_name("runner.py")
-_APART = Path(__file__).with_name("apart.py")
-_RUNNER_NAME = "run_tests_of_the_sandbox.py"
-_TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
+_ENTRY = "run_tests_of_the_sandbox.py"
 _LOAD = "load_module_of_the_tree"
-_SHIM = f"""def {_LOAD}(name):
-    import importlib
-    return importlib.import_module(name)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,30 @@ class Trial:
         return self.problem or "; ".join(failed)[:500]
 
 
-class TrialRunner:
-    """Runs tests in one process with the code that they test: right where the tests, not the code, are untrusted.
+@dataclass(frozen=True, slots=True)
+class WrittenTrial:
+    """How a written test did on one tree.
 
-    It is for tests that a policy wrote, tried on files of the row. The report is believed only with a nonce that the
-    process was given before it loaded any file; a test that attacks its own runner could forge one, but as it never
-    learns which files it is tried on, a forged report wins no more than a test that passes or fails at random.
+    Attributes:
+        parses: whether it is Python.
+        passed: whether there is a test in it, and all passed.
+        reason: why not.
+    """
+
+    parses: bool
+    passed: bool
+    reason: str
+
+
+class TrialRunner:
+    """Tries tests that a policy wrote on the row's own files, in one process: the tests are what is untrusted here.
+
+    The test may call the code, patch it, subclass it and catch its exceptions, as tests do, but not look at it: its
+    source and its byte code are hidden (`concealed.py`), and random numbers are the same in every run. What can't be
+    hidden in one process: local variables of frames that an exception or a trace function shows, offsets into byte code
+    in tracebacks, how long a call takes. The report is believed with a nonce that the test's process knows; a test that
+    forges one wins no more than a test that passes or fails at random, which is caught by running it several times in
+    an order that it doesn't know (`WriteTestVerifier`).
 
     Args:
         test_s: CPU seconds of one trial.
@@ -55,8 +75,13 @@ class TrialRunner:
         self._test_s = test_s
         self._runs = ConfinedRuns(memory_mib)
 
-    def run(self, files: Mapping[str, str], tests: Sequence[str]) -> Trial:
-        """Run tests on files.
+    def run(self, files: Mapping[str, str], path: str, test: str) -> WrittenTrial:
+        """Try a test on files.
+
+        Args:
+            files: the tree.
+            path: where the test is put.
+            test: its text.
 
         Raises:
             VerifierError: the sandbox broke (kind `infrastructure`).
@@ -64,19 +89,43 @@ class TrialRunner:
         from nemo_cascade.sandbox.program import Program
 
         nonce = secrets.token_hex(16)
+        tree = {**files, path: test}
+        names = module_names(tree)
+        order = {
+            "nonce": nonce,
+            "tools": [_text("runner"), _text("concealed")],
+            "pytest": _text("standin_pytest"),
+            "test": path,
+            "sources": {where: text for where, text in tree.items() if where.endswith(".py")},
+            "packages": with_folders(names),
+            "paths": names,
+        }
+        data = {where: text for where, text in files.items() if not where.endswith(".py")}
         program = Program(
             language="python",
-            source=_RUNNER.read_text(encoding="utf-8"),
-            stdin=json.dumps({"nonce": nonce, "tests": list(tests)}) + "\n",
-            files=_encoded(files),
-            entry=_RUNNER_NAME,
+            source=_text("written"),
+            stdin=json.dumps(order),
+            files=_encoded(data),
+            entry=_ENTRY,
         )
         outcome = self._runs.run(program, self._test_s)
-        lines = [line for line in outcome.stdout.splitlines() if line.startswith(nonce)]
-        if not lines:
-            return Trial({}, f"no report: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
-        results = json.loads(lines[-1].removeprefix(nonce))
-        return Trial({test: str(reason) for test, (_, reason) in results.items()})
+        told: dict[str, Any] = {}
+        for line in outcome.stdout.splitlines():
+            if line.startswith(nonce):
+                told |= _parsed(line.removeprefix(nonce))
+        if "reason" not in told:
+            said = "doesn't parse" if told.get("parses") is False else f"{outcome.status} {outcome.detail}"
+            return WrittenTrial(told.get("parses") is True, False, f"{said} {outcome.stderr.strip()[-200:]}".strip())
+        return WrittenTrial(True, told["reason"] == "", str(told["reason"]))
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Read one line of a report; what a test forged may be anything."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class ApartTrialRunner:
@@ -85,7 +134,9 @@ class ApartTrialRunner:
     The tests run in the sandbox's checker, which reports with a secret, as it does for functions (sandbox/judging.py).
     The patched tree lies in another process, which has neither tests nor expected values; the checker calls it through
     stand-ins (`apart.py`). So a patch can't end, patch or read what judges it: exit statuses, printed reports, exit
-    handlers, a replaced unittest or conftest.py, overwritten test files and overridden `==` prove nothing.
+    handlers, a replaced unittest or conftest.py, overwritten test files and overridden `==` prove nothing. Nor do files
+    that a patch adds: which modules the tests find, and which names `import *` gives them, the row's own files and its
+    golden patch say (`share_out`).
 
     What remains possible: a patch may compute its answers from the arguments of the tests' calls (as any code may), and
     a test that leaves the judgement to a helper of the repository (`repo.testing.assert_close`) believes that helper,
@@ -104,15 +155,12 @@ class ApartTrialRunner:
         self._test_s = test_s
         self._runs = ConfinedRuns(memory_mib)
 
-    def run(
-        self, files: Mapping[str, str], patched: Mapping[str, str], test_files: Mapping[str, str], tests: Sequence[str]
-    ) -> Trial:
+    def run(self, patched: Mapping[str, str], modules: Modules, tests: Sequence[str]) -> Trial:
         """Run tests on patched files.
 
         Args:
-            files: as they were: trusted; of them the tests' own helpers are taken.
-            patched: as the patch left them.
-            test_files: the tests, trusted.
+            patched: the files as the patch left them.
+            modules: which of them the tests find, from `share_out`.
             tests: ids.
 
         Raises:
@@ -121,31 +169,23 @@ class ApartTrialRunner:
         from nemo_cascade.sandbox.judging import FunctionTests
         from nemo_cascade.sandbox.program import Program
 
-        near = {path: text for path, text in files.items() if belongs_to_tests(path)} | dict(test_files)
-        tree = {path: text for path, text in patched.items() if path not in near and not belongs_to_tests(path)}
-        own = [_dotted(path) for path in files if path.endswith(".py") and path not in near]
-        told = (
-            {_dotted(path): text for path, text in near.items() if path.endswith(".py")},
-            [_dotted(path) for path in tree if path.endswith(".py")],
-            own,
-        )
-        texts = [file.read_text(encoding="utf-8") for file in (_RUNNER, _APART)]
-        setup = [f"exec({text!r}, globals())" for text in texts] + [f"use_tree({_LOAD}, *{told!r})"]
-        program = Program(language="python", source=_SHIM, files=_encoded(tree), entry=_RUNNER_NAME)
+        tree = {path: text for path, text in patched.items() if not belongs_to_tests(path)}
+        told = (modules.near, modules.first, modules.last, modules.star)
+        setup = [f"exec({_text(name)!r}, globals())" for name in ("runner", "apart")]
+        setup += [f"use_pytest({_text('standin_pytest')!r})", f"use_tree({_LOAD}, *{told!r})"]
+        shim = f"import sys\nsys.path[1:1] = {source_folders(tree)!r}\ndef {_LOAD}(name):\n    import importlib\n"
+        shim += "    return importlib.import_module(name)\n"
+        program = Program(language="python", source=shim, files=_encoded(tree), entry=_ENTRY)
         suite = FunctionTests(tests=tuple(f"require({test!r})" for test in tests), setup="\n".join(setup))
         judgement = self._runs.judge(program, suite, self._test_s)
         outcomes = zip(tests, judgement.results, judgement.details, strict=True)
         return Trial({test: "" if passed else detail or "failed" for test, passed, detail in outcomes})
 
 
-def belongs_to_tests(path: str) -> bool:
-    """Whether a file is a test or a helper of tests by its name: the row's own version is used, never a patch's."""
-    *folders, name = path.split("/")
-    return bool({"test", "tests"} & set(folders)) or name == "conftest.py" or bool(_TEST_NAME.fullmatch(name))
-
-
-def _dotted(path: str) -> str:
-    return path.removesuffix(".py").replace("/", ".")
+@cache
+def _text(name: str) -> str:
+    """Return the text of a module that runs inside the sandbox."""
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
 
 
 def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
