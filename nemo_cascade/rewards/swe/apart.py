@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -45,7 +44,7 @@ def _has(far: Any, name: str) -> bool:
     return True
 
 
-class Tree(MetaPathFinder, Loader):
+class Tree:
     """Finds modules of the tests here and modules of the patched tree over there.
 
     Args:
@@ -102,7 +101,7 @@ def use_tree(
     sys.meta_path.append(_Only(tree, {name.partition(".")[0] for name in last}))
 
 
-class _Only(MetaPathFinder):
+class _Only:
     """A tree's finder for some top-level names."""
 
     def __init__(self, tree: Tree, tops: set[str]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
@@ -20,9 +19,11 @@ from typing import Any
 _LOAD = "load.concealed"
 _CODE = frozenset({"__code__", "f_code", "gi_code", "cr_code", "ag_code"})
 _REFUSED = frozenset({
-    "gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.settrace", "sys.setprofile", "sys.addaudithook",
-    "sys.monitoring.register_callback", "marshal.loads", "marshal.load", "sys._current_frames", "cpython.run_file",
+    "gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.settrace", "sys.setprofile",
+    "sys.monitoring.register_callback", "marshal.loads", "marshal.load", "sys._current_frames",
 })  # fmt: skip
+# Other programs have no such hook, and could read this one's memory; nobody starts them here.
+_NEVER = frozenset({"sys.addaudithook", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen", "pty.spawn"})
 _NO_MODULES = frozenset({"ctypes", "_ctypes", "_xxsubinterpreters", "_testcapi", "_testinternalcapi", "_interpreters"})
 # Functions of the standard library that hand a function's code on to whoever asks.
 _TELLTALES = frozenset({"getmembers", "_getmembers", "getattr_static", "getclosurevars", "_check_instance"})
@@ -38,7 +39,7 @@ def without_lines(code: CodeType) -> CodeType:
     return code.replace(co_linetable=table, co_firstlineno=1, co_consts=inner)
 
 
-class Concealed(MetaPathFinder, Loader):
+class Concealed:
     """Finds the tree's modules; what is in them only the audit hook knows.
 
     Args:
@@ -77,12 +78,19 @@ def conceal(sources: dict[str, str], packages: Mapping[str, bool], paths: Mappin
         paths: dotted name -> path.
         shown: the path whose lines may be known: the test's own file.
     """
+    import _posixsubprocess  # what starts programs beneath subprocess, and tells no audit hook
+
+    _posixsubprocess.fork_exec = _refuse
     sys.meta_path.insert(0, Concealed(packages, paths))
     sys.addaudithook(_hook(sources, dict(paths), shown))
 
 
+def _refuse(*_: Any) -> int:
+    raise PermissionError("a test must not start programs")
+
+
 def _hook(sources: dict[str, str], paths: dict[str, str], shown: str) -> Callable[[str, tuple[Any, ...]], None]:
-    library = tuple({os.path.dirname(os.__file__) + "/", "<frozen "})
+    library = (os.path.dirname(os.__file__) + "/", "<frozen ", "<tools of the sandbox>")
     tree = tuple(f"<{path}>" for path in sources if path != shown)
     looking = False
     get_frame, length = sys._getframe, len
@@ -118,7 +126,7 @@ def _hook(sources: dict[str, str], paths: dict[str, str], shown: str) -> Callabl
         if event in ("compile", "code.__new__"):
             name = args[1]
             return isinstance(name, str) and (name.startswith(library) or name in tree)
-        return event in _REFUSED
+        return event in _REFUSED or event in _NEVER
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal looking
@@ -129,7 +137,7 @@ def _hook(sources: dict[str, str], paths: dict[str, str], shown: str) -> Callabl
         elif refused(event, args):
             looking = True
             try:
-                told = event == "sys.addaudithook" or asked_by_the_test(2)
+                told = event in _NEVER or asked_by_the_test(2)
             finally:
                 looking = False
             if told:

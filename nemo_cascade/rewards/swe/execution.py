@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, 
 from nemo_cascade.rewards.swe.modules import share_out
 from nemo_cascade.rewards.swe.repair import fixed_files
 from nemo_cascade.rewards.swe.test_ids import pytest_id
-from nemo_cascade.rewards.swe.trial import ApartTrialRunner, TrialRunner
+from nemo_cascade.rewards.swe.trial import ApartTrialRunner, WrittenTrialRunner
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _FILES = {"calc.py": "def half(x):\n    return x // 2\n"}
@@ -119,7 +118,7 @@ class WriteTestVerifier:
     The fixed files are `fixed_files` or come of the unified diff `patch`. The test may be several functions, classes or
     unittest classes, written for unittest or pytest (parametrised, with fixtures); it counts as failing if any fails.
 
-    A test must tell the trees apart by what the code does, each time: it can't look at the code (`TrialRunner`), and
+    A test must tell the trees apart by what the code does, each time: it can't look at the code (`WrittenTrialRunner`), and
     all its runs, on either tree in an order that it doesn't know, must agree. A test that passes at random gets by with
     probability 4 ** -repeats at most.
 
@@ -143,39 +142,22 @@ class WriteTestVerifier:
     def __init__(
         self, test_s: float = 10.0, memory_mib: int = 512, partial: bool = False, repeats: int = 4
     ) -> None:
-        self._trials = TrialRunner(test_s / repeats, memory_mib)
-        self._partial, self._repeats = partial, repeats
-        self._draw = random.SystemRandom()
+        self._trials = WrittenTrialRunner(test_s, memory_mib, repeats)
+        self._partial = partial
         self.needs_s = 2 * test_s
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the reward; see `Verifier.verify`."""
-        trees = {False: field_of(record, "files", Mapping), True: fixed_files(record)}
+        before, after = field_of(record, "files", Mapping), fixed_files(record)
         answer = split_response(response.text).answer
         test = last_program(solution_part(answer), "python") if answer is not None else None
         if test is None:
             return Score(0.0, "no closed code block")
-        passes_broken, told = False, ""
-        for fixed in self._order():
-            if passes_broken and not fixed:
-                continue
-            trial = self._trials.run(trees[fixed], _GENERATED, test)
-            if not trial.parses:
-                return Score(0.0, f"the test doesn't parse: {trial.reason}")
-            if fixed and not trial.passed:
-                return Score(0.1 if self._partial else 0.0, f"fails on the fixed code: {trial.reason}")
-            if trial.passed and not fixed:
-                passes_broken = True
-                if not self._partial:
-                    break
-            told = told or trial.reason
-        if passes_broken:
+        trial = self._trials.run(before, after, _GENERATED, test, both=self._partial)
+        if not trial.parses:
+            return Score(0.0, "the test doesn't parse")
+        if trial.on_fixed:
+            return Score(0.1 if self._partial else 0.0, f"fails on the fixed code: {trial.on_fixed}")
+        if not trial.on_broken:
             return Score(0.2 if self._partial else 0.0, "passes on the broken code too")
-        return Score(1.0, told)
-
-    def _order(self) -> list[bool]:
-        """Return the trees (True: fixed) in the order of the runs: one of each first, so that most tests end there."""
-        first, rest = [True, False], [True, False] * (self._repeats - 1)
-        self._draw.shuffle(first)
-        self._draw.shuffle(rest)
-        return first + rest
+        return Score(1.0, trial.on_broken)

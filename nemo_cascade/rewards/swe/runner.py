@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import itertools
 import sys
 import traceback
-import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from io import StringIO
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 Call = tuple[str, Callable[[], Any]]
+# unittest, inspect and importlib.abc are slow to import, and most tests need none of them.
 
 
-class StandIn(MetaPathFinder, Loader):
+class StandIn:
     """Gives the text of one module to whoever imports it, before any other finder does."""
 
     def __init__(self, name: str, text: str) -> None:
@@ -48,9 +46,14 @@ def use_pytest(text: str) -> None:
     sys.meta_path.insert(0, StandIn("pytest", text))
 
 
-def of_pytest(name: str) -> Any:
+def of_pytest(name: str, module: str = "pytest") -> Any:
     """Return a class of the stand-in; nothing is an instance of what is returned while no test imported it."""
-    return getattr(sys.modules.get("pytest"), name, ())
+    return getattr(sys.modules.get(module), name, ())
+
+
+def is_unittest(value: Any) -> bool:
+    """Tell whether a value is a class of unittest's kind."""
+    return isinstance(value, type) and issubclass(value, of_pytest("TestCase", "unittest"))
 
 
 def marks_of(owner: Any) -> list[Any]:
@@ -72,7 +75,7 @@ def cases(module: ModuleType, parts: list[str]) -> Iterator[Call]:
     for name, value in list(vars(module).items()):
         if getattr(value, "__module__", None) != module.__name__:
             continue
-        if isinstance(value, type) and (issubclass(value, unittest.TestCase) or name.startswith("Test")):
+        if isinstance(value, type) and (is_unittest(value) or name.startswith("Test")):
             yield from cases(module, [name])
         elif name.startswith("test") and callable(value):
             yield from functions(module, None, value)
@@ -89,14 +92,16 @@ def _named(module: ModuleType, parts: list[str]) -> Iterator[Call]:
     last = parts[-1] if not isinstance(getattr(target, parts[-1], target), type) else ""
     names = [last] if last else [n for n in dir(target) if n.startswith("test")]
     for name in names:
-        if issubclass(target, unittest.TestCase):
+        if is_unittest(target):
             yield "", _unittest(target, name)
         else:
             yield from functions(module, target, getattr(target, name))
 
 
-def _unittest(owner: type[unittest.TestCase], name: str) -> Callable[[], Any]:
+def _unittest(owner: Any, name: str) -> Callable[[], Any]:
     def run() -> None:
+        import unittest
+
         result = unittest.TestResult()
         unittest.TestSuite([owner(name)]).run(result)
         problems = [*result.errors, *result.failures]
@@ -199,7 +204,7 @@ class Case:
                 for name in mark.args if mark.name == "usefixtures" else ():
                     request.get(name)
             result = function(**{name: request.get(name) for name in _arguments(function)})
-            if inspect.iscoroutine(result):
+            if hasattr(result, "cr_frame"):
                 import asyncio
 
                 asyncio.run(result)
@@ -226,9 +231,17 @@ class Case:
 
 def _arguments(function: Any) -> list[str]:
     """Return the names of the arguments that a function must be given."""
-    needed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.kind in needed and p.default is inspect.Parameter.empty]
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None or hasattr(function, "__wrapped__"):
+        import inspect
+
+        needed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(function).parameters.values()
+        return [p.name for p in parameters if p.kind in needed and p.default is inspect.Parameter.empty]
+    bound = hasattr(function, "__func__")
+    positional = code.co_varnames[bound : code.co_argcount - len(function.__defaults__ or ())]
+    keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return [*positional, *(name for name in keywords if name not in (function.__kwdefaults__ or {}))]
 
 
 class Request:
@@ -273,7 +286,7 @@ class Request:
             self.counts[name] = len(made.params)
             self.param = _value(made.params[self._choice.get(name, 0)])
         value = made.function(**{argument: self.get(argument) for argument in _arguments(made.function)})
-        if inspect.isgenerator(value):
+        if hasattr(value, "gi_frame"):
             generator = value
             value = next(generator)
             self._after.callback(lambda: next(generator, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,89 +44,104 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class WrittenTrial:
-    """How a written test did on one tree.
+    """How a written test did.
 
     Attributes:
         parses: whether it is Python.
-        passed: whether there is a test in it, and all passed.
-        reason: why not.
+        on_fixed: why it failed on the fixed tree, empty where it passed each time; None if it wasn't tried.
+        on_broken: the same for the broken tree.
     """
 
     parses: bool
-    passed: bool
-    reason: str
+    on_fixed: str | None
+    on_broken: str | None
 
 
-class TrialRunner:
+class WrittenTrialRunner:
     """Tries tests that a policy wrote on the row's own files, in one process: the tests are what is untrusted here.
 
     The test may call the code, patch it, subclass it and catch its exceptions, as tests do, but not look at it: its
-    source and its byte code are hidden (`concealed.py`), and random numbers are the same in every run. What can't be
-    hidden in one process: local variables of frames that an exception or a trace function shows, offsets into byte code
-    in tracebacks, how long a call takes. The report is believed with a nonce that the test's process knows; a test that
-    forges one wins no more than a test that passes or fails at random, which is caught by running it several times in
-    an order that it doesn't know (`WriteTestVerifier`).
+    source and its byte code are hidden (`concealed.py`), and random numbers are the same in every run. It runs several
+    times on each tree, in an order that no run can know (`written.py`), and must do the same each time: a test that
+    passes and fails at random, or by what it can learn of its run, is caught.
+
+    What can't be hidden in one process: local variables of frames that an exception or a trace function shows, offsets
+    into byte code in tracebacks, how long a call takes.
 
     Args:
-        test_s: CPU seconds of one trial.
-        memory_mib: memory of one trial.
+        test_s: CPU seconds of all runs on one tree together.
+        memory_mib: memory of a trial.
+        repeats: runs on each tree.
     """
 
-    def __init__(self, test_s: float, memory_mib: int) -> None:
-        self._test_s = test_s
+    def __init__(self, test_s: float, memory_mib: int, repeats: int) -> None:
+        self._test_s, self._repeats = test_s, repeats
         self._runs = ConfinedRuns(memory_mib)
+        self._draw = random.SystemRandom()
 
-    def run(self, files: Mapping[str, str], path: str, test: str) -> WrittenTrial:
-        """Try a test on files.
+    def run(
+        self, broken: Mapping[str, str], fixed: Mapping[str, str], path: str, test: str, both: bool
+    ) -> WrittenTrial:
+        """Try a test.
 
         Args:
-            files: the tree.
+            broken: the tree that it must fail on.
+            fixed: the tree that it must pass on.
             path: where the test is put.
             test: its text.
+            both: try it on the fixed tree though it passes on the broken one.
 
         Raises:
             VerifierError: the sandbox broke (kind `infrastructure`).
         """
         from nemo_cascade.sandbox.program import Program
 
-        nonce = secrets.token_hex(16)
-        tree = {**files, path: test}
-        names = module_names(tree)
-        order = {
-            "nonce": nonce,
+        due = [True, False]
+        self._draw.shuffle(due)
+        trees = [fixed if shall_pass else broken for shall_pass in due]
+        data = {
+            f"{number}/{where}": text
+            for number, tree in enumerate(trees)
+            for where, text in tree.items()
+            if not where.endswith(".py")
+        }
+        order = json.dumps({
             "tools": [_text("runner"), _text("concealed")],
             "pytest": _text("standin_pytest"),
-            "test": path,
-            "sources": {where: text for where, text in tree.items() if where.endswith(".py")},
-            "packages": with_folders(names),
-            "paths": names,
-        }
-        data = {where: text for where, text in files.items() if not where.endswith(".py")}
-        program = Program(
-            language="python",
-            source=_text("written"),
-            stdin=json.dumps(order),
-            files=_encoded(data),
-            entry=_ENTRY,
-        )
-        outcome = self._runs.run(program, self._test_s)
-        told: dict[str, Any] = {}
-        for line in outcome.stdout.splitlines():
-            if line.startswith(nonce):
-                told |= _parsed(line.removeprefix(nonce))
-        if "reason" not in told:
-            said = "doesn't parse" if told.get("parses") is False else f"{outcome.status} {outcome.detail}"
-            return WrittenTrial(told.get("parses") is True, False, f"{said} {outcome.stderr.strip()[-200:]}".strip())
-        return WrittenTrial(True, told["reason"] == "", str(told["reason"]))
+            "path": path,
+            "test": test,
+            "trees": [_concealable({**tree, path: test}) for tree in trees],
+            "order": self._order(),
+            "due": due,
+            "all": both,
+            "run_s": self._test_s / self._repeats,
+        })  # fmt: skip
+        nonce = secrets.token_hex(16)
+        stdin = f"{len(order):16d}{order}{nonce}"
+        program = Program("python", _text("written"), stdin, _encoded(data), entry=_ENTRY)
+        outcome = self._runs.run(program, 2 * self._test_s)
+        said = next((line for line in outcome.stdout.splitlines() if line.startswith(nonce)), None)
+        if said is None:
+            return WrittenTrial(True, f"no report: {outcome.status} {outcome.detail} {outcome.stderr[-200:]}", None)
+        told = json.loads(said.removeprefix(nonce))
+        reasons: list[str | None] = [None, None]
+        for number, reason in told["runs"]:
+            passes = (reasons[number] in (None, "")) if due[number] else reason == ""
+            reasons[number] = reason if reasons[number] is None or passes else reasons[number]
+        return WrittenTrial(told["parses"], reasons[due.index(True)], reasons[due.index(False)])
+
+    def _order(self) -> list[int]:
+        """Return the trees' numbers in the order of the runs: one of each first, so that most tests end there."""
+        first, rest = [0, 1], [0, 1] * (self._repeats - 1)
+        self._draw.shuffle(first)
+        self._draw.shuffle(rest)
+        return first + rest
 
 
-def _parsed(line: str) -> dict[str, Any]:
-    """Read one line of a report; what a test forged may be anything."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _concealable(tree: Mapping[str, str]) -> dict[str, Any]:
+    names = module_names(tree)
+    sources = {where: text for where, text in tree.items() if where.endswith(".py")}
+    return {"sources": sources, "packages": with_folders(names), "paths": names}
 
 
 class ApartTrialRunner:
