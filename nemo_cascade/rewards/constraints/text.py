@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
+from nemo_cascade.rewards.language import script_of
 from nemo_cascade.rewards.verifier import VerifierError
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 
 _WORD = re.compile(r"\w+")
-_TOKEN = re.compile(r"\w+(?:[-.'’]\w+)*")
-_DIVIDER = re.compile(r"\s?\*\*\*\s?")
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+[」』”]*")
+_TOKEN = re.compile(r"\w+(?:[-.'’]\w+|(?<=\d),(?=\d)\w+)*")
+_DIVIDER = re.compile(r"\s?\*\*\*\s?|^[ \t]*\* \* \*[ \t]*$", re.MULTILINE)
+# A run of marks is looked at from its beginning only: from each of its marks would take time quadratic in its length.
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|$)|(?<![。！？])[。！？]++[」』”]*+")
+_MOST_ABBREVIATED = 12
 _ABBREVIATIONS = frozenset({
     "mr", "mrs", "ms", "dr", "prof", "st", "capt", "lt", "gen", "sen", "rep", "rev", "jr", "sr", "co", "inc", "ltd",
     "corp", "vs", "etc", "e.g", "i.e", "cf", "vol", "approx", "dept",
@@ -28,21 +30,24 @@ def words(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Return words without punctuation; hyphens, apostrophes and dots inside a word don't split it."""
+    """Return words without punctuation; hyphens, apostrophes and dots inside a word don't split it, nor commas a number."""
     return _TOKEN.findall(text)
 
 
 def sentences(text: str) -> list[str]:
     """Split into sentences after `.`, `!`, `?` and their like.
 
-    No sentence ends after a common abbreviation, a single initial, or inside a number or an address. A line break in
-    the middle of a sentence is a space; an empty line ends one.
+    No sentence ends after a common abbreviation, a single initial, the number of a list's item, an ellipsis that goes
+    on in small letters, or inside a number or an address. A line break in the middle of a sentence is a space; an empty
+    line ends one.
     """
     found = []
     for block in re.split(r"\n[ \t]*\n", text):
         start = 0
         for end in _END.finditer(block):
             if end.group() == "." and _is_abbreviation(block, end.start()):
+                continue
+            if end.group() in ("...", "…", "....") and block[end.end() : end.end() + 2].strip()[:1].islower():
                 continue
             found.append(block[start : end.end()])
             start = end.end()
@@ -51,13 +56,21 @@ def sentences(text: str) -> list[str]:
 
 
 def _is_abbreviation(block: str, dot: int) -> bool:
-    start = max(block.rfind(" ", 0, dot), block.rfind("\n", 0, dot)) + 1
-    word = block[start:dot].strip("([\"'“‘").lower()
+    before = block[max(dot - _MOST_ABBREVIATED - 1, 0) : dot]
+    *above, last = re.split(r"\s", before)
+    if not above and len(before) > _MOST_ABBREVIATED:  # a word that is longer than any abbreviation
+        return False
+    word = last.strip("([\"'“‘*_").lower()
+    if word.isdecimal():  # at the beginning of a line
+        return not block[max(dot - len(last) - _MOST_ABBREVIATED, 0) : dot - len(last)].rpartition("\n")[2].strip()
     return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")
 
 
 def divided_paragraphs(text: str) -> list[str] | None:
-    """Split at the divider `***`; an empty first or last part doesn't count, an empty inner one spoils it (None)."""
+    """Split at the divider `***`, or `* * *` on a line of its own, as some prompts write it.
+
+    An empty first or last part doesn't count, an empty inner one spoils it (None).
+    """
     parts = _DIVIDER.split(text)
     if parts and not parts[0].strip():
         parts = parts[1:]
@@ -66,9 +79,35 @@ def divided_paragraphs(text: str) -> list[str] | None:
     return parts if all(part.strip() for part in parts) else None
 
 
+def blank_line_paragraphs(text: str) -> list[str]:
+    """Split at empty lines, however many."""
+    return [part.strip() for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+
+
+def keyword_pattern(keyword: str) -> re.Pattern[str]:
+    """Return the pattern of a keyword as a whole word, ignoring case.
+
+    Only of languages that set words apart by blanks and don't join particles to them: at another letter the word may
+    go on (Chinese, Thai, Korean, Arabic, ...).
+    """
+    word = keyword.strip()
+    before, after = ("(?<!\\w)" if _stands_apart(word[:1]) else ""), ("(?!\\w)" if _stands_apart(word[-1:]) else "")
+    return re.compile(f"{before}{re.escape(word)}{after}", re.IGNORECASE)
+
+
+def _stands_apart(char: str) -> bool:
+    script = script_of(char)
+    return script in ("LATIN", "GREEK", "CYRILLIC") if script is not None else char.isalnum()
+
+
 def count_word(text: str, keyword: str) -> int:
-    """Count occurrences of a keyword, as part of longer words too, ignoring case."""
-    return len(re.findall(re.escape(keyword.strip()), text, flags=re.IGNORECASE))
+    """Count occurrences of a keyword as a whole word, ignoring case."""
+    return len(keyword_pattern(keyword).findall(text))
+
+
+def bare_word(word: str) -> str:
+    """Return a word without what stands around it, in small letters."""
+    return re.sub(r"[^\w\s'’-]", "", word).strip("'’-_").lower()
 
 
 def related(count: int, relation: str, threshold: int) -> bool:
@@ -112,23 +151,3 @@ def count_argument(arguments: Arguments, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise VerifierError("record", f"constraint argument {name!r} must be a whole number, got {value!r}")
     return value
-
-
-@cache
-def _detector() -> Any:
-    import langdetect
-
-    langdetect.DetectorFactory.seed = 0  # it draws random samples of the text: the same ones every time
-    return langdetect
-
-
-def language_is(text: str, code: str) -> bool:
-    """Tell whether a text is in a language (ISO 639-1 code).
-
-    A text without any letters has no language; as in IFEval, it counts as following.
-    """
-    detector = _detector()
-    try:
-        return bool(detector.detect(text[:20_000]) == code)
-    except detector.LangDetectException:
-        return True
