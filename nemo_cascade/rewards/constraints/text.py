@@ -17,6 +17,7 @@ _TOKEN = re.compile(r"\w+(?:[-.'’]\w+|(?<=\d),(?=\d)\w+)*")
 _DIVIDER = re.compile(r"\s?\*\*\*\s?|^[ \t]*\* \* \*[ \t]*$", re.MULTILINE)
 # A run of marks is looked at from its beginning only: from each of its marks would take time quadratic in its length.
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|$)|(?<![。！？])[。！？]++[」』”]*+")
+_LETTERS_WITH_DOTS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _MOST_ABBREVIATED = 12
 _ABBREVIATIONS = frozenset({
     "mr", "mrs", "ms", "dr", "prof", "st", "capt", "lt", "gen", "sen", "rep", "rev", "jr", "sr", "co", "inc", "ltd",
@@ -63,6 +64,8 @@ def _is_abbreviation(block: str, dot: int) -> bool:
     word = last.strip("([\"'“‘*_").lower()
     if word.isdecimal():  # at the beginning of a line
         return not block[max(dot - len(last) - _MOST_ABBREVIATED, 0) : dot - len(last)].rpartition("\n")[2].strip()
+    if _LETTERS_WITH_DOTS.fullmatch(word) and block[dot + 1 : dot + 3].strip()[:1].islower():  # p.s. so, a.m. so
+        return True
     return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")
 
 
