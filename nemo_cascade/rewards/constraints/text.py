@@ -13,11 +13,12 @@ Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 
 _WORD = re.compile(r"\w+")
-_TOKEN = re.compile(r"\w+(?:[-.'’]\w+|(?<=\d),(?=\d)\w+)*")
+_TOKEN = re.compile(r"\w+(?:[-.'’,](?:(?<!,)|(?<=\d,)(?=\d))\w+)*")
 _DIVIDER = re.compile(r"\s?\*\*\*\s?|^[ \t]*\* \* \*[ \t]*$", re.MULTILINE)
-# A run of marks is looked at from its beginning only: from each of its marks would take time quadratic in its length.
-_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|$)|(?<![。！？])[。！？]++[」』”]*+")
-_LETTERS_WITH_DOTS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
+# Whole runs of marks, whatever follows: a pattern that looks at what follows takes time quadratic in a run's length.
+_MARKS = re.compile(r"[.!?…。！？]++[\"'”’)\]」』]*+")
+_WIDE_MARKS = frozenset("。！？")
+_ELLIPSES = frozenset({"...", "…", "...."})
 _MOST_ABBREVIATED = 12
 _ABBREVIATIONS = frozenset({
     "mr", "mrs", "ms", "dr", "prof", "st", "capt", "lt", "gen", "sen", "rep", "rev", "jr", "sr", "co", "inc", "ltd",
@@ -45,10 +46,13 @@ def sentences(text: str) -> list[str]:
     found = []
     for block in re.split(r"\n[ \t]*\n", text):
         start = 0
-        for end in _END.finditer(block):
-            if end.group() == "." and _is_abbreviation(block, end.start()):
+        for end in _MARKS.finditer(block):
+            mark, after = end.group(), block[end.end() : end.end() + 2]
+            if after and not after[0].isspace() and mark[0] not in _WIDE_MARKS:
                 continue
-            if end.group() in ("...", "…", "....") and block[end.end() : end.end() + 2].strip()[:1].islower():
+            if mark == "." and _is_abbreviation(block, end.start()):
+                continue
+            if mark in _ELLIPSES and after.strip()[:1].islower():
                 continue
             found.append(block[start : end.end()])
             start = end.end()
@@ -57,16 +61,17 @@ def sentences(text: str) -> list[str]:
 
 
 def _is_abbreviation(block: str, dot: int) -> bool:
-    before = block[max(dot - _MOST_ABBREVIATED - 1, 0) : dot]
-    *above, last = re.split(r"\s", before)
-    if not above and len(before) > _MOST_ABBREVIATED:  # a word that is longer than any abbreviation
+    pieces = block[max(dot - _MOST_ABBREVIATED - 1, 0) : dot].split()
+    if not pieces or len(pieces[-1]) > _MOST_ABBREVIATED:  # a word that is longer than any abbreviation
         return False
-    word = last.strip("([\"'“‘*_").lower()
-    if word.isdecimal():  # at the beginning of a line
-        return not block[max(dot - len(last) - _MOST_ABBREVIATED, 0) : dot - len(last)].rpartition("\n")[2].strip()
-    if _LETTERS_WITH_DOTS.fullmatch(word) and block[dot + 1 : dot + 3].strip()[:1].islower():  # p.s. so, a.m. so
+    word = pieces[-1].strip("([\"'“‘*_").lower()
+    if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i"):
         return True
-    return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")
+    if word.isdecimal():  # at the beginning of a line
+        return not block[max(dot - len(word) - _MOST_ABBREVIATED, 0) : dot - len(word)].rpartition("\n")[2].strip()
+    if "." not in word or not _LETTERS_WITH_DOTS.fullmatch(word):
+        return False
+    return block[dot + 1 : dot + 3].strip()[:1].islower()  # p.s. so, a.m. so
 
 
 def divided_paragraphs(text: str) -> list[str] | None:
