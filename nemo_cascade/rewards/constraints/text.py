@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from nemo_cascade.rewards.language import script_of
@@ -18,6 +19,7 @@ _DIVIDER = re.compile(r"\s?\*\*\*\s?|^[ \t]*\* \* \*[ \t]*$", re.MULTILINE)
 # Whole runs of marks, whatever follows: a pattern that looks at what follows takes time quadratic in a run's length.
 _MARKS = re.compile(r"[.!?…。！？]++[\"'”’)\]」』]*+")
 _WIDE_MARKS = frozenset("。！？")
+_LETTERS_WITH_DOTS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _ELLIPSES = frozenset({"...", "…", "...."})
 _MOST_ABBREVIATED = 12
 _ABBREVIATIONS = frozenset({
@@ -36,7 +38,8 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def sentences(text: str) -> list[str]:
+@lru_cache(maxsize=8)  # several constraints of a row ask for the sentences of the same answer
+def sentences(text: str) -> tuple[str, ...]:
     """Split into sentences after `.`, `!`, `?` and their like.
 
     No sentence ends after a common abbreviation, a single initial, the number of a list's item, an ellipsis that goes
@@ -57,7 +60,7 @@ def sentences(text: str) -> list[str]:
             found.append(block[start : end.end()])
             start = end.end()
         found.append(block[start:])
-    return [stripped for sentence in found if (stripped := " ".join(sentence.split()))]
+    return tuple(stripped for sentence in found if (stripped := " ".join(sentence.split())))
 
 
 def _is_abbreviation(block: str, dot: int) -> bool:

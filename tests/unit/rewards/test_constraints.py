@@ -160,4 +160,4 @@ def test_sentences_end_where_readers_see_them_end():
         'Dr. Smith paid 3.50 at example.com, e.g. for tea. "Was it good?" she asked. J. R. R. Tolkien wrote!\n\nTitle'
     )
     assert len(sentences(text)) == 5
-    assert sentences("Wait... What?! Yes.") == ["Wait...", "What?!", "Yes."]
+    assert sentences("Wait... What?! Yes.") == ("Wait...", "What?!", "Yes.")
