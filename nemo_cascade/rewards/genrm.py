@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,10 @@ from nemo_cascade.rewards.shaping import Float64, LengthControl, length_controll
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _ROW = {"score_1": 4, "score_2": 2, "ranking": 2}
-_OBJECT = re.compile(r"\{[^{}]*\}")
+_KEYS = ("score_1", "score_2", "ranking")
+_JSON = json.JSONDecoder()
+# What is searched of a judgement: its end, and so many opening braces from there, each of which may need a look at all.
+_MAX_CHARS, _MAX_BRACES = 100_000, 500
 _TEMPLATE = """You compare two responses to the last message of a conversation.
 
 [Conversation]
@@ -63,19 +65,64 @@ class GroupScores:
 
 
 def parse_comparison(text: str) -> Comparison | None:
-    """Read the last JSON object after `</think>`; None if it isn't there or its numbers are out of range."""
+    """Read the last JSON object after `</think>` that holds the three numbers; None if they can't be read.
+
+    The object may hold more (reasons, lists, other objects) or stand within another one. Both scores are whole numbers
+    1..5 and the ranking is one in 1..6, as the paper's model is asked for them (arXiv 2512.20848, section 3.3.1);
+    numbers as text count, truth values and fractions don't. NeMo Gym's reader is laxer (it takes scores out of range
+    and JSON that stands in the thinking alone); a training reward that did so would teach a bad format.
+    """
     answer = split_response(text).answer
     if answer is None:
         return None
-    for found in reversed(_OBJECT.findall(answer[-20_000:])):
-        try:
-            fields = json.loads(found)
-            comparison = Comparison(*(float(fields[name]) for name in ("score_1", "score_2", "ranking")))
-        except (ValueError, KeyError, TypeError):
+    fields = _last_object(answer[-_MAX_CHARS:])
+    if fields is None:
+        return None
+    numbers = [_whole_number(fields[key]) for key in _KEYS]
+    if any(number is None for number in numbers):
+        return None
+    first, second, ranking = (number or 0 for number in numbers)
+    if not (1 <= first <= 5 and 1 <= second <= 5 and 1 <= ranking <= 6):
+        return None
+    return Comparison(first, second, ranking)
+
+
+def _last_object(text: str) -> Mapping[str, Any] | None:
+    """Return the last object with all keys, the outer one where one stands in another."""
+    starts = [match for match, char in enumerate(text) if char == "{"][-_MAX_BRACES:]
+    last, end = None, 0
+    for start in starts:
+        if start < end:  # inside of an object that has been read
             continue
-        in_range = 1 <= comparison.first <= 5 and 1 <= comparison.second <= 5 and 1 <= comparison.ranking <= 6
-        return comparison if in_range else None
+        try:
+            value, end = _JSON.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        last = _with_keys(value) or last
+    return last
+
+
+def _with_keys(value: Any) -> Mapping[str, Any] | None:
+    """Return the first object with all keys in a value, breadth first."""
+    level = [value]
+    while level:
+        for item in level:
+            if isinstance(item, dict) and all(key in item for key in _KEYS):
+                return item
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in inner for item in items]
     return None
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, str) and len(value) < 20:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def match_scores(comparison: Comparison) -> tuple[float, float]:
@@ -151,7 +198,8 @@ class GenRMTrainingVerifier:
 
         R = -C1 * [bad format] - |h1 - g1| - |h2 - g2| - C2 * |rank - g_rank|
 
-    The row has `score_1`, `score_2` (1..5) and `ranking` (1..6). A bad format gets -C1 alone: nothing can be compared.
+    The row has `score_1`, `score_2` (1..5) and `ranking` (1..6), which may be means of several people's. A bad format
+    gets -C1 alone: nothing can be compared; what is one, says `parse_comparison`.
 
     Args:
         format_penalty: C1.
@@ -164,6 +212,8 @@ class GenRMTrainingVerifier:
         Golden('{"score_1": 3, "score_2": 4, "ranking": 5}', -6.0, _ROW),
         Golden("the first is better", -10.0, _ROW),
         Golden('{"score_1": 9, "score_2": 2, "ranking": 2}', -10.0, _ROW),
+        Golden('{"why": {"a": "b"}, "score_1": 4, "score_2": 2, "ranking": 2}', 0.0, _ROW),
+        Golden('{"score_1": true, "score_2": 2, "ranking": 2}', -10.0, _ROW),
         Golden("", None, {}, error="record"),
     )
 
@@ -172,11 +222,11 @@ class GenRMTrainingVerifier:
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the reward, at most 0; see `Verifier.verify`."""
-        gold = Comparison(*(float(field_of(record, n, (int, float))) for n in ("score_1", "score_2", "ranking")))
+        gold = Comparison(*(float(field_of(record, key, (int, float))) for key in _KEYS))
         if not (1 <= gold.first <= 5 and 1 <= gold.second <= 5 and 1 <= gold.ranking <= 6):
             raise VerifierError("record", f"scores must be 1..5 and the ranking 1..6, got {gold}")
         ours = parse_comparison(response.text)
         if ours is None:
             return Score(-self._format_penalty, "no comparison that can be read")
         distance = abs(ours.first - gold.first) + abs(ours.second - gold.second)
-        return Score(-distance - self._ranking_weight * abs(ours.ranking - gold.ranking))
+        return Score(0.0 - distance - self._ranking_weight * abs(ours.ranking - gold.ranking))

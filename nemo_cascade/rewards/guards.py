@@ -7,20 +7,29 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from nemo_cascade.rewards.language import foreign_text
-from nemo_cascade.rewards.response import THINK_CLOSE, THINK_OPEN, Response, split_response
+from nemo_cascade.rewards.response import THINK_CLOSE, THINK_OPEN, Response, is_visible, split_response
 from nemo_cascade.rewards.verifier import Golden, Score
 
-_SPECIAL = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id)\|>")
+# Control tokens of the families' templates: <|eot_id|> and the like in ASCII and in DeepSeek's wide bars, Nemotron's
+# <SPECIAL_12> and <extra_id_1>, Mistral's and Llama 2's [INST], Gemma's turns, GLM's prefix, sentencepiece's own.
+_SPECIAL = re.compile(
+    r"<\|[A-Za-z][\w\- ]{2,}\|>|<｜[^<>\n]{1,40}｜>|<SPECIAL_\d+>|<extra_id_\d+>|</?(?:start|end)_of_turn>|"
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>|\[gMASK\]|<(?:sop|eop|bos|eos|pad|unk)>"
+)
+_SENTENCE = re.compile(r"<(/?)s>")
 
 
 class FormatVerifier:
     """Score 1 if the response has the form of its mode (arXiv 2512.13607, section 3.1.2), else 0.
 
     think: `<think>`, reasoning, `</think>`, an answer; each tag once, nothing before the first. The opening tag may be
-    missing, where the prompt already ends in it. no_think: no tag at all, an answer. Neither holds control tokens.
+    missing, where the prompt already ends in it. no_think: no tag at all, an answer. Neither holds control tokens of
+    any family (a pair `<s>...</s>` is HTML). What a reader can't see is no answer and no reasoning.
 
     Args:
         mode: think, no_think, or row: the row's field `mode`, which is what a prompt is asked in (`data/prompts.py`).
+        empty_thought: whether a thinking block without anything in it has the form of thinking. In the paper's modes it
+            is the form of not thinking, so a policy could leave its mode by it; TRL's `think_format_reward` allows it.
     """
 
     needs_s = 0.0
@@ -29,35 +38,53 @@ class FormatVerifier:
         Golden("a</think>\nb", 1.0),
         Golden("<think>a", 0.0),
         Golden("<think>a</think>  ", 0.0),
+        Golden("<think>a</think>\u200b", 0.0),
+        Golden("<think>\n</think>b", 0.0),
         Golden("<think>a</think>b</think>c", 0.0),
         Golden("b <think>a</think>c", 0.0),
         Golden("<think>a<think>b</think>c", 0.0),
         Golden("b", 0.0),
         Golden("<think>a</think>b<|im_end|><|im_start|>user", 0.0),
+        Golden("<think>a</think>b</s>", 0.0),
     )
 
-    def __init__(self, mode: Literal["think", "no_think", "row"] = "row") -> None:
-        self._mode = mode
+    def __init__(self, mode: Literal["think", "no_think", "row"] = "row", empty_thought: bool = False) -> None:
+        self._mode, self._empty_thought = mode, empty_thought
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
         mode = record.get("mode", "think") if self._mode == "row" else self._mode
-        problem = format_problem(response.text, thinking=mode == "think")
+        problem = format_problem(response.text, thinking=mode == "think", empty_thought=self._empty_thought)
         return Score(float(problem is None), problem or "")
 
 
-def format_problem(text: str, thinking: bool) -> str | None:
+def format_problem(text: str, thinking: bool, empty_thought: bool = False) -> str | None:
     """Say what is wrong with a response's form, or None."""
     opened, closed = text.count(THINK_OPEN), text.count(THINK_CLOSE)
-    if _SPECIAL.search(text):
+    if has_control_tokens(text):
         return "control tokens in the text"
     if not thinking:
-        return "a thinking block" if opened or closed else None if text.strip() else "an empty answer"
+        return "a thinking block" if opened or closed else None if is_visible(text) else "an empty answer"
     if closed != 1:
         return f"{closed} times {THINK_CLOSE}"
     if opened > 1 or (opened == 1 and not text.lstrip().startswith(THINK_OPEN)):
         return f"{THINK_OPEN} not once and first"
-    return None if (split_response(text).answer or "").strip() else "an empty answer"
+    parts = split_response(text.lstrip())
+    if not empty_thought and not is_visible(parts.reasoning):
+        return "an empty thought"
+    return None if is_visible(parts.answer or "") else "an empty answer"
+
+
+def has_control_tokens(text: str) -> bool:
+    """Tell whether a text holds a token that only a template may write."""
+    if _SPECIAL.search(text):
+        return True
+    depth = 0
+    for match in _SENTENCE.finditer(text):
+        depth += -1 if match[1] else 1
+        if depth < 0:
+            return True
+    return depth > 0
 
 
 def obeys_mode(text: str, mode: Literal["think", "no_think"]) -> bool:

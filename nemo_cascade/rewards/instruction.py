@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from nemo_cascade.rewards.constraints.following import MAX_ANSWER_CHARS, follows, parse_constraints
+from nemo_cascade.rewards.constraints.following import MAX_ANSWER_CHARS, Reading, follows, parse_constraints
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
@@ -34,6 +34,12 @@ class InstructionVerifier:
 
     Args:
         mode: strict, or loose: markdown asterisks and an introductory or closing line are forgiven.
+        reading: words: a constraint is what its instruction asks of a reader. reference: it is what the code of IFEval's
+            reference implementation accepts, for scores that are compared with published ones; they differ where that
+            code counts a keyword within longer words, a rule or a minus sign as a bullet, `3*4*5` as a highlight, a
+            contraction as two words, a bare number as JSON, no curly quotation marks, paragraphs by their index among
+            blank ones, and takes capitals for another language. A policy is rewarded for what it was asked (Cascade's
+            paper, section 4.4, names the reference's data, and no code).
         partial: score the share of followed constraints instead of all or nothing.
     """
 
@@ -55,8 +61,11 @@ class InstructionVerifier:
         Golden("a", None, {"instruction_id_list": ["no:such"], "kwargs": [{}]}, error="record"),
     )
 
-    def __init__(self, mode: Literal["strict", "loose"] = "strict", partial: bool = False) -> None:
+    def __init__(
+        self, mode: Literal["strict", "loose"] = "strict", partial: bool = False, reading: Reading = "words"
+    ) -> None:
         self._mode: Literal["strict", "loose"] = mode
+        self._reading: Reading = reading
         self._partial = partial
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
@@ -70,7 +79,7 @@ class InstructionVerifier:
             return Score(0.0, "thinking never ended")
         if len(answer) > MAX_ANSWER_CHARS:
             return Score(0.0, f"an answer of {len(answer)} characters")
-        followed = [follows(answer.strip(), constraint, self._mode) for constraint in constraints]
+        followed = [follows(answer.strip(), constraint, self._mode, self._reading) for constraint in constraints]
         broken = [constraint.name for constraint, good in zip(constraints, followed, strict=True) if not good]
         score = sum(followed) / len(followed) if self._partial else float(not broken)
         return Score(score, f"not followed: {', '.join(broken)}" if broken else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,3 +51,13 @@ def split_response(text: str) -> SplitResponse:
     if closed < 0:
         return SplitResponse("", text)
     return SplitResponse(text[:closed].removeprefix(THINK_OPEN), text[closed + len(THINK_CLOSE) :])
+
+
+# Characters that are drawn as nothing though Unicode counts them among letters, signs or marks.
+_BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\u034f")
+_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Me", "Zl", "Zp", "Zs"})
+
+
+def is_visible(text: str) -> bool:
+    """Tell whether a reader would see anything of a text: white space, zero-width and control characters are nothing."""
+    return any(unicodedata.category(char) not in _UNSEEN and char not in _BLANKS for char in text)

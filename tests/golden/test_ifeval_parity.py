@@ -78,7 +78,7 @@ def test_check_agrees_with_the_reference(name):
         reference.build_description(**json.loads(json.dumps(arguments)))
         due = bool(text.strip()) and bool(reference.check_following(text))
         seen.add(due)
-        if follows(text, Constraint(name, arguments), "strict") != due:
+        if follows(text, Constraint(name, arguments), "strict", "reference") != due:
             disagreements.append((arguments, text, due))
     assert disagreements == []
     assert seen == {True, False}, "the texts don't try both outcomes"

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemo_cascade.rewards.constraints.ifeval import IFEVAL
+from nemo_cascade.rewards.constraints.ifeval_reference import IFEVAL_REFERENCE
 from nemo_cascade.rewards.constraints.iftrain import IFTRAIN
 from nemo_cascade.rewards.constraints.text import Check
+from nemo_cascade.rewards.response import is_visible
 from nemo_cascade.rewards.verifier import VerifierError
 
 CHECKS: Mapping[str, Check] = {**IFEVAL, **IFTRAIN}
+Reading = Literal["words", "reference"]
+READINGS: Mapping[Reading, Mapping[str, Check]] = {"words": CHECKS, "reference": {**CHECKS, **IFEVAL_REFERENCE}}
 
-MAX_ANSWER_CHARS = 1_000_000
+# Some 60,000 tokens. In loose mode eight variants of an answer are judged, and all within the verdict's deadline.
+MAX_ANSWER_CHARS = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +61,23 @@ def parse_constraints(record: Mapping[str, Any]) -> list[Constraint]:
     return [Constraint(str(name), a) for name, a in zip(names, filled, strict=True)]
 
 
-def follows(answer: str, constraint: Constraint, mode: Literal["strict", "loose"]) -> bool:
-    """Tell whether an answer follows a constraint; an empty answer follows none.
+def follows(
+    answer: str, constraint: Constraint, mode: Literal["strict", "loose"], reading: Reading = "words"
+) -> bool:
+    """Tell whether an answer follows a constraint; one in which nothing can be seen follows none.
 
-    Loose: it, or it without its first line, last line or both, or any of these without asterisks.
+    Args:
+        answer: the text after the reasoning.
+        constraint: what was asked.
+        mode: strict; or loose: it, or it without its first line, last line or both, or any of these without asterisks.
+        reading: by what the instruction's words ask, or by what the reference implementation of IFEval checks.
 
     Raises:
         VerifierError: an argument that the type needs is absent or malformed (kind `record`).
     """
-    check = CHECKS[constraint.name]
+    check = READINGS[reading][constraint.name]
     variants = [answer] if mode == "strict" else _loose_variants(answer)
-    return any(bool(variant.strip()) and check(variant, constraint.arguments) for variant in variants)
+    return any(is_visible(variant) and check(variant, constraint.arguments) for variant in variants)
 
 
 def _loose_variants(answer: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""The 25 instruction types of IFEval (arXiv 2311.07911), written from their definitions."""
+"""The 25 instruction types of IFEval (arXiv 2311.07911), by what their words ask of an answer.
+
+Where the reference implementation's code differs from that, see `ifeval_reference`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,34 @@ import json
 import re
 from collections.abc import Mapping
 
+from nemo_cascade.rewards.constraints.spoken import language_is
 from nemo_cascade.rewards.constraints.text import (
     Arguments,
     Check,
+    bare_word,
+    blank_line_paragraphs,
     count_argument,
     count_word,
     divided_paragraphs,
-    language_is,
+    keyword_pattern,
     related,
     sentences,
     text_argument,
     texts_argument,
     tokens,
-    words,
 )
+from nemo_cascade.rewards.response import is_visible
 
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]*\]")
-_HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
-_DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
+# Emphasis as Markdown reads it, but not within a word: `3*4*5` is a product.
+_HIGHLIGHT = re.compile(r"(?<![\w*\\])(\*{1,3})(?![\s*])[^*\n]*(?<![\s\\*])\1(?![\w*])")
+_BULLET = re.compile(r"[ \t]*(?:\*(?!\*)|-(?![->]|[.$€£]?\d)|\+(?=\s))(?=.*\S)")
+_RULE = re.compile(r"\s*([*-])(?:[ \t]*\1){2,}\s*")
+_EMPHASISED = re.compile(r"\s*\*(?![\s*])[^*\n]*(?<!\s)\*(?!\w)")
+_COMMAS = re.compile("[,،、，]")
+_QUOTES = {'"': '"', "“": "”", "„": "“”", "”": "”", "‟": "”", "＂": "＂"}
+_CLOSING_MARKS = " \t\r\n*_`~\"'”’»)"
 
 
 def _existence(text: str, a: Arguments) -> bool:
@@ -38,7 +50,7 @@ def _frequency(text: str, a: Arguments) -> bool:
 
 def _forbidden(text: str, a: Arguments) -> bool:
     forbidden = texts_argument(a, "forbidden_words")
-    return not any(re.search(rf"\b{re.escape(word)}\b", text, flags=re.IGNORECASE) for word in forbidden)
+    return not any(keyword_pattern(word).search(text) for word in forbidden)
 
 
 def letter_frequency(text: str, a: Arguments) -> bool:
@@ -61,16 +73,19 @@ def _number_paragraphs(text: str, a: Arguments) -> bool:
 
 
 def _number_words(text: str, a: Arguments) -> bool:
-    return related(len(words(text)), text_argument(a, "relation"), count_argument(a, "num_words"))
+    return related(len(tokens(text)), text_argument(a, "relation"), count_argument(a, "num_words"))
 
 
 def _nth_paragraph_first_word(text: str, a: Arguments) -> bool:
-    paragraphs = [p.strip() for p in text.split("\n\n")]
-    number, nth = sum(bool(p) for p in paragraphs), count_argument(a, "nth_paragraph")
-    if number != count_argument(a, "num_paragraphs") or not 1 <= nth <= number or not paragraphs[nth - 1]:
+    paragraphs, nth = blank_line_paragraphs(text), count_argument(a, "nth_paragraph")
+    if len(paragraphs) != count_argument(a, "num_paragraphs") or not 1 <= nth <= len(paragraphs):
         return False
-    first = paragraphs[nth - 1].split()[0].lstrip("'\"")
-    return re.split(r"[.,?!'\"]", first, maxsplit=1)[0].lower() == text_argument(a, "first_word").lower()
+    return first_word_is(paragraphs[nth - 1], text_argument(a, "first_word"))
+
+
+def first_word_is(text: str, word: str) -> bool:
+    """Tell whether a text begins with a word, whatever signs stand around it."""
+    return bare_word(tokens(text)[0]) == bare_word(word) if tokens(text) else False
 
 
 def _placeholders(text: str, a: Arguments) -> bool:
@@ -84,8 +99,9 @@ def _postscript(text: str, a: Arguments) -> bool:
 
 
 def _bullets(text: str, a: Arguments) -> bool:
-    starts = [line.lstrip()[:2] for line in text.splitlines()]
-    count = sum(s[:1] == "-" or (s[:1] == "*" and s[1:] not in ("*", "")) for s in starts)
+    count = 0
+    for line in text.splitlines():
+        count += bool(_BULLET.match(line)) and not _RULE.fullmatch(line) and not _EMPHASISED.match(line)
     return count == count_argument(a, "num_bullets")
 
 
@@ -94,8 +110,8 @@ def _constrained(text: str, a: Arguments) -> bool:
 
 
 def _highlights(text: str, a: Arguments) -> bool:
-    spans = [*_HIGHLIGHT.findall(text), *_DOUBLE_HIGHLIGHT.findall(text)]
-    return sum(bool(span.strip("*").strip()) for span in spans) >= count_argument(a, "num_highlights")
+    spans = [match[0].strip("*") for match in _HIGHLIGHT.finditer(text)]
+    return sum(is_visible(span) for span in spans) >= count_argument(a, "num_highlights")
 
 
 def _sections(text: str, a: Arguments) -> bool:
@@ -104,14 +120,18 @@ def _sections(text: str, a: Arguments) -> bool:
 
 
 def _json(text: str, a: Arguments) -> bool:
+    return isinstance(json_value(text), (dict, list))
+
+
+def json_value(text: str) -> object:
+    """Return the value that a text is as JSON, in a fence or not; NotImplemented where it is none."""
     body = text.strip()
     for opening in ("```json", "```Json", "```JSON", "```"):
         body = body.removeprefix(opening)
     try:
-        json.loads(body.removesuffix("```").strip())
+        return json.loads(body.removesuffix("```").strip())
     except (ValueError, RecursionError):
-        return False
-    return True
+        return NotImplemented
 
 
 def _title(text: str, a: Arguments) -> bool:
@@ -134,7 +154,10 @@ def _repeat_prompt(text: str, a: Arguments) -> bool:
 
 
 def _end(text: str, a: Arguments) -> bool:
-    return text.strip().strip('"').lower().endswith(text_argument(a, "end_phrase").strip().lower())
+    end = text_argument(a, "end_phrase").strip().lower()
+    # Marks behind the phrase that close a quotation or an emphasis are no words that follow it.
+    bare = end.rstrip(_CLOSING_MARKS) or end
+    return text.strip().lower().endswith(end) or text.lower().rstrip(_CLOSING_MARKS).endswith(bare)
 
 
 def _capital_words(text: str, a: Arguments) -> bool:
@@ -151,12 +174,12 @@ def _english_lowercase(text: str, a: Arguments) -> bool:
 
 
 def _no_comma(text: str, a: Arguments) -> bool:
-    return "," not in text
+    return _COMMAS.search(text) is None
 
 
 def _quotation(text: str, a: Arguments) -> bool:
     body = text.strip()
-    return len(body) > 1 and body[0] == body[-1] == '"'
+    return len(body) > 2 and body[-1] in _QUOTES.get(body[0], "") and is_visible(body[1:-1])
 
 
 IFEVAL: Mapping[str, Check] = {

@@ -1,6 +1,7 @@
-"""The 29 training instruction types of IF-RLVR (IFBench-train, arXiv 2507.02833), written from their definitions.
+"""The 29 training instruction types of IF-RLVR (IFBench-train, arXiv 2507.02833), by what their words ask of an answer.
 
-They are disjoint from IFBench's test types: training on these doesn't contaminate that benchmark.
+They are disjoint from IFBench's test types: training on these doesn't contaminate that benchmark. They replace the
+reference implementation (allenai/open-instruct, `IFEvalG`), whose code differs from its instructions' words in places.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from nemo_cascade.rewards.constraints.ifeval import letter_frequency
 from nemo_cascade.rewards.constraints.text import (
     Arguments,
     Check,
+    bare_word,
+    blank_line_paragraphs,
     count_argument,
     count_word,
     divided_paragraphs,
@@ -21,6 +24,9 @@ from nemo_cascade.rewards.constraints.text import (
     text_argument,
     tokens,
 )
+
+
+_BRACKETED = re.compile(r"\W*\[[^\[\]]+\]\W*")
 
 
 def _word_once(text: str, a: Arguments) -> bool:
@@ -33,13 +39,14 @@ def _word_count(text: str, a: Arguments) -> bool:
 
 
 def _exclude_word(text: str, a: Arguments) -> bool:
-    keyword = re.escape(text_argument(a, "keyword").strip())
-    return re.search(rf"(?<!\w){keyword}(?!\w)", text) is None
+    return count_word(text, text_argument(a, "keyword")) == 0
 
 
 def _no_consecutive_letters(text: str, a: Arguments) -> bool:
-    initials = [ord(word[0].lower()) for word in text.split() if len(word[0].lower()) == 1]
-    return all(second - first != 1 for first, second in pairwise(initials))
+    starts = [next((char for char in word.lower() if char.isalnum()), "") for word in text.split()]
+    # Words of signs alone are none; a digit is no letter of the alphabet, but stands between its neighbours.
+    initials = [start for start in starts if start]
+    return all(not (first + second).isalpha() or ord(second) - ord(first) != 1 for first, second in pairwise(initials))
 
 
 def _palindrome(text: str, a: Arguments) -> bool:
@@ -56,7 +63,7 @@ def _keyword_position(text: str, a: Arguments) -> bool:
 
 def _start_end(text: str, a: Arguments) -> bool:
     parts = text.split()
-    return len(parts) > 1 and parts[0].lower() == parts[-1].lower() and parts[-1][-1].isalnum()
+    return len(parts) > 1 and bare_word(parts[0]) == bare_word(parts[-1]) != "" and parts[-1][-1].isalnum()
 
 
 def _letters(text: str, a: Arguments) -> bool:
@@ -70,34 +77,29 @@ def _two_divided(text: str, a: Arguments) -> bool:
 
 
 def _two_paragraphs(text: str, a: Arguments) -> bool:
-    parts = text.strip("\n").split("\n\n")
-    return len(parts) == 2 and all(part.strip() for part in parts)
+    return len(blank_line_paragraphs(text)) == 2
 
 
 def _first_word_sentences(text: str, a: Arguments) -> bool:
     word = text_argument(a, "first_word").strip().lower()
     found = sentences(text)
-    return bool(found) and all(_bare(sentence.split()[0]) == word for sentence in found)
+    return bool(found) and all(bare_word(sentence.split()[0]) == word for sentence in found)
 
 
 def _first_word(text: str, a: Arguments) -> bool:
     parts = text.split()
-    return bool(parts) and _bare(parts[0]) == text_argument(a, "first_word").strip().lower()
+    return bool(parts) and bare_word(parts[0]) == text_argument(a, "first_word").strip().lower()
 
 
 def _last_word_sentences(text: str, a: Arguments) -> bool:
     word = text_argument(a, "last_word").strip().lower()
     found = sentences(text)
-    return bool(found) and all(_bare(sentence.split()[-1]) == word for sentence in found)
+    return bool(found) and all(bare_word(sentence.split()[-1]) == word for sentence in found)
 
 
 def _last_word(text: str, a: Arguments) -> bool:
     parts = text.split()
-    return bool(parts) and _bare(parts[-1]) == text_argument(a, "last_word").strip().lower()
-
-
-def _bare(word: str) -> str:
-    return re.sub(r"[^\w\s'-]", "", word).strip("'-").lower()
+    return bool(parts) and bare_word(parts[-1]) == text_argument(a, "last_word").strip().lower()
 
 
 def _hyphenated_sentences(text: str, a: Arguments) -> bool:
@@ -106,17 +108,21 @@ def _hyphenated_sentences(text: str, a: Arguments) -> bool:
 
 
 def _square_brackets(text: str, a: Arguments) -> bool:
-    parts = text.split()
-    return bool(parts) and all(len(p) > 2 and p[0] == "[" and p[-1] == "]" for p in parts)
+    parts = [part for part in text.split() if any(map(str.isalnum, part))]
+    return bool(parts) and all(_BRACKETED.fullmatch(part) for part in parts)
 
 
 def _wrapped_bigrams(text: str, a: Arguments) -> bool:
     parts = text.split()
     pairs = list(zip(parts[::2], parts[1::2], strict=False))
     return bool(pairs) and all(
-        first.startswith("<<") and not first.endswith(">>") and second.endswith(">>") and not second.startswith("<<")
+        first.startswith("<<") and not first.endswith(">>") and _closed(second) and not second.startswith("<<")
         for first, second in pairs
     )
+
+
+def _closed(word: str) -> bool:
+    return word.rstrip(".,;:!?").endswith(">>")
 
 
 def _copy(text: str, a: Arguments) -> bool:
@@ -129,7 +135,8 @@ def _copy_multiple(text: str, a: Arguments) -> bool:
 
 
 def _copy_span(text: str, a: Arguments) -> bool:
-    span = text_argument(a, "prompt_to_repeat")[count_argument(a, "n_start") : count_argument(a, "n_end")]
+    """Compare with the span from the first to the last index, which the instruction includes."""
+    span = text_argument(a, "prompt_to_repeat")[count_argument(a, "n_start") : count_argument(a, "n_end") + 1]
     return text.strip().lower() == span.strip().lower()
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
+from nemo_cascade.rewards.language import script_of
 from nemo_cascade.rewards.verifier import VerifierError
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 
 _WORD = re.compile(r"\w+")
-_TOKEN = re.compile(r"\w+(?:[-.'’]\w+)*")
-_DIVIDER = re.compile(r"\s?\*\*\*\s?")
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+[」』”]*")
+_TOKEN = re.compile(r"\w+(?:[-.'’,](?:(?<!,)|(?<=\d,)(?=\d))\w+)*")
+_DIVIDER = re.compile(r"\s?\*\*\*\s?|^[ \t]*\* \* \*[ \t]*$", re.MULTILINE)
+# Whole runs of marks, whatever follows: a pattern that looks at what follows takes time quadratic in a run's length.
+_MARKS = re.compile(r"[.!?…。！？]++[\"'”’)\]」』]*+")
+_WIDE_MARKS = frozenset("。！？")
+_LETTERS_WITH_DOTS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
+_ELLIPSES = frozenset({"...", "…", "...."})
+_MOST_ABBREVIATED = 12
 _ABBREVIATIONS = frozenset({
     "mr", "mrs", "ms", "dr", "prof", "st", "capt", "lt", "gen", "sen", "rep", "rev", "jr", "sr", "co", "inc", "ltd",
     "corp", "vs", "etc", "e.g", "i.e", "cf", "vol", "approx", "dept",
@@ -28,36 +34,54 @@ def words(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Return words without punctuation; hyphens, apostrophes and dots inside a word don't split it."""
+    """Return words without punctuation; hyphens, apostrophes and dots inside a word don't split it, nor commas a number."""
     return _TOKEN.findall(text)
 
 
-def sentences(text: str) -> list[str]:
+@lru_cache(maxsize=8)  # several constraints of a row ask for the sentences of the same answer
+def sentences(text: str) -> tuple[str, ...]:
     """Split into sentences after `.`, `!`, `?` and their like.
 
-    No sentence ends after a common abbreviation, a single initial, or inside a number or an address. A line break in
-    the middle of a sentence is a space; an empty line ends one.
+    No sentence ends after a common abbreviation, a single initial, the number of a list's item, an ellipsis that goes
+    on in small letters, or inside a number or an address. A line break in the middle of a sentence is a space; an empty
+    line ends one.
     """
     found = []
     for block in re.split(r"\n[ \t]*\n", text):
         start = 0
-        for end in _END.finditer(block):
-            if end.group() == "." and _is_abbreviation(block, end.start()):
+        for end in _MARKS.finditer(block):
+            mark, after = end.group(), block[end.end() : end.end() + 2]
+            if after and not after[0].isspace() and mark[0] not in _WIDE_MARKS:
+                continue
+            if mark == "." and _is_abbreviation(block, end.start()):
+                continue
+            if mark in _ELLIPSES and after.strip()[:1].islower():
                 continue
             found.append(block[start : end.end()])
             start = end.end()
         found.append(block[start:])
-    return [stripped for sentence in found if (stripped := " ".join(sentence.split()))]
+    return tuple(stripped for sentence in found if (stripped := " ".join(sentence.split())))
 
 
 def _is_abbreviation(block: str, dot: int) -> bool:
-    start = max(block.rfind(" ", 0, dot), block.rfind("\n", 0, dot)) + 1
-    word = block[start:dot].strip("([\"'“‘").lower()
-    return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")
+    pieces = block[max(dot - _MOST_ABBREVIATED - 1, 0) : dot].split()
+    if not pieces or len(pieces[-1]) > _MOST_ABBREVIATED:  # a word that is longer than any abbreviation
+        return False
+    word = pieces[-1].strip("([\"'“‘*_").lower()
+    if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i"):
+        return True
+    if word.isdecimal():  # at the beginning of a line
+        return not block[max(dot - len(word) - _MOST_ABBREVIATED, 0) : dot - len(word)].rpartition("\n")[2].strip()
+    if "." not in word or not _LETTERS_WITH_DOTS.fullmatch(word):
+        return False
+    return block[dot + 1 : dot + 3].strip()[:1].islower()  # p.s. so, a.m. so
 
 
 def divided_paragraphs(text: str) -> list[str] | None:
-    """Split at the divider `***`; an empty first or last part doesn't count, an empty inner one spoils it (None)."""
+    """Split at the divider `***`, or `* * *` on a line of its own, as some prompts write it.
+
+    An empty first or last part doesn't count, an empty inner one spoils it (None).
+    """
     parts = _DIVIDER.split(text)
     if parts and not parts[0].strip():
         parts = parts[1:]
@@ -66,9 +90,35 @@ def divided_paragraphs(text: str) -> list[str] | None:
     return parts if all(part.strip() for part in parts) else None
 
 
+def blank_line_paragraphs(text: str) -> list[str]:
+    """Split at empty lines, however many."""
+    return [part.strip() for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+
+
+def keyword_pattern(keyword: str) -> re.Pattern[str]:
+    """Return the pattern of a keyword as a whole word, ignoring case.
+
+    Only of languages that set words apart by blanks and don't join particles to them: at another letter the word may
+    go on (Chinese, Thai, Korean, Arabic, ...).
+    """
+    word = keyword.strip()
+    before, after = ("(?<!\\w)" if _stands_apart(word[:1]) else ""), ("(?!\\w)" if _stands_apart(word[-1:]) else "")
+    return re.compile(f"{before}{re.escape(word)}{after}", re.IGNORECASE)
+
+
+def _stands_apart(char: str) -> bool:
+    script = script_of(char)
+    return script in ("LATIN", "GREEK", "CYRILLIC") if script is not None else char.isalnum()
+
+
 def count_word(text: str, keyword: str) -> int:
-    """Count occurrences of a keyword, as part of longer words too, ignoring case."""
-    return len(re.findall(re.escape(keyword.strip()), text, flags=re.IGNORECASE))
+    """Count occurrences of a keyword as a whole word, ignoring case."""
+    return len(keyword_pattern(keyword).findall(text))
+
+
+def bare_word(word: str) -> str:
+    """Return a word without what stands around it, in small letters."""
+    return re.sub(r"[^\w\s'’-]", "", word).strip("'’-_").lower()
 
 
 def related(count: int, relation: str, threshold: int) -> bool:
@@ -112,23 +162,3 @@ def count_argument(arguments: Arguments, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise VerifierError("record", f"constraint argument {name!r} must be a whole number, got {value!r}")
     return value
-
-
-@cache
-def _detector() -> Any:
-    import langdetect
-
-    langdetect.DetectorFactory.seed = 0  # it draws random samples of the text: the same ones every time
-    return langdetect
-
-
-def language_is(text: str, code: str) -> bool:
-    """Tell whether a text is in a language (ISO 639-1 code).
-
-    A text without any letters has no language; as in IFEval, it counts as following.
-    """
-    detector = _detector()
-    try:
-        return bool(detector.detect(text[:20_000]) == code)
-    except detector.LangDetectException:
-        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,8 +10,10 @@ from typing import Any, ClassVar
 from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, solution_part
+from nemo_cascade.rewards.swe.modules import share_out
 from nemo_cascade.rewards.swe.repair import fixed_files
-from nemo_cascade.rewards.swe.trial import ApartTrialRunner, TrialRunner
+from nemo_cascade.rewards.swe.test_ids import pytest_id
+from nemo_cascade.rewards.swe.trial import ApartTrialRunner, WrittenTrialRunner
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _FILES = {"calc.py": "def half(x):\n    return x // 2\n"}
@@ -37,10 +38,14 @@ class ExecuteVerifier:
     """Score 1 if the row's tests pass on the files after the answer's SEARCH/REPLACE edits, else 0.
 
     The row has `files`, `test_files` (put over whatever the edits did to them), and the ids of the tests that must
-    pass: `fail_to_pass`, `pass_to_pass`. The tests never share a process with the patched code, so a patch can't forge
-    a pass; what that asks of tests, and what it leaves open, says `ApartTrialRunner`. Where the row has the golden
-    patch (`fixed_files` or `patch`), no answer scores 0 by tests that the golden patch fails, too: that is an error
-    `record`. Rows without one should hold only tests that are known to run so.
+    pass: `fail_to_pass`, `pass_to_pass`, in any of the forms that `pytest_id` knows. unittest and what tests use of
+    pytest are there (`standin_pytest.py`); other packages aren't.
+
+    The tests never share a process with the patched code, so a patch can't forge a pass; what that asks of tests, and
+    what it leaves open, says `ApartTrialRunner`. Where the row has the golden patch (`fixed_files` or `patch`), no
+    answer scores 0 by tests that the golden patch fails, too: that is an error `record`, except for an answer that
+    brings the very module that its tests would judge by (a `numpy.py` of its own): it can't leave its group so. Rows
+    without a golden patch should hold only tests that are known to run so.
 
     Args:
         test_s: CPU seconds of all tests together.
@@ -71,36 +76,38 @@ class ExecuteVerifier:
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the reward; see `Verifier.verify`."""
         files, test_files = field_of(record, "files", Mapping), field_of(record, "test_files", Mapping)
-        tests = [*field_of(record, "fail_to_pass", list), *(record.get("pass_to_pass") or [])]
-        if not tests:
+        named = [*field_of(record, "fail_to_pass", list), *(record.get("pass_to_pass") or [])]
+        if not named:
             raise VerifierError("record", "no test to run")
+        tests = [pytest_id(str(test), test_files) for test in named]
         answer = split_response(response.text).answer
         try:
             if answer is None:
                 raise EditError("thinking never ended")
-            patched = apply_edits(files, parse_edits(answer))
+            patched = apply_edits(files, parse_edits(answer, files))
         except EditError as error:
             return Score(self._unparsable_score, f"no patch: {error}")
-        trial = self._trials.run(files, patched, test_files, tests)
+        golden = fixed_files(record) if "fixed_files" in record or "patch" in record else None
+        modules = share_out(files, patched, test_files, golden)
+        trial = self._trials.run(patched, modules, tests)
         if trial.passed(tests):
             return Score(1.0, f"{len(tests)} tests passed")
-        if problem := self._golden_problem(record, files, test_files, tests):
+        if golden is not None and (problem := self._golden_problem(files, golden, test_files, tests)):
+            if supplied := modules.supplied():
+                return Score(0.0, f"the patch brings what its tests judge by: {', '.join(sorted(supplied))}")
             raise VerifierError("record", f"the golden patch fails its tests: {problem}")
         return Score(0.0, trial.told(tests))
 
     def _golden_problem(
-        self, record: Mapping[str, Any], files: Mapping[str, str], test_files: Mapping[str, str], tests: list[str]
+        self, files: Mapping[str, str], golden: Mapping[str, str], test_files: Mapping[str, str], tests: list[str]
     ) -> str:
-        """Say which tests the golden patch fails, if the row has one; each row's is tried once."""
-        if "fixed_files" not in record and "patch" not in record:
-            return ""
-        golden = fixed_files(record)
+        """Say which tests the golden patch fails; each row's is tried once."""
         told = json.dumps([dict(files), dict(golden), dict(test_files), tests], sort_keys=True).encode()
         key = hashlib.blake2b(told).digest()
         if key not in self._fails_golden:
             if len(self._fails_golden) >= _MOST_REMEMBERED:
                 self._fails_golden.clear()
-            trial = self._trials.run(files, golden, test_files, tests)
+            trial = self._trials.run(golden, share_out(files, golden, test_files, golden), tests)
             self._fails_golden[key] = "" if trial.passed(tests) else trial.told(tests)
         return self._fails_golden[key]
 
@@ -108,13 +115,18 @@ class ExecuteVerifier:
 class WriteTestVerifier:
     """Score 1 if the test in the last code block parses, fails on the row's `files` and passes on the fixed ones.
 
-    The fixed files are `fixed_files` or come of the unified diff `patch`. The test may be several functions or
-    unittest classes; it counts as failing if any of them fails.
+    The fixed files are `fixed_files` or come of the unified diff `patch`. The test may be several functions, classes or
+    unittest classes, written for unittest or pytest (parametrised, with fixtures); it counts as failing if any fails.
+
+    A test must tell the trees apart by what the code does, each time: it can't look at the code (`WrittenTrialRunner`), and
+    all its runs, on either tree in an order that it doesn't know, must agree. A test that passes at random gets by with
+    probability 4 ** -repeats at most.
 
     Args:
-        test_s: CPU seconds of each of the two runs.
+        test_s: CPU seconds of all runs on one tree together.
         memory_mib: memory of a run.
         partial: scores 0.1 for a test that parses and 0.2 for one that also passes on the fixed files, instead of 0.
+        repeats: runs on each tree.
     """
 
     golden: ClassVar[tuple[Golden, ...]] = (
@@ -123,11 +135,14 @@ class WriteTestVerifier:
         Golden("```python\ndef test():\n    assert False\n```", 0.0, _WRITE),
         Golden("```python\ndef helper():\n    pass\n```", 0.0, _WRITE),
         Golden("```python\ndef test(:\n```", 0.0, _WRITE),
+        Golden("```python\ndef test():\n    assert '//' not in open('calc.py').read()\n```", 0.0, _WRITE),
         Golden("assert half(3) == 1.5", 0.0, _WRITE),
     )
 
-    def __init__(self, test_s: float = 10.0, memory_mib: int = 512, partial: bool = False) -> None:
-        self._trials = TrialRunner(test_s, memory_mib)
+    def __init__(
+        self, test_s: float = 10.0, memory_mib: int = 512, partial: bool = False, repeats: int = 4
+    ) -> None:
+        self._trials = WrittenTrialRunner(test_s, memory_mib, repeats)
         self._partial = partial
         self.needs_s = 2 * test_s
 
@@ -138,15 +153,11 @@ class WriteTestVerifier:
         test = last_program(solution_part(answer), "python") if answer is not None else None
         if test is None:
             return Score(0.0, "no closed code block")
-        try:
-            ast.parse(test)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            return Score(0.0, f"the test doesn't parse: {error}")
-        fixed = self._trials.run({**after, _GENERATED: test}, [_GENERATED])
-        if not fixed.passed([_GENERATED]):
-            why = fixed.problem or fixed.failures[_GENERATED]
-            return Score(0.1 if self._partial else 0.0, f"fails on the fixed code: {why}")
-        broken = self._trials.run({**before, _GENERATED: test}, [_GENERATED])
-        if broken.passed([_GENERATED]):
+        trial = self._trials.run(before, after, _GENERATED, test, both=self._partial)
+        if not trial.parses:
+            return Score(0.0, "the test doesn't parse")
+        if trial.on_fixed:
+            return Score(0.1 if self._partial else 0.0, f"fails on the fixed code: {trial.on_fixed}")
+        if not trial.on_broken:
             return Score(0.2 if self._partial else 0.0, "passes on the broken code too")
-        return Score(1.0, broken.problem or broken.failures[_GENERATED])
+        return Score(1.0, trial.on_broken)

@@ -9,7 +9,8 @@ from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits
-from nemo_cascade.rewards.swe.unified_diff import PatchError, apply_patch, file_diffs, patch_similarity
+from nemo_cascade.rewards.swe.similarity import patch_similarity
+from nemo_cascade.rewards.swe.unified_diff import PatchError, apply_patch, file_diffs
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _FILES = {"src/a.py": "def f(x):\n    return x + 1\n"}
@@ -38,7 +39,8 @@ class RepairVerifier:
           = P_judge("YES")    otherwise; or, without a judge, the similarity itself
 
     The row has `files` (path -> text, as shown in the prompt), the golden patch as `fixed_files` or as a unified diff
-    `patch`, and for the judge `problem`.
+    `patch` (see `apply_patch`), and for the judge `problem`. How edits and their paths are read, say `parse_edits` and
+    `named_path`: more forms than the prompt asks for, since the reward is for the repair.
 
     Args:
         otherwise: who scores the fourth case.
@@ -79,7 +81,7 @@ class RepairVerifier:
         try:
             if answer is None:
                 raise EditError("thinking never ended")
-            ours = file_diffs(files, apply_edits(files, parse_edits(answer)))
+            ours = file_diffs(files, apply_edits(files, parse_edits(answer, files)))
         except EditError as error:
             return Score(-1.0, f"no patch: {error}")
         if not ours:

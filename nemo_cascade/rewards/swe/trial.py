@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
+import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from nemo_cascade.rewards.confined import ConfinedRuns
+from nemo_cascade.rewards.swe.modules import (
+    Modules,
+    belongs_to_tests,
+    module_names,
+    share_out,
+    source_folders,
+    with_folders,
+)
 
-_RUNNER = Path(__file__).with_name("runner.py")
-_APART = Path(__file__).with_name("apart.py")
-_RUNNER_NAME = "run_tests_of_the_sandbox.py"
-_TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
+_ENTRY = "run_tests_of_the_sandbox.py"
 _LOAD = "load_module_of_the_tree"
-_SHIM = f"""def {_LOAD}(name):
-    import importlib
-    return importlib.import_module(name)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,44 +42,106 @@ class Trial:
         return self.problem or "; ".join(failed)[:500]
 
 
-class TrialRunner:
-    """Runs tests in one process with the code that they test: right where the tests, not the code, are untrusted.
+@dataclass(frozen=True, slots=True)
+class WrittenTrial:
+    """How a written test did.
 
-    It is for tests that a policy wrote, tried on files of the row. The report is believed only with a nonce that the
-    process was given before it loaded any file; a test that attacks its own runner could forge one, but as it never
-    learns which files it is tried on, a forged report wins no more than a test that passes or fails at random.
-
-    Args:
-        test_s: CPU seconds of one trial.
-        memory_mib: memory of one trial.
+    Attributes:
+        parses: whether it is Python.
+        on_fixed: why it failed on the fixed tree, empty where it passed each time; None if it wasn't tried.
+        on_broken: the same for the broken tree.
     """
 
-    def __init__(self, test_s: float, memory_mib: int) -> None:
-        self._test_s = test_s
-        self._runs = ConfinedRuns(memory_mib)
+    parses: bool
+    on_fixed: str | None
+    on_broken: str | None
 
-    def run(self, files: Mapping[str, str], tests: Sequence[str]) -> Trial:
-        """Run tests on files.
+
+class WrittenTrialRunner:
+    """Tries tests that a policy wrote on the row's own files, in one process: the tests are what is untrusted here.
+
+    The test may call the code, patch it, subclass it and catch its exceptions, as tests do, but not look at it: its
+    source and its byte code are hidden (`concealed.py`), and random numbers are the same in every run. It runs several
+    times on each tree, in an order that no run can know (`written.py`), and must do the same each time: a test that
+    passes and fails at random, or by what it can learn of its run, is caught.
+
+    What can't be hidden in one process: local variables of frames that an exception or a trace function shows, offsets
+    into byte code in tracebacks, how long a call takes.
+
+    Args:
+        test_s: CPU seconds of all runs on one tree together.
+        memory_mib: memory of a trial.
+        repeats: runs on each tree.
+    """
+
+    def __init__(self, test_s: float, memory_mib: int, repeats: int) -> None:
+        self._test_s, self._repeats = test_s, repeats
+        self._runs = ConfinedRuns(memory_mib)
+        self._draw = random.SystemRandom()
+
+    def run(
+        self, broken: Mapping[str, str], fixed: Mapping[str, str], path: str, test: str, both: bool
+    ) -> WrittenTrial:
+        """Try a test.
+
+        Args:
+            broken: the tree that it must fail on.
+            fixed: the tree that it must pass on.
+            path: where the test is put.
+            test: its text.
+            both: try it on the fixed tree though it passes on the broken one.
 
         Raises:
             VerifierError: the sandbox broke (kind `infrastructure`).
         """
         from nemo_cascade.sandbox.program import Program
 
+        due = [True, False]
+        self._draw.shuffle(due)
+        trees = [fixed if shall_pass else broken for shall_pass in due]
+        data = {
+            f"{number}/{where}": text
+            for number, tree in enumerate(trees)
+            for where, text in tree.items()
+            if not where.endswith(".py")
+        }
+        order = json.dumps({
+            "tools": [_text("runner"), _text("concealed")],
+            "pytest": _text("standin_pytest"),
+            "path": path,
+            "test": test,
+            "trees": [_concealable({**tree, path: test}) for tree in trees],
+            "order": self._order(),
+            "due": due,
+            "all": both,
+            "run_s": self._test_s / self._repeats,
+        })  # fmt: skip
         nonce = secrets.token_hex(16)
-        program = Program(
-            language="python",
-            source=_RUNNER.read_text(encoding="utf-8"),
-            stdin=json.dumps({"nonce": nonce, "tests": list(tests)}) + "\n",
-            files=_encoded(files),
-            entry=_RUNNER_NAME,
-        )
-        outcome = self._runs.run(program, self._test_s)
-        lines = [line for line in outcome.stdout.splitlines() if line.startswith(nonce)]
-        if not lines:
-            return Trial({}, f"no report: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
-        results = json.loads(lines[-1].removeprefix(nonce))
-        return Trial({test: str(reason) for test, (_, reason) in results.items()})
+        stdin = f"{len(order):16d}{order}{nonce}"
+        program = Program("python", _text("written"), stdin, _encoded(data), entry=_ENTRY)
+        outcome = self._runs.run(program, 2 * self._test_s)
+        said = next((line for line in outcome.stdout.splitlines() if line.startswith(nonce)), None)
+        if said is None:
+            return WrittenTrial(True, f"no report: {outcome.status} {outcome.detail} {outcome.stderr[-200:]}", None)
+        told = json.loads(said.removeprefix(nonce))
+        reasons: list[str | None] = [None, None]
+        for number, reason in told["runs"]:
+            passes = (reasons[number] in (None, "")) if due[number] else reason == ""
+            reasons[number] = reason if reasons[number] is None or passes else reasons[number]
+        return WrittenTrial(told["parses"], reasons[due.index(True)], reasons[due.index(False)])
+
+    def _order(self) -> list[int]:
+        """Return the trees' numbers in the order of the runs: one of each first, so that most tests end there."""
+        first, rest = [0, 1], [0, 1] * (self._repeats - 1)
+        self._draw.shuffle(first)
+        self._draw.shuffle(rest)
+        return first + rest
+
+
+def _concealable(tree: Mapping[str, str]) -> dict[str, Any]:
+    names = module_names(tree)
+    sources = {where: text for where, text in tree.items() if where.endswith(".py")}
+    return {"sources": sources, "packages": with_folders(names), "paths": names}
 
 
 class ApartTrialRunner:
@@ -85,7 +150,9 @@ class ApartTrialRunner:
     The tests run in the sandbox's checker, which reports with a secret, as it does for functions (sandbox/judging.py).
     The patched tree lies in another process, which has neither tests nor expected values; the checker calls it through
     stand-ins (`apart.py`). So a patch can't end, patch or read what judges it: exit statuses, printed reports, exit
-    handlers, a replaced unittest or conftest.py, overwritten test files and overridden `==` prove nothing.
+    handlers, a replaced unittest or conftest.py, overwritten test files and overridden `==` prove nothing. Nor do files
+    that a patch adds: which modules the tests find, and which names `import *` gives them, the row's own files and its
+    golden patch say (`share_out`).
 
     What remains possible: a patch may compute its answers from the arguments of the tests' calls (as any code may), and
     a test that leaves the judgement to a helper of the repository (`repo.testing.assert_close`) believes that helper,
@@ -104,15 +171,12 @@ class ApartTrialRunner:
         self._test_s = test_s
         self._runs = ConfinedRuns(memory_mib)
 
-    def run(
-        self, files: Mapping[str, str], patched: Mapping[str, str], test_files: Mapping[str, str], tests: Sequence[str]
-    ) -> Trial:
+    def run(self, patched: Mapping[str, str], modules: Modules, tests: Sequence[str]) -> Trial:
         """Run tests on patched files.
 
         Args:
-            files: as they were: trusted; of them the tests' own helpers are taken.
-            patched: as the patch left them.
-            test_files: the tests, trusted.
+            patched: the files as the patch left them.
+            modules: which of them the tests find, from `share_out`.
             tests: ids.
 
         Raises:
@@ -121,31 +185,23 @@ class ApartTrialRunner:
         from nemo_cascade.sandbox.judging import FunctionTests
         from nemo_cascade.sandbox.program import Program
 
-        near = {path: text for path, text in files.items() if belongs_to_tests(path)} | dict(test_files)
-        tree = {path: text for path, text in patched.items() if path not in near and not belongs_to_tests(path)}
-        own = [_dotted(path) for path in files if path.endswith(".py") and path not in near]
-        told = (
-            {_dotted(path): text for path, text in near.items() if path.endswith(".py")},
-            [_dotted(path) for path in tree if path.endswith(".py")],
-            own,
-        )
-        texts = [file.read_text(encoding="utf-8") for file in (_RUNNER, _APART)]
-        setup = [f"exec({text!r}, globals())" for text in texts] + [f"use_tree({_LOAD}, *{told!r})"]
-        program = Program(language="python", source=_SHIM, files=_encoded(tree), entry=_RUNNER_NAME)
+        tree = {path: text for path, text in patched.items() if not belongs_to_tests(path)}
+        told = (modules.near, modules.first, modules.last, modules.star)
+        setup = [f"exec({_text(name)!r}, globals())" for name in ("runner", "apart")]
+        setup += [f"use_pytest({_text('standin_pytest')!r})", f"use_tree({_LOAD}, *{told!r})"]
+        shim = f"import sys\nsys.path[1:1] = {source_folders(tree)!r}\ndef {_LOAD}(name):\n    import importlib\n"
+        shim += "    return importlib.import_module(name)\n"
+        program = Program(language="python", source=shim, files=_encoded(tree), entry=_ENTRY)
         suite = FunctionTests(tests=tuple(f"require({test!r})" for test in tests), setup="\n".join(setup))
         judgement = self._runs.judge(program, suite, self._test_s)
         outcomes = zip(tests, judgement.results, judgement.details, strict=True)
         return Trial({test: "" if passed else detail or "failed" for test, passed, detail in outcomes})
 
 
-def belongs_to_tests(path: str) -> bool:
-    """Whether a file is a test or a helper of tests by its name: the row's own version is used, never a patch's."""
-    *folders, name = path.split("/")
-    return bool({"test", "tests"} & set(folders)) or name == "conftest.py" or bool(_TEST_NAME.fullmatch(name))
-
-
-def _dotted(path: str) -> str:
-    return path.removesuffix(".py").replace("/", ".")
+@cache
+def _text(name: str) -> str:
+    """Return the text of a module that runs inside the sandbox."""
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
 
 
 def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:

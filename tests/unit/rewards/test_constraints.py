@@ -80,7 +80,7 @@ CASES = [
     ("copy:copy", {"prompt_to_repeat": "Do it."}, ["do it."], ["Do it. Done"]),
     ("copy:copying_simple", {"prompt_to_repeat": "Do it."}, [" Do it.\n"], ["Do"]),
     ("copy:copying_multiple", {"prompt_to_repeat": "Do it.", "N": 2}, ["Do it.\n******\nDo it."], ["Do it."]),
-    ("new:copy_span_idx", {"prompt_to_repeat": "abcdef", "n_start": 1, "n_end": 4}, ["bcd"], ["abcd"]),
+    ("new:copy_span_idx", {"prompt_to_repeat": "abcdef", "n_start": 1, "n_end": 4}, ["bcde"], ["bcd"]),
     ("copy:repeat_phrase", {"phrase": "time flies when fun", "small_n": 2},
      ["time walks when fun, time flies if fun"], ["time flies when fun", "time walks if fun time flies if fun"]),
     ("punctuation:punctuation_dot", {}, ["a"], ["a."]),
@@ -112,8 +112,8 @@ def test_both_taxonomies_are_complete_and_every_type_is_tested():
 def test_loose_mode_forgives_markdown_and_an_introduction():
     constraint = Constraint("startend:end_checker", {"end_phrase": "The end."})
     for text in ("**Story. The end.**", "Story. The end.\nAnything else?", "Sure:\nStory. *The end.*"):
-        assert not follows(text, constraint, "strict")
-        assert follows(text, constraint, "loose")
+        assert not follows(text, constraint, "strict", "reference")
+        assert follows(text, constraint, "loose", "reference")
 
 
 def test_rows_of_the_public_sets_are_read_alike():
@@ -160,4 +160,4 @@ def test_sentences_end_where_readers_see_them_end():
         'Dr. Smith paid 3.50 at example.com, e.g. for tea. "Was it good?" she asked. J. R. R. Tolkien wrote!\n\nTitle'
     )
     assert len(sentences(text)) == 5
-    assert sentences("Wait... What?! Yes.") == ["Wait...", "What?!", "Yes."]
+    assert sentences("Wait... What?! Yes.") == ("Wait...", "What?!", "Yes.")

@@ -120,7 +120,7 @@ def test_format_follows_the_mode():
         ("<think>\na\n</think>\nb", {"think"}),
         ("a\n</think>\nb", {"think"}),
         ("b", {"no_think"}),
-        ("<think></think>b", {"think"}),
+        ("<think></think>b", set()),  # neither thinks nor leaves it
         ("<think>\na cut off thought is neither a thought nor an answ", set()),
         ("an answer that is cut off is still one in its mo", {"no_think"}),
         ("<think>a</think>b<think>c</think>d", set()),

@@ -10,7 +10,8 @@ from nemo_cascade.rewards.swe.edits import Edit, EditError, apply_edits, parse_e
 from nemo_cascade.rewards.swe.execution import ExecuteVerifier, WriteTestVerifier
 from nemo_cascade.rewards.swe.localize import LocalizeVerifier
 from nemo_cascade.rewards.swe.repair import RepairVerifier
-from nemo_cascade.rewards.swe.unified_diff import PatchError, apply_patch, file_diffs, patch_similarity
+from nemo_cascade.rewards.swe.similarity import patch_similarity
+from nemo_cascade.rewards.swe.unified_diff import PatchError, apply_patch, file_diffs
 from nemo_cascade.rewards.verifier import VerifierError
 
 OLD = {"pkg/a.py": "import os\n\n\ndef f(x):\n    return x\n\n\ndef g(x):\n    return x\n", "b.py": "y = 1\n"}
@@ -21,6 +22,10 @@ def edit(path, search, replace):
     return f"### {path}\n<<<<<<< SEARCH\n{search}\n=======\n{replace}\n>>>>>>> REPLACE\n"
 
 
+def made(path, search, replace):
+    return Edit(path, tuple(search.splitlines()), tuple(replace.splitlines()))
+
+
 def test_edits_are_parsed_with_their_paths_in_order():
     text = "Plan.\n<solution>\n```diff\n" + edit("pkg/a.py", "one\n  two", "") + "```\nthen\n```python\n"
     text += (
@@ -28,7 +33,7 @@ def test_edits_are_parsed_with_their_paths_in_order():
         + "<<<<<<< SEARCH\nz\n=======\nw\n>>>>>>> REPLACE\n"
     )
     edits = parse_edits(text + "```\n</solution>")
-    assert edits == [Edit("pkg/a.py", "one\n  two", ""), Edit("b.py", "y = 1", "y = 2"), Edit("b.py", "z", "w")]
+    assert edits == [made("pkg/a.py", "one\n  two", "\n"), made("b.py", "y = 1", "y = 2"), made("b.py", "z", "w")]
 
 
 @pytest.mark.parametrize(
@@ -48,17 +53,17 @@ def test_malformed_edits_are_refused(text):
 
 
 def test_edit_replaces_whole_lines_at_their_first_place():
-    changed = apply_edits(OLD, [Edit("pkg/a.py", "    return x  ", "    return x + 1")])
+    changed = apply_edits(OLD, [made("pkg/a.py", "    return x  ", "    return x + 1")])
     assert changed == NEW
-    assert apply_edits(OLD, [Edit("b.py", "y = 1", "")])["b.py"] == ""
-    assert apply_edits(OLD, [Edit("new.py", "", "z = 1")])["new.py"] == "z = 1\n"
-    chained = apply_edits(OLD, [Edit("b.py", "y = 1", "y = 2"), Edit("b.py", "y = 2", "y = 3")])
+    assert apply_edits(OLD, [made("b.py", "y = 1", "")])["b.py"] == ""
+    assert apply_edits(OLD, [made("new.py", "", "z = 1")])["new.py"] == "z = 1\n"
+    chained = apply_edits(OLD, [made("b.py", "y = 1", "y = 2"), made("b.py", "y = 2", "y = 3")])
     assert chained["b.py"] == "y = 3\n"
     for bad in (
-        Edit("b.py", "y =", "z"),
-        Edit("c.py", "y = 1", "z"),
-        Edit("b.py", "", "z"),
-        Edit("b.py", "y = 1\nq", ""),
+        made("b.py", "y =", "z"),
+        made("c.py", "y = 1", "z"),
+        made("b.py", "", "z"),
+        made("b.py", "y = 1\nq", ""),
     ):
         with pytest.raises(EditError):
             apply_edits(OLD, [bad])
