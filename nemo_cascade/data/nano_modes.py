@@ -23,8 +23,7 @@ def mode_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
     return {
         "at_once_sft": [math_at_once(draw_plain(at_once, "sft")) for _ in range(_AT_ONCE)],
         "turns_sft": [
-            two_turns(turns, "sft", turns.choice((True, False)), turns.choice((True, False)))
-            for _ in range(_TWO_TURNS)
+            two_turns(turns, "sft", turns.choice((True, False)), turns.choice((True, False))) for _ in range(_TWO_TURNS)
         ],
         "to_think_test": [switch_prompt(rng, "think") for rng in _each(seed, "to_think")],
         "to_no_think_test": [switch_prompt(rng, "no_think") for rng in _each(seed, "to_no_think")],

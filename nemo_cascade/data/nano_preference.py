@@ -99,7 +99,9 @@ def preference_sample(topic: Topic, rng: Random, *, thinks: bool) -> dict[str, A
     """Make a training conversation of mixed quality; a reply that thinks notes the things before it names them."""
     (question,) = preference_prompt(topic)["messages"]
     reply = {"role": "assistant", "content": draw_answer(topic, rng)}
-    return {"messages": [question, {**reply, "reasoning_content": f"Name {' '.join(topic.words)}"} if thinks else reply]}
+    return {
+        "messages": [question, {**reply, "reasoning_content": f"Name {' '.join(topic.words)}"} if thinks else reply]
+    }
 
 
 def preference_pair(topic: Topic, rng: Random) -> dict[str, Any]:

@@ -96,4 +96,3 @@ def _distinct(count: int, draw: Callable[[], Any]) -> list[Any]:
         drawn = draw()
         found.setdefault(drawn.canonical, drawn)
     return list(found.values())
-
