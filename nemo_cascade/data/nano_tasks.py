@@ -12,7 +12,7 @@ from typing import Any
 from nemo_cascade.data import nano_code, nano_instruction, nano_math, nano_preference, nano_swe
 from nemo_cascade.data.nano_code import code_prompt, code_sample, draw_function
 from nemo_cascade.data.nano_instruction import WORDS, draw_order, instruction_prompt, instruction_sample
-from nemo_cascade.data.nano_math import draw_plain, draw_problem, math_prompt, math_sample
+from nemo_cascade.data.nano_math import Split, draw_plain, draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_modes import mode_rows
 from nemo_cascade.data.nano_preference import preference_rows
 from nemo_cascade.data.nano_swe import NAMES, draw_repair, swe_prompt, swe_sample
@@ -82,9 +82,10 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             rng = Random(f"{seed}/{kind}/{name}")
             tasks = _distinct(count, partial(domain.draw, rng, split))
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
-    for kind, split, count in (("train", "rl", 700), ("test", "test", 500)):
-        rng = Random(f"{seed}/{kind}/at_once")
-        rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in _distinct(count, partial(draw_plain, rng, split))]
+    plain: tuple[tuple[str, Split, int], ...] = (("train", "rl", 700), ("test", "test", 500))
+    for kind, part, count in plain:
+        problems = _distinct(count, partial(draw_plain, Random(f"{seed}/{kind}/at_once"), part))
+        rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in problems]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed)

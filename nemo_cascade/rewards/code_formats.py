@@ -105,7 +105,9 @@ def _cases(record: Mapping[str, Any], name: str, cases: Sequence[Mapping[str, An
         calls = tuple(CallTest(tuple(case["arguments"]), (case["expected"],)) for case in cases)
         return CodeTests(calls=calls, entry_point=str(record["entry_point"]))
     if not all("input" in case and "output" in case for case in cases):
-        _refuse(f"field {name!r} must hold {{stdin, expected}}, {{input, output}}, or {{arguments, expected}} with entry_point")
+        _refuse(
+            f"field {name!r} must hold {{stdin, expected}}, {{input, output}}, or {{arguments, expected}} with entry_point"
+        )
     kinds = {str(case.get("testtype") or case.get("type") or "stdin") for case in cases}
     if not kinds & set(_FUNCTIONAL):
         return CodeTests(stdio=tuple(StdioTest(_text(case["input"]), _text(case["output"])) for case in cases))

@@ -21,8 +21,39 @@ HELD = "__held__"
 _ENTRY = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*(?:\(\))?)*")
 # A test that calls nothing but built-in and library functions is about one of them, and rather not about these.
 _WRAPPERS = frozenset(
-    "abs all allclose any approx array_equal bool Counter dict enumerate filter float frozenset int isclose isinstance "
-    "len list map next print range repr reversed round set sorted str tuple type zip".split()
+    [
+        "abs",
+        "all",
+        "allclose",
+        "any",
+        "approx",
+        "array_equal",
+        "bool",
+        "Counter",
+        "dict",
+        "enumerate",
+        "filter",
+        "float",
+        "frozenset",
+        "int",
+        "isclose",
+        "isinstance",
+        "len",
+        "list",
+        "map",
+        "next",
+        "print",
+        "range",
+        "repr",
+        "reversed",
+        "round",
+        "set",
+        "sorted",
+        "str",
+        "tuple",
+        "type",
+        "zip",
+    ]
 )
 
 

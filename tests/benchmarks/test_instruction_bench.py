@@ -1,7 +1,7 @@
 """Our constraints against other people's code, taken from folders that environment variables name.
 
-    IFEVAL_FOLDER   holds instruction_following_eval/ and test/instructions_test.py (josejg/instruction_following_eval)
-    IF_RLVR_FOLDER  holds IFEvalG/ (allenai/open-instruct, open_instruct/IFEvalG)
+IFEVAL_FOLDER   holds instruction_following_eval/ and test/instructions_test.py (josejg/instruction_following_eval)
+IF_RLVR_FOLDER  holds IFEvalG/ (allenai/open-instruct, open_instruct/IFEvalG)
 """
 
 import importlib

@@ -139,9 +139,7 @@ class WriteTestVerifier:
         Golden("assert half(3) == 1.5", 0.0, _WRITE),
     )
 
-    def __init__(
-        self, test_s: float = 10.0, memory_mib: int = 512, partial: bool = False, repeats: int = 4
-    ) -> None:
+    def __init__(self, test_s: float = 10.0, memory_mib: int = 512, partial: bool = False, repeats: int = 4) -> None:
         self._trials = WrittenTrialRunner(test_s, memory_mib, repeats)
         self._partial = partial
         self.needs_s = 2 * test_s

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from .remote import SolutionGoneError, Unjudgeable
+from .remote import Unjudgeable
 
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-12
 
 
-class raises:  # noqa: N801 - pytest's own name
+class raises:
     """Context manager: its block must raise one of the exceptions.
 
     Args:
@@ -39,7 +39,9 @@ class raises:  # noqa: N801 - pytest's own name
     def __enter__(self) -> raises:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         if error is None:
             raise AssertionError(f"did not raise {self._expected}")
         if not isinstance(error, self._expected):
@@ -50,7 +52,7 @@ class raises:  # noqa: N801 - pytest's own name
         return True
 
 
-class approx:  # noqa: N801 - pytest's own name
+class approx:
     """Equal to numbers, or sequences and dictionaries of them, that are as close as pytest's defaults have it."""
 
     __array_ufunc__ = None

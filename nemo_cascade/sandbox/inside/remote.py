@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .link import Link
 
 _MOST_SEARCHED = 1_000_000
-_BINARY = "add sub mul truediv floordiv mod pow and or xor lt le gt ge".split()
-_UNARY = "neg pos abs invert".split()
+_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lt", "le", "gt", "ge"]
+_UNARY = ["neg", "pos", "abs", "invert"]
 
 
 class SolutionError(Exception):

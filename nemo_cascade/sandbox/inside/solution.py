@@ -80,9 +80,7 @@ class Answers:
         forms, records = exchange.pack(
             [value, *(arguments[place] for place in mutable)], self._class_of, self._handle, objects
         )
-        changed = {
-            place: form for place, form in zip(mutable, forms[1:], strict=True) if form != before[place]
-        }
+        changed = {place: form for place, form in zip(mutable, forms[1:], strict=True) if form != before[place]}
         answer: dict[str, Any] = {"value": forms[0]}
         if records:
             answer["records"] = records
