@@ -84,7 +84,9 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
     for kind, split, count in (("train", "rl", 700), ("test", "test", 500)):
         rng = Random(f"{seed}/{kind}/at_once")
-        rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in _distinct(count, partial(draw_plain, rng, split))]
+        rows[f"at_once_{kind}"] = [
+            math_prompt(problem) for problem in _distinct(count, partial(draw_plain, rng, split))
+        ]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed)
