@@ -61,9 +61,7 @@ def parse_constraints(record: Mapping[str, Any]) -> list[Constraint]:
     return [Constraint(str(name), a) for name, a in zip(names, filled, strict=True)]
 
 
-def follows(
-    answer: str, constraint: Constraint, mode: Literal["strict", "loose"], reading: Reading = "words"
-) -> bool:
+def follows(answer: str, constraint: Constraint, mode: Literal["strict", "loose"], reading: Reading = "words") -> bool:
     """Tell whether an answer follows a constraint; one in which nothing can be seen follows none.
 
     Args:

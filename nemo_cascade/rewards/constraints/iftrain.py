@@ -25,7 +25,6 @@ from nemo_cascade.rewards.constraints.text import (
     tokens,
 )
 
-
 _BRACKETED = re.compile(r"\W*\[[^\[\]]+\]\W*")
 
 

@@ -21,13 +21,17 @@ _LEAST_SHARE = 0.5
 _JAPANESE_KANA = 0.1  # share of kana from which a text with Chinese characters is Japanese
 # Up to so many words a text is too short for langdetect to be sure; any language that it finds likely will do.
 _SHORT_WORDS, _SHORTEST_WORDS = 20, 6
-_ENGLISH = frozenset(
-    "a about after all also am an and any are as at be because been but buy by can come could day did do does first for "
-    "from get give go good great had has have he hello her here hi him his how i if in into is it its just know like "
-    "look make me more most much my new no not now of off on one only or other our out over please see she sorry so "
-    "some take than thank thanks that the their them then there these they this time to today two up us use very want "
-    "was way we welcome well were what when where which who why will with work would year yes you your".split()
-)
+_ENGLISH = frozenset({
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been", "but",
+    "buy", "by", "can", "come", "could", "day", "did", "do", "does", "first", "for", "from", "get", "give", "go",
+    "good", "great", "had", "has", "have", "he", "hello", "her", "here", "hi", "him", "his", "how", "i", "if", "in",
+    "into", "is", "it", "its", "just", "know", "like", "look", "make", "me", "more", "most", "much", "my", "new",
+    "no", "not", "now", "of", "off", "on", "one", "only", "or", "other", "our", "out", "over", "please", "see", "she",
+    "sorry", "so", "some", "take", "than", "thank", "thanks", "that", "the", "their", "them", "then", "there",
+    "these", "they", "this", "time", "to", "today", "two", "up", "us", "use", "very", "want", "was", "way", "we",
+    "welcome", "well", "were", "what", "when", "where", "which", "who", "why", "will", "with", "work", "would",
+    "year", "yes", "you", "your",
+})  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 
@@ -87,4 +91,6 @@ def language_is(text: str, code: str) -> bool:
     likely = detected(small)
     if likely is None:
         return True
-    return code in likely if len(words) < _SHORT_WORDS else max(likely, key=lambda lang: likely[lang], default="") == code
+    return (
+        code in likely if len(words) < _SHORT_WORDS else max(likely, key=lambda lang: likely[lang], default="") == code
+    )

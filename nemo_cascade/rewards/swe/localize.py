@@ -16,11 +16,13 @@ _ITEM = re.compile(r"\s*(?:[-*+#]{1,4}|\d{1,3}[.)])?\s*[`*\"']{0,3}([\w.@+-]+(?:
 _TOKEN = re.compile(r"(?<![\w./@+-])(?:\.{0,2}/)?[\w.@+-]+(?:/[\w.@+-]+)*")
 _ROOT = re.compile(r"(?:\./|/testbed/|/workspace/|/repo/)+")
 # Endings of files of a repository. Without them `os.path` and `e.g` in a sentence would be files.
-_ENDINGS = frozenset(
-    "bat c cc cfg cmake conf cpp cs css csv cxx dart ejs erl ex exs f90 go gradle h hh hpp hs html hxx in ini ipynb java "
-    "jl js json jsx kt less lock lua m md mjs ml php pl po pro properties proto ps1 pxd py pyi pyx r rb rs rst sass sbt "
-    "scala scss sh sql styl svelte swift tcl tex tf toml ts tsx txt vb vue xml yaml yml zig".split()
-)
+_ENDINGS = frozenset({
+    "bat", "c", "cc", "cfg", "cmake", "conf", "cpp", "cs", "css", "csv", "cxx", "dart", "ejs", "erl", "ex", "exs",
+    "f90", "go", "gradle", "h", "hh", "hpp", "hs", "html", "hxx", "in", "ini", "ipynb", "java", "jl", "js", "json",
+    "jsx", "kt", "less", "lock", "lua", "m", "md", "mjs", "ml", "php", "pl", "po", "pro", "properties", "proto",
+    "ps1", "pxd", "py", "pyi", "pyx", "r", "rb", "rs", "rst", "sass", "sbt", "scala", "scss", "sh", "sql", "styl",
+    "svelte", "swift", "tcl", "tex", "tf", "toml", "ts", "tsx", "txt", "vb", "vue", "xml", "yaml", "yml", "zig",
+})  # fmt: skip
 _MAX_NAMED = 1000
 _MAX_CHARS = 1_000_000
 

@@ -10,7 +10,9 @@ _LABEL = re.compile(r"(?:full |relative )?(?:file(?:[ _-]?(?:path|name))?|path)\
 _LEAD = re.compile(r"\s*(?:#{1,6}\s+|(?:---|\+\+\+)\s+|[-*+>]\s+|\d{1,3}[.)]\s+|//\s*)?")
 _PLAIN = re.compile(r"[\w.@+-]+(?:/[\w.@+-]+)*")
 _WRAPPING = "`*\"'"
-_BARE_NAMES = frozenset({"Dockerfile", "Gemfile", "Jenkinsfile", "LICENSE", "Makefile", "NOTICE", "Procfile", "Rakefile", "README"})
+_BARE_NAMES = frozenset(
+    {"Dockerfile", "Gemfile", "Jenkinsfile", "LICENSE", "Makefile", "NOTICE", "Procfile", "Rakefile", "README"}
+)
 _ROOTS = ("./", "/testbed/", "/workspace/", "/repo/")
 _MAX_LINE, _MAX_PATH, _MAX_PART = 500, 1000, 200
 

@@ -31,7 +31,8 @@ class StandIn:
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find the module; see MetaPathFinder."""
-        return ModuleSpec(fullname, self) if fullname == self._name else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if fullname == self._name else None
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leave the module to the import system."""

@@ -78,7 +78,7 @@ mark = _Marks()
 class Param:
     """One set of values of a parametrised test."""
 
-    def __init__(self, *values: Any, id: str | None = None, marks: Any = ()) -> None:  # noqa: A002
+    def __init__(self, *values: Any, id: str | None = None, marks: Any = ()) -> None:
         self.values, self.id = values, id
         self.marks = list(marks) if isinstance(marks, (list, tuple)) else [marks]
 
@@ -167,12 +167,12 @@ def deprecated_call(*, match: str | None = None) -> Any:
     return warns((DeprecationWarning, PendingDeprecationWarning), match=match)
 
 
-class approx:  # noqa: N801
+class approx:
     """A number, or numbers in lists and dictionaries, that equals what is near."""
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, expected: Any, rel: float | None = None, abs: float | None = None, nan_ok: bool = False) -> None:  # noqa: A002
+    def __init__(self, expected: Any, rel: float | None = None, abs: float | None = None, nan_ok: bool = False) -> None:
         self.expected, self.rel, self.abs, self.nan_ok = expected, rel, abs, nan_ok
 
     def __eq__(self, actual: object) -> bool:

@@ -16,7 +16,6 @@ from nemo_cascade.rewards.swe.modules import (
     Modules,
     belongs_to_tests,
     module_names,
-    share_out,
     source_folders,
     with_folders,
 )

@@ -25,7 +25,9 @@ def pytest_id(test: str, test_files: Mapping[str, str]) -> str:
     if "." in test:
         return _from_dotted(test, test_files) or test
     name, bracket, values = test.partition("[")
-    found = [f"{where}::{place}{bracket}{values}" for where, text in test_files.items() for place in _places(name, text)]
+    found = [
+        f"{where}::{place}{bracket}{values}" for where, text in test_files.items() for place in _places(name, text)
+    ]
     return found[0] if found else test
 
 
@@ -57,4 +59,6 @@ def _places(name: str, text: str) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             yield name
         elif isinstance(node, ast.ClassDef):
-            yield from (f"{node.name}::{name}" for item in node.body if isinstance(item, ast.FunctionDef) and item.name == name)
+            yield from (
+                f"{node.name}::{name}" for item in node.body if isinstance(item, ast.FunctionDef) and item.name == name
+            )
