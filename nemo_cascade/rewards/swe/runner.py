@@ -43,7 +43,8 @@ class StandIn:
 
 
 def use_pytest(text: str) -> None:
-    """Make the stand-in of pytest importable."""
+    """Make the stand-in of pytest importable, in place of any other."""
+    sys.modules.pop("pytest", None)
     sys.meta_path.insert(0, StandIn("pytest", text))
 
 
