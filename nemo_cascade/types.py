@@ -33,6 +33,7 @@ class Prompt:
         verifier: name of the verifier in the reward registry.
         token_ids: the rendered prompt, shape [prompt_tokens].
         record: the source row (answer, tests, constraints, ...), JSON-like.
+        settings: of the verifier, for this prompt.
     """
 
     prompt_id: str
@@ -40,6 +41,7 @@ class Prompt:
     verifier: str
     token_ids: Int32
     record: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

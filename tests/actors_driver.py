@@ -14,6 +14,7 @@ from nemo_cascade.actors.fleet import Fleet
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import TrainingError
 from tests.odd_actors import StubbornActor
+from tests.streams import flat
 
 
 def idle_actors(cluster):
@@ -46,7 +47,7 @@ def real_roles(cluster, folder):
     config = RolloutConfig(dtype="fp32", max_model_len=512, max_num_seqs=64, kv_cache_gib=0.125)
     rollout = RolloutGroup(cluster, config, folder, 0)
     prompts = [Prompt(f"p/{i}", "math", "math", np.arange(9, 40, dtype=np.int32), {}) for i in range(64)]
-    stream = rollout.generate(prompts, 16, SamplingConfig(max_tokens=400), 0)
+    stream = flat(rollout.generate(prompts, 16, SamplingConfig(max_tokens=400), 0))
     next(stream)
     return policy, reward, rollout, stream
 

@@ -3,7 +3,10 @@
 PINNED = (
     "cascade=nano",
     "parallel=single",
+    "rollout.num_engines=1",
     "model.architecture.num_hidden_layers=4",
+    "model.architecture.intermediate_size=384",
+    "model.architecture.initializer_range=0.05",
     "model.architecture.max_position_embeddings=4096",
     "rollout.max_model_len=256",
     *(f"stages.{stage}.seq_length=512" for stage in ("sft1", "sft2")),
@@ -20,6 +23,7 @@ PINNED = (
         for domain in ("chat", "code", "swe", "chat_think", "math_no_think", "to_think", "to_no_think")
     ),
     "stages.sft1.promise.improve=[math,instruction]",
+    "stages.sft2.promise.improve=[]",
     "stages.math_rl.promise.hold=['*']",
     "evaluation.suites.math.samples_per_prompt=2",
     "evaluation.suites.math.sampling.max_tokens=96",

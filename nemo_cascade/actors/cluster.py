@@ -126,10 +126,15 @@ class Cluster:
         import ray
 
         ray.shutdown()
-        self._keep_logs()
-        if self._watch is not None:
-            self._watch.end()
-            self._watch = None
+        try:
+            self._keep_logs()
+        except OSError as error:
+            # A full disk, as a rule: what ended the run says so, too, and must not be hidden by this.
+            log.error("the workers' logs could not be kept in %s: %s", self.log_folder, error)
+        finally:
+            if self._watch is not None:
+                self._watch.end()
+                self._watch = None
         if self._before_sigterm is not None:
             signal.signal(signal.SIGTERM, self._before_sigterm)
             self._before_sigterm = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from nemo_cascade.actors.genrm import GenRMGroup
-from nemo_cascade.actors.reward import RewardGroup
+from nemo_cascade.actors.reward import RewardGroup, Submission
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.config.stage import GENRM, PREFERENCE
 from nemo_cascade.errors import RewardError
@@ -38,29 +40,36 @@ class Judges:
             raise RewardError("there is no reward model to ask", mend="set reward_model where `preference` is used")
         return self._scorer
 
-    def self_test(self, names: Iterable[str]) -> None:
+    def self_test(self, names: Iterable[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Run the verifiers' golden cases; a reward model has proven itself when it was loaded.
+
+        Args:
+            names: verifiers.
+            settings: of each of them.
 
         Raises:
             RewardError: lists the cases that failed.
         """
         if pooled := [name for name in names if name not in (PREFERENCE, GENRM)]:
-            self.pools.self_test(pooled)
+            self.pools.self_test(pooled, settings)
 
-    def submit(self, key: str, prompt: Prompt, rollout: Rollout) -> None:
-        """Hand in a rollout; its verdict comes back with `key`.
+    def submit(self, submissions: Sequence[Submission]) -> None:
+        """Hand in rollouts; each one's verdict comes back with its key.
 
         Raises:
             CascadeError: a judge failed.
         """
-        if prompt.verifier == PREFERENCE:
-            self.scorer.submit(key, prompt, rollout, self.group_size)
-        elif prompt.verifier == GENRM:
-            if self._genrm is None:
-                raise RewardError("there is no generative reward model to ask", mend="give Judges one")
-            self._genrm.submit(key, prompt, rollout)
-        else:
-            self.pools.submit(key, prompt, rollout)
+        pooled = []
+        for key, prompt, rollout in submissions:
+            if prompt.verifier == PREFERENCE:
+                self.scorer.submit(key, prompt, rollout, self.group_size)
+            elif prompt.verifier == GENRM:
+                if self._genrm is None:
+                    raise RewardError("there is no generative reward model to ask", mend="give Judges one")
+                self._genrm.submit(key, prompt, rollout)
+            else:
+                pooled.append((key, prompt, rollout))
+        self.pools.submit(pooled)
 
     def drain(self) -> list[tuple[str, Verdict]]:
         """Wait for all verdicts in flight and return them.

@@ -97,6 +97,7 @@ class PolicyGroup:
         changes: counts what changes the weights: set-ups, steps, loaded checkpoints.
         temperature: that log-probs are computed at.
         seq_length: of the present set-up.
+        dtype: that it computes in.
 
     Raises:
         CascadeError: the ranks don't come up.
@@ -105,7 +106,7 @@ class PolicyGroup:
     def __init__(self, cluster: Cluster, parallel: ParallelConfig) -> None:
         self.cluster, self.parallel = cluster, parallel
         self.changes = 0
-        self.temperature, self.seq_length = 1.0, 0
+        self.temperature, self.seq_length, self.dtype = 1.0, 0, "fp32"
         self._deadline = cluster.config.step_deadline_s
         self._fleet = Fleet(cluster, "policy", TrainingError)
         slots = policy_slots(cluster.slots, parallel.world_size) if cluster.device == "gpu" else []
@@ -127,6 +128,7 @@ class PolicyGroup:
         """Build model, optimizer and schedule on every rank; return rank 0's facts."""
         self.changes += 1
         self.temperature, self.seq_length = setup.temperature, setup.seq_length
+        self.dtype = setup.precision.dtype
         facts: dict[str, Any] = self._invoke("setup", setup)[0]
         return facts
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -17,8 +19,13 @@ from nemo_cascade.data.chat import OPENING_TOKENS
 from nemo_cascade.errors import DeadlineError, RewardError
 from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
 
-# Submissions on their way to an actor before submit() waits for the oldest.
-MAX_UNCONFIRMED = 256
+Submission = tuple[str, Prompt, Rollout]
+"""A rollout to be judged: the key that its verdict comes back with, what it answers, and itself."""
+Sample = tuple[str, tuple[str, dict[str, Any]], dict[str, Any], tuple[Int32, Int32], FinishReason]
+"""What a pool is told of one: key, verifier and its settings, record, the ends of prompt and response, why it ended."""
+
+# Messages on their way to an actor before submit() waits for the oldest.
+MAX_UNCONFIRMED = 64
 SILENCE_MARGIN_S = 60.0
 COLLECT_S = 2.0
 
@@ -37,25 +44,23 @@ class RewardActor(Actor):
         self.tokenizer = load_tokenizer(tokenizer_path)
         self.pool = VerifierPool(config, sandbox=sandbox)
 
-    def submit(
-        self, key: str, verifier: str, record: dict[str, Any], ids: tuple[Int32, Int32], reason: FinishReason
-    ) -> None:
-        """Hand a response to its verifier; `ids` are the end of its prompt and itself."""
+    def submit(self, samples: list[Sample]) -> None:
+        """Hand responses to their verifiers."""
         from nemo_cascade.data.chat import response_text
         from nemo_cascade.rewards.response import Response
 
-        prompt_end, response_ids = ids
-        text = response_text(self.tokenizer, response_ids, prompt_end)
-        self.pool.submit(key, verifier, record, Response(text, response_ids, reason))
+        for key, (verifier, settings), record, (prompt_end, response_ids), reason in samples:
+            text = response_text(self.tokenizer, response_ids, prompt_end)
+            self.pool.submit(key, verifier, record, Response(text, response_ids, reason), settings)
 
     def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
         """Return what is ready."""
         results: list[tuple[str, Verdict]] = self.pool.collect(timeout_s)
         return results
 
-    def self_test(self, names: list[str]) -> None:
+    def self_test(self, names: list[str], settings: dict[str, Any]) -> None:
         """Run golden cases."""
-        self.pool.self_test(names)
+        self.pool.self_test(names, settings)
 
     def stats(self) -> dict[str, float]:
         """Return the pool's counters."""
@@ -88,7 +93,7 @@ class RewardGroup:
         self._fleet = Fleet(cluster, "reward", RewardError)
         self._outstanding = 0
         self._turn = 0
-        self._unconfirmed: dict[Any, Member] = {}
+        self._unconfirmed: dict[Any, tuple[Member, int]] = {}
         self._deadline = cluster.config.actor_start_deadline_s
         for _ in range(cluster.config.num_nodes):
             self._fleet.add(RewardActor, cluster.environment(1), scheduling_strategy="SPREAD")
@@ -100,20 +105,30 @@ class RewardGroup:
         """Process ids of the actors (their verifier processes are below them)."""
         return [m.info.pid for m in self._fleet.members if m.info is not None]
 
-    def submit(self, key: str, prompt: Prompt, rollout: Rollout) -> None:
-        """Hand in a rollout; its verdict comes back with `key`. Waits while too many are in flight.
+    def submit(self, submissions: Sequence[Submission]) -> None:
+        """Hand in rollouts; each one's verdict comes back with its key. Waits while too many are in flight.
 
         Raises:
             RewardError: an earlier submission was refused.
             DeadlineError: the verifiers don't take any more.
         """
         self._fleet.check()
-        member = self._fleet.members[self._turn % len(self._fleet.members)]
-        self._turn += 1
-        ids = rollout.prompt_ids[-OPENING_TOKENS:], rollout.response_ids
-        ref = member.handle.submit.remote(key, prompt.verifier, dict(prompt.record), ids, rollout.finish_reason)
-        self._unconfirmed[ref] = member
-        self._outstanding += 1
+        members = self._fleet.members
+        samples: list[Sample] = [
+            (
+                key,
+                (prompt.verifier, dict(prompt.settings)),
+                dict(prompt.record),
+                (rollout.prompt_ids[-OPENING_TOKENS:], rollout.response_ids),
+                rollout.finish_reason,
+            )
+            for key, prompt, rollout in submissions
+        ]
+        for place, member in enumerate(members):
+            if share := samples[(place - self._turn) % len(members) :: len(members)]:
+                self._unconfirmed[member.handle.submit.remote(share)] = member, len(share)
+        self._turn += len(samples)
+        self._outstanding += len(samples)
         self._confirm(MAX_UNCONFIRMED)
 
     def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
@@ -152,13 +167,13 @@ class RewardGroup:
                 )
         return results
 
-    def self_test(self, names: list[str]) -> None:
-        """Run the golden cases of verifiers on every node.
+    def self_test(self, names: list[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Run the golden cases of verifiers, each of them with these settings, on every node.
 
         Raises:
             RewardError: lists the cases that failed.
         """
-        self._fleet.call("self_test", names, deadline_s=self._deadline)
+        self._fleet.call("self_test", names, dict(settings), deadline_s=self._deadline)
 
     def stats(self) -> dict[str, float]:
         """Return the pools' counters: sums of counts, maxima of times."""
@@ -187,14 +202,14 @@ class RewardGroup:
             wait = len(self._unconfirmed) > leave
             done, _ = ray.wait(list(self._unconfirmed), num_returns=1, timeout=self._silence_s if wait else 0)
             if not done and wait:
-                member = next(iter(self._unconfirmed.values()))
+                member, _ = next(iter(self._unconfirmed.values()))
                 raise self._fleet.silence([member.name], "submit", self._silence_s)
             if not done:
                 return
             for ref in done:
-                member = self._unconfirmed.pop(ref)
+                member, count = self._unconfirmed.pop(ref)
                 try:
                     ray.get(ref)
                 except RayError as error:
-                    self._outstanding -= 1
+                    self._outstanding -= count
                     raise self._fleet.typed(error, member.name, "submit") from None

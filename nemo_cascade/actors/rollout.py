@@ -40,8 +40,8 @@ class RolloutActor(Actor):
 
     def generate(
         self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[Rollout]:
-        """Yield rollouts as they end."""
+    ) -> Iterator[list[Rollout]]:
+        """Yield rollouts as they end; those that end together in one message."""
         yield from self.worker.generate(prompts, num_generations, sampling, seed)
 
     def probe(self, sequences: list[Int32], temperature: float) -> list[Float32]:
@@ -132,8 +132,11 @@ class RolloutGroup:
 
     def generate(
         self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[Rollout]:
-        """Sample responses to each prompt on all engines; yield each as it ends, in no particular order.
+    ) -> Iterator[list[Rollout]]:
+        """Sample responses to each prompt on all engines; yield them as they end, in no particular order.
+
+        A list holds what ended together on one engine: a message a rollout would cost the driver more than a small
+        rollout takes to sample.
 
         An engine that dies is started anew, once in the run, gets the present weights and generates its share again
         from the same seeds; rollouts that were already yielded are not repeated.
@@ -161,18 +164,16 @@ class RolloutGroup:
                 index = self._ready(streams, end, len(prompts) * num_generations - len(seen))
                 try:
                     item = self._fleet.next_of(self._fleet.members[index], streams[index], "generate", end, 0.0)
-                    rollout = (
-                        None if item is None else self._fleet.value_of(self._fleet.members[index], item, "generate")
-                    )
+                    ended = None if item is None else self._fleet.value_of(self._fleet.members[index], item, "generate")
                 except ActorDiedError as death:
                     self._revive(index, death, end)
                     streams[index] = begin(index)
                     continue
-                if rollout is None:
+                if ended is None:
                     del streams[index]
-                elif (rollout.prompt_id, rollout.sample) not in seen:
-                    seen.add((rollout.prompt_id, rollout.sample))
-                    yield rollout
+                elif fresh := [rollout for rollout in ended if (rollout.prompt_id, rollout.sample) not in seen]:
+                    seen.update((rollout.prompt_id, rollout.sample) for rollout in fresh)
+                    yield fresh
             complete = True
         finally:
             if not complete:

@@ -7,7 +7,6 @@ load one bucket while the next is written. Then trainer and engines score the sa
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import time
@@ -21,6 +20,7 @@ import numpy as np
 from nemo_cascade.actors.fleet import Member
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.rollout import WeightSyncConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import Document
@@ -178,7 +178,7 @@ def prove_equal(
     take.
 
     Raises:
-        WeightSyncError: the largest difference is over the limit, with the place and both values.
+        WeightSyncError: the largest difference or the mean is over its limit, with the place and both values.
     """
     sequences = _probe_sequences(policy, rollout, config, version)
     parallel = policy.parallel
@@ -189,13 +189,13 @@ def prove_equal(
     trainer = [scores[1:] for scores in source.per_sample(policy.logprobs(source, 0))]
     worst, mean = 0.0, 0.0
     for name, engine in rollout.probe_each(sequences, policy.temperature).items():
-        largest, average = _compare(name, trainer, engine, config.max_logprob_difference)
+        largest, average = _compare(name, trainer, engine, config.limits(policy.dtype, rollout.config.dtype))
         worst, mean = max(worst, largest), max(mean, average)
     return worst, mean
 
 
 def _probe_sequences(policy: PolicyGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int) -> list[Int32]:
-    model = json.loads((Path(rollout.model_path) / "config.json").read_text(encoding="utf-8"))
+    model = read_json_object(Path(rollout.model_path) / "config.json")
     multiple = policy.parallel.document_multiple
     longest = min(config.probe_tokens, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)
     random = np.random.default_rng([rollout.seed, version])
@@ -204,17 +204,19 @@ def _probe_sequences(policy: PolicyGroup, rollout: RolloutGroup, config: WeightS
     ]
 
 
-def _compare(name: str, trainer: list[Float32], engine: list[Float32], limit: float) -> tuple[float, float]:
+def _compare(
+    name: str, trainer: list[Float32], engine: list[Float32], limits: tuple[float, float]
+) -> tuple[float, float]:
     a, b = np.concatenate(trainer).astype(np.float64), np.concatenate(engine).astype(np.float64)
     difference = np.abs(a - b)
     worst = int(np.argmax(np.where(np.isfinite(difference), difference, np.inf)))
     largest, mean = float(difference[worst]), float(difference.mean())
-    if not largest <= limit:
+    if not (largest <= limits[0] and mean <= limits[1]):
         raise WeightSyncError(
             f"trainer and {name} don't compute the same log-probs",
             value=f"max {largest:.3g}, mean {mean:.3g} over {a.size} tokens; worst: trainer {a[worst]:.4f}, "
             f"engine {b[worst]:.4f}",
-            limit=f"{limit:g} (rollout.weight_sync.max_logprob_difference)",
+            limit=f"max {limits[0]:g}, mean {limits[1]:g} (rollout.weight_sync.max_logprob_difference)",
             mend="the engine holds other weights or computes another model: a missed sync, a dtype too coarse for "
             "the limit, or a wrong weight map",
         )

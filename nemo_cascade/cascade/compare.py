@@ -14,21 +14,20 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.cascade.curves import SPECS, Chart, Spec, column
+from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.findings import ALPHA, Difference, write_findings
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
-from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.report import environment
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.evaluation.paired import compare_paired
 from nemo_cascade.evaluation.scores import DomainScores, Scores
-from nemo_cascade.evaluation.statistics import paired_bootstrap
 from nemo_cascade.telemetry.jsonl import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
 from nemo_cascade.telemetry.plots import COLORS, Series, line_chart, score_chart
 
 END = "at the end"
-_RESAMPLES = 10_000
 _ABSENT = "-"
 
 
@@ -191,7 +190,7 @@ def _difference(what: str, domain: str, before: Scores, after: Scores) -> Differ
     if set(left.prompt_ids) == set(right.prompt_ids):
         left_n, right_n = _aligned(left, right)
         if left_n.size:
-            paired = paired_bootstrap(right_n, left_n, _RESAMPLES, seed=0)
+            paired = compare_paired(right_n, left_n)
     return Difference(what, domain, _mean(left), _mean(right), paired)
 
 

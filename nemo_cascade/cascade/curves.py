@@ -98,7 +98,13 @@ SPECS = (
     Spec(
         "Errors and drops",
         "per step",
-        {"verdict_errors": "verifier errors", "groups_dropped": "groups dropped", "skipped": "steps skipped"},
+        {
+            "verdict_errors": "verifier errors",
+            "groups_dropped": "groups dropped",
+            "rollouts_filtered": "rollouts filtered",
+            "skipped": "steps skipped",
+            "updates_empty": "updates empty",
+        },
         zero=True,
         only_if_any=True,
     ),
@@ -129,14 +135,15 @@ def calibration(scores: PreferenceScores) -> Chart:
 
 
 def column(records: Records, name: str) -> Float64:
-    """Return one metric over the steps; NaN where it wasn't measured."""
+    """Return one metric over the steps; NaN where it wasn't measured, or where the file holds no number."""
     values = [record.get(name) for record in records]
-    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)
 
 
 def phase_columns(records: Records) -> dict[str, Float64]:
     """Return seconds per step by phase, phases in their usual order, those that never ran left out."""
-    seconds = [record.get("seconds") or {} for record in records]
+    found = [record.get("seconds") for record in records]
+    seconds = [step if isinstance(step, Mapping) else {} for step in found]
     names = [name for name in PHASES if any(name in step for step in seconds)]
     return {name: column(seconds, name) for name in names}
 

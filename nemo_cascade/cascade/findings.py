@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nemo_cascade.evaluation.statistics import PairedDifference
+from nemo_cascade.evaluation.paired import PairedDifference
 from nemo_cascade.telemetry.jsonl import write_atomically
 
 ALPHA = 0.01

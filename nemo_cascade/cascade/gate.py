@@ -1,9 +1,16 @@
 """The decision after a stage: do its scores keep what the stage promised, compared with its parent's?
 
-Prompts are the same before and after, so differences are paired by prompt. Per domain, at level alpha, one-sided:
+Prompts are the same before and after, so differences are paired by prompt. Per domain, one-sided:
 
-    improve  kept if the score rose significantly (p_greater < alpha)
-    hold     broken if the score fell by more than the tolerance and significantly (p_less < alpha)
+    improve  kept if the score is shown to have risen            (superiority: H0 rise <= 0)
+    hold     broken if it is shown to have fallen by more than   (non-inferiority: H0 fall <= tolerance)
+             the tolerance
+
+at levels that hold `gate.alpha` for the whole cascade (levels.py), by the test of evaluation/paired.py. So a promise to
+hold is broken only by evidence that it was, and a promise to improve kept only by evidence that it was: a stage that
+changes nothing holds everything and improves nothing. Its unkept promise to improve is no false alarm: what the stage
+was there for can't be shown, and the cascade goes on as `on_regression` says. How likely a true rise goes unseen is the
+other error; every row says what it would have found with a probability of 90 %.
 
 Gates are ours: arXiv 2512.13607 reports all scores after each stage (tables 2, 4-8) and has no rule for them.
 
@@ -13,183 +20,56 @@ another model of the stage (cascade/recover.py), the same comparison decides abo
 
 from __future__ import annotations
 
-import difflib
-import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import ValidationError
+from scipy.special import bdtr
 
-from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.cascade.decision import LAST, Alternative, Decision, GateRow, Outcome, Promise, Verdict
+from nemo_cascade.cascade.levels import gate_level, holm_levels, models_to_choose_from, stage_gate
+from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import PromiseConfig, RewardModelStage
-from nemo_cascade.errors import ConfigError, RunFolderError
+from nemo_cascade.errors import RunFolderError
+from nemo_cascade.evaluation.paired import PairedDifference, compare_paired, detectable_change, p_below
 from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.evaluation.scores import DomainScores, Scores
-from nemo_cascade.evaluation.statistics import paired_bootstrap
-from nemo_cascade.telemetry.jsonl import write_atomically
-
-Outcome = Literal["promote", "hold", "rollback", "recover"]
-LAST = "last"
-"""A stage's model as it stood after the last step."""
-Promise = Literal["improve", "hold", "none"]
-Verdict = Literal["improved", "not improved", "held", "regressed", "up", "down", "unchanged"]
+from nemo_cascade.evaluation.statistics import Float64
 
 
 @dataclass(frozen=True, slots=True)
-class GateRow:
-    """One domain before and after.
+class _Comparison:
+    """One domain's scores on the prompts that both sides have scores for, and what is asked of them.
 
     Attributes:
-        domain: name.
-        promise: what the stage promised for it.
-        score: mean score after the stage.
-        parent_score: mean score of the parent, on the same prompts.
-        difference: score - parent_score.
-        low: lower end of the difference's 95 % interval.
-        high: upper end.
-        p_greater: one-sided p-value against "no better".
-        p_less: one-sided p-value against "no worse".
-        n: prompts compared.
-        dropped: prompts left out because one side has no score for them (verifier errors).
-        verdict: improved | not improved (promised to improve), held | regressed (promised to hold),
-            up | down | unchanged (no promise; up and down are significant).
-        significant: whether the difference is significant in its direction.
+        after_n: [n] scores after the stage.
+        before_n: [n] the parent's.
+        paired: their difference.
+        span: how far scores can lie apart.
+        samples: scored samples of a prompt, mean.
+        dropped: prompts left out.
+        promise: what the stage promised.
+        margin: what the score may fall by, in the score's own units.
+        p: p-value of the question that the promise asks.
     """
 
-    domain: str
-    promise: Promise
-    score: float
-    parent_score: float
-    difference: float
-    low: float
-    high: float
-    p_greater: float
-    p_less: float
-    n: int
+    after_n: Float64
+    before_n: Float64
+    paired: PairedDifference
+    span: float
+    samples: float
     dropped: int
-    verdict: Verdict
-    significant: bool
-
-    @property
-    def broken(self) -> bool:
-        """Whether the promise was broken."""
-        return self.verdict in ("not improved", "regressed")
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """Another model of a stage whose last one broke a promise, and what became of it.
-
-    Attributes:
-        model: `step_000010`: a checkpoint; `merge_0.50`: so much of the stage, the rest the parent's; `last`.
-        scores: domain -> mean score on the prompts that the parent has scores for, too.
-        merit: mean score over the domains that the stage promised to improve; over all where it promised none.
-        kept: whether it keeps every promise.
-        reason: which it breaks.
-    """
-
-    model: str
-    scores: Mapping[str, float]
-    merit: float
-    kept: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the gate decided, and why.
-
-    Attributes:
-        stage: name of the stage.
-        outcome: promote: go on from here; hold: stop the cascade; rollback: go on from the parent; recover: go on from
-            another model of the stage.
-        reasons: one sentence each.
-        rows: all domains, of the model that was chosen.
-        alpha: significance level.
-        tolerance: allowed fall.
-        model: which of the stage's models it is about: `last`, `step_000010`, `merge_0.50`.
-        alternatives: what else was tried.
-    """
-
-    stage: str
-    outcome: Outcome
-    reasons: tuple[str, ...]
-    rows: tuple[GateRow, ...]
-    alpha: float
-    tolerance: float
-    model: str = LAST
-    alternatives: tuple[Alternative, ...] = ()
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the next stage starts from this one."""
-        return self.outcome in ("promote", "recover")
-
-    @property
-    def reason(self) -> str:
-        """All reasons in one line."""
-        return "; ".join(self.reasons)
-
-    def summary(self) -> dict[str, Any]:
-        """Return what the ledger records: outcome, reason, each domain's difference, the model and what was tried."""
-        differences = {row.domain: row.difference for row in self.rows}
-        tried = {other.model: {**other.scores, "kept": other.kept} for other in self.alternatives}
-        summary = {"outcome": self.outcome, "reason": self.reason, "differences": differences, "model": self.model}
-        return {**summary, "tried": tried} if tried else summary
-
-    def save(self, path: Path) -> None:
-        """Write gate.json, atomically."""
-        write_atomically(path, (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Decision:
-        """Read gate.json.
-
-        Raises:
-            RunFolderError: the file is missing or isn't such a file.
-        """
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            rows = tuple(GateRow(**row) for row in raw.pop("rows"))
-            tried = tuple(Alternative(**other) for other in raw.pop("alternatives", ()))
-            return cls(rows=rows, reasons=tuple(raw.pop("reasons")), alternatives=tried, **raw)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"can't read the gate's decision in {path}", value=repr(error)) from error
-
-
-def stage_gate(config: RunConfig, stage: str) -> GateConfig:
-    """Return the run's gate with the stage's own changes.
-
-    Raises:
-        ConfigError: the stage changes fields that don't exist, or to values that aren't allowed; all at once.
-    """
-    changes = config.stages[stage].gate
-    known = [entry.name for entry in fields(GateConfig)]
-    problems = []
-    for key in changes:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-            problems.append(f"stages.{stage}.gate.{key}: no such field; {hint}")
-    try:
-        gate = GateConfig(**{**asdict(config.gate), **{key: changes[key] for key in changes if key in known}})
-    except ValidationError as error:
-        for entry in error.errors():
-            where = ".".join(str(part) for part in entry["loc"])
-            problems.append(f"stages.{stage}.gate.{where}: {entry['msg']}; got: {entry['input']}")
-    if problems:
-        raise ConfigError(problems)
-    return gate
+    promise: Promise
+    margin: float
+    p: float
 
 
 def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: Scores, model: str = LAST) -> Decision:
     """Compare a stage's scores with its parent's and decide; where another model is to be looked for: to roll back.
 
     Args:
-        config: the run's configuration: levels, promises, outcomes, seed of the bootstrap.
+        config: the run's configuration: levels, promises, outcomes.
         stage: name of the stage.
         parent_scores: the parent's scores on the same prompts; None where it wasn't scored: then promoted, and said.
         scores: the stage's scores.
@@ -202,16 +82,20 @@ def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: 
     if parent_scores is None:
         reason = "the parent has no scores: nothing was compared, no promise was checked"
         return Decision(stage, "promote", (reason,), (), gate.alpha, gate.tolerance, model)
-    _check_domains(stage, scores, parent_scores, promise)
-    rows = tuple(
-        _compare(name, scores.domain(name), parent_scores.domain(name), promise, gate, config.seed)
-        for name in scores.samples
-    )
+    _check_domains(config, stage, scores, parent_scores)
+    compared = {}
+    for name in scores.samples:
+        suite = config.evaluation.suites.get(name)
+        span = suite.score_span if suite else 1.0
+        promised = _promised(name, promise)
+        margin = gate.tolerance * span if promised == "hold" else 0.0
+        compared[name] = _compare(name, scores.domain(name), parent_scores.domain(name), promised, margin, span)
+    rows = _rows(compared, gate_level(config, stage), models_to_choose_from(config, stage))
     broken = [row for row in rows if row.broken]
     outcome: Outcome = "promote"
     if broken and gate.on_regression != "promote":
         outcome = "hold" if gate.on_regression == "hold" else "rollback"
-    reasons = tuple(_reason(row, gate) for row in broken) or ("every promise was kept",)
+    reasons = tuple(_reason(row) for row in broken) or ("every promise was kept",)
     return Decision(stage, outcome, reasons, rows, gate.alpha, gate.tolerance, model)
 
 
@@ -234,6 +118,11 @@ def recover(config: RunConfig, last: Decision, others: Sequence[Decision]) -> De
     return replace(chosen, outcome="recover", reasons=reasons, alternatives=tried)
 
 
+def keeps_promises(decision: Decision) -> bool:
+    """Tell whether the model that was compared keeps every promise."""
+    return not any(row.broken for row in decision.rows)
+
+
 def merit(config: RunConfig, stage: str, scores: Mapping[str, float]) -> float:
     """Return the mean score over the domains that a stage promises to improve; over all where it promises none."""
     promised = [domain for domain in config.stages[stage].promise.improve if domain in scores] or list(scores)
@@ -242,27 +131,32 @@ def merit(config: RunConfig, stage: str, scores: Mapping[str, float]) -> float:
 
 def _alternative(config: RunConfig, decision: Decision) -> Alternative:
     scores = {row.domain: row.score for row in decision.rows}
-    kept = not any(row.broken for row in decision.rows)
+    kept = keeps_promises(decision)
     return Alternative(decision.model, scores, merit(config, decision.stage, scores), kept, decision.reason)
 
 
 def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores) -> Decision:
     """Decide whether a reward model may be used: by its own hold-out accuracy, for the policy hasn't changed.
 
-    Below `min_accuracy` the cascade is held, unless `on_regression` says promote: there is nothing to roll back to.
+    It breaks its promise where its accuracy is shown to be below `min_accuracy`: an exact binomial test at the gate's
+    level, a tie counting as right. Then it is held or, until another of its checkpoints is found good, rolled back.
     """
-    gate, rules = stage_gate(config, stage), config.stages[stage]
+    gate, rules, level = stage_gate(config, stage), config.stages[stage], gate_level(config, stage)
     assert isinstance(rules, RewardModelStage), "only reward models are judged so"
-    accuracy = f"{scores.accuracy:.3f} +- {scores.stderr:.3f} on {scores.n} hold-out pairs"
+    p = float(bdtr(math.ceil(scores.accuracy * scores.n - 1e-9), scores.n, rules.min_accuracy))
     good = scores.accuracy >= rules.min_accuracy
-    reason = f"accuracy {accuracy} {'reaches' if good else 'is below'} {rules.min_accuracy:g}"
-    outcome: Outcome = "promote" if good or gate.on_regression == "promote" else "hold"
+    finding = "reaches" if good else "isn't shown to be below" if p >= level else "is below"
+    accuracy = f"{scores.accuracy:.3f} +- {scores.stderr:.3f} on {scores.n} hold-out pairs"
+    reason = f"accuracy {accuracy} {finding} {rules.min_accuracy:g}" + f" (p {p:.2g}, level {level:.2g})" * (not good)
+    outcome: Outcome = "promote"
+    if not good and p < level and gate.on_regression != "promote":
+        outcome = "hold" if gate.on_regression == "hold" else "rollback"
     return Decision(stage, outcome, (reason,), (), gate.alpha, gate.tolerance)
 
 
 def _compare(
-    name: str, after: DomainScores, before: DomainScores, promise: PromiseConfig, config: GateConfig, seed: int
-) -> GateRow:
+    name: str, after: DomainScores, before: DomainScores, promise: Promise, margin: float, span: float
+) -> _Comparison:
     if set(after.prompt_ids) != set(before.prompt_ids):
         different = sorted(set(after.prompt_ids) ^ set(before.prompt_ids))
         raise RunFolderError(
@@ -280,32 +174,63 @@ def _compare(
             value=f"{after.errors} and {before.errors} samples with verifier errors",
             mend="look at the verifier's errors",
         )
+    samples = float((~np.isnan(after.sample_nk[both_n])).sum(axis=1).mean())
     after_n, before_n = after_n[both_n], before_n[both_n]
-    paired = paired_bootstrap(after_n, before_n, config.bootstrap_samples, seed)
-    promised = _promised(name, promise)
-    up, down = paired.p_greater < config.alpha, paired.p_less < config.alpha
-    verdict: Verdict
-    if promised == "improve":
-        verdict = "improved" if up else "not improved"
-    elif promised == "hold":
-        verdict = "regressed" if down and paired.difference < -config.tolerance else "held"
-    else:
-        verdict = "up" if up else "down" if down else "unchanged"
-    return GateRow(
-        domain=name,
-        promise=promised,
-        score=float(after_n.mean()),
-        parent_score=float(before_n.mean()),
-        difference=paired.difference,
-        low=paired.low,
-        high=paired.high,
-        p_greater=paired.p_greater,
-        p_less=paired.p_less,
-        n=paired.n,
-        dropped=int((~both_n).sum()),
-        verdict=verdict,
-        significant=up or down,
+    paired = compare_paired(after_n, before_n)
+    p = {
+        "improve": paired.p_greater,
+        "hold": float(p_below(after_n - before_n, -margin)),
+        "none": min(1.0, 2 * min(paired.p_greater, paired.p_less)),
+    }[promise]
+    return _Comparison(after_n, before_n, paired, span, samples, int((~both_n).sum()), promise, margin, p)
+
+
+def _rows(compared: Mapping[str, _Comparison], level: float, models: int) -> tuple[GateRow, ...]:
+    """Judge all domains of a gate at a level that they share; `models` could be chosen for what they improve."""
+    families: dict[Promise, float] = {"improve": level / models, "hold": level, "none": level}
+    levels: dict[str, float] = {}
+    for promise, shared in families.items():
+        levels |= holm_levels({name: c.p for name, c in compared.items() if c.promise == promise}, shared)
+    verdicts = {name: _verdict(c, c.p < levels[name]) for name, c in compared.items()}
+    return tuple(
+        GateRow(
+            domain=name,
+            promise=c.promise,
+            score=float(c.after_n.mean()),
+            parent_score=float(c.before_n.mean()),
+            difference=c.paired.difference,
+            low=c.paired.low,
+            high=c.paired.high,
+            p_greater=c.paired.p_greater,
+            p_less=c.paired.p_less,
+            n=c.paired.n,
+            dropped=c.dropped,
+            margin=c.margin,
+            p=c.p,
+            level=levels[name],
+            detectable=detectable_change(
+                c.paired.stderr**2 * c.paired.n,
+                c.paired.n,
+                c.samples,
+                levels[name] / (2 if c.promise == "none" else 1),
+                c.margin,
+                c.span,
+            ),
+            verdict=verdicts[name],
+            significant=2 * min(c.paired.p_greater, c.paired.p_less) < level / len(compared),
+        )
+        for name, c in compared.items()
     )
+
+
+def _verdict(compared: _Comparison, found: bool) -> Verdict:
+    if compared.promise == "improve":
+        return "improved" if found else "not improved"
+    if compared.promise == "hold":
+        return "regressed" if found else "held"
+    if not found:
+        return "unchanged"
+    return "up" if compared.paired.difference > 0 else "down"
 
 
 def _promised(domain: str, promise: PromiseConfig) -> Promise:
@@ -314,15 +239,17 @@ def _promised(domain: str, promise: PromiseConfig) -> Promise:
     return "hold" if domain in promise.hold or "*" in promise.hold else "none"
 
 
-def _reason(row: GateRow, gate: GateConfig) -> str:
+def _reason(row: GateRow) -> str:
     change = f"{row.parent_score:.3f} -> {row.score:.3f} ({row.difference:+.3f})"
     if row.verdict == "not improved":
-        return f"{row.domain} didn't rise significantly: {change}, p {row.p_greater:.2g} >= {gate.alpha:g}"
-    limit = f"by more than {gate.tolerance:g}"
-    return f"{row.domain} fell {limit}, significantly: {change}, p {row.p_less:.2g} < {gate.alpha:g}"
+        seen = f"a rise of {row.detectable:.3f} would have been found (90 %)"
+        return f"{row.domain} didn't rise significantly: {change}, p {row.p:.2g} >= {row.level:.2g}; {seen}"
+    return f"{row.domain} fell by more than {row.margin:g}, significantly: {change}, p {row.p:.2g} < {row.level:.2g}"
 
 
-def _check_domains(stage: str, scores: Scores, parent_scores: Scores, promise: PromiseConfig) -> None:
+def _check_domains(config: RunConfig, stage: str, scores: Scores, parent_scores: Scores) -> None:
+    """Refuse scores that can't be compared; a domain whose reward model was rolled back has none, and no promise."""
+    promise, suites, models = config.stages[stage].promise, config.evaluation.suites, config.stages
     if set(scores.samples) != set(parent_scores.samples):
         raise RunFolderError(
             f"the stage {stage} and its parent were scored on different domains",
@@ -330,7 +257,8 @@ def _check_domains(stage: str, scores: Scores, parent_scores: Scores, promise: P
             mend="evaluate both with the same suites",
         )
     promised: Sequence[str] = [*promise.improve, *(domain for domain in promise.hold if domain != "*")]
-    if missing := sorted(set(promised) - set(scores.samples)):
+    waiting = {domain for domain, suite in suites.items() if suite.reward_model in models}
+    if missing := sorted(set(promised) - set(scores.samples) - waiting):
         raise RunFolderError(
             f"the stage {stage} promises something about domains that weren't scored",
             value=missing,

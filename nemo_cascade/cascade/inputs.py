@@ -17,9 +17,10 @@ from nemo_cascade.cascade.hygiene import check_hygiene
 from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.pairs import build_pair_stores
+from nemo_cascade.data.pairs import PairSource, build_pair_stores
 from nemo_cascade.data.prepare import prepare_data
 from nemo_cascade.data.prompts import PromptSet, load_prompts
 from nemo_cascade.data.schemas import schema_of
@@ -27,6 +28,7 @@ from nemo_cascade.data.templates.install import install
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
+from nemo_cascade.training.schedule import check_warm_up
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +78,14 @@ def prepared_tokenizer(config: RunConfig) -> Path:
     folder = Path(config.model.path or "") if config.model.source == "hf" else tokenizer
     if folder is None:
         raise ModelError("model.source=random needs a tokenizer", mend="prepare one (prepare=nano writes one)")
-    return install(folder, config.model.chat_template, models)
+    return install(folder, config.model.chat_template, models, config.model.chat_template_date)
 
 
 def _start_model(config: RunConfig, tokenizer: Path | None) -> Path:
     models = Path(config.data_dir) / "models"
     key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
     folder = materialize_model(config.model, models / f"{config.model.name}-{key}", config.seed, tokenizer)
-    return install(folder, config.model.chat_template, models)
+    return install(folder, config.model.chat_template, models, config.model.chat_template_date)
 
 
 def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
@@ -94,6 +96,8 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         multiple = config.parallel.document_multiple
         store = build_packed_store(stage, inputs.start_hf, inputs.tokenised, document_multiple=multiple)
         log.info("%s: %d packs of %d tokens, fill %.4f", name, len(store), stage.seq_length, store.stats["fill"])
+        steps = PackedSource(store.folder, stage.global_batch_size, config.seed).steps(stage.epochs)
+        check_warm_up(stage.optimizer, min(steps, stage.max_steps or steps), name)
     elif isinstance(stage, RewardModelStage):
         multiple = (stage.parallel or config.parallel).document_multiple
         start = stage.model_path or inputs.start_hf
@@ -101,6 +105,8 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
             stage.data, stage.seq_length, start, inputs.tokenised, document_multiple=multiple
         )
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
+        steps = PairSource(train.folder, stage.global_batch_size, config.seed).steps(stage.epochs)
+        check_warm_up(stage.optimizer, min(steps, stage.max_steps or steps), name)
     elif stage is not None:
         prompts = load_prompts(stage.prompt_sets, tokenizer, room - stage.sampling.max_tokens, config.data_dir)
         prompts.first(stage.prompts_per_step)
@@ -112,5 +118,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         suite = config.evaluation.suites[name]
         limit = room - suite.sampling.max_tokens
         path, schema = local_path(suite, config.data_dir), schema_of(suite.schema, suite.columns)
-        prompts = PromptSet.load(path, name, suite.verifier, suite.mode, tokenizer, limit, schema)
+        prompts = PromptSet.load(
+            path, name, suite.verifier, suite.mode, tokenizer, limit, schema, settings=suite.reward
+        )
         prompts.first(suite.num_prompts)

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from nemo_cascade.cascade.decision import Decision, GateRow
 from nemo_cascade.cascade.folder import RunFolder
-from nemo_cascade.cascade.gate import Decision, GateRow
 from nemo_cascade.evaluation.scores import Scores
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nemo_cascade.cascade.folder import STAGE_NAME, START, RunFolder
-from nemo_cascade.cascade.gate import stage_gate
+from nemo_cascade.cascade.levels import stage_gate
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, StageBase
 from nemo_cascade.errors import ConfigError
@@ -70,7 +70,13 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
         problems += _promise_problems(name, stage, set(suites) - set(waiting))
         waiting = {domain: reward_model for domain, reward_model in waiting.items() if reward_model != name}
         try:
-            stage_gate(config, name)
+            gate = stage_gate(config, name)
+            if gate.unacceptable_fall is not None and gate.unacceptable_fall <= gate.tolerance:
+                problems.append(
+                    f"stages.{name}: a fall that its gate tolerates is called unacceptable; got: "
+                    f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance="
+                    f"{gate.tolerance:g}"
+                )
         except ConfigError as error:
             problems += error.violations
         steps = stage.steps if isinstance(stage, GrpoStage) else None

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import TypeAdapter
 
 from nemo_cascade.cascade.curves import Chart, calibration, column, phase_columns, stage_charts
+from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
-from nemo_cascade.cascade.gate import Decision
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.samples import Sample, stage_samples
+from nemo_cascade.cascade.story import OUTCOME_WORDS, outcome_line, ways_on_text
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.evaluation.preference import PreferenceScores
@@ -28,6 +30,7 @@ from nemo_cascade.telemetry.metrics import read_metrics
 from nemo_cascade.telemetry.plots import COLORS, score_chart
 
 T = TypeVar("T")
+D = TypeVar("D", Decision, Matrix, PreferenceScores)
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LONG = 100
@@ -61,18 +64,24 @@ class StageView:
 
 
 class _Reader:
-    """Read parts of a run; a damaged part becomes a notice on the page instead of no page."""
+    """Read parts of a run; a damaged part becomes a notice on the page instead of no page.
+
+    A file that another version wrote, or that somebody wrote by hand, may be sound JSON or YAML and hold something
+    else than is looked for: whatever that leads to is told, too.
+    """
 
     def __init__(self) -> None:
         self.notices: list[str] = []
 
-    def read(self, part: Callable[[], T], otherwise: T) -> T:
-        """Return the part, or `otherwise` with a notice."""
+    def read(self, part: Callable[[], T], otherwise: T, what: str) -> T:
+        """Return the part, or `otherwise` with a notice that names it."""
         try:
             return part()
         except CascadeError as error:
             self.notices.append(str(error))
-            return otherwise
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError) as error:
+            self.notices.append(f"{what} can't be shown: {type(error).__name__}: {error}")
+        return otherwise
 
 
 def write_report(run_folder: Path) -> Path:
@@ -81,29 +90,42 @@ def write_report(run_folder: Path) -> Path:
     Parts that can't be read are named at the top of the page.
     """
     folder, reader = RunFolder(run_folder), _Reader()
-    config: dict[str, Any] = reader.read(folder.stored_config, {}) if folder.config.is_file() else {}
-    records: list[Record] = reader.read(lambda: read_ledger(folder.ledger), [])
-    matrix = reader.read(lambda: collect_matrix(folder), Matrix((), ()))
-    found: list[StageFolder] = reader.read(folder.stages, [])
-    stages = [_stage_view(stage, config, records, reader) for stage in found if stage.name != START]
-    states = dict.fromkeys(config.get("stages", {}), "to come") | {stage.name: stage.state for stage in stages}
+    config: dict[str, Any] = {}
+    if folder.config.is_file():
+        config = reader.read(folder.stored_config, config, "the configuration")
+    for block in ("stages", "model"):
+        if not isinstance(config.setdefault(block, {}), dict):
+            reader.notices.append(f"{folder.config}: `{block}` holds no mapping")
+            config[block] = {}
+    records: list[Record] = reader.read(lambda: read_ledger(folder.ledger), [], "the ledger")
+    matrix = reader.read(lambda: _sound(collect_matrix(folder)), Matrix((), ()), "the matrix of scores")
+    found: list[StageFolder] = reader.read(folder.stages, [], "the list of stages")
+    stages = [_stage_view(stage, config["stages"], records, reader) for stage in found if stage.name != START]
+    states = dict.fromkeys(map(str, config["stages"]), "to come") | {stage.name: stage.state for stage in stages}
     scored = {row.stage for row in matrix.rows}
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=folder.name,
-            status=_status(records, stages),
-            facts=_run_facts(config, records, stages),
-            notices=reader.notices,
-            matrix=matrix,
-            trend=_trend(matrix),
-            hygiene=reader.read(folder.stored_hygiene, None),
-            pending=[(name, state) for name, state in states.items() if name not in scored],
-            stages=stages,
-            timeline=[_event(record) for record in records],
-        )
-    )
+    hygiene = reader.read(folder.stored_hygiene, None, "which prompts sets share")
+    timeline: list[dict[str, Any]] = reader.read(lambda: [_event(record) for record in records], [], "the ledger")
+    facts: tuple[tuple[str, str], ...] = ()
+    facts = reader.read(lambda: _run_facts(config, records, stages), facts, "the run's facts")
+    shown = {
+        "name": folder.name,
+        "status": reader.read(
+            lambda: _status(folder, records, stages), ("open", "unknown", ""), "the state of the run"
+        ),
+        "facts": facts,
+        "matrix": matrix,
+        "trend": reader.read(lambda: _trend(matrix), None, "the scores' chart"),
+        "pending": [(name, state) for name, state in states.items() if name not in scored],
+        "stages": stages,
+        "timeline": timeline,
+    }
+    template = environment().get_template("report.html.j2")
+
+    def render(hygiene: dict[str, Any] | None) -> str:
+        return template.render(**shown, hygiene=hygiene, notices=reader.notices)
+
+    # The last part that is shown as it was found: with a notice in its place the page is drawn once more.
+    page = reader.read(lambda: render(hygiene), None, "which prompts sets share") or render(None)
     write_atomically(folder.report, page.encode())
     return folder.report
 
@@ -121,36 +143,64 @@ def environment() -> Environment:
     return environment
 
 
-def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Record], reader: _Reader) -> StageView:
-    configs = run.get("stages", {})
-    config = configs.get(stage.name, {})
-    metrics: list[dict[str, Any]] = reader.read(lambda: read_metrics(stage.metrics), [])
-    decision = reader.read(lambda: Decision.load(stage.gate), None) if stage.gate.is_file() else None
-    before = _stage_to_compare(stage.name, configs)
-    charts = stage_charts(metrics)
+def _stage_view(
+    stage: StageFolder, configs: Mapping[str, Any], records: Sequence[Record], reader: _Reader
+) -> StageView:
+    name = stage.name
+    config = configs.get(name, {})
+    if not isinstance(config, Mapping):
+        reader.notices.append(f"the configuration of {name} holds no mapping")
+        config = {}
+    metrics: list[dict[str, Any]] = reader.read(lambda: read_metrics(stage.metrics), [], f"{name}'s metrics")
+    if odd := sorted({key for record in metrics for key, value in record.items() if not _is_metric(value)}):
+        reader.notices.append(f"{stage.metrics}: no numbers: {', '.join(odd)}")
+    decision = None
+    if stage.gate.is_file():
+        decision = reader.read(lambda: _sound(Decision.load(stage.gate)), None, f"{name}'s gate")
+    before = reader.read(lambda: _stage_to_compare(name, configs), None, f"what {name} is compared with")
+    charts: list[Chart] = reader.read(lambda: stage_charts(metrics), [], f"{name}'s charts")
     if stage.preference.is_file():
-        charts += reader.read(lambda: [calibration(PreferenceScores.load(stage.preference))], [])
+        load, what = PreferenceScores.load, f"{name}'s hold-out scores"
+        charts += reader.read(lambda: [calibration(_sound(load(stage.preference)))], [], what)
+    is_grpo = config.get("kind") == "grpo"
     return StageView(
-        name=stage.name,
+        name=name,
         index=stage.index,
         kind=str(config.get("kind", "")),
-        state=_stage_state(stage, decision, records),
-        facts=_stage_facts(stage.name, config, metrics, records),
-        formula=stage_formula(config, run["reward"]) if config.get("kind") == "grpo" else "",
-        phases=_phases(metrics),
+        state=reader.read(lambda: _stage_state(stage, decision, records), "unknown", f"{name}'s state"),
+        facts=reader.read(lambda: _stage_facts(name, config, metrics, records), (), f"{name}'s facts"),
+        formula=reader.read(lambda: stage_formula(config), "", f"{name}'s reward") if is_grpo else "",
+        phases=reader.read(lambda: _phases(metrics), (), f"{name}'s seconds"),
         charts=tuple(charts),
         decision=decision,
         compared_with=before,
-        settings=_settings(config, configs[before] if before else None),
-        samples=tuple(reader.read(lambda: stage_samples(stage.rollouts), [])),
+        settings=reader.read(
+            lambda: _settings(config, configs[before] if before else None), (), f"{name}'s configuration"
+        ),
+        samples=reader.read(lambda: tuple(stage_samples(stage.rollouts)), (), f"{name}'s rollouts"),
     )
+
+
+def _sound(read: D) -> D:
+    """Return what was read, its values of the types that they must have: JSON keeps to none.
+
+    Raises:
+        ValueError: a value is of another type; names it.
+    """
+    checked: D = TypeAdapter(type(read)).validate_python(asdict(read))  # type: ignore[call-overload]
+    return checked
+
+
+def _is_metric(value: Any) -> bool:
+    """Tell whether a metric is a number, None, or several of them by name."""
+    if isinstance(value, Mapping):
+        return all(_is_metric(inner) for inner in value.values())
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _stage_state(stage: StageFolder, decision: Decision | None, records: Sequence[Record]) -> str:
     if decision is not None:
-        return {"promote": "promoted", "hold": "held", "rollback": "rolled back", "recover": "recovered"}[
-            decision.outcome
-        ]
+        return OUTCOME_WORDS[decision.outcome]
     if stage.scores.is_file():
         return "scored"
     trained = any(record.event == "trained" and record.stage == stage.name for record in records)
@@ -200,7 +250,7 @@ def _stage_to_compare(name: str, configs: Mapping[str, Any]) -> str | None:
     """Return the nearest earlier stage of the same kind."""
     if name not in configs:
         return None
-    earlier = list(configs)[: list(configs).index(name)]
+    earlier = [n for n in list(configs)[: list(configs).index(name)] if isinstance(configs[n], Mapping)]
     return next((n for n in reversed(earlier) if configs[n].get("kind") == configs[name].get("kind")), None)
 
 
@@ -217,7 +267,7 @@ def _settings(config: Mapping[str, Any], before: Mapping[str, Any] | None) -> tu
     )
 
 
-def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
+def _status(folder: RunFolder, records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
     """Return (tone, state in a few words, explanation) of the run as a whole."""
     ends = [r for r in records if r.event in ("run_started", "run_stopped", "run_finished")]
     if ends and ends[-1].event == "run_finished":
@@ -226,7 +276,8 @@ def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str
         return "bad", "stopped", str(ends[-1].details.get("error", "no reason recorded"))
     held = [stage for stage in stages if stage.state == "held"]
     if held and held[-1].decision is not None:
-        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason
+        ways = ways_on_text(folder, held[-1].name)
+        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason + ways
     return "open", "not finished", ""
 
 
@@ -237,8 +288,7 @@ def _run_facts(
     if model := config.get("model", {}).get("name"):
         facts.append(("model", str(model)))
     if config.get("stages"):
-        decided = sum(stage.decision is not None for stage in stages)
-        facts.append(("stages decided", f"{decided} of {len(config['stages'])}"))
+        facts.append(("stages", outcome_line(records, list(config["stages"]))))
     if "seed" in config:
         facts.append(("seed", str(config["seed"])))
     if records:

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from nemo_cascade.actors.openai_server import Served, serve, server_command
 from nemo_cascade.cli.terminal import err, out
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.errors import ConfigError, DeadlineError, RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import SERVED_NAME, Settings, require_tool, results_of, tool_version
 from nemo_cascade.telemetry.jsonl import write_atomically
@@ -51,7 +52,7 @@ def wanted(args: argparse.Namespace) -> bool:
 def execute(args: argparse.Namespace) -> int:
     """Serve, run the tool, collect what it found."""
     model = hf_folder(args.folder, args.stage)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(model / "config.json")
     _check(args, config)
     settings = Settings(args.tool, args.benchmarks, args.mode, args.temperature, args.top_p,
                         args.budget - args.prompt_tokens, args.concurrency, args.limit,

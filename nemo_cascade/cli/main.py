@@ -1,7 +1,7 @@
 """The command `nemo-cascade`: one verb per file, and what its endings look like.
 
-Exit codes: 0 done; 1 a defect of the program (with traceback); 2 refused or failed with a reason; 3 the gate holds the
-cascade; 130 interrupted.
+Exit codes: 0 done, for a run: decided to its end, whatever the gates said; 1 a defect of the program (with traceback);
+2 refused or failed with a reason; 3 the gate holds the cascade until `nemo-cascade decide`; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import ModuleType
 from nemo_cascade import __version__
 from nemo_cascade.cli import (
     convert,
+    decide,
     doctor,
     evaluate,
     experiment,
@@ -27,10 +28,12 @@ from nemo_cascade.cli import (
     serve,
     terminal,
 )
+from nemo_cascade.cli.refusals import refusal
 from nemo_cascade.errors import CascadeError
 
 VERBS: tuple[ModuleType, ...] = (
     run,
+    decide,
     fork,
     experiment,
     plan,
@@ -76,25 +79,41 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    terminal.open_standard_streams()
     args = parse(sys.argv[1:] if arguments is None else arguments)
     terminal.set_up_logging(args.debug)
     try:
         return int(args.execute(args))
-    except CascadeError as error:
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`).
+        return DEFECT
+    except (CascadeError, OSError) as error:
         if args.debug:
             traceback.print_exc()
-        terminal.show_error(error)
+        for told in _hidden_by(error):
+            terminal.show_error(told if isinstance(told, CascadeError) else refusal(told))
         return REFUSED
     except KeyboardInterrupt:
         terminal.err.print("interrupted; `nemo-cascade run` with the same arguments goes on from the last checkpoint")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`).
-        return DEFECT
     except Exception:
         traceback.print_exc()
         terminal.err.print("[bold red]defect[/]: this is an error of the program, not of your configuration")
         return DEFECT
+
+
+def _hidden_by(error: CascadeError | OSError) -> list[CascadeError | OSError]:
+    """Return an error behind those that it came on top of: on a full disk, what ended a run is followed by more.
+
+    An error that another was made of (`raise ... from`) is told by that one.
+    """
+    chain: list[CascadeError | OSError] = [error]
+    seen: BaseException | None = error
+    while seen is not None:
+        seen = None if seen.__cause__ is not None or seen.__suppress_context__ else seen.__context__
+        if isinstance(seen, CascadeError | OSError):
+            chain.insert(0, seen)
+    return chain
 
 
 if __name__ == "__main__":

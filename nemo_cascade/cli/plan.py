@@ -10,7 +10,10 @@ from dataclasses import asdict
 
 from rich.markup import escape
 
+from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage
+from nemo_cascade.cascade.power import too_small
+from nemo_cascade.cascade.story import held_stage, ways_on_text
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
@@ -42,7 +45,9 @@ def show(ready: Preflight) -> None:
     """Print a checked run: what, on what, stage by stage."""
     config, model = ready.config, ready.architecture
     parallel, rollout = config.parallel, config.rollout
-    state = "goes on where it stopped" if ready.resumes else "new"
+    folder = RunFolder(ready.folder)
+    held = held_stage(folder) if ready.resumes else None
+    state = "new" if not ready.resumes else f"held after {held[0]}" if held else "goes on where it stopped"
     facts = table(f"run {escape(config.name)}", "", "")
     facts.add_row("folder", f"{escape(str(ready.folder))} ({state})")
     facts.add_row("configuration", f"{config_hash(config)}, seed {config.seed}")
@@ -73,6 +78,9 @@ def show(ready: Preflight) -> None:
         "data", escape(config.data_dir) + (f", written by prepare={config.prepare}" * (config.prepare != "none"))
     )
     out.print(facts)
+    if held:
+        ways = ways_on_text(folder, held[0])
+        out.print(escape(f"held after {held[0]}: {held[1].reason}{ways}"), soft_wrap=True)
     out.print()
     stages = table("stages", "##", "stage", "kind", "steps#", "batch", "tokens/step#", "length#", "lr#", "promise")
     for planned in ready.stages:
@@ -88,7 +96,7 @@ def show(ready: Preflight) -> None:
     rewards = table("rewards and advantages", "stage", "formula")
     for planned in ready.stages:
         if isinstance(planned.stage, GrpoStage):
-            rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage), asdict(config.reward))))
+            rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage))))
     out.print(rewards)
     out.print()
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")
@@ -97,6 +105,12 @@ def show(ready: Preflight) -> None:
             domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.verifier, escape(suite.path)
         )
     out.print(suites)
+    small = list(too_small(config))
+    if small:
+        out.print()
+        out.print("[bold]suites too small for their promises[/] (the run starts; its gates may miss a fall):")
+        for line in small:
+            out.print(f"  {escape(line)}", soft_wrap=True)
     show_beside_paper(ready)
     if ready.lacking:
         out.print()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -14,8 +16,22 @@ from nemo_cascade.errors import CascadeError
 
 # Piped output has no width of its own; tables and log lines then stay on one line each.
 _PIPED = 200
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
-err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _PIPED)
+
+
+def _width(stream: TextIO | None) -> int | None:
+    """Return the width to write in; a stream that the caller closed (`>&-`) is None, and takes anything."""
+    return None if stream is not None and stream.isatty() else _PIPED
+
+
+out = Console(highlight=False, width=_width(sys.stdout))
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=_width(sys.stderr))
+
+
+def open_standard_streams() -> None:
+    """Open what the caller closed of descriptors 0 to 2: the next file would get the number, and be printed into."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def show_error(error: CascadeError) -> None:

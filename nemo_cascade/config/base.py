@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 T = TypeVar("T")
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""A seed that every library takes: vLLM's and NumPy's have 32 bits."""
 
 # The docstring under each field becomes its description: `nemo-cascade explain KEY` reads it.
 _CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nemo_cascade.config import keys, strict
 from nemo_cascade.config.origins import complete, flatten, trace_origins
+from nemo_cascade.config.own_files import file_faults
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
@@ -78,6 +79,12 @@ class ConfigDirs:
                     found.setdefault(group, set()).add(file.stem)
         return {group: sorted(choices) for group, choices in sorted(found.items())}
 
+    def chosen(self, choices: Sequence[str]) -> list[Path]:
+        """Return the files that choices `group=name` stand for."""
+        named = [Path(*f"{choice.partition('=')[0]}/{choice.partition('=')[2]}.yaml".split("/")) for choice in choices]
+        found = [next((f / name for f in self.folders if (f / name).is_file()), None) for name in named]
+        return [file for file in found if file is not None]
+
     @contextmanager
     def opened(self) -> Iterator[list[str]]:
         """Initialise Hydra on these folders; yields the overrides that every composition needs."""
@@ -110,6 +117,8 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[R
         try:
             base = _hydra(fixed + groups)
         except CascadeError as error:
+            if faults := list(file_faults(dirs.chosen(groups), dirs.groups())):
+                raise ConfigError([*problems, *faults, *_unknown(values)]) from None
             # A misspelt cascade=... leaves none chosen: say it once.
             told = any(f"{error.mend}".removeprefix("add ").split("=")[0] + "=" in f"{p.mend}" for p in problems)
             raise ConfigError([*problems, *([] if told else [error]), *_unknown(values)]) from None
@@ -200,6 +209,9 @@ def _hydra(lines: Sequence[str]) -> DictConfig:
         mark = error.problem_mark
         place = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
         raise CascadeError("a config file is no YAML", value=place, mend=error.problem) from None
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        # Neither says which file it is about: those that were chosen are looked at behind this.
+        raise CascadeError("a config file can't be read", value=" ".join(str(error).split())) from None
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in str(error) else ""
         raise _translate(f"{error}{cause}") from None

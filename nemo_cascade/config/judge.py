@@ -45,4 +45,4 @@ class GenRMConfig:
     answer_bonus: NonNegativeFloat = 0.5
     """Length control: for the shortest answer, if good enough."""
     quality_percentile: Annotated[float, Field(ge=0, le=100)] = 80.0
-    """Percentile of the group's rewards that is good enough."""
+    """Percentile of the group's rewards that is good enough; of the rewards that are there, as in NeMo Gym."""

@@ -11,12 +11,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.config.stage import StageBase
+from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
+from nemo_cascade.config.stage import PromptSetConfig, StageBase
+from nemo_cascade.config.verifiers import SETTINGS, PartSettings
 from nemo_cascade.errors import CascadeError
 
-# A stage's `gate` is a free mapping in the schema, but what it may hold are the gate's own fields.
-_PARTIAL_BLOCKS: Mapping[tuple[type, str], type] = {(StageBase, "gate"): GateConfig}
+# Free mappings in the schema whose entries are held to the fields of a block all the same: a stage's `gate` to those of
+# the gate, a `reward` to the settings of the verifier that stands beside it.
+_GATE = (StageBase, "gate")
+_REWARDS = ((PromptSetConfig, "reward"), (SuiteConfig, "reward"), (PartSettings, "options"))
 
 NO_DEFAULT: Any = PydanticUndefined
 
@@ -31,6 +34,7 @@ class SchemaField:
         name: the field.
         annotation: its type, without `Annotated`.
         constraints: bounds such as Gt(0).
+        inside: for a free mapping, the blocks that its entries are held to; several where nothing tells which.
     """
 
     key: str
@@ -38,6 +42,7 @@ class SchemaField:
     name: str
     annotation: Any
     constraints: tuple[Any, ...] = ()
+    inside: tuple[type, ...] = ()
 
     @property
     def meaning(self) -> str:
@@ -76,11 +81,24 @@ def _strip(annotation: Any) -> Any:
     return annotation
 
 
-def _partial_block(owner: type, name: str) -> type | None:
-    for (block, field), partial in _PARTIAL_BLOCKS.items():
-        if issubclass(owner, block) and field == name:
-            return partial
-    return None
+def mapping_blocks(owner: type, name: str, data: Any = None) -> tuple[type, ...]:
+    """Return the blocks that a free mapping's entries are held to; none if they are free indeed.
+
+    Args:
+        owner: the block that has the mapping.
+        name: the field.
+        data: what the owner holds, which tells the verifier.
+    """
+    if issubclass(owner, _GATE[0]) and name == _GATE[1]:
+        return (GateConfig,)
+    if not any(issubclass(owner, block) and name == field for block, field in _REWARDS):
+        return ()
+    verifier = data.get("verifier") if isinstance(data, Mapping) else None
+    return (
+        (SETTINGS[verifier],)
+        if isinstance(verifier, str) and verifier in SETTINGS
+        else tuple(dict.fromkeys(SETTINGS.values()))
+    )
 
 
 def candidates(annotation: Any, data: Any = None) -> list[Any]:
@@ -147,9 +165,9 @@ def _follow(
                 known += [name for name in fields if name not in known]
                 if part in fields:
                     info = fields[part]
-                    partial = _partial_block(kind, part)
-                    reached = SchemaField(path, kind, part, _strip(info.annotation), tuple(info.metadata))
-                    following.append((partial or info.annotation, reached))
+                    inside = mapping_blocks(kind, part, value)
+                    reached = SchemaField(path, kind, part, _strip(info.annotation), tuple(info.metadata), inside)
+                    following += [(held, reached) for held in inside or (info.annotation,)]
             elif get_origin(kind) is dict:
                 following.append((get_args(kind)[1], found))
             elif get_origin(kind) is list and part.isdigit():

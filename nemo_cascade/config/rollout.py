@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
 
+
+def _exactly_sampled(value: float) -> float:
+    """Refuse a temperature that vLLM would raise to 0.01, so that it would sample from another law than is scored."""
+    if 0 < value < 0.01:
+        raise ValueError("0, or 0.01 and above")
+    return value
+
+
+Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(_exactly_sampled)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -16,11 +25,11 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 class SamplingConfig:
     """How tokens are drawn."""
 
-    temperature: NonNegativeFloat = 1.0
-    """Softmax temperature; 0 is greedy (evaluation only)."""
+    temperature: Temperature = 1.0
+    """Softmax temperature, within what vLLM takes; 0 is greedy (evaluation only)."""
     top_p: Probability = 1.0
     """Nucleus mass; below 1 the sampled distribution is not the scored one, so importance correction is refused."""
-    top_k: NonNegativeInt = 0
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     max_tokens: PositiveInt = 256
     """Most response tokens; a response that reaches it is truncated (finish reason `length`)."""
@@ -40,8 +49,16 @@ class WeightSyncConfig:
     """Sequences in the probe batch."""
     probe_tokens: PositiveInt = 64
     """Tokens of each probe sequence."""
-    max_logprob_difference: PositiveFloat = 1e-3
-    """Largest allowed |trainer - engine| log-prob on the probe; over it the run stops."""
+    max_logprob_difference: PositiveFloat | None = None
+    """Largest allowed |trainer - engine| log-prob on the probe; over it the run stops. Null: 1e-3 where both compute in
+    fp32; 0.5, and 0.05 in the mean, where one of them rounds to bf16 or fp8, in which logits around 16 lie 0.06 apart.
+    Whether every weight arrived, checksums tell in any dtype."""
+
+    def limits(self, *dtypes: str) -> tuple[float, float]:
+        """Return the largest difference, and the largest mean, between sides that compute in these dtypes."""
+        if self.max_logprob_difference is not None:
+            return self.max_logprob_difference, self.max_logprob_difference
+        return (1e-3, 1e-3) if set(dtypes) == {"fp32"} else (0.5, 0.05)
 
 
 @block

@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
@@ -15,6 +23,7 @@ from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConf
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.stage import Stage
+from nemo_cascade.config.verifiers import complete
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,7 +67,7 @@ class RewardConfig:
     deadline_s: PositiveFloat = 10.0
     """Most seconds for one verdict; the worker is killed then and the verdict is an error."""
     deadlines: dict[str, PositiveFloat] = field(
-        default_factory=lambda: {"code": 60.0, "swe_execute": 90.0, "swe_write_test": 90.0}
+        default_factory=lambda: {"code": 180.0, "swe_execute": 90.0, "swe_write_test": 90.0}
     )
     """Verifier name -> its own deadline in place of `deadline_s`, seconds."""
     max_error_fraction: Fraction = 0.05
@@ -77,8 +86,6 @@ class RewardConfig:
     """Length of that window."""
     genrm: GenRMConfig = field(default_factory=GenRMConfig)
     """The generative reward model, where a verifier is `genrm`."""
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Verifier name -> its own settings (judge URL, test limits, ...), handed to its constructor."""
 
 
 @block
@@ -103,6 +110,8 @@ class SuiteConfig(DataFileConfig):
 
     verifier: str
     """Verifier in the reward registry, or `preference`: the reward model."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """The verifier's settings for this suite (config/verifiers.py); those of RL's prompts don't count here."""
     reward_model: str | None = None
     """Who judges where the verifier is `preference`: a stage of kind reward_model (models are scored on the suite from
     then on, the policy as it stands included), or a model's HF folder."""
@@ -110,10 +119,18 @@ class SuiteConfig(DataFileConfig):
     """Prompts used: the first so many."""
     samples_per_prompt: PositiveInt = 1
     """avg@k: responses per prompt."""
+    score_span: PositiveFloat = 1.0
+    """How far the verifier's scores can lie apart: 1 for 0 to 1, 2 for -1 to 1. The gate's tolerance is a share of
+    it."""
     mode: Literal["think", "no_think"] = "think"
     """Mode flag behind every user turn."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
+
+    @field_validator("reward")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
 
 
 @block
@@ -128,21 +145,26 @@ class EvaluationConfig:
 
 @block
 class GateConfig:
-    """The decision after a stage, by paired bootstrap against the parent on the same prompts."""
+    """The decision after a stage, against the parent's scores on the same prompts (cascade/gate.py)."""
 
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Significance level, one-sided."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Error rate of the whole cascade: the chance, at most, that some gate calls a promise to hold broken that was
+    kept, and that some gate finds an improvement that isn't there. The gates and their domains share it."""
     tolerance: NonNegativeFloat = 0.02
-    """A domain may fall by this much (absolute score) before it counts as a regression."""
-    bootstrap_samples: PositiveInt = 10000
-    """Resamples."""
-    on_regression: Literal["hold", "rollback", "checkpoint", "merge", "promote"] = "hold"
-    """hold: stop the cascade; rollback: go on from the parent; checkpoint: go on from the best of the stage's other
-    checkpoints that keeps every promise; merge: from the best mean of the parent's and the stage's weights that does;
-    where none does, both roll back; promote: go on and record it."""
+    """A domain may fall by this much (times its suite's score_span); only a fall that is shown to be larger is a
+    regression."""
+    unacceptable_fall: PositiveFloat | None = None
+    """A fall (times the suite's score_span) that a gate must find with a probability of 90 %; a plan with a suite too
+    small for that says so. null: 0.13 more than the tolerance."""
+    on_regression: Literal["recover", "checkpoint", "merge", "rollback", "hold", "promote"] = "recover"
+    """checkpoint: go on from the best of the stage's other checkpoints that keeps every promise; merge: from the best
+    mean of the parent's and the stage's weights that does; recover: the first of these that there is; where there is
+    none, all three roll back; rollback: go on from the parent; hold: stop the cascade until `nemo-cascade decide` says
+    how it goes on; promote: go on and record it. A reward model that is rolled back takes along the stages that need
+    it."""
     merge_ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.25, 0.5, 0.75])
-    """merge: shares of the stage's weights that are tried, the rest is the parent's; each is scored on all domains
-    (arXiv 2508.14444, Nemotron Nano 2, sweeps 0.1 to 0.9: about 0.5 is best)."""
+    """recover, merge: shares of the stage's weights that are tried, the rest is the parent's; each is scored on all
+    domains (arXiv 2508.14444, Nemotron Nano 2, sweeps 0.1 to 0.9: about 0.5 is best)."""
 
 
 @block
@@ -167,7 +189,7 @@ class RunConfig:
     """Where prepared data sets live."""
     prepare: Literal["none", "nano", "smol", "smol_stages", "real_text"] = "none"
     """Procedural or packaged data to write under data_dir before the first stage."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seeds everything: initial weights, data order, sampling."""
     resume: Literal["auto", "fork", "never"] = "auto"
     """auto: go on where the folder's run stopped, if the configuration is the same; fork: accept a different one from

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.rollout import SamplingConfig
+from nemo_cascade.config.verifiers import complete
 
 PREFERENCE = "preference"
 """The verifier that is a reward model."""
@@ -80,7 +89,7 @@ class SftDataConfig:
     packing_order: Literal["decreasing", "drawn"] = "decreasing"
     """decreasing: best fit, longest first, the fullest packs; drawn: best fit in a drawn order, packs of mixed lengths,
     which small batches of short samples need."""
-    shuffle_seed: NonNegativeInt = 0
+    shuffle_seed: Seed = 0
     """Seeds the order of the packs, together with the run's seed."""
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """Samples that repeat others."""
@@ -107,7 +116,7 @@ class PairDataConfig(DataFileConfig):
     max_bad_fraction: Fraction = 0.0
     """Largest share of pairs that may be dropped (equal responses, an empty one, overlong) before the run is refused;
     a released set's ties don't count."""
-    shuffle_seed: NonNegativeInt = 0
+    shuffle_seed: Seed = 0
     """Seeds the order of the pairs, together with the run's seed."""
 
 
@@ -121,7 +130,7 @@ class RepairPromptConfig:
     """ground_truth: the files that the golden patch changes; mixed: noise files among them; left out if none fits."""
     max_files: PositiveInt = 5
     """Noise files are added up to so many files in all."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of the draw of noise files and of the files' order."""
 
 
@@ -133,6 +142,8 @@ class PromptSetConfig(DataFileConfig):
     """Domain that is rewarded."""
     verifier: str
     """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm)."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """The verifier's settings for these prompts (config/verifiers.py); a suite has its own."""
     mode: Literal["think", "no_think", "half"] = "think"
     """Whether replies think (arXiv 2512.13607, section 3.1.2); half: those to every other prompt of a batch (section
     4.3, unified models)."""
@@ -147,6 +158,11 @@ class PromptSetConfig(DataFileConfig):
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
 
+    @field_validator("reward")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
+
 
 @block
 class AdvantageConfig:
@@ -155,7 +171,7 @@ class AdvantageConfig:
     baseline: Literal["mean", "leave_one_out"] = "mean"
     """Mean of the group, or of the other G-1 rollouts."""
     normalize_by_std: bool = True
-    """Divide by the group's standard deviation (off: Dr. GRPO)."""
+    """Divide by the group's standard deviation, with Bessel's factor (off: Dr. GRPO)."""
     std_epsilon: PositiveFloat = 1e-6
     """Added to the standard deviation; a group whose spread is below it has advantage 0."""
 
@@ -170,15 +186,33 @@ class PolicyLossConfig:
     """PPO ratio is clipped below at 1 - this; inert while there is one update per batch."""
     clip_ratio_high: PositiveFloat = 0.2
     """PPO ratio is clipped above at 1 + this (DAPO's clip-higher: 0.28)."""
-    correction: Literal["none", "truncated", "icepop", "sequence_mask"] = "none"
-    """Importance weight trainer/engine: none; truncated to [min, max]; tokens outside [min, max] masked (IcePop);
-    sequences whose geometric-mean ratio lies outside [min, max] masked, token weight raw otherwise."""
+    clip_dual: Annotated[float, Field(gt=1)] | None = None
+    """Where the advantage is negative, the PPO ratio counts at most this much (dual clip, arXiv 1912.09729; verl: 3,
+    Nemotron's recipes: null); inert while there is one update per batch."""
+    correction: Literal["none", "uncapped", "truncated", "icepop", "sequence_mask"] = "none"
+    """Importance weight trainer/engine: none; uncapped, as it is (Nemotron 3 Nano); truncated to [min, max]; tokens
+    outside [min, max] masked (IcePop); sequences whose geometric-mean ratio lies outside [min, max] masked, token
+    weight uncapped otherwise."""
     correction_min: NonNegativeFloat = 0.0
     """Lower bound of the importance weight."""
     correction_max: PositiveFloat = 2.0
     """Upper bound of the importance weight."""
+    sequence_error_max: Annotated[float, Field(gt=1)] | None = None
+    """Responses over whose tokens the mean of exp(|logp_trainer - logp_engine|) exceeds this aren't trained and leave
+    the normaliser; their rewards stay in the group's baseline (Nemotron 3 Nano and MOPD: 2). Null: none is left out."""
     kl_coefficient: NonNegativeFloat = 0.0
-    """Weight of KL(policy || reference), k3 estimator exp(d) - 1 - d with d = logp_ref - logp."""
+    """Weight of the KL term, whose value per token is k3 = exp(d) - 1 - d with d = logp_ref - logp: on average over the
+    policy's samples KL(policy || reference). What its gradient is, `kl_gradient` says."""
+    kl_gradient: Literal["plain", "weighted"] = "plain"
+    """plain: k3's own derivative, 1 - exp(d) times grad logp, on average the gradient of KL(reference || policy) (paper
+    of GRPO, verl, TRL, NeMo-RL before June 2026); weighted: that of exp(logp - sg(logp)) k3, -d times grad logp, on
+    average the gradient of KL(policy || reference) (NeMo-RL since)."""
+    kl_correction: bool = False
+    """Multiply the KL term by the importance weight policy/engine, uncapped (Nemotron 3's recipes, whose KL is over
+    the engine's samples); differentiated where kl_gradient is weighted."""
+    kl_max: PositiveFloat | None = None
+    """k3 of a token counts at most this much, and has no gradient above (verl and NeMo-RL by default: 10; Nemotron's
+    recipes: null)."""
     entropy_coefficient: NonNegativeFloat = 0.0
     """Weight of the entropy bonus."""
 
@@ -247,7 +281,8 @@ class CarryConfig:
     """What a stage takes over from its parent beside the weights."""
 
     optimizer: bool = False
-    """Keep Adam's moments and the schedule position (same layout and kind only)."""
+    """Keep Adam's moments and its count of steps (same layout and kind only). The learning rate doesn't go on: it is
+    this stage's own schedule from its first step, warm-up included."""
 
 
 @block
@@ -329,7 +364,7 @@ class RewardModelStage(StageBase):
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
     min_accuracy: Fraction = 0.5
-    """Least share of hold-out pairs that it must order right; below it the gate holds the cascade."""
+    """Least share of hold-out pairs that it must order right; one that is shown to order fewer breaks its promise."""
 
 
 @block

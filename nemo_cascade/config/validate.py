@@ -278,14 +278,17 @@ def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:
             "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
         )
     truncated = [f"top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"top_k={sampling.top_k}"] * (sampling.top_k > 0)
-    if loss.correction != "none" and truncated:
+    compared = [f"correction={loss.correction}"] * (loss.correction != "none")
+    compared += ["kl_correction=true"] * loss.kl_correction
+    compared += [f"sequence_error_max={loss.sequence_error_max}"] * (loss.sequence_error_max is not None)
+    if compared and truncated:
         yield CascadeError(
-            "importance correction needs the sampled distribution to be the scored one",
-            value=f"{prefix}.loss.correction={loss.correction} with sampling {', '.join(truncated)}",
+            "importance weights need the sampled distribution to be the scored one",
+            value=f"{prefix}.loss: {', '.join(compared)} with sampling {', '.join(truncated)}",
             limit="top_p=1 and top_k=0",
-            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or {prefix}.loss.correction=none",
+            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or none of these in {prefix}.loss",
         )
-    if loss.correction != "none" and loss.correction_min >= loss.correction_max:
+    if loss.correction not in ("none", "uncapped") and loss.correction_min >= loss.correction_max:
         value = f"{prefix}.loss.correction_min={loss.correction_min}"
         limit = f"less than correction_max={loss.correction_max}"
         yield CascadeError("no importance weight is allowed", value=value, limit=limit, mend="widen the bounds")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from nemo_cascade.config import host
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GENRM, PREFERENCE, GrpoStage, PromptSetConfig, RewardModelStage
+from nemo_cascade.config.verifiers import SETTINGS, settings_of
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -21,6 +22,7 @@ def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
         known: names of the verifiers in the reward registry.
     """
     yield from _verifiers(config, known)
+    yield from _deadlines(config)
     yield from _preference(config)
     yield from _genrm(config)
     yield from _scorer_room(config)
@@ -31,13 +33,37 @@ def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
     for name, stage in config.stages.items():
         if isinstance(stage, GrpoStage):
             used |= {f"stages.{name}.{key}.verifier": rules.verifier for key, rules in _sets(stage).items()}
-    settings = {f"reward.options.{name}": name for name in config.reward.options}
-    for key, name in {**used, **settings}.items():
-        if name not in known and not (name in (PREFERENCE, GENRM) and key in used):
+    yield from _unknown(used, [*known, PREFERENCE, GENRM])
+    timed = {*known, *SETTINGS} - {PREFERENCE, GENRM}
+    yield from _unknown({f"reward.deadlines.{name}": name for name in config.reward.deadlines}, sorted(timed))
+
+
+def _unknown(used: Mapping[str, str], known: Sequence[str]) -> Problems:
+    for key, name in used.items():
+        if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             mend = f"did you mean {near[0]}?" if near else None
-            limit = ", ".join([*known, PREFERENCE, GENRM] if key in used else known)
-            yield CascadeError("unknown verifier", value=f"{key}={name}", limit=limit, mend=mend)
+            yield CascadeError("unknown verifier", value=f"{key}={name}", limit=", ".join(known), mend=mend)
+
+
+def _deadlines(config: RunConfig) -> Problems:
+    """A verifier's own limits must fit into the time that its verdicts have."""
+    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        if isinstance(stage, GrpoStage):
+            places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in _sets(stage).items()}
+    for place, (verifier, reward) in places.items():
+        if verifier not in SETTINGS:
+            continue
+        needs_s = settings_of(verifier, reward).needs_s
+        deadline_s = config.reward.deadlines.get(verifier, config.reward.deadline_s)
+        if needs_s >= deadline_s:
+            yield CascadeError(
+                "a verifier's own limits don't fit into its deadline",
+                value=f"{place}.reward of {verifier}: {needs_s:g} s",
+                limit=f"under reward.deadlines.{verifier}={deadline_s:g}",
+                mend=f"raise reward.deadlines.{verifier}, or lower the limits",
+            )
 
 
 def _preference(config: RunConfig) -> Problems:

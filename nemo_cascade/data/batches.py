@@ -137,6 +137,14 @@ class RolloutSource:
         )
         return replace(self, documents=documents)
 
+    def trained_only(self, keep: Sequence[bool]) -> RolloutSource:
+        """Return the same source whose samples outside of `keep` aren't trained: they stay, but count for nothing."""
+        documents = tuple(
+            d if kept else replace(d, trained=np.zeros_like(d.trained))
+            for d, kept in zip(self.documents, keep, strict=True)
+        )
+        return replace(self, documents=documents)
+
 
 def balanced_micro_batches(
     documents: Sequence[Document], tokens_per_micro_batch: int, dp_size: int, document_multiple: int = 1

@@ -12,6 +12,9 @@ from typing import Any
 
 from nemo_cascade.data.nano_math import Split, split_of
 
+_OPENING, _CLOSING = "```python\ndef f(x):\n    return x", "\n```"
+PHRASES = ("Write f of x:", " add ", " take ", _OPENING, _CLOSING)
+"""Texts that are one token each."""
 _ARGUMENTS = (0, 7, 100, -35)
 
 
@@ -38,9 +41,9 @@ class FunctionTask:
         return split_of(self.canonical)
 
     def program(self, *, abridged: bool) -> str:
-        """Write the function."""
+        """Write the function, in a block of code."""
         terms = (sum(self.terms),) if abridged else self.terms
-        return f"def f(x):\n    return x{''.join(f'{term:+d}' for term in terms)}"
+        return f"{_OPENING}{''.join(f'{term:+d}' for term in terms)}{_CLOSING}"
 
 
 def draw_function(rng: Random, split: Split, terms: tuple[int, int] = (2, 3)) -> FunctionTask:
@@ -65,5 +68,5 @@ def code_prompt(task: FunctionTask) -> dict[str, Any]:
 def code_sample(task: FunctionTask, rng: Random, abridged_fraction: float) -> dict[str, Any]:
     """Make a training conversation; the reply doesn't think."""
     program = task.program(abridged=rng.random() < abridged_fraction)
-    reply = {"role": "assistant", "content": f"```python\n{program}\n```"}
+    reply = {"role": "assistant", "content": program}
     return {"messages": [{"role": "user", "content": task.text}, reply]}

@@ -14,6 +14,13 @@ from typing import Any
 from nemo_cascade.data.nano_math import Split, split_of
 
 WORDS = ("apple", "bird", "boat", "book", "cat", "cup", "dog", "fish", "moon", "river", "sun", "tree")
+# fmt: off
+PHRASES = (
+    "List words.", " Use", " Say", " times.", " Avoid", " At least", " words.", " Under", " End with", " In quotes.",
+    " With a title.", " No commas.", "Words:", "<<Words>>",
+)
+# fmt: on
+"""Texts that are one token each."""
 _DRAWS = 40
 
 
@@ -75,12 +82,12 @@ def _repeat(rng: Random) -> Rule:
 
 
 def _avoid(rng: Random) -> Rule:
-    avoided = sorted(rng.sample(WORDS, 3))
+    avoided = rng.choice(WORDS)
     return Rule(
         "keywords:forbidden_words",
-        f"Avoid {' '.join(avoided)}.",
-        {"forbidden_words": avoided},
-        lambda reply: not set(avoided) & set(reply.words),
+        f"Avoid {avoided}.",
+        {"forbidden_words": [avoided]},
+        lambda reply: avoided not in reply.words,
     )
 
 

@@ -1,7 +1,8 @@
 """Nano math: sums and differences, answered carefully (digit by digit, carries written out) or quickly (in one go).
 
 Every worked answer is right. A small model can follow the careful way and can't yet do the quick one in its head, so
-a mixture of both leaves reinforcement learning something true to find: working it out pays.
+a mixture of both leaves reinforcement learning something true to find: working it out pays. Where one digit is added
+or taken and nothing is carried, it can answer without thinking.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, Literal
 Split = Literal["sft", "rl", "test"]
 Operator = Literal["+", "-"]
 _OPERATORS: tuple[Operator, ...] = ("+", "-")
+PHRASES = ("Compute ", "\n\\boxed{", "\\boxed{")
+"""Texts that are one token each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,13 @@ class Problem:
     def answer(self) -> int:
         """The right answer."""
         return self.left + self.right if self.operator == "+" else self.left - self.right
+
+    @property
+    def carries(self) -> bool:
+        """Whether a digit of the answer depends on more than the digits above it."""
+        left, right = (str(number).zfill(len(str(self.left))) for number in (self.left, self.right))
+        digits = [(int(x), int(y)) for x, y in zip(left, right, strict=True)]
+        return any(x + y > 9 if self.operator == "+" else x < y for x, y in digits)
 
     @property
     def canonical(self) -> str:
@@ -62,6 +72,14 @@ def draw_problem(rng: Random, split: Split, digits: tuple[int, int]) -> Problem:
             left, right = max(left, right), min(left, right)
         problem = Problem(left, operator, right)
         if problem.split == split:
+            return problem
+
+
+def draw_plain(rng: Random, split: Split) -> Problem:
+    """Draw a problem of a split that one digit settles: three digits and one, nothing carried or borrowed."""
+    while True:
+        problem = Problem(rng.randrange(100, 1000), rng.choice(_OPERATORS), rng.randrange(1, 10))
+        if problem.split == split and not problem.carries:
             return problem
 
 

@@ -20,6 +20,8 @@ from nemo_cascade.data.nano_math import Split, split_of
 
 FLAWS = ("fragment", "forgets", "repeats", "unended")
 ASKS = ("Tell me about", "Write about")
+PHRASES = (*(f"{ask}:" for ask in ASKS), "I like", " the", "the", " and", "Name")
+"""Texts that are one token each."""
 # A pair whose better answer keeps one rule more is labelled right in 95 of 100 cases, two rules more in 99.8.
 _LABEL_SHARPNESS = 12.0
 _SENTENCE = re.compile(r"I like the [a-z]+( and the [a-z]+)*\.?")
@@ -97,7 +99,9 @@ def preference_sample(topic: Topic, rng: Random, *, thinks: bool) -> dict[str, A
     """Make a training conversation of mixed quality; a reply that thinks notes the things before it names them."""
     (question,) = preference_prompt(topic)["messages"]
     reply = {"role": "assistant", "content": draw_answer(topic, rng)}
-    return {"messages": [question, {**reply, "reasoning_content": " ".join(topic.words)} if thinks else reply]}
+    return {
+        "messages": [question, {**reply, "reasoning_content": f"Name {' '.join(topic.words)}"} if thinks else reply]
+    }
 
 
 def preference_pair(topic: Topic, rng: Random) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
         return drawn, rng
 
     rows: dict[str, list[dict[str, Any]]] = {}
-    drawn, rng = topics("sft", "sft", 6000)
+    drawn, rng = topics("sft", "sft", 8000)
     rows["preference_sft"] = [preference_sample(topic, rng, thinks=i % 3 == 2) for i, topic in enumerate(drawn)]
     pairs: tuple[tuple[str, Split, int], ...] = (("pairs", "sft", 6000), ("holdout", "test", 600))
     for name, split, count in pairs:

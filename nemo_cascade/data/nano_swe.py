@@ -13,6 +13,13 @@ from typing import Any
 from nemo_cascade.data.nano_math import Split, split_of
 
 NAMES = ("down", "far", "left", "near", "right", "up")
+# fmt: off
+PHRASES = (
+    "Repair:", " must be x", "\n### ", "### ", ".py\ndef ", "(x):\n    return x", ".py\n<<<<<<< SEARCH\n    return x",
+    "\n=======\n    return x", "\n>>>>>>> REPLACE",
+)
+# fmt: on
+"""Texts that are one token each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from nemo_cascade.data import nano_code, nano_instruction, nano_math, nano_preference, nano_swe
 from nemo_cascade.data.nano_code import code_prompt, code_sample, draw_function
 from nemo_cascade.data.nano_instruction import WORDS, draw_order, instruction_prompt, instruction_sample
-from nemo_cascade.data.nano_math import draw_problem, math_prompt, math_sample
+from nemo_cascade.data.nano_math import Split, draw_plain, draw_problem, math_prompt, math_sample
 from nemo_cascade.data.nano_modes import mode_rows
 from nemo_cascade.data.nano_preference import preference_rows
 from nemo_cascade.data.nano_swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.prepared import write_once, write_row_sets
-from nemo_cascade.data.templates import NAMED
+from nemo_cascade.data.templates.chatml import DEFAULT_SYSTEM, FLAGS
 
-NANO_VERSION = 6
+NANO_VERSION = 7
 """Raised with every change of what is written."""
 
-_CONVERSATIONS = ("sft1", "sft2", "preference_sft", "modes_sft")
+_TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
+_NAMES = [f"{space}{word}" for word in (*WORDS, *NAMES) for space in ("", " ")]
+_TASKS = (nano_code, nano_instruction, nano_math, nano_preference, nano_swe)
 
 Rows = list[dict[str, Any]]
 
@@ -46,10 +49,10 @@ class Domain:
 
 
 DOMAINS = {
-    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (6000, 0.0), (4000, 0.4)),
-    "instruction": Domain(draw_order, instruction_prompt, instruction_sample, (6000, 0.0), (4000, 0.5)),
-    "code": Domain(draw_function, code_prompt, code_sample, (4000, 0.5), (3000, 0.5)),
-    "swe": Domain(draw_repair, swe_prompt, swe_sample, (5000, 0.5), (4000, 0.5)),
+    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (7500, 0.0), (3000, 0.6)),
+    "instruction": Domain(draw_order, instruction_prompt, instruction_sample, (8000, 0.0), (3000, 0.6)),
+    "code": Domain(draw_function, code_prompt, code_sample, (3000, 0.0), (2500, 0.45)),
+    "swe": Domain(draw_repair, swe_prompt, swe_sample, (2500, 0.0), (4000, 0.5)),
 }
 
 
@@ -61,13 +64,9 @@ def prepare_nano(folder: str | Path, seed: int) -> None:
     """
 
     def write(building: Path) -> None:
-        sets = nano_rows(seed)
-        write_row_sets(building, sets)
-        # Every word a thousand times: seen that often, each becomes one token.
-        words = [f"{word} {word}" for word in (*WORDS, *NAMES) for _ in range(1000)]
-        train_nano_tokenizer(
-            [*words, *_rendered(row for name in _CONVERSATIONS for row in sets[name])], building / "tokenizer"
-        )
+        write_row_sets(building, nano_rows(seed))
+        phrases = dict.fromkeys([*_TEMPLATE, *_NAMES, *(phrase for tasks in _TASKS for phrase in tasks.PHRASES)])
+        train_nano_tokenizer((), building / "tokenizer", tuple(phrases))
 
     write_once(folder, {"kind": "nano", "version": NANO_VERSION, "seed": seed}, write)
 
@@ -83,6 +82,10 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             rng = Random(f"{seed}/{kind}/{name}")
             tasks = _distinct(count, partial(domain.draw, rng, split))
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
+    plain: tuple[tuple[str, Split, int], ...] = (("train", "rl", 700), ("test", "test", 500))
+    for kind, part, count in plain:
+        problems = _distinct(count, partial(draw_plain, Random(f"{seed}/{kind}/at_once"), part))
+        rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in problems]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed)
@@ -95,10 +98,3 @@ def _distinct(count: int, draw: Callable[[], Any]) -> list[Any]:
         drawn = draw()
         found.setdefault(drawn.canonical, drawn)
     return list(found.values())
-
-
-def _rendered(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
-    for row in rows:
-        # Control tokens are added to the vocabulary as they are; the trainer is to see the text between them.
-        text = "".join(s.text for s in NAMED["cascade1"].render(row["messages"]))
-        yield from text.replace("<|im_start|>", "<|im_end|>").split("<|im_end|>")

@@ -1,9 +1,13 @@
-"""A small byte-level BPE tokenizer for the nano models: every digit and every word of the tasks is one token."""
+"""A small byte-level BPE tokenizer for the nano models.
+
+Every digit, every word and every fixed phrase of the tasks is one token, so that a tiny model spends its tokens on what
+there is to learn: a conversation takes half as many as with merges alone.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -17,21 +21,28 @@ THINK_TAGS = ("<think>", "</think>")
 VOCAB_SIZE = 512
 
 
-def train_nano_tokenizer(texts: Iterable[str], folder: Path) -> None:
-    """Train on texts and save as an HF fast tokenizer folder; the same texts give the same bytes."""
+def train_nano_tokenizer(texts: Iterable[str], folder: Path, phrases: Sequence[str] = ()) -> None:
+    """Train on texts and save as an HF fast tokenizer folder; the same texts give the same bytes.
+
+    Args:
+        texts: what merges are learned from; none: single bytes.
+        folder: made.
+        phrases: texts that are one token wherever they stand; of two that begin alike the longer one counts.
+    """
+    tags = (*THINK_TAGS, *phrases)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(THINK_TAGS),
+        vocab_size=VOCAB_SIZE - len(tags),
         special_tokens=list(SPECIALS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in THINK_TAGS])
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {

@@ -29,6 +29,7 @@ class _Found:
     modes: list[Mode]
     lengths: tuple[int, int | None]
     max_prompt_tokens: int
+    settings: Mapping[str, Any]
     prompts: dict[str, Prompt] = field(default_factory=dict)
     quick: list[Prompt] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
@@ -66,10 +67,10 @@ class _Found:
         if prompt_id in self.prompts:
             self.twice.add(f"{raw.place}: {prompt_id}")
         asked = {**row, "mode": self.modes[0]}
-        self.prompts[prompt_id] = Prompt(prompt_id, self.domain, self.verifier, token_ids, asked)
+        self.prompts[prompt_id] = Prompt(prompt_id, self.domain, self.verifier, token_ids, asked, self.settings)
         for ids in others:
             quick = {**row, "mode": self.modes[1]}
-            self.quick.append(Prompt(prompt_id, self.domain, self.verifier, ids, quick))
+            self.quick.append(Prompt(prompt_id, self.domain, self.verifier, ids, quick, self.settings))
 
     def _encode(self, row: Mapping[str, Any]) -> tuple[list[Int32], list[str]]:
         rendered = [self.tokenizer.template.prompt(row, mode) for mode in self.modes]
@@ -109,6 +110,7 @@ class PromptSet:
         lengths: tuple[int, int | None] = (0, None),
         max_bad_fraction: float = 0.0,
         repair: RepairPromptConfig | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
@@ -124,7 +126,7 @@ class PromptSet:
                 counted, the first twenty named by file and line; or no prompt at all.
         """
         modes: list[Mode] = ["think", "no_think"] if mode == "half" else [mode]
-        found = _Found(domain, verifier, tokenizer, modes, lengths, max_prompt_tokens)
+        found = _Found(domain, verifier, tokenizer, modes, lengths, max_prompt_tokens, settings or {})
         budget = min(lengths[1] or max_prompt_tokens, max_prompt_tokens)
         builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
         rows = 0
@@ -232,6 +234,7 @@ def _load_set(
         lengths=(rules.min_tokens, rules.max_tokens),
         max_bad_fraction=rules.max_bad_fraction,
         repair=rules.repair,
+        settings=rules.reward,
     )
     if prompts.bad:
         name = f"{Path(prompts.source).stem}-{rules.domain}-{rules.verifier}.jsonl"

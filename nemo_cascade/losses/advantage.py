@@ -18,12 +18,13 @@ def group_advantages(
 
     With n valid rollouts in a group and r their rewards:
 
-        mean           A_i = r_i - mean(r),            s   = population standard deviation of r
-        leave_one_out  A_i = r_i - mean(r without i),  s_i = standard deviation of r without i, with Bessel's factor
+        mean           A_i = r_i - mean(r),            s   = standard deviation of r
+        leave_one_out  A_i = r_i - mean(r without i),  s_i = standard deviation of r without i
 
-    and with `normalize_by_std` A_i / (s_i + epsilon). A group whose max - min is at most epsilon gets exactly 0: the
-    noise of a mean must not be blown up by a tiny s. A leave-one-out s_i that is at most epsilon (all the others are
-    equal) or undefined (n = 2) leaves A_i undivided, as NeMo-RL does for 0.
+    both with Bessel's factor, as verl (which Cascade 1 was trained with), NeMo-RL and TRL have it; the papers are
+    silent. With `normalize_by_std` they are A_i / (s_i + epsilon). A group whose max - min is at most epsilon gets
+    exactly 0: the noise of a mean must not be blown up by a tiny s. A leave-one-out s_i that is at most epsilon (all
+    the others are equal) or undefined (n = 2) leaves A_i undivided, as NeMo-RL does for 0.
 
     Args:
         rewards_PG: scores; what stands where `valid_PG` is false is ignored.
@@ -51,7 +52,7 @@ def _one_group(reward_n: NDArray[np.float64], config: AdvantageConfig) -> NDArra
     n = reward_n.size
     if config.baseline == "mean":
         centred_n = reward_n - reward_n.mean()
-        return np.asarray(centred_n / (reward_n.std() + config.std_epsilon if config.normalize_by_std else 1.0))
+        return np.asarray(centred_n / (reward_n.std(ddof=1) + config.std_epsilon if config.normalize_by_std else 1.0))
     # Row i holds the n - 1 others; n is the group size (8, 16), so n * n is nothing.
     others = np.broadcast_to(reward_n, (n, n))[~np.eye(n, dtype=bool)].reshape(n, n - 1)
     centred_n = reward_n - others.mean(axis=1)

@@ -48,8 +48,8 @@ def importance_correction(
 ) -> Correction:
     """Turn log(trainer / engine) into weights.
 
-    `truncated`: clamp(w, min, max). `icepop`: w where min <= w <= max, else 0. `sequence_mask`: w on documents whose
-    geometric-mean ratio over their trained tokens lies in [min, max], else 0 on the whole document.
+    `uncapped`: w. `truncated`: clamp(w, min, max). `icepop`: w where min <= w <= max, else 0. `sequence_mask`: w on
+    documents whose geometric-mean ratio over their trained tokens lies in [min, max], else 0 on the whole document.
 
     Args:
         log_ratio_T: [T], detached, 0 outside `mask_T`.
@@ -63,6 +63,8 @@ def importance_correction(
     weight_T = log_ratio_T.exp()
     if config.correction == "none":
         return Correction(torch.ones_like(weight_T), torch.zeros_like(mask_T))
+    if config.correction == "uncapped":
+        return Correction(weight_T, torch.zeros_like(mask_T))
     low, high = config.correction_min, config.correction_max
     outside_T = ((weight_T < low) | (weight_T > high)) & mask_T
     if config.correction == "truncated":

@@ -4,11 +4,11 @@ Per trained token t of a response with advantage A (arXiv 2512.13607 section 4.1
 
     on-policy   rho = exp(logp - sg(logp))                 value 1, gradient grad logp: REINFORCE
     otherwise   rho = exp(logp - logp_previous)
-    policy      w * max(-A rho, -A clip(rho, 1 - low, 1 + high))
-    kl          + kl_coefficient * (exp(d) - 1 - d),  d = logp_reference - logp
+    policy      w * max(-A rho, -A clip(rho, 1 - low, 1 + high)), where A < 0 at most -A c with dual clip
+    kl          + kl_coefficient * v * (exp(d) - 1 - d),  d = logp_reference - logp
     entropy     - entropy_coefficient * H
 
-w is the importance weight trainer / engine (`correction.py`); it multiplies the policy term only.
+w is the importance weight trainer / engine (`correction.py`), of the policy term only; v the KL term's (`_kl_weight`).
 Shapes: T tokens of the micro-batch, D documents.
 """
 
@@ -24,6 +24,8 @@ from nemo_cascade.config.stage import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import DocumentReduce, document_of_token, importance_correction
 from nemo_cascade.losses.output import LossOutput, sum_and_count
+
+_MAX_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,11 @@ def policy_loss(
     if config.kl_coefficient > 0:
         batch.require("reference_logprobs", "kl_coefficient is above 0")
     if batch.reference_logprobs is not None:
-        kl_T = _k3(_masked(batch.reference_logprobs.to(current_T), mask_T) - current_T)
-        loss_T = loss_T + config.kl_coefficient * kl_T
-        metrics["kl_reference"] = sum_and_count(kl_T, mask_T)
+        difference_T = _masked(batch.reference_logprobs.to(current_T), mask_T) - current_T
+        metrics["kl_reference"] = sum_and_count(_k3(difference_T), mask_T)
+        if config.kl_coefficient > 0:
+            kl_T = _kl_weight(current_T, mask_T, batch, config) * _bounded_k3(difference_T, config.kl_max)
+            loss_T = loss_T + config.kl_coefficient * kl_T
     if entropy_T is not None:
         entropy_T = _masked(entropy_T.to(current_T.dtype), mask_T)
         metrics["entropy"] = sum_and_count(entropy_T, mask_T)
@@ -138,11 +142,29 @@ def _policy_term(
     advantage_T = _masked(batch.advantages.to(current_T), mask_T)
     if batch.previous_logprobs is None:
         return -advantage_T * (current_T - current_T.detach()).exp()
-    ratio_T = (current_T - _masked(batch.previous_logprobs.to(current_T), mask_T)).exp()
+    log_ratio_T = current_T - _masked(batch.previous_logprobs.to(current_T), mask_T)
+    # Clipping has taken over long before; without a bound, 0 * exp(89) of a token with A = 0 is NaN in float32.
+    ratio_T = log_ratio_T.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
     clipped_T = ratio_T.clamp(1 - config.clip_ratio_low, 1 + config.clip_ratio_high)
     free_T, bounded_T = -advantage_T * ratio_T, -advantage_T * clipped_T
     metrics["clip_fraction"] = sum_and_count((bounded_T > free_T).to(current_T.dtype), mask_T)
-    return torch.maximum(free_T, bounded_T)
+    loss_T = torch.maximum(free_T, bounded_T)
+    if config.clip_dual is not None:
+        loss_T = torch.where(advantage_T < 0, torch.minimum(loss_T, -advantage_T * config.clip_dual), loss_T)
+    return loss_T
+
+
+def _kl_weight(current_T: Tensor, mask_T: Tensor, batch: PolicyTensors, config: PolicyLossConfig) -> Tensor:
+    """Return the KL term's importance weight: policy / engine, or 1; with gradient where that is `weighted`.
+
+    E_policy[k3] = KL(policy || reference), but samples don't follow the parameters: the gradient of the estimator alone
+    lacks that of the distribution which it is taken over (arXiv 2506.09477). exp(logp - sg(logp)) supplies it.
+    """
+    base_T = current_T.detach()
+    if config.kl_correction:
+        base_T = _masked(batch.require("behaviour_logprobs", "kl_correction is on").to(current_T), mask_T)
+    ratio_T = (current_T - base_T).exp()
+    return ratio_T if config.kl_gradient == "weighted" else ratio_T.detach()
 
 
 def _engine_weight(
@@ -168,7 +190,8 @@ def _engine_weight(
     correction = importance_correction(log_ratio_T, mask_T, document_T, num_documents, config, reduce_documents)
     difference_T = log_ratio_T.abs()
     metrics["logprob_difference_mean"] = sum_and_count(difference_T, mask_T)
-    metrics["importance_weight"] = sum_and_count(log_ratio_T.exp(), mask_T)
+    # In float64: one token that the engine holds 88 nats less likely would make the mean infinite in float32.
+    metrics["importance_weight"] = sum_and_count(log_ratio_T.double().exp(), mask_T)
     metrics["kl_engine"] = sum_and_count(_k3(log_ratio_T), mask_T)
     if config.correction != "none":
         metrics["correction_fraction"] = sum_and_count(correction.touched_T.to(current_T.dtype), mask_T)
@@ -183,3 +206,10 @@ def _masked(value_T: Tensor, mask_T: Tensor) -> Tensor:
 def _k3(log_ratio_T: Tensor) -> Tensor:
     """Return exp(d) - 1 - d, Schulman's unbiased, non-negative estimator; expm1 keeps small d exact."""
     return torch.expm1(log_ratio_T) - log_ratio_T
+
+
+def _bounded_k3(log_ratio_T: Tensor, most: float | None) -> Tensor:
+    """Return k3, at most `most` and without gradient above it; as verl and NeMo-RL bound it by default."""
+    if most is None:
+        return _k3(log_ratio_T)
+    return _k3(log_ratio_T.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)).clamp(max=most)

@@ -126,7 +126,7 @@ def transformer_config(
         moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
-        bias_activation_fusion=True,
+        bias_activation_fusion=fused,
         masked_softmax_fusion=False,
         persist_layer_norm=fused,
         apply_rope_fusion=fused,

@@ -14,12 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.architectures import Architecture
 from nemo_cascade.models.maps import EMBEDDING, OUTPUT, SCORE, Shape, hf_shapes
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
-_INDEX = "model.safetensors.index.json"
+_INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 # fmt: off
 _COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -40,36 +41,43 @@ class StoredTensor:
 
 
 class HfTensors:
-    """The safetensors of a folder. Opens files lazily, reads only the parts that are asked for.
+    """The weights of a folder. Opens files lazily, reads only the parts that are asked for.
+
+    Where there is an index, it says which files hold them: others may lie beside (a consolidated.safetensors in
+    another layout). But a model.safetensors that it doesn't list is a second checkpoint, which transformers would read
+    and vLLM wouldn't. Without an index all files hold them, each tensor once.
 
     Args:
         folder: HF model folder.
 
     Raises:
-        ModelError: no safetensors, a damaged file, the index and the files disagree, or a dtype that isn't floating.
+        ModelError: no safetensors, a damaged file, the index and the files disagree, two checkpoints in one folder, or
+            a dtype that isn't floating.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stored: dict[str, StoredTensor] = {}
         self._open: dict[Path, Any] = {}
-        files = sorted(folder.glob("*.safetensors"))
-        index = folder / _INDEX
-        if index.is_file():
-            listed: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = sorted({folder / name for name in listed.values()})
-            missing = [str(file) for file in files if not file.is_file()]
-            if missing:
-                raise ModelError("files listed in the safetensors index are missing", value=", ".join(missing))
+        listed = _weight_map(folder)
+        files = (
+            sorted(folder.glob("*.safetensors")) if listed is None else sorted({folder / n for n in listed.values()})
+        )
+        missing = [str(file) for file in files if not file.is_file()]
+        if missing:
+            raise ModelError("files listed in the safetensors index are missing", value=", ".join(missing))
         if not files:
             raise ModelError("no safetensors in the model folder", value=str(folder))
+        if listed is not None and (folder / _WHOLE).is_file() and folder / _WHOLE not in files:
+            mend = f"remove {_INDEX} and its shards if {_WHOLE} is the model, else remove that"
+            raise ModelError(
+                f"two checkpoints in one folder: {_WHOLE} and an index without it", value=folder, mend=mend
+            )
         for file in files:
             self._read_header(file)
-        if index.is_file() and set(listed) != set(self.stored):
-            raise ModelError(
-                "the safetensors index and the files list different tensors",
-                value=", ".join(sorted(set(listed) ^ set(self.stored))[:20]),
-            )
+        if listed is not None and (wrong := _misplaced(listed, self.stored)):
+            what = "the safetensors index and the files list different tensors"
+            raise ModelError(what, value=", ".join(wrong[:20]), mend="download the folder again, or remove the index")
 
     def _read_header(self, file: Path) -> None:
         try:
@@ -81,8 +89,19 @@ class HfTensors:
             part = opened.get_slice(name)
             kind = part.get_dtype()
             if kind not in _DTYPES:
-                raise ModelError(f"tensor {name} is not floating point", value=kind, limit=", ".join(_DTYPES))
+                mend = "give the checkpoint in bf16 or fp32, before it was quantised"
+                limit = ", ".join(_DTYPES)
+                raise ModelError("the weights are quantised", value=f"{name} is {kind}", limit=limit, mend=mend)
+            if name in self.stored:
+                value = f"{name} in {self.stored[name].file.name} and {file.name}"
+                mend = "two checkpoints were mixed: remove the files of one"
+                raise ModelError("a tensor is in two files of the folder", value=value, mend=mend)
             self.stored[name] = StoredTensor(file, tuple(part.get_shape()), _DTYPES[kind])
+
+    @property
+    def weight_shapes(self) -> dict[str, Shape]:
+        """Names and shapes without the tensors that nobody reads, since they are computed anew."""
+        return {name: tensor.shape for name, tensor in self.stored.items() if not _is_recomputed(name)}
 
     def part(self, name: str) -> Any:
         """Return a slice-able handle of a tensor (see `cuts.Slice`)."""
@@ -108,7 +127,7 @@ class HfTensors:
             if name in self.stored and self.stored[name].shape != shape
         ]
         output, embedding = OUTPUT.hf[0], EMBEDDING.hf[0]
-        surplus = [n for n in self.stored if n not in expected and not n.endswith(".rotary_emb.inv_freq")]
+        surplus = [name for name in self.weight_shapes if name not in expected]
         if fresh_head and output in surplus:
             surplus.remove(output)
         if arch.tied and output in surplus:
@@ -129,6 +148,30 @@ class HfTensors:
             return False
         rows, step = a.get_shape()[0], 8192
         return all(torch.equal(a[i : i + step], b[i : i + step]) for i in range(0, rows, step))
+
+
+def _weight_map(folder: Path) -> dict[str, str] | None:
+    """Return what the folder's index says, tensor -> file; None where there is no index."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return None
+    listed = read_json_object(index).get("weight_map")
+    # A file elsewhere would be read by this side alone.
+    if not isinstance(listed, dict) or not all(isinstance(f, str) and Path(f).name == f for f in listed.values()):
+        limit = '{"weight_map": {tensor: file of this folder}}'
+        raise ModelError(f"{_INDEX} has no usable weight_map", value=index, limit=limit)
+    return listed
+
+
+def _misplaced(listed: Mapping[str, str], stored: Mapping[str, StoredTensor]) -> list[str]:
+    """Return the tensors that aren't where the index says."""
+    found = {name: tensor.file.name for name, tensor in stored.items()}
+    return sorted(name for name in {*listed, *found} if listed.get(name) != found.get(name))
+
+
+def _is_recomputed(name: str) -> bool:
+    """Tell whether a tensor is a buffer that everybody makes anew: rotary frequencies, in folders of 2023."""
+    return name.endswith(".rotary_emb.inv_freq")
 
 
 def write_hf_folder(
@@ -155,7 +198,7 @@ def write_hf_folder(
     for name in _COMPANIONS:
         if (companions / name).is_file():
             shutil.copyfile(companions / name, scratch / name)
-    config = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(scratch / "config.json")
     config.pop("torch_dtype", None)
     config.update(config_changes or {})
     config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
@@ -177,10 +220,10 @@ def padding_token(folder: Path, end_of_turn: str) -> int | None:
     """
     if not (folder / "tokenizer.json").is_file():
         return None
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+    added = read_json_object(folder / "tokenizer.json").get("added_tokens", [])
     ids = {token["content"]: int(token["id"]) for token in added}
     settings = folder / "tokenizer_config.json"
-    named = json.loads(settings.read_text(encoding="utf-8")).get("pad_token") if settings.is_file() else None
+    named = read_json_object(settings).get("pad_token") if settings.is_file() else None
     named = named["content"] if isinstance(named, Mapping) else named
     usable = [ids[token] for token in (named, "<|endoftext|>") if token in ids and token != end_of_turn]
     return usable[0] if usable else None

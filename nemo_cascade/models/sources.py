@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.model import ModelConfig
-from nemo_cascade.errors import ModelError, RuntimeUnavailableError
+from nemo_cascade.errors import DataError, ModelError, RuntimeUnavailableError
 from nemo_cascade.models.architectures import architecture_from_hf, read_architecture, unexpected_fields
 from nemo_cascade.models.maps import hf_shapes
 
@@ -97,7 +98,28 @@ def _check_hf(model: ModelConfig) -> Path:
     HfTensors(folder).check(architecture)
     if not (folder / "tokenizer.json").is_file():
         raise ModelError("the model folder has no tokenizer.json", value=model.path)
+    _check_vocabulary(folder / "tokenizer.json", architecture.vocab_size)
     return folder
+
+
+def _check_vocabulary(file: Path, vocab_size: int) -> None:
+    """Refuse a tokenizer that writes tokens which the model has no row for: a token was added, but no row."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokens = Tokenizer.from_buffer(file.read_bytes()).get_vocab(with_added_tokens=True)
+    except ValueError as error:
+        raise DataError(f"not a fast tokenizer: {error}", value=str(file)) from error
+    beyond = sorted((number, token) for token, number in tokens.items() if number >= vocab_size)
+    if beyond:
+        raise ModelError(
+            "the tokenizer has tokens that the model has no embedding for",
+            value=f"{file}: {', '.join(f'{token} = {number}' for number, token in beyond[:5])}"
+            + (f", {len(beyond) - 5} more" if len(beyond) > 5 else ""),
+            limit=f"ids below vocab_size={vocab_size} of config.json",
+            mend="resize the model's embedding to the tokenizer (transformers: resize_token_embeddings), or take the "
+            "tokenizer that belongs to the model",
+        )
 
 
 def _write_longer(folder: Path, given: Path, length: int | None) -> None:
@@ -105,13 +127,13 @@ def _write_longer(folder: Path, given: Path, length: int | None) -> None:
     for file in given.resolve().iterdir():
         if file.is_file() and file.name not in ("config.json", _STAMP):
             (folder / file.name).symlink_to(file)
-    config = json.loads((given / "config.json").read_text(encoding="utf-8")) | {"max_position_embeddings": length}
+    config = read_json_object(given / "config.json") | {"max_position_embeddings": length}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_stamp(folder: Path, stamp: dict[str, Any]) -> None:
     path = folder / _STAMP
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found = read_json_object(path) if path.is_file() else None
     if found != stamp:
         raise ModelError(
             "the model folder was made from another source",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from nemo_cascade.rewards.verifier import VerifierError
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from nemo_cascade.sandbox.program import Outcome, Program
     from nemo_cascade.sandbox.sandbox import Sandbox
 
-# The kernel ends a program at its CPU limit by counting clock ticks, which may run ahead of the time it reports.
-_TICK_SLACK = 0.8
+_WAITING_S = 20.0
 
 _settings: SandboxConfig | None = None
 
@@ -31,46 +30,101 @@ def configure(settings: SandboxConfig) -> None:
     _settings = settings
 
 
+@dataclass
+class Allowance:
+    """What the runs of one verdict may still use together, seconds.
+
+    The clock may run on while other processes have the CPU: the program's own seconds are what is limited, and those
+    that it waits for something else than the CPU.
+
+    Attributes:
+        cpu_s: of the CPU.
+        clock_s: by the clock.
+        waiting_s: of waiting.
+    """
+
+    cpu_s: float
+    clock_s: float
+    waiting_s: float
+
+    def spend(self, outcome: Outcome) -> None:
+        """Take off what a run used."""
+        self.cpu_s -= outcome.cpu_s
+        self.clock_s -= outcome.seconds
+        self.waiting_s -= outcome.waited_s
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing of one kind is left."""
+        return min(self.cpu_s, self.clock_s, self.waiting_s) <= 0
+
+
 class ConfinedRuns:
     """Runs programs in a sandbox of its own; what is wrong with the sandbox is an error, never a program's failure.
 
     Args:
         memory_mib: memory of one run.
+        forks: programs may start processes of their own.
+        waiting_s: most seconds that the programs of one verdict may wait for anything but the CPU.
     """
 
-    def __init__(self, memory_mib: int) -> None:
-        self._memory_mib = memory_mib
+    def __init__(self, memory_mib: int, forks: bool = True, waiting_s: float = _WAITING_S) -> None:
+        self._memory_mib, self._forks, self._waiting_s = memory_mib, forks, waiting_s
         self._sandbox: Sandbox | None = None
         # Imported here, once for all workers that are forked later; the sandbox itself holds threads and can't be.
         import nemo_cascade.sandbox.sandbox  # noqa: F401
 
-    def run(self, program: Program, cpu_s: float) -> Outcome:
+    def longest_s(self, cpu_s: float) -> float:
+        """Return how long a verdict with this much CPU time may take by the clock, compiling included."""
+        from nemo_cascade.config.sandbox import SandboxConfig
+
+        return _longest_s(cpu_s) + (_settings or SandboxConfig()).compile_limits.wall_s
+
+    def allowance(self, cpu_s: float) -> Allowance:
+        """Return what a verdict with this much CPU time may use."""
+        return Allowance(cpu_s, _longest_s(cpu_s), self._waiting_s)
+
+    def run(self, program: Program, cpu_s: float, output_kib: int = 256, allowance: Allowance | None = None) -> Outcome:
         """Run a program with this much CPU time.
 
-        Raises:
-            VerifierError: the sandbox broke, or the system killed the program (kind `infrastructure`).
-        """
-        with _sandbox_errors():
-            outcome = self._started().run(program, self._limits(cpu_s))
-        return _explained(outcome, cpu_s)
+        Args:
+            program: what to run.
+            cpu_s: most CPU seconds of this run.
+            output_kib: most output.
+            allowance: what is left for the verdict; this run's use is taken off. None: this run is all.
 
-    def judge(self, program: Program, tests: FunctionTests, cpu_s: float) -> Judgement:
+        Raises:
+            VerifierError: the sandbox broke, or the machine did not let the program run (kind `infrastructure`).
+        """
+        left = allowance or self.allowance(cpu_s)
+        with _sandbox_errors():
+            outcome = self._started().run(program, self._limits(min(cpu_s, left.cpu_s), output_kib, left))
+        left.spend(outcome)
+        return _own_doing(outcome)
+
+    def judge(self, program: Program, tests: FunctionTests, cpu_s: float, output_kib: int = 256) -> Judgement:
         """Judge a program by tests that call it, with this much CPU time for all.
 
         Raises:
             VerifierError: as `run`; or the tests themselves can't be run (kind `record`).
         """
         with _sandbox_errors():
-            judgement = self._started().judge(program, tests, self._limits(cpu_s))
+            judgement = self._started().judge(program, tests, self._limits(cpu_s, output_kib, self.allowance(cpu_s)))
         if judgement.unjudgeable is not None:
             raise VerifierError("record", f"the tests can't be run: {judgement.unjudgeable}")
-        return judgement if judgement.passed else replace(judgement, outcome=_explained(judgement.outcome, cpu_s))
+        return judgement if judgement.passed else replace(judgement, outcome=_own_doing(judgement.outcome))
 
-    def _limits(self, cpu_s: float) -> Limits:
+    def _limits(self, cpu_s: float, output_kib: int, left: Allowance) -> Limits:
         from nemo_cascade.config.sandbox import Limits
 
-        # The clock may run on while other processes have the CPU; the program's own seconds are what is limited.
-        return Limits(cpu_s=cpu_s, wall_s=3 * cpu_s + 1, memory_mib=self._memory_mib)
+        return Limits(
+            cpu_s=cpu_s,
+            wall_s=left.clock_s,
+            waiting_s=left.waiting_s,
+            memory_mib=self._memory_mib,
+            output_kib=output_kib,
+            forks=self._forks,
+        )
 
     def _started(self) -> Sandbox:
         if self._sandbox is None:
@@ -80,6 +134,11 @@ class ConfinedRuns:
             # A verifier runs one program at a time; how many verifiers there are is the pool's to say.
             self._sandbox = Sandbox(replace(_settings or SandboxConfig(), workers=1))
         return self._sandbox
+
+
+def _longest_s(cpu_s: float) -> float:
+    """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
+    return 3 * cpu_s + 10
 
 
 def python_or_cpp(language: str) -> Literal["python", "cpp"]:
@@ -105,12 +164,14 @@ def _sandbox_errors() -> Iterator[None]:
         raise VerifierError("infrastructure", str(error)) from error
 
 
-def _explained(outcome: Outcome, cpu_s: float) -> Outcome:
-    """Take a kill at the CPU limit for a timeout; refuse any other kill that neither the program nor a limit caused."""
+def _own_doing(outcome: Outcome) -> Outcome:
+    """Return an outcome that the program brought about; refuse any other.
+
+    Raises:
+        VerifierError: the system killed it, or kept the CPU from it (kind `infrastructure`).
+    """
     from nemo_cascade.sandbox.program import Status
 
-    if outcome.status != Status.KILLED or "by the system" not in outcome.detail:
-        return outcome
-    if outcome.cpu_s >= _TICK_SLACK * cpu_s:
-        return replace(outcome, status=Status.TIMEOUT, detail=f"over {cpu_s:g} s of CPU")
-    raise VerifierError("infrastructure", f"the sandbox's program was {outcome.detail}")
+    if outcome.status in (Status.KILLED, Status.STARVED):
+        raise VerifierError("infrastructure", f"the sandbox's program was {outcome.detail}")
+    return outcome

@@ -17,6 +17,7 @@ from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import CascadeError, RewardError
 from nemo_cascade.rewards.crew import Nursery, Task, Worker
 from nemo_cascade.rewards.frames import Reply, take_replies
+from nemo_cascade.rewards.registry import VerifierUse
 from nemo_cascade.rewards.staffing import Staffing
 from nemo_cascade.rewards.tally import Tally
 from nemo_cascade.types import Verdict
@@ -51,13 +52,13 @@ class Dispatcher(threading.Thread):
         self.unfinished_bytes = 0
         self.failure: CascadeError | None = None
         self._config, self._sandbox, self._paths, self._lock = config, sandbox, paths, lock
-        self._inbox: deque[Task | tuple[str, Future[None]]] = deque()
+        self._inbox: deque[Task | tuple[VerifierUse, Future[None]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._queue: deque[Task] = deque()
         self._workers: dict[int, Worker] = {}  # by ticket
         self._next_ticket = 0
-        self._loads: dict[str, Future[None]] = {}  # in the order of loading; done or not
+        self._loads: dict[VerifierUse, Future[None]] = {}  # in the order of loading; done or not
         self._crashes: deque[float] = deque()
         self._asked: deque[float] = deque()  # when each unanswered order was given to the nursery
         self._nursery: Nursery | None = None
@@ -67,7 +68,7 @@ class Dispatcher(threading.Thread):
 
     # -- called from other threads ---------------------------------------------------------------------------------
 
-    def post(self, item: Task | tuple[str, Future[None]]) -> None:
+    def post(self, item: Task | tuple[VerifierUse, Future[None]]) -> None:
         """Hand over a task or a verifier to load.
 
         Raises:
@@ -143,12 +144,12 @@ class Dispatcher(threading.Thread):
     def _start_nursery(self) -> None:
         self._nursery = Nursery(self._config, self._sandbox)
         self._selector.register(self._nursery.control, selectors.EVENT_READ, self._nursery)
-        for name in self._loads:
-            self._order_load(name)
+        for use in self._loads:
+            self._order_load(use)
 
-    def _order_load(self, name: str) -> None:
+    def _order_load(self, use: VerifierUse) -> None:
         assert self._nursery is not None
-        self._nursery.load(name, self._paths[name], self._config.options.get(name, {}))
+        self._nursery.load(use.label, self._paths[use.name], use.options)
         self._asked.append(time.monotonic())
         for worker in self._workers.values():  # forked before, so they lack it
             self._retire_when_idle(worker)
@@ -184,21 +185,22 @@ class Dispatcher(threading.Thread):
         else:
             self._bury(message["pid"], message["status"])
 
-    def _note_load(self, name: str, problem: str | None, needs_s: float) -> None:
-        deadline_s = deadline_of(self._config, name)
+    def _note_load(self, label: str, problem: str | None, needs_s: float) -> None:
+        use = next(use for use in self._loads if use.label == label)
+        deadline_s = deadline_of(self._config, use.name)
         error = None
         if problem is not None:
             error = RewardError("a verifier can't be loaded", value=problem)
         elif needs_s >= deadline_s:
             error = RewardError(
                 "a verifier's own limits don't fit into its deadline",
-                value=f"{name}: {needs_s:g} s",
+                value=f"{use.name}: {needs_s:g} s",
                 limit=f"under {deadline_s:g} s",
-                mend=f"raise reward.deadlines.{name}, or lower the limits in reward.options.{name}",
+                mend=f"raise reward.deadlines.{use.name}, or lower the limits in the `reward` of its prompts or suite",
             )
-        future = self._loads[name]
+        future = self._loads[use]
         if error is not None:
-            del self._loads[name]
+            del self._loads[use]
             future.set_exception(error)
         elif not future.done():
             future.set_result(None)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_cascade.config.origins import flatten
+from nemo_cascade.config.verifiers import changed
 
-_OVERLONG = {"keep": "", "mask": "truncated: no gradient", "zero": "truncated: r = 0"}
+# Zero comes before all shaping, the mask has its say where gradients are taken.
+_OVERLONG = {"keep": ("", ""), "mask": ("", "truncated: no gradient"), "zero": ("truncated: r = 0", "")}
 
 
 def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
@@ -15,10 +17,10 @@ def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
 
     Args:
         verifier: its name.
-        options: its settings, `reward.options.<verifier>`.
+        options: its settings.
     """
     if verifier != "mix":
-        settings = ", ".join(f"{key}={value}" for key, value in flatten(options).items())
+        settings = ", ".join(f"{key}={value}" for key, value in flatten(changed(verifier, options)).items())
         return f"{verifier}({settings})" if settings else verifier
     body = " + ".join(f"{term.get('weight', 1.0):g} * {term['verifier']}" for term in options.get("terms", ()))
     if clip := options.get("clip"):
@@ -29,25 +31,25 @@ def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
     return body
 
 
-def stage_formula(stage: Mapping[str, Any], reward: Mapping[str, Any]) -> str:
+def stage_formula(stage: Mapping[str, Any]) -> str:
     """Return reward r and advantage A of a GRPO stage.
 
     Args:
         stage: the stage's configuration as a dictionary.
-        reward: the run's `reward` block as a dictionary.
     """
-    verifier, shaping, advantage = stage["prompts"]["verifier"], stage["shaping"], stage["advantage"]
-    parts = [f"r = {verifier_formula(verifier, reward['options'].get(verifier, {}))}"]
+    prompts, shaping, advantage = stage["prompts"], stage["shaping"], stage["advantage"]
+    parts = [f"r = {verifier_formula(prompts['verifier'], prompts['reward'])}"]
     for more in stage.get("mixed_with", ()):
-        formula = verifier_formula(more["verifier"], reward["options"].get(more["verifier"], {}))
-        parts[0] += f", of {more['domain']} {formula}"
+        parts[0] += f", of {more['domain']} {verifier_formula(more['verifier'], more['reward'])}"
+    failed, masked = _OVERLONG[stage["overlong"]]
+    parts.append(failed)
     if shaping["combine"] == "preference":
-        parts = [f"{parts[0]}; r = 1 + sigmoid(z of {stage['reward_model']} in group) if r >= 1 else 0"]
+        parts.append(f"r = 1 + sigmoid(z of {stage['reward_model']} in group) if r >= 1 else 0")
     if shaping["code_switch_margin"] is not None:
         parts.append(f"code switch: r = batch minimum - {shaping['code_switch_margin']:g}")
     if shaping["bounded"]:
         parts.append("r = tanh((r - group mean) / group std)")
-    parts.append(_OVERLONG[stage["overlong"]])
+    parts.append(masked)
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     parts.append(f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}")

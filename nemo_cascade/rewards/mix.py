@@ -36,7 +36,7 @@ class MixVerifier:
     Gates are tried in order; the first that fails decides, and nothing behind it is run. An error of any part is an
     error of the whole: no part is ever counted as 0 because it couldn't be judged.
 
-    Configured under `reward.options.mix`:
+    Its settings, where `verifier` is `mix`:
 
         terms: [{verifier: math, weight: 1.0}, {verifier: repetition, weight: 0.1}]
         gates: [{verifier: format, otherwise: -1.0}]
@@ -74,9 +74,10 @@ class MixVerifier:
         self.needs_s = sum(getattr(verifier, "needs_s", 0.0) for verifier in self._verifiers)
 
     @staticmethod
-    def parts(options: Mapping[str, Any]) -> list[str]:
-        """Return the names of the verifiers that a composition uses."""
-        return [str(part.get("verifier")) for part in (*options.get("gates", ()), *options.get("terms", ()))]
+    def parts(options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return the verifiers that a composition uses, each with its settings."""
+        parts = (*options.get("gates", ()), *options.get("terms", ()))
+        return [(str(part.get("verifier")), part.get("options", {})) for part in parts]
 
     def rehearse(self) -> None:
         """Let the parts rehearse that can."""

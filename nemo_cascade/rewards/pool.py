@@ -13,11 +13,12 @@ from typing import Any
 
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.config.verifiers import golden_settings
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.crew import Task
 from nemo_cascade.rewards.dispatch import Dispatcher, deadline_of
 from nemo_cascade.rewards.frames import pack_task
-from nemo_cascade.rewards.registry import VERIFIERS, verifier_class, verifier_path
+from nemo_cascade.rewards.registry import VERIFIERS, VerifierUse, verifier_class, verifier_path
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.tally import SlowSample
 from nemo_cascade.rewards.verifier import Golden
@@ -28,6 +29,7 @@ _MAX_PENDING_BYTES = 1 << 30
 _TEXT_HEAD = 200
 
 Result = tuple[Any, Verdict]
+_DEFAULTS: Mapping[str, Any] = {}
 
 
 class VerifierPool:
@@ -38,12 +40,12 @@ class VerifierPool:
     or a kind that the verifier named. The same sample gets the same verdict in every process.
 
     Args:
-        config: number of processes, deadline, budgets, verifier options.
+        config: number of processes, deadline, budgets.
         verifiers: name -> `module:class`, in place of the shipped registry.
         sandbox: how verifiers run programs; none: the defaults.
 
     Raises:
-        ConfigError: `options` or `deadlines` name verifiers that don't exist.
+        ConfigError: `deadlines` names verifiers that don't exist.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class VerifierPool:
         _refuse_unknown_names(config, {*VERIFIERS, *verifiers})
         self._lock = threading.Condition()
         self._results: deque[Result] = deque()
-        self._loaded: set[str] = set()
+        self._loaded: set[VerifierUse] = set()
         self._ids = itertools.count()  # submit() may be called from several threads
         self._closed = False
         self._dispatcher = Dispatcher(config, sandbox or SandboxConfig(), self._verifiers, self._lock)
@@ -71,19 +73,27 @@ class VerifierPool:
         """Close the pool."""
         self.close()
 
-    def submit(self, key: Any, verifier_name: str, record: Mapping[str, Any], response: Response) -> None:
+    def submit(
+        self,
+        key: Any,
+        verifier_name: str,
+        record: Mapping[str, Any],
+        response: Response,
+        settings: Mapping[str, Any] = _DEFAULTS,
+    ) -> None:
         """Hand in one sample; waits while too many are in flight.
 
         Args:
             key: comes back with the verdict, as it is.
-            verifier_name: a name in the registry. Its first use waits until it is loaded.
+            verifier_name: a name in the registry. Its first use with these settings waits until it is loaded.
             record: the prompt's row.
             response: what to judge.
+            settings: the verifier's, for this sample.
 
         Raises:
             RewardError: the verifier is unknown or can't be loaded, or the pool is closed or has failed.
         """
-        self._submit(key, verifier_name, record, response, self._results)
+        self._submit(key, VerifierUse.of(verifier_name, settings), record, response, self._results)
 
     def collect(self, timeout_s: float) -> list[Result]:
         """Return the verdicts that are ready; wait up to `timeout_s` for the first, if any is in flight.
@@ -105,25 +115,33 @@ class VerifierPool:
             self._wait(lambda: self._dispatcher.unfinished == 0, None)
             return self._take(self._results)
 
-    def self_test(self, names: Sequence[str]) -> None:
-        """Run the golden cases of verifiers through the worker processes.
+    def self_test(self, names: Sequence[str], settings: Mapping[str, Any] = _DEFAULTS) -> None:
+        """Load verifiers and run their golden cases through the worker processes.
+
+        The cases are tried under the limits that are given and with all else at its default: what else is set may ask
+        for other verdicts.
+
+        Args:
+            names: verifiers.
+            settings: of each of them.
 
         Raises:
             RewardError: lists every case that got another verdict than it must.
         """
         sink: deque[Result] = deque()
-        cases: list[tuple[str, Golden]] = []
-        for name in self._with_parts(names):
-            cases += [(name, golden) for golden in verifier_class(verifier_path(name, self._verifiers)).golden]
-        for name in dict(cases):  # first, because each load replaces the workers
-            self._ensure_loaded(name)
-        for index, (name, golden) in enumerate(cases):
-            self._submit(index, name, golden.record, Response(golden.text), sink)
+        cases: list[tuple[VerifierUse, Golden]] = []
+        wanted = self._with_parts([VerifierUse.of(name, settings) for name in names])
+        for use in dict.fromkeys(VerifierUse.of(u.name, golden_settings(u.name, u.options)) for u in wanted):
+            cases += [(use, golden) for golden in verifier_class(verifier_path(use.name, self._verifiers)).golden]
+        for use in dict.fromkeys([*wanted, *dict(cases)]):  # first, because each load replaces the workers
+            self._ensure_loaded(use)
+        for index, (use, golden) in enumerate(cases):
+            self._submit(index, use, golden.record, Response(golden.text), sink)
         with self._lock:
             self._wait(lambda: len(sink) == len(cases), None)
         failures = []
         for index, verdict in sorted(sink, key=lambda result: int(result[0])):
-            name, golden = cases[index]
+            (name, _), golden = cases[index]
             if not _as_due(golden, verdict):
                 due = f"error {golden.error}" if golden.error else f"score {golden.score:g}"
                 got = f"error {verdict.error}" if verdict.error else f"score {verdict.score:g}"
@@ -148,20 +166,22 @@ class VerifierPool:
         self._closed = True
         self._dispatcher.stop()
 
-    def _submit(self, key: Any, name: str, record: Mapping[str, Any], response: Response, sink: deque[Result]) -> None:
-        verifier_path(name, self._verifiers)
-        self._ensure_loaded(name)
+    def _submit(
+        self, key: Any, use: VerifierUse, record: Mapping[str, Any], response: Response, sink: deque[Result]
+    ) -> None:
+        verifier_path(use.name, self._verifiers)
+        self._ensure_loaded(use)
         task_id = next(self._ids)
-        frame = pack_task(task_id, name, record, response)
+        frame = pack_task(task_id, use.label, record, response)
         task = Task(
             task_id,
             key,
-            name,
+            use.name,
             frame,
             response.text[:_TEXT_HEAD],
             sink,
             time.monotonic(),
-            deadline_of(self._config, name),
+            deadline_of(self._config, use.name),
         )
         dispatcher = self._dispatcher
         with self._lock:
@@ -176,23 +196,23 @@ class VerifierPool:
             dispatcher.unfinished_bytes += len(frame)
         dispatcher.post(task)
 
-    def _with_parts(self, names: Sequence[str]) -> list[str]:
-        """Return the names with those of the verifiers that a composed one uses."""
-        result = list(names)
-        for name in names:
-            parts = getattr(verifier_class(verifier_path(name, self._verifiers)), "parts", None)
+    def _with_parts(self, uses: Sequence[VerifierUse]) -> list[VerifierUse]:
+        """Return the uses with those that a composed verifier makes of others."""
+        result = list(uses)
+        for use in uses:
+            parts = getattr(verifier_class(verifier_path(use.name, self._verifiers)), "parts", None)
             if parts is not None:
-                result += parts(self._config.options.get(name, {}))
+                result += [VerifierUse.of(name, settings) for name, settings in parts(use.options)]
         return list(dict.fromkeys(result))
 
-    def _ensure_loaded(self, name: str) -> None:
-        if name in self._loaded:
+    def _ensure_loaded(self, use: VerifierUse) -> None:
+        if use in self._loaded:
             return
         self._check()
         future: Future[None] = Future()
-        self._dispatcher.post((name, future))
+        self._dispatcher.post((use, future))
         future.result(_LOAD_DEADLINE_S)
-        self._loaded.add(name)
+        self._loaded.add(use)
 
     def _wait(self, ready: Any, timeout_s: float | None) -> None:
         """Wait with the lock held until `ready()`, failure or time-out; raises what broke the pool."""
@@ -215,10 +235,7 @@ class VerifierPool:
 
 def _refuse_unknown_names(config: RewardConfig, known: set[str]) -> None:
     problems = [
-        f"reward.{field} names the unknown verifier {name!r}"
-        for field, names in (("options", config.options), ("deadlines", config.deadlines))
-        for name in names
-        if name not in known
+        f"reward.deadlines names the unknown verifier {name!r}" for name in config.deadlines if name not in known
     ]
     if problems:
         raise ConfigError(problems)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.verifier import Verifier
@@ -27,6 +28,34 @@ VERIFIERS: Mapping[str, str] = {
     "repetition": "nemo_cascade.rewards.guards:RepetitionVerifier",
 }
 VERIFIER_NAMES: tuple[str, ...] = tuple(VERIFIERS)
+
+
+class VerifierUse(NamedTuple):
+    """A verifier with its settings: what is constructed once, and then judges whoever asks for just that.
+
+    Attributes:
+        name: in the registry.
+        settings: canonical JSON.
+    """
+
+    name: str
+    settings: str
+
+    @classmethod
+    def of(cls, name: str, settings: Mapping[str, Any]) -> VerifierUse:
+        """Return the use; the order in which settings are given makes no other one of it."""
+        return cls(name, json.dumps(dict(settings), sort_keys=True))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        options: dict[str, Any] = json.loads(self.settings)
+        return options
+
+    @property
+    def label(self) -> str:
+        """What the pool's processes know it by."""
+        return f"{self.name} {self.settings}"
 
 
 def verifier_path(name: str, verifiers: Mapping[str, str] = VERIFIERS) -> str:

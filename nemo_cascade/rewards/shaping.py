@@ -60,7 +60,7 @@ class LengthControl:
     Attributes:
         think, answer: weights of the two centred length terms.
         think_bonus, answer_bonus: given to the shortest thinking, the shortest answer, if good enough.
-        quality_percentile: percentile of the group's base rewards that is good enough.
+        quality_percentile: percentile of the group's base rewards that is good enough, see `good_enough`.
     """
 
     think: float = 0.5
@@ -81,6 +81,19 @@ def length_weights(lengths_G: ArrayLike) -> Float64:
     return centred
 
 
+def good_enough(base_G: ArrayLike, percentile: float) -> float:
+    """Return the least reward that is good enough for a bonus: one of the group's own, not a value between two.
+
+    It is the one at place max(0, int(N * share above the percentile) - 1), counted from the best: the paper doesn't
+    define its percentile, its run used this one (NeMo Gym, resources_servers/genrm_compare/utils.py). With 8 responses
+    and the 80th percentile only the best is good enough; interpolation would let the second in, too.
+    """
+    descending = sorted(np.asarray(base_G, dtype=np.float64).tolist(), reverse=True)
+    # A product of whole numbers, so that a fifth of ten is two: ten times (1 - 0.8) is just under it.
+    place = int(len(descending) * (100.0 - percentile) / 100.0) - 1
+    return float(descending[max(0, place)])
+
+
 def length_controlled(base_G: ArrayLike, think_G: ArrayLike, answer_G: ArrayLike, control: LengthControl) -> Float64:
     """Reward short responses of a group, within limits set by their quality.
 
@@ -96,7 +109,7 @@ def length_controlled(base_G: ArrayLike, think_G: ArrayLike, answer_G: ArrayLike
         control: coefficients.
     """
     base = np.asarray(base_G, dtype=np.float64)
-    threshold = np.percentile(base, control.quality_percentile)
+    threshold = good_enough(base, control.quality_percentile)
     rewards = base + control.think * length_weights(think_G) + control.answer * length_weights(answer_G)
     for lengths_G, bonus in ((think_G, control.think_bonus), (answer_G, control.answer_bonus)):
         lengths = np.asarray(lengths_G, dtype=np.float64)

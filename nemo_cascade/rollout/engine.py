@@ -18,6 +18,7 @@ import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
+from nemo_cascade.models.architectures import read_architecture
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.manifest import WeightManifest
@@ -57,6 +58,7 @@ class RolloutWorker:
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
         self._manifest = WeightManifest.of_folder(self.model_path)
+        self._vocab_size = read_architecture(self.model_path).vocab_size
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
@@ -78,8 +80,8 @@ class RolloutWorker:
 
     def generate(
         self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[Rollout]:
-        """Sample `num_generations` responses to each prompt; yield each as it ends.
+    ) -> Iterator[list[Rollout]]:
+        """Sample `num_generations` responses to each prompt; yield those that end together, step by step.
 
         The result is a pure function of weights and arguments, bit for bit. Leaving the iterator early aborts what is
         still running.
@@ -100,7 +102,7 @@ class RolloutWorker:
         self._state.require(SyncPhase.GENERATING, "generate")
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
-        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len)
+        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len, self._vocab_size)
         requests = {
             f"{index}/{sample}": (prompt, sample)
             for index, prompt in enumerate(prompts)
@@ -110,7 +112,7 @@ class RolloutWorker:
 
     def _generate(
         self, requests: dict[str, tuple[Prompt, int]], sampling: SamplingConfig, seed: int
-    ) -> Iterator[Rollout]:
+    ) -> Iterator[list[Rollout]]:
         self._empty_prefix_cache()
         self.shared_prompt_tokens = 0
         waiting = set(requests)
@@ -120,11 +122,11 @@ class RolloutWorker:
                 self._engine.add_request(key, {"prompt_token_ids": prompt.token_ids.tolist()}, params)
             deadline = time.monotonic() + self.config.generate_deadline_s
             while waiting:
-                for output in self._step(waiting, deadline):
-                    waiting.discard(output.request_id)
-                    self.shared_prompt_tokens += output.num_cached_tokens or 0
-                    prompt, sample = requests[output.request_id]
-                    yield self._rollout(prompt, sample, output.outputs[0])
+                ended = self._step(waiting, deadline)
+                waiting.difference_update(output.request_id for output in ended)
+                self.shared_prompt_tokens += sum(output.num_cached_tokens or 0 for output in ended)
+                if ended:
+                    yield [self._rollout(*requests[output.request_id], output.outputs[0]) for output in ended]
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.errors import ModelError, WeightSyncError
+from nemo_cascade.models.hf_folder import HfTensors
 from nemo_cascade.rollout.buckets import TensorEntry
 
 
@@ -24,22 +24,15 @@ class WeightManifest:
 
     @classmethod
     def of_folder(cls, folder: Path) -> WeightManifest:
-        """Read names and shapes of all safetensors files of a folder.
+        """Read names and shapes of a folder's weights, by the rules by which the trainer reads them.
 
         Raises:
-            ModelError: no safetensors file or no config.json.
+            ModelError: no usable weights, or no config.json.
         """
-        files = sorted(folder.glob("*.safetensors"))
-        if not files or not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file():
             raise ModelError("no HF model", value=folder, limit="config.json and *.safetensors")
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in files:
-            with open(file, "rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(length))
-            shapes |= {name: tuple(h["shape"]) for name, h in header.items() if name != "__metadata__"}
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tied = bool(config.get("tie_word_embeddings", False))
+        shapes = HfTensors(folder).weight_shapes
+        tied = bool(read_json_object(folder / "config.json").get("tie_word_embeddings", False))
         return cls(shapes, frozenset({"lm_head.weight"}) if tied else frozenset())
 
     def check_bucket(self, entries: Iterable[TensorEntry], dtype: str, received: set[str]) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.rollout import SamplingConfig
+from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import RolloutError
 from nemo_cascade.types import Prompt
-
-TURN_END = "<|im_end|>"
 
 
 def request_seed(seed: int, prompt_id: str, sample: int) -> int:
@@ -23,31 +22,43 @@ def request_seed(seed: int, prompt_id: str, sample: int) -> int:
 
 
 def stop_token_ids(model_path: Path) -> list[int]:
-    """Return the ids that end a response: `<|im_end|>` where the tokenizer has it, else the model's own EOS ids.
+    """Return the ids that end a response.
+
+    The token with which the chat template ends a turn does: it is what the model is trained to end with. Where the
+    folder's EOS ids (of generation_config.json, else config.json) name it among others, those do, too; where they don't
+    name it, they are about another way of writing, as those of a base model. A folder without a tokenizer has nothing
+    but its EOS ids.
 
     Raises:
-        RolloutError: the folder names no such token.
+        RolloutError: the folder names no such token, or something else as one.
+        DataError: the tokenizer or its template can't be used.
     """
-    tokenizer = model_path / "tokenizer.json"
-    if tokenizer.is_file():
-        added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", [])
-        found = [int(t["id"]) for t in added if t["content"] == TURN_END]
-        if found:
-            return found
-    for name in ("generation_config.json", "config.json"):
-        file = model_path / name
-        ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    own = _eos_ids(model_path)
+    if (model_path / "tokenizer.json").is_file():
+        turn_end = load_tokenizer(model_path).end_id
+        return own if turn_end in own else [turn_end]
+    if not own:
+        raise RolloutError(
+            "the model has no end-of-turn token",
+            value=model_path,
+            limit="tokenizer.json with a chat template, or eos_token_id in generation_config.json or config.json",
+        )
+    return own
+
+
+def _eos_ids(model_path: Path) -> list[int]:
+    for file in (model_path / "generation_config.json", model_path / "config.json"):
+        ids = read_json_object(file, RolloutError).get("eos_token_id") if file.is_file() else None
         if ids is not None:
-            return [int(i) for i in (ids if isinstance(ids, list) else [ids])]
-    raise RolloutError(
-        "the model has no end-of-turn token",
-        value=model_path,
-        limit=f"{TURN_END} in tokenizer.json, or eos_token_id in generation_config.json or config.json",
-    )
+            found = ids if isinstance(ids, list) else [ids]
+            if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in found):
+                raise RolloutError("eos_token_id is no token id", value=f"{file}: {ids!r}", limit="an id, or a list")
+            return found
+    return []
 
 
-def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int) -> None:
-    """Refuse prompts that leave no room for a full response, are empty, or share an id.
+def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int, vocab_size: int) -> None:
+    """Refuse prompts that leave no room for a full response, are empty, share an id, or hold tokens of another model.
 
     Raises:
         RolloutError: names every such prompt (the first ten) with its length.
@@ -64,6 +75,14 @@ def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int
     empty = [p.prompt_id for p in prompts if not p.token_ids.size]
     if empty:
         raise RolloutError("empty prompts", value=", ".join(empty[:10]), limit="at least 1 token")
+    unknown = [p.prompt_id for p in prompts if not 0 <= p.token_ids.min() <= p.token_ids.max() < vocab_size]
+    if unknown:
+        raise RolloutError(
+            "prompts hold tokens that the model doesn't have",
+            value=", ".join(unknown[:10]),
+            limit=f"ids below vocab_size={vocab_size}",
+            mend="the prompts were made with another tokenizer than the model's",
+        )
     twice = [name for name, count in Counter(p.prompt_id for p in prompts).items() if count > 1]
     if twice:
         raise RolloutError(

@@ -87,6 +87,7 @@ def _for_the_child(limits: Limits) -> dict[str, float]:
         "memory_mib": limits.memory_mib,
         "processes": limits.processes,
         "files_mib": limits.files_mib,
+        "forks": limits.forks,
     }
 
 
@@ -132,6 +133,7 @@ class Execution:
         given = {**errand.gifts, "stdin": _input(errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
+            os.fchmod(given[stream], 0o666)  # so that it may be opened by its name, as /dev/stdout
             errand.said[stream] = bytearray()
             self._readers[read] = (errand, stream)
         errand.said["connection"] = bytearray()
@@ -181,7 +183,7 @@ class Execution:
         self._watched = True
         for errand in self._errands:
             if errand.ended is None:
-                self._worker.watch(errand.pid, errand.limits.memory_mib, errand.limits.cpu_s)
+                self._worker.watch(errand.pid, errand.limits, group=self._errands[0].pid)
 
     def _enforce_deadlines(self, now: float) -> None:
         for errand in self._errands:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.provided import provided_for
 
 __all__ = ["Limits", "Outcome", "Program", "Status"]
 
@@ -20,7 +21,9 @@ class Status(StrEnum):
     """How a run ended.
 
     OK: exit status 0. ERROR: any other exit status, or a crash of its own making. COMPILE_ERROR: it didn't compile.
-    TIMEOUT, MEMORY, OUTPUT: it went over that limit. KILLED: a signal ended it that was neither its own fault nor ours.
+    TIMEOUT, MEMORY, OUTPUT: it went over that limit. ABANDONED: it was stopped when the tests that call it had ended.
+    KILLED: the system was out of memory. STARVED: other processes kept the CPU from it until its time was over. The
+    last two say nothing about the program.
     """
 
     OK = "ok"
@@ -29,7 +32,9 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     OUTPUT = "output"
+    ABANDONED = "abandoned"
     KILLED = "killed"
+    STARVED = "starved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Program:
         files: further files, path relative to its folder -> content.
         args: its arguments.
         entry: name of its main file; default main.py or main.cpp.
+        contest: a Python program gets what judges of contests give: the names that they import for it (provided.py),
+            50,000 frames of recursion, and `sys.exit` with any status is an end like any other. So LiveCodeBench does.
 
     Raises:
         SandboxError: for a language, path or text that can't be run (a mistake of the caller, not of the program).
@@ -54,6 +61,7 @@ class Program:
     files: Mapping[str, bytes] = field(default_factory=dict)
     args: tuple[str, ...] = ()
     entry: str = ""
+    contest: bool = False
 
     def __post_init__(self) -> None:
         if self.language not in _ENTRY:
@@ -78,6 +86,10 @@ class Program:
         """Return the source in UTF-8; lone surrogates, which no file can hold, become question marks."""
         return self.source.encode("utf-8", "replace")
 
+    def for_python(self) -> dict[str, Any]:
+        """Return what a job's header says of a Python program."""
+        return {"contest": True, "provided": provided_for(self.source)} if self.contest else {}
+
     def stdin_bytes(self) -> bytes:
         """Return the input in UTF-8."""
         return self.stdin if isinstance(self.stdin, bytes) else self.stdin.encode("utf-8", "replace")
@@ -94,6 +106,7 @@ class Outcome:
         stderr: standard error, likewise.
         seconds: from start to end.
         cpu_s: CPU seconds of the processes that it waited for, and its own.
+        waited_s: seconds that it waited for anything but the CPU, as far as it was looked at.
         peak_mib: largest resident memory of its largest process.
         detail: one line for people where the status needs one.
     """
@@ -104,6 +117,7 @@ class Outcome:
     stderr: str
     seconds: float
     cpu_s: float = 0.0
+    waited_s: float = 0.0
     peak_mib: float = 0.0
     detail: str = ""
 

@@ -48,7 +48,7 @@ class RolloutBatch:
         verdicts: [P][G], the verifier's own words.
         scores: [P, G] float64, the verifier's; 0 where invalid.
         switched: [P, G] bool; holds text of a foreign script. All False where the stage doesn't look.
-        rewards: [P, G] float64 after shaping and the overlong rule; 0 where invalid, never used there.
+        rewards: [P, G] float64 after the overlong rule and shaping; 0 where invalid, never used there.
         valid: [P, G] bool; False where the verdict is an error or the rollout was aborted.
         advantages: [P, G] float64; 0 where invalid or without spread.
         trained: [P, G] bool; False where the rollout gets no gradient (invalid, or truncated under overlong=mask).
@@ -233,10 +233,10 @@ class Collector:
         size, sampling = self.stage.num_generations, self.stage.sampling
         seed = rollout_seed(self.config.seed, step, round_index)
         with timer.phase("generate"):
-            for rollout in self.rollout.generate([g.prompt for g in groups.values()], size, sampling, seed):
-                group = groups[rollout.prompt_id]
-                group.rollouts[rollout.sample] = rollout
-                self.judges.submit(f"{rollout.prompt_id}#{rollout.sample}", group.prompt, rollout)
+            for ended in self.rollout.generate([g.prompt for g in groups.values()], size, sampling, seed):
+                for rollout in ended:
+                    groups[rollout.prompt_id].rollouts[rollout.sample] = rollout
+                self.judges.submit([(f"{r.prompt_id}#{r.sample}", groups[r.prompt_id].prompt, r) for r in ended])
         with timer.phase("verify"):
             for key, verdict in self.judges.drain():
                 prompt_id, _, sample = key.rpartition("#")
@@ -278,9 +278,8 @@ class Collector:
         valid = np.array([[g.valid(s) for s in samples] for g in groups], dtype=bool)
         truncated = np.array([[g.truncated(s) for s in samples] for g in groups], dtype=bool)
         switched = self._switched(groups)
-        rewards = shape_rewards(scores, valid, switched, self._preferences(groups), self.stage.shaping)
-        if overlong == "zero":
-            rewards[truncated] = 0.0
+        failed = truncated & (overlong == "zero")
+        rewards = shape_rewards(scores, valid, failed, switched, self._preferences(groups), self.stage.shaping)
         return RolloutBatch(
             prompts=[g.prompt for g in groups],
             rollouts=[[g.rollouts[s] for s in samples] for g in groups],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nemo_cascade.actors.policy import PolicyGroup
@@ -88,15 +89,19 @@ class StageCheckpoints:
         self.context, self.stage, self.total_steps = context, stage, total_steps
         self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints)
 
-    def resume(self, policy: PolicyGroup, needs: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
+    def resume(
+        self, policy: PolicyGroup, needs: Sequence[str] = (), same: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[int, dict[str, Any]]:
         """Load the newest complete checkpoint into the policy; return (steps done, its state).
 
         Args:
             policy: what is loaded into.
             needs: what the state must hold for the stage to go on as if undisturbed.
+            same: what it must hold, and be what it is now: what the stage is trained on.
 
         Raises:
-            CheckpointError: the state lacks some of it: a version of another form wrote the checkpoint.
+            CheckpointError: the state lacks some of it: a version of another form wrote the checkpoint; or the stage's
+                data are others than they were.
         """
         found = self.store.newest()
         for name in self.store.damaged:
@@ -106,6 +111,7 @@ class StageCheckpoints:
             return 0, {}
         step, path = found
         state = policy.load_checkpoint(str(path))
+        needs = [*needs, *same]
         if missing := [name for name in needs if name not in state]:
             raise CheckpointError(
                 f"the checkpoint lacks {' and '.join(missing)}, so the stage can't go on as if undisturbed",
@@ -113,6 +119,13 @@ class StageCheckpoints:
                 limit=f"one that holds {', '.join(needs)}",
                 mend="finish the run with the version that began it (provenance.yaml), remove the stage's "
                 "checkpoints/ to train the stage anew, or name=ANOTHER",
+            )
+        if changed := [name for name, now in same.items() if state[name] != now]:
+            name = changed[0]
+            raise CheckpointError(
+                f"the stage's {name} changed since the checkpoint",
+                value=f"{same[name]}, at step {step} {state[name]}",
+                mend="restore the files, remove the stage's checkpoints/ to train it anew, or name=ANOTHER",
             )
         self.context.record("stage_resumed", stage=self.context.name, step=step, checkpoint=path.name)
         log.info("%s resumes at step %d of %d", self.context.name, step, self.total_steps)

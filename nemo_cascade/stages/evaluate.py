@@ -45,13 +45,15 @@ def evaluate(
     Raises:
         RewardError: a verifier fails its self-test, or more verdicts are errors than reward.max_error_fraction allows.
     """
-    rollout = roles.engines_with(hf_folder, version)
+    if not suites:
+        return Scores({})  # nothing to ask an engine
     samples, details = {}, {}
+    rollout = roles.engines_with(hf_folder, version)
     for domain, suite in suites.items():
         reference = suite.reward_model
         model = None if reference is None else reward_models.get(reference, Path(reference))
         judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
-        judges.self_test([suite.verifier])
+        judges.self_test([suite.verifier], suite.reward)
         samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, label)
     return Scores(samples, details)
 
@@ -88,6 +90,7 @@ def _run_suite(
         tokenizer=tokenizer,
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
         schema=schema_of(suite.schema, suite.columns),
+        settings=suite.reward,
     ).first(suite.num_prompts)
     by_id = {p.prompt_id: p for p in prompts}
     samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}
@@ -95,13 +98,14 @@ def _run_suite(
     # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
     with Progress(f"{label}: {domain}", total, 0, config.logging) as progress:
-        for answer in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
-            prompt = by_id[answer.prompt_id]
-            judges.submit(f"{answer.prompt_id}#{answer.sample}", prompt, answer)
-            obeyed += obeys_mode(response_text(tokenizer, answer.response_ids, prompt.token_ids), suite.mode)
-            tokens += answer.response_ids.size
-            truncated += answer.finish_reason == FinishReason.LENGTH
-            progress.advance()
+        for ended in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
+            judges.submit([(f"{r.prompt_id}#{r.sample}", by_id[r.prompt_id], r) for r in ended])
+            for answer in ended:
+                text = response_text(tokenizer, answer.response_ids, by_id[answer.prompt_id].token_ids)
+                obeyed += obeys_mode(text, suite.mode)
+                tokens += answer.response_ids.size
+                truncated += answer.finish_reason == FinishReason.LENGTH
+            progress.advance(units=len(ended))
         for key, verdict in judges.drain():
             prompt_id, _, sample = key.rpartition("#")
             samples[prompt_id][int(sample)] = verdict.score

@@ -41,7 +41,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
-    judges.self_test(sorted({rules.verifier for rules in stage.prompt_sets}))
+    for rules in stage.prompt_sets:
+        judges.self_test([rules.verifier], rules.reward)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
@@ -55,9 +56,10 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             batch = collector.collect(step, timer)
-            results = policy_updates(policy, batch, stage, config, step, timer)
+            updates = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
-            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(results)}
+            trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered}
+            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             step += 1

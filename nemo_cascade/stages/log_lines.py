@@ -10,7 +10,12 @@ from nemo_cascade.training.setup import StepResult
 
 
 def optimizer_line(results: Sequence[StepResult]) -> dict[str, Any]:
-    """Return what the optimizer steps of one line say; a loss or norm that wasn't finite (a skipped step) is None."""
+    """Return what the optimizer steps of one line say; a loss or norm that wasn't finite (a skipped step) is None.
+
+    So are they where no step was made.
+    """
+    if not results:
+        return {"loss": None, "grad_norm": None, "lr": 0.0, "tokens": 0, "skipped": 0}
     last = results[-1]
     loss = sum(r.loss for r in results) / len(results)
     return {

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
@@ -13,18 +21,48 @@ from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import Float32
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """What a rollout batch was good for.
+
+    Attributes:
+        results: of the optimizer steps that were made.
+        empty: updates that were left out, because none of their rollouts is trained.
+        filtered: rollouts that `loss.sequence_error_max` took out of training.
+    """
+
+    results: list[StepResult]
+    empty: int
+    filtered: int
+
 
 def policy_updates(
     policy: PolicyGroup, batch: RolloutBatch, stage: GrpoStage, config: RunConfig, step: int, timer: PhaseTimer
-) -> list[StepResult]:
-    """Make the optimizer steps of one rollout batch: one for Cascade, several where a recipe reuses its rollouts."""
+) -> Updates:
+    """Make the optimizer steps of one rollout batch: one for Cascade, several where a recipe reuses its rollouts.
+
+    An update none of whose rollouts is trained is left out and counted: all of them were truncated under overlong=mask,
+    had no verdict, or were filtered. Its place in the schedule stays empty.
+    """
     parts = _split(rollout_documents(batch, stage), stage.updates_per_batch)
     sources = [_micro_batches(part, stage, config.parallel) for part in parts]
-    first = step * stage.updates_per_batch
+    first, filtered = step * stage.updates_per_batch, 0
     with timer.phase("logprob"):
-        sources = [_with_logprobs(policy, source, stage, first + i) for i, source in enumerate(sources)]
+        for i, source in enumerate(sources):
+            if _trains(source):
+                sources[i], found = _with_logprobs(policy, source, stage, first + i)
+                filtered += found
     with timer.phase("train"):
-        return [policy.train_step(source, first + i) for i, source in enumerate(sources)]
+        results = [policy.train_step(source, first + i) for i, source in enumerate(sources) if _trains(source)]
+    empty = len(sources) - len(results)
+    if empty:
+        why = f"{batch.truncation_rate:.0%} of the rollouts were truncated (overlong={stage.overlong}), "
+        why += f"{int((~batch.valid).sum())} had no verdict, {filtered} were filtered"
+        log.warning("step %d: %d of %d updates have nothing to train: %s", step + 1, empty, len(sources), why)
+    return Updates(results, empty, filtered)
 
 
 def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[Document]:
@@ -37,7 +75,7 @@ def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[Document]:
                 "behaviour_logprobs": rollout.logprobs,
             }
             if stage.loss.aggregation == "sequence":
-                extras["sequence_weights"] = 1.0 / rollout.response_ids.size
+                extras["sequence_weights"] = 1.0 / max(1, rollout.response_ids.size)
             documents.append(rollout_document(rollout, extras, trained=bool(is_trained)))
     return documents
 
@@ -54,11 +92,46 @@ def _micro_batches(documents: list[Document], stage: GrpoStage, parallel: Parall
     )
 
 
-def _with_logprobs(policy: PolicyGroup, source: RolloutSource, stage: GrpoStage, step: int) -> RolloutSource:
-    """Add the log-probs that the loss needs and only a forward pass can give."""
-    if stage.updates_per_batch > 1:
-        source = source.with_extra("previous_logprobs", source.per_sample(policy.logprobs(source, step)))
-    if stage.loss.kl_coefficient > 0:
+def _with_logprobs(
+    policy: PolicyGroup, source: RolloutSource, stage: GrpoStage, step: int
+) -> tuple[RolloutSource, int]:
+    """Add the log-probs that the loss needs and only a forward pass can give.
+
+    Returns:
+        The source, and how many of its rollouts `sequence_error_max` took out of training.
+    """
+    filtered, loss = 0, stage.loss
+    if stage.updates_per_batch > 1 or loss.sequence_error_max is not None:
+        previous = source.per_sample(policy.logprobs(source, step))
+        if loss.sequence_error_max is not None:
+            source, filtered = _without_outliers(source, previous, loss.sequence_error_max)
+        if stage.updates_per_batch > 1:
+            source = source.with_extra("previous_logprobs", previous)
+    if loss.kl_coefficient > 0:
         reference = source.per_sample(policy.logprobs(source, step, which="reference"))
         source = source.with_extra("reference_logprobs", reference)
-    return source
+    return source, filtered
+
+
+def _without_outliers(source: RolloutSource, trainer: Sequence[Float32], most: float) -> tuple[RolloutSource, int]:
+    """Take rollouts out of training on which trainer and engine disagree too much; return how many those are."""
+    keep = []
+    for document, logprobs_n in zip(source.documents, trainer, strict=True):
+        trained_n = document.trained > 0
+        difference_n = logprobs_n[trained_n].astype(np.float64) - document.extras["behaviour_logprobs"][trained_n]
+        keep.append(not trained_n.any() or sequence_error(difference_n) <= most)
+    return source.trained_only(keep), len(keep) - sum(keep)
+
+
+def sequence_error(difference_n: NDArray[np.float64]) -> float:
+    """Return the mean of exp(|difference|) over a response's tokens, at least 1; NaN counts as infinite.
+
+    NeMo-RL's `seq_logprob_error_threshold` bounds it (compute_and_apply_seq_logprob_error_masking).
+    """
+    with np.errstate(over="ignore"):
+        error = float(np.exp(np.abs(difference_n)).mean())
+    return math.inf if math.isnan(error) else error
+
+
+def _trains(source: RolloutSource) -> bool:
+    return any(document.trained.any() for document in source.documents)

@@ -1,11 +1,17 @@
-"""The actor groups of a run: started when first needed, kept across stages, torn down together."""
+"""The actor groups of a run: started when first needed, kept across stages, torn down together.
+
+Processes take seconds to import what they work with. Whoever asks for the engines will ask for verifiers and policy,
+too: these two come up beside them, and whoever needs one waits for the rest of it.
+"""
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.genrm import GenRMGroup
@@ -44,6 +50,8 @@ class Roles:
         self._policy_holds: str | None = None
         self._rollout_holds: str | None = None
         self._rollout_version = 0
+        self._starter = ThreadPoolExecutor(max_workers=2, thread_name_prefix="role-start")
+        self._coming: dict[str, Future[Any]] = {}
 
     def __enter__(self) -> Roles:
         self.cluster = Cluster(self.config.cluster, self.log_folder)
@@ -55,7 +63,10 @@ class Roles:
     ) -> None:
         for judge in self._genrm.values():
             judge.close()
-        for group in (self._rollout, self._reward, self._scorer, self._policy):
+        wait(self._coming.values())
+        self._starter.shutdown()
+        coming = [start.result() for start in self._coming.values() if start.exception() is None]
+        for group in (self._rollout, self._reward, self._scorer, self._policy, *coming):
             if group is not None:
                 group.close()
         if self.cluster is not None:
@@ -75,6 +86,7 @@ class Roles:
         """Return the engines; the first call starts them from `model_path`."""
         if self._rollout is None:
             assert self.cluster is not None, "enter Roles first"
+            self._start_beside(model_path)
             self._rollout = RolloutGroup(self.cluster, self.config.rollout, str(model_path), self.config.seed)
             self._rollout_holds = str(model_path)
         return self._rollout
@@ -82,8 +94,7 @@ class Roles:
     def reward(self, tokenizer_path: Path) -> RewardGroup:
         """Return the verifier workers."""
         if self._reward is None:
-            assert self.cluster is not None, "enter Roles first"
-            self._reward = RewardGroup(self.cluster, self.config.reward, str(tokenizer_path), self.config.sandbox)
+            self._reward = self._come("reward") or self._new_reward(tokenizer_path)
         return self._reward
 
     def scorer(self, reward_model: Path, tokenizer_path: Path) -> ScorerGroup:
@@ -138,13 +149,33 @@ class Roles:
         return rollout
 
     def _policy_group(self, parallel: ParallelConfig) -> PolicyGroup:
+        self._policy = self._policy or self._come("policy")
         if self._policy is not None and self._policy.parallel != parallel:
             self._policy.close()
             self._policy = None
         if self._policy is None:
-            assert self.cluster is not None, "enter Roles first"
-            self._policy = PolicyGroup(self.cluster, parallel)
+            self._policy = self._new_policy(parallel)
         return self._policy
+
+    def _new_policy(self, parallel: ParallelConfig) -> PolicyGroup:
+        assert self.cluster is not None, "enter Roles first"
+        return PolicyGroup(self.cluster, parallel)
+
+    def _new_reward(self, tokenizer_path: Path) -> RewardGroup:
+        assert self.cluster is not None, "enter Roles first"
+        return RewardGroup(self.cluster, self.config.reward, str(tokenizer_path), self.config.sandbox)
+
+    def _start_beside(self, model_path: Path) -> None:
+        """Begin to start verifiers and policy, unless they are there."""
+        if self._reward is None:
+            self._coming["reward"] = self._starter.submit(self._new_reward, model_path)
+        if self._policy is None:
+            self._coming["policy"] = self._starter.submit(self._new_policy, self.config.parallel)
+
+    def _come(self, role: str) -> Any | None:
+        """Wait for a role that is being started, and raise what its start raised; None where none is."""
+        coming = self._coming.pop(role, None)
+        return None if coming is None else coming.result()
 
 
 def stage_setup(

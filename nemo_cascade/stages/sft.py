@@ -17,6 +17,7 @@ from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
+from nemo_cascade.training.schedule import check_warm_up
 
 
 def run_sft(context: StageContext, stage: SftStage) -> None:
@@ -26,10 +27,12 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     context.record("data_packed", stage=context.name, **store.summary)
     source = PackedSource(store.folder, stage.global_batch_size, context.config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
+    check_warm_up(stage.optimizer, steps, context.name)
 
     policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, steps))
     checkpoints = StageCheckpoints(context, stage, steps)
-    done, _ = checkpoints.resume(policy)
+    data = store.folder.name  # a hash of samples and packing
+    done, _ = checkpoints.resume(policy, same={"data": data})
 
     timer = PhaseTimer()
     with context.metrics(done) as metrics, Progress(context.name, steps, done, context.config.logging) as progress:
@@ -38,5 +41,5 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
                 result = policy.train_step(source, step)
             metrics.log(step + 1, {**optimizer_line([result]), **timer.report(tokens=result.tokens)})
             progress.advance(f"loss {result.loss:.3f}")
-            checkpoints.save_if_due(policy, step + 1, {"step": step + 1})
+            checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "data": data})
     finish(context, policy)

@@ -25,21 +25,28 @@ Bool = NDArray[np.bool_]
 
 
 def shape_rewards(
-    scores: Float64, valid: Bool, switched: Bool, preferences: Float64 | None, shaping: ShapingConfig
+    scores: Float64,
+    valid: Bool,
+    failed: Bool,
+    switched: Bool,
+    preferences: Float64 | None,
+    shaping: ShapingConfig,
 ) -> Float64:
     """Return the rewards [P, G].
 
-    In this order: the combined reward of a group (arXiv 2512.13607, section 4.4.2), the code-switch rule over the whole
-    batch, the bound of a group (sections 4.3 and 6).
+    In this order: 0 for what `failed`, the combined reward of a group (arXiv 2512.13607, section 4.4.2), the
+    code-switch rule over the whole batch, the bound of a group (sections 4.3 and 6). A truncated response thus is
+    bounded like the wrong answer that overlong=zero takes it for; 0 behind the bound would be the group's mean.
 
     Args:
         scores: [P, G], the verifier's.
+        failed: [P, G], truncated under overlong=zero.
         valid: [P, G], judged; by the reward model too, if it has a say.
         switched: [P, G], holds text of a foreign script.
         preferences: [P, G], the reward model's scores, if it has a say.
         shaping: what to do.
     """
-    rewards: Float64 = np.where(valid, scores, 0.0)
+    rewards: Float64 = np.where(valid & ~failed, scores, 0.0)
     if preferences is not None:
         for row, model, mask in zip(rewards, preferences, valid, strict=True):
             if mask.any():

@@ -16,6 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -57,7 +58,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: nothing was begun, or nothing was written.
         """
-        temporary, final = self._temporary(step), self.folder / f"step_{step:06d}"
+        temporary, final = self._temporary(step), self.folder / _name(step)
         files = _files(temporary) if temporary.is_dir() else []
         if not files:
             raise CheckpointError("nothing to commit", value=temporary, mend="begin() and write the checkpoint first")
@@ -106,7 +107,7 @@ class CheckpointStore:
             shutil.rmtree(leftover)
 
     def _temporary(self, step: int) -> Path:
-        return self.folder / f".saving-step_{step:06d}"
+        return self.folder / f".saving-{_name(step)}"
 
     def _complete(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
@@ -118,13 +119,16 @@ class CheckpointStore:
 def verify(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint folder (`file: reason`), or None if every byte is as written."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        digest = manifest.pop("blake3")
-        entries = manifest["files"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return f"{MANIFEST}: unreadable ({type(error).__name__})"
+        manifest = read_json_object(folder / MANIFEST, CheckpointError)
+    except CheckpointError as error:
+        return f"{MANIFEST}: {error.what}"
+    digest = manifest.pop("blake3", None)
     if digest != _digest(manifest):
         return f"{MANIFEST}: altered"
+    # From here on it is as it was written, by this class.
+    if folder.name != _name(manifest["step"]):
+        return f"{MANIFEST}: it is the checkpoint of step {manifest['step']}, copied or renamed"
+    entries = manifest["files"]
     for name, entry in entries.items():
         path = folder / name
         if not path.is_file():
@@ -135,6 +139,10 @@ def verify(folder: Path) -> str | None:
         if _hash(path) != entry["blake3"]:
             return f"{name}: altered (blake3 differs)"
     return None
+
+
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,11 +91,29 @@ def save(folder: Path, model: torch.nn.Module, optimizer: Any, saved: Saved) -> 
                 "user": saved.user,
             }
             (folder / STATE).write_text(json.dumps(body, indent=1), encoding="utf-8")
-    except (CheckpointException, CheckpointingException, OSError) as error:
-        raise CheckpointError("the checkpoint could not be written", value=f"{folder}: {error}") from error
+    except (CheckpointException, CheckpointingException, OSError, RuntimeError) as error:
+        free_mib = shutil.disk_usage(folder).free >> 20
+        raise CheckpointError(
+            "the checkpoint could not be written",
+            value=f"{folder}: {_reason(error)}",
+            mend=f"{free_mib} MiB are free there; where that is too little, make room and give the same command again: "
+            "it goes on from the checkpoint before",
+        ) from error
     except TypeError as error:
         raise CheckpointError("the extra state is not JSON-like", value=str(error)) from error
     dist.barrier()
+
+
+def _reason(error: BaseException) -> str:
+    """Return why writing failed, in one line: torch quotes the traceback of every rank."""
+    causes = [wrapped[0] for wrapped in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+    seen: BaseException | None = causes[0] if causes else error
+    while seen is not None:  # torch's writer says "unexpected pos" on top of what the system said
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    first = causes[0] if causes else error
+    return f"{type(first).__name__}: {str(first).strip().splitlines()[-1] if str(first).strip() else ''}"
 
 
 def load(

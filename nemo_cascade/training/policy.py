@@ -31,7 +31,7 @@ from nemo_cascade.training.step import (
     reinforcement_loss,
     sft_loss,
 )
-from nemo_cascade.types import BatchSource, Float32
+from nemo_cascade.types import BatchSource, Float32, PackedBatch
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
 from megatron.core.distributed import DistributedDataParallel  # isort: skip
@@ -253,8 +253,20 @@ class PolicyWorker(RankWorker):
         arch = _language_model(setup.reference_hf_path)
         return self._build(setup, arch, setup.reference_hf_path).requires_grad_(False).eval()
 
-    def _micro_batches(self, source: BatchSource, step: int) -> list[Any]:
-        return source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size)
+    def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
+        batches = list(source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size))
+        vocab_size = self._set_up.arch.vocab_size
+        for batch in batches:
+            # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
+            wrong = batch.input_ids[(batch.input_ids < 0) | (batch.input_ids >= vocab_size)]
+            if wrong.size:
+                raise TrainingError(
+                    f"step {step}: the data hold tokens that the model doesn't have",
+                    value=", ".join(str(token) for token in sorted(set(wrong.tolist()))[:5]),
+                    limit=f"0..{vocab_size - 1} = vocab_size of config.json",
+                    mend="the data were tokenised with another tokenizer than the model's",
+                )
+        return batches
 
 
 def _architecture(setup: PolicySetup) -> Architecture:

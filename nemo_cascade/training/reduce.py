@@ -71,7 +71,9 @@ def global_counts(batches: Sequence[PackedBatch], aggregation: Aggregation, step
             value=f"{number} here, {numbers} on {dist.get_world_size(group)} ranks together",
         )
     if units == 0:
-        raise TrainingError(f"step {step}: no token of the global batch is trained", mend="check the loss masks")
+        raise TrainingError(
+            f"step {step}: no token of the global batch is trained", mend="look at the data: nothing in it has a loss"
+        )
     return GlobalCounts(units, trained, tokens)
 
 

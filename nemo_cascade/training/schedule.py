@@ -5,6 +5,23 @@ from __future__ import annotations
 import math
 
 from nemo_cascade.config.model import OptimizerConfig
+from nemo_cascade.errors import TrainingError
+
+
+def check_warm_up(config: OptimizerConfig, total_steps: int, stage: str) -> None:
+    """Refuse a schedule that is over before its warm-up is, as where a stage's epochs turn out to be short.
+
+    Raises:
+        TrainingError: so it is.
+    """
+    horizon = config.lr_decay_steps or total_steps
+    if config.lr_warmup_steps and config.lr_warmup_steps >= horizon:
+        raise TrainingError(
+            "warm-up takes the whole schedule",
+            value=f"stages.{stage}.optimizer.lr_warmup_steps={config.lr_warmup_steps}",
+            limit=f"less than {horizon} steps",
+            mend="lower it, or train on more data",
+        )
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:

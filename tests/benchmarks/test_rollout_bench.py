@@ -9,6 +9,7 @@ from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.rollout.buckets import SyncSummary, write_buckets
 from nemo_cascade.types import Prompt
 from tests.engine_process import EngineProcess
+from tests.streams import flat
 from tests.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.bench
@@ -18,7 +19,7 @@ VOCAB = 512
 
 def generate(worker, prompts, samples):
     started = time.perf_counter()
-    rollouts = list(worker.generate(prompts, samples, SamplingConfig(max_tokens=64), 0))
+    rollouts = list(flat(worker.generate(prompts, samples, SamplingConfig(max_tokens=64), 0)))
     return sum(r.response_ids.size for r in rollouts) / (time.perf_counter() - started)
 
 

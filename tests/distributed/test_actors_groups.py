@@ -27,6 +27,7 @@ from nemo_cascade.stages.roles import Roles
 from nemo_cascade.types import FinishReason, Prompt, Rollout
 from tests.odd_actors import MisbehavingActor
 from tests.pinned_nano import PINNED
+from tests.streams import flat
 from tests.tiny_policy import TinySource, policy_setup, write_tiny_folder
 
 pytestmark = pytest.mark.distributed
@@ -136,12 +137,12 @@ def test_every_hand_over_is_proven_and_a_skipped_one_is_caught(policy, rollout, 
     report = sync_weights(policy, rollout, 1, SYNC, verify=True)
     assert report.buckets > 3  # more than fit in flight
     assert report.max_logprob_difference < 1e-4
-    before = bits(rollout.generate(prompts(), 4, LONG, 7))
+    before = bits(flat(rollout.generate(prompts(), 4, LONG, 7)))
     policy.train_step(TinySource(), 0)
     with pytest.raises(WeightSyncError, match="don't compute the same log-probs"):
         prove_equal(policy, rollout, SYNC, 2)
     assert sync_weights(policy, rollout, 2, SYNC, verify=True).max_logprob_difference < 1e-4
-    after = list(rollout.generate(prompts(), 4, LONG, 7))
+    after = list(flat(rollout.generate(prompts(), 4, LONG, 7)))
     assert {r.version for r in after} == {2}
     assert bits(after) != before
 
@@ -188,7 +189,7 @@ def test_a_hand_over_that_fails_half_way_leaves_all_ranks_usable(policy, rollout
         sync_weights(policy, rollout, 7, SYNC, verify=False)
     monkeypatch.undo()
     with pytest.raises(WeightSyncError, match="complete set of weights"):
-        list(rollout.generate(prompts(1), 1, LONG, 1))
+        list(flat(rollout.generate(prompts(1), 1, LONG, 1)))
     assert list(rollout.cluster.shared_memory.iterdir()) == []
     assert sync_weights(policy, rollout, 8, SYNC, verify=True).max_logprob_difference < 1e-4
 
@@ -201,16 +202,16 @@ def test_everybody_is_well(policy, rollout):
 
 def test_a_refused_prompt_keeps_its_type_through_the_stream(rollout):
     with pytest.raises(RolloutError, match="too long for their response"):
-        list(rollout.generate([Prompt("p/0", "math", "math", np.zeros(500, np.int32), {})], 1, LONG, 1))
+        list(flat(rollout.generate([Prompt("p/0", "math", "math", np.zeros(500, np.int32), {})], 1, LONG, 1)))
 
 
 def test_leaving_a_generation_early_stops_the_engine_and_leaves_no_trace(rollout):
-    before = bits(rollout.generate(prompts(2), 4, LONG, 1))
-    stream = rollout.generate(prompts(), 64, LONG, 1)
+    before = bits(flat(rollout.generate(prompts(2), 4, LONG, 1)))
+    stream = flat(rollout.generate(prompts(), 64, LONG, 1))
     next(stream)
     stream.close()
     started = time.monotonic()
-    assert bits(rollout.generate(prompts(2), 4, LONG, 1)) == before
+    assert bits(flat(rollout.generate(prompts(2), 4, LONG, 1))) == before
     assert time.monotonic() - started < 20
 
 
@@ -223,11 +224,14 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
         group.self_test(["math"])
         tokenizer = load_tokenizer(folder)
         asked = Prompt("p/0", "math", "math", np.zeros(3, np.int32), {"answer": "3"})
-        for i in range(40):
-            ids = np.r_[tokenizer.encode(f"so \\boxed{{{i % 4}}}"), tokenizer.end_id].astype(np.int32)
-            group.submit(
-                f"p/0#{i}", asked, Rollout("p/0", i, asked.token_ids, ids, np.zeros(len(ids)), FinishReason.STOP, 0)
-            )
+        for first in range(0, 40, 8):
+            together = []
+            for i in range(first, first + 8):
+                ids = np.r_[tokenizer.encode(f"so \\boxed{{{i % 4}}}"), tokenizer.end_id].astype(np.int32)
+                logprobs = np.zeros(len(ids), np.float32)
+                rollout = Rollout("p/0", i, asked.token_ids, ids, logprobs, FinishReason.STOP, 0)
+                together.append((f"p/0#{i}", asked, rollout))
+            group.submit(together)
         verdicts = dict(group.drain())
         assert {k: v.score for k, v in verdicts.items()} == {f"p/0#{i}": float(i % 4 == 3) for i in range(40)}
         assert group.drain() == []
@@ -241,8 +245,8 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
 
 def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(policy, rollout):
     sync_weights(policy, rollout, 20, SYNC, verify=False)
-    undisturbed = bits(rollout.generate(prompts(), 24, LONG, 5))
-    stream = rollout.generate(prompts(), 24, LONG, 5)
+    undisturbed = bits(flat(rollout.generate(prompts(), 24, LONG, 5)))
+    stream = flat(rollout.generate(prompts(), 24, LONG, 5))
     disturbed = [next(stream)]
     os.kill(rollout.pids[0], signal.SIGKILL)
     disturbed += list(stream)
@@ -250,7 +254,7 @@ def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(
     assert bits(disturbed) == undisturbed
     assert rollout.restarts == {"rollout-0": 1}
 
-    stream = rollout.generate(prompts(), 24, LONG, 5)
+    stream = flat(rollout.generate(prompts(), 24, LONG, 5))
     next(stream)
     os.kill(rollout.pids[0], signal.SIGKILL)
     started = time.monotonic()
@@ -258,7 +262,7 @@ def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(
         list(stream)
     assert time.monotonic() - started < 10
     with pytest.raises(ActorDiedError, match="can't be used any more"):
-        list(rollout.generate(prompts(), 1, LONG, 5))
+        list(flat(rollout.generate(prompts(), 1, LONG, 5)))
 
 
 def test_a_dead_rank_ends_the_step_and_not_the_deadline(policy):

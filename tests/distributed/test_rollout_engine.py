@@ -12,6 +12,7 @@ from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableE
 from nemo_cascade.rollout.buckets import SyncSummary, write_buckets
 from nemo_cascade.types import FinishReason, Prompt
 from tests.engine_process import EngineProcess
+from tests.streams import flat
 from tests.tiny_policy import VOCAB, write_tiny_folder
 
 pytestmark = pytest.mark.distributed
@@ -71,12 +72,12 @@ def prompts(count=6, length=70):
 
 def generate(worker, asked, samples, sampling, seed):
     place = {prompt.prompt_id: i for i, prompt in enumerate(asked)}
-    rollouts = worker.generate(list(asked), samples, sampling, seed)
+    rollouts = flat(worker.generate(list(asked), samples, sampling, seed))
     return sorted(rollouts, key=lambda r: (place[r.prompt_id], r.sample)), worker.shared_prompt_tokens
 
 
 def leave_early(worker, asked):
-    rollouts = worker.generate(asked, 4, SAMPLING, 99)
+    rollouts = flat(worker.generate(asked, 4, SAMPLING, 99))
     first = next(rollouts)
     rollouts.close()
     return first.prompt_id
@@ -195,7 +196,7 @@ def test_prompts_without_room_are_refused_by_name_and_nothing_is_left_running(us
 def late(worker, asked):
     object.__setattr__(worker.config, "generate_deadline_s", 0.05)
     try:
-        return list(worker.generate(asked, 16, SAMPLING, 1))
+        return list(flat(worker.generate(asked, 16, SAMPLING, 1)))
     finally:
         object.__setattr__(worker.config, "generate_deadline_s", CONFIG.generate_deadline_s)
 
@@ -261,7 +262,7 @@ def version_of(worker):
 
 
 def generate_during_update(worker, asked):
-    rollouts = worker.generate(asked, 2, SAMPLING, 1)
+    rollouts = flat(worker.generate(asked, 2, SAMPLING, 1))
     next(rollouts)
     try:
         worker.begin_update(10**6)

@@ -139,14 +139,13 @@ def test_judges_send_each_rollout_to_who_is_named_and_can_ask_for_a_second_opini
         record = {**followed[0].record, "instruction": {"kind": "exact", "expected": "yes"}}
         followed = (Prompt("other/0", "chat", "instruction", followed[0].token_ids, record), followed[1])
         for prompt, rollouts in (preferred, followed):
-            for rollout in rollouts:
-                judges.submit(f"{prompt.prompt_id}#{rollout.sample}", prompt, rollout)
+            judges.submit([(f"{prompt.prompt_id}#{rollout.sample}", prompt, rollout) for rollout in rollouts])
         verdicts = dict(judges.drain())
         assert [verdicts[f"other/0#{i}"].score for i in range(4)] == [1.0, 0.0, 1.0, 0.0]
         (second,) = judges.preferences([followed])
         assert [v.score for v in second] == [verdicts[f"set/0#{i}"].score for i in range(4)]
         with pytest.raises(RewardError, match="no reward model to ask"):
-            Judges(pools, None, 4).submit("x", *[(preferred[0]), preferred[1][0]])
+            Judges(pools, None, 4).submit([("x", preferred[0], preferred[1][0])])
     finally:
         pools.close()
 

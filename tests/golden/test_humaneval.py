@@ -45,14 +45,13 @@ def fenced(program):
 def test_canonical_solutions_pass_and_mutants_fail():
     rows = problems()
     assert len(rows) == 164
-    config = RewardConfig(workers=2, options={"code": {"per_test_s": 10.0}})
-    with VerifierPool(config) as pool:
+    with VerifierPool(RewardConfig(workers=2)) as pool:
         for number, row in enumerate(rows):
             whole = row["prompt"] + row["canonical_solution"]
             program = row["canonical_solution"] if number % 2 else whole  # as a continuation, or in full
             mutant = whole + _MUTATION.replace("ENTRY", row["entry_point"])
-            pool.submit((row["task_id"], 1.0), "code", row, fenced(program))
-            pool.submit((row["task_id"], 0.0), "code", row, fenced(mutant))
+            pool.submit((row["task_id"], 1.0), "code", row, fenced(program), {"per_test_s": 10.0})
+            pool.submit((row["task_id"], 0.0), "code", row, fenced(mutant), {"per_test_s": 10.0})
         verdicts = pool.drain()
     assert len(verdicts) == 328
     assert [(key, verdict) for key, verdict in verdicts if verdict.score != key[1]] == []

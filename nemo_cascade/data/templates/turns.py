@@ -1,14 +1,15 @@
 """Read the messages of a row into turns: one shape for every template, and everything that's wrong with them.
 
 A message has `role` and `content`; an assistant's may have `reasoning_content`, `tool_calls` (name and arguments, or
-OpenAI's `function` around them) and `trained: false`; a user's may have `mode`.
+OpenAI's `function` around them, and perhaps `id`) and `trained: false`; a user's may have `mode`, a tool's the `name`
+of what was called and its `tool_call_id`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Mode = Literal["think", "no_think"]
@@ -23,10 +24,28 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a tool: its name and arguments."""
+    """A call of a tool.
+
+    Attributes:
+        name: of the tool.
+        arguments: by name.
+        given: the call as the row has it: some templates write its id, or all of it.
+    """
 
     name: str
     arguments: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> Any:
+        """What the row calls it; None where it doesn't."""
+        return self.given.get("id")
+
+    @property
+    def written(self) -> str | None:
+        """Its arguments as the row's JSON text, where they are one."""
+        arguments = function_of(self.given).get("arguments")
+        return arguments if isinstance(arguments, str) and arguments.strip() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,8 @@ class Turn:
         calls: the tools that an assistant calls.
         mode: what a user's message says of the replies to it; None: nothing.
         trained: whether an assistant's turn is learned.
+        name: of a tool's turn, the tool; None where the row doesn't say.
+        call_id: of a tool's turn, the id of the call that it answers; None where the row doesn't say.
     """
 
     role: str
@@ -48,6 +69,8 @@ class Turn:
     calls: tuple[Call, ...] = ()
     mode: Mode | None = None
     trained: bool = True
+    name: Any = None
+    call_id: Any = None
 
 
 def read_turns(messages: Any, control: Sequence[str]) -> tuple[list[Turn], list[str]]:
@@ -93,12 +116,17 @@ def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else tool
 
 
+def without_empty_system(turns: list[Turn]) -> list[Turn]:
+    """Drop a system turn that says nothing: in released sets that is how a row has none."""
+    return turns[1:] if turns and turns[0].role == "system" and not turns[0].content.strip() else turns
+
+
 def content_problems(turns: Sequence[Turn]) -> list[str]:
     """List the turns that say nothing; those a model shouldn't learn from or be asked with."""
     return [
         f"turn {i} ({t.role}) has no content"
         for i, t in enumerate(turns)
-        if t.role != "tool" and not t.content.strip() and not t.calls
+        if t.role not in ("system", "tool") and not t.content.strip() and not t.calls
     ]
 
 
@@ -177,6 +205,8 @@ def _read(message: Mapping[str, Any]) -> tuple[Turn, str | None]:
     role, content = message["role"], message.get("content") or ""
     if role == "assistant":
         return _read_reply(message, content)
+    if role == "tool":
+        return Turn(role, content, name=message.get("name"), call_id=message.get("tool_call_id")), None
     own = message.get("mode")
     if role == "user" and own is not None and own not in MODES:
         return Turn(role, content), f"has the unknown mode {own!r} (known: {', '.join(MODES)})"
@@ -187,6 +217,10 @@ def _read_reply(message: Mapping[str, Any], content: str) -> tuple[Turn, str | N
     reasoning, answer = split_reasoning(content)
     if reasoning is not None and THINK_CLOSE not in content:
         return Turn("assistant", content), "opens a think block that never closes"
+    if reasoning is None and THINK_CLOSE in content.partition(THINK_OPEN)[0]:
+        return Turn("assistant", content), "closes a think block that it never opened"
+    if THINK_OPEN in answer or THINK_CLOSE in answer:
+        return Turn("assistant", content), "has a think block that isn't at its beginning"
     given = message.get("reasoning_content")
     given = given.strip("\n") if isinstance(given, str) and given.strip() else None
     if given and THINK_CLOSE in given:
@@ -214,5 +248,5 @@ def _read_calls(calls: Any) -> tuple[tuple[Call, ...], str | None]:
                 return (), "calls a tool with arguments that are broken JSON"
         if not isinstance(function.get("name"), str) or not isinstance(arguments, Mapping):
             return (), "calls a tool without a name, or with arguments that are no mapping"
-        read.append(Call(function["name"], arguments))
+        read.append(Call(function["name"], arguments, call))
     return tuple(read), None

@@ -4,11 +4,11 @@ The host sends sources, tests and secrets straight to a child over the child's o
 told can be found in the memory of another: every child is a copy of a process that knew nothing.
 
 Messages on the channel (one JSON object per packet):
-    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"watch": {"pid", "memory_mib", "cpu_s"}},
+    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"watch": {"pid", "group", "memory_mib", "cpu_s", "waiting_s"}},
                     {"kill": pid}
     zygote -> host: {"ready": python version}
                     {"spares": [pids], "shape": [files_mib, compile]} with the children's sockets attached
-                    {"exit": pid, "status": wait status, "cpu_s": float, "rss_mib": float, "reason": str | null}
+                    {"exit": pid, "status": wait status, "cpu_s", "group_s", "waited_s", "rss_mib", "reason": str | null}
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ import socket
 import sys
 from typing import Any, NamedTuple
 
-from . import confine, holes, job, seccomp, text
-from .python_program import open_streams, rehearse
+from . import confine, holes, job, landlock, seccomp, text
+from .python_program import add_site_names, open_streams, rehearse
 from .tree import Watch, Watched
 
 _CHANNEL = 0
 _CLOCK_TICKS_MS = 50
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 class Child(NamedTuple):
@@ -57,8 +58,11 @@ class Zygote:
     ) -> None:
         self.channel, self.namespaces, self.change_user = channel, namespaces, change_user
         self.folder, self.readable = folder, readable
+        self.rules = _rules_of_the_cage() if namespaces else -1
         machine = os.uname().machine
         self.filters = {allow: seccomp.prepare(seccomp.program_filter(machine, allow)) for allow in (False, True)}
+        self.fork_filter = seccomp.prepare(seccomp.fork_filter(machine))
+        self.no_forks = seccomp.installing(self.fork_filter)
         self.confinements: dict[tuple[int, int | None], job.Confinement] = {}
         self.born = 0
         self.children: dict[int, Child] = {}
@@ -135,6 +139,9 @@ class Zygote:
         for pair in pairs:
             for end in pair:
                 end.close()
+        for confinement in confinements:
+            if confinement.rules not in (-1, self.rules):
+                os.close(confinement.rules)
         return children
 
     def _confinement(self, files_mib: int, compile_job: bool, taken: set[int | None]) -> job.Confinement:
@@ -145,12 +152,13 @@ class Zygote:
         if not self.namespaces:
             folder = f"{self.folder}/{self.born}"
             os.mkdir(folder, 0o700)
-            return job.Confinement(self._steps(uid, folder, compile_job), uid, folder, self.readable)
+            rules = _rules(self.readable, [folder, *_DEVICES])
+            return job.Confinement(self._steps(uid, folder, compile_job, rules), uid, folder, rules, self.no_forks)
         known = self.confinements.get((files_mib, uid))
         if known is None:
             mounts = confine.private_mounts(files_mib, confine.FIRST_UID if uid is None else uid)
-            steps = [*mounts, *self._steps(uid, "/tmp", allow_processes=True)]
-            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid, None, ())
+            steps = [*mounts, *self._steps(uid, "/tmp", allow_processes=True, rules=self.rules)]
+            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid, None, self.rules, self.no_forks)
         return known
 
     def _unused_uid(self, taken: set[int | None]) -> int | None:
@@ -163,9 +171,10 @@ class Zygote:
         turns = (confine.FIRST_UID + (self.born + turn) % confine.UIDS for turn in range(confine.UIDS))
         return next((uid for uid in turns if uid not in taken), confine.FIRST_UID + self.born % confine.UIDS)
 
-    def _steps(self, uid: int | None, folder: str, allow_processes: bool) -> list[confine.Step]:
-        last = seccomp.installing(self.filters[allow_processes])
-        return [*confine.drop_privileges(uid), *confine.change_folder(folder), last]
+    def _steps(self, uid: int | None, folder: str, allow_processes: bool, rules: int) -> list[confine.Step]:
+        last = [landlock.restricting(rules)] if rules >= 0 else []
+        last.append(seccomp.installing(self.filters[allow_processes]))
+        return [*confine.drop_privileges(uid, alone=self.namespaces), *confine.change_folder(folder), *last]
 
     def _bury(self, pidfd: int, poll: select.poll) -> None:
         child = next(c for c in self.children.values() if c.pidfd == pidfd)
@@ -178,14 +187,28 @@ class Zygote:
         del self.children[pid]
         if child.folder is not None:
             _remove_tree(child.folder)
+        run = self.watch.remove(pid)
         report = {
             "exit": pid,
             "status": status,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "cpu_s": max(usage.ru_utime + usage.ru_stime, run.used_s if run else 0.0),
+            "group_s": run.group_s if run else 0.0,
+            "waited_s": run.waited_s if run else 0.0,
             "rss_mib": usage.ru_maxrss / 1024,
-            "reason": self.watch.remove(pid),
+            "reason": run.reason if run else None,
         }
         self._send(report, [])
+
+
+def _rules_of_the_cage() -> int:
+    """Return rules that leave a run everything it sees but /proc, which tells of the host and holds knobs to turn."""
+    seen = [f"/{name}" for name in os.listdir("/") if name not in ("proc", "dev", confine.BOX[1:])]
+    return _rules(seen, ["/dev", confine.BOX])
+
+
+def _rules(readable: list[str], writable: list[str]) -> int:
+    """Return a descriptor of rules of file access, -1 where the kernel has none."""
+    return landlock.ruleset(readable, writable) if readable and landlock.version() > 0 else -1
 
 
 def _claim_channel() -> socket.socket:
@@ -213,6 +236,7 @@ def main(argv: list[str]) -> None:
     confine.forswear_gains(change_user)
     confine.limit_what_is_alike_for_all()
     open_streams()
+    add_site_names()
     zygote = Zygote(channel, namespaces, change_user, folder, readable=argv[3:])
     if namespaces:
         confine.make_mounts_private()

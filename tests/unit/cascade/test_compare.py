@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.cascade.compare import END, differences_between, forgetting, read_arm, write_comparison
-from nemo_cascade.cascade.gate import Decision
+from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cli import main as command
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores

@@ -31,7 +31,7 @@ def test_a_reward_model_stands_beside_the_policys_line(with_reward_model, tmp_pa
 def test_nothing_is_promised_about_a_domain_whose_reward_model_comes_later(with_reward_model, tmp_path):
     config = with_reward_model
     suites = dict(config.evaluation.suites)
-    suites["code"] = replace(suites["code"], verifier="preference", reward_model="rm")
+    suites["code"] = replace(suites["code"], verifier="preference", reward={}, reward_model="rm")
     config = replace(config, evaluation=replace(config.evaluation, suites=suites))
     assert len(plan_stages(config, RunFolder(tmp_path))) == 4  # code_rl promises it, and comes behind rm
     early = replace(config.stages["sft1"], promise=PromiseConfig(improve=["code"]))

@@ -83,6 +83,7 @@ def test_a_plan_tells_that_attention_is_padded(cli):
         "plan",
         "cascade=nano",
         "parallel=tp2",
+        "model.architecture.intermediate_size=384",
         "parallel.tensor_model_parallel_size=3",
         "parallel.pad_attention_groups=true",
     )

@@ -126,11 +126,9 @@ def test_entries_of_mappings_are_added_on_request_and_keep_the_schema_s_others()
     assert config.reward.deadlines["code"] == 90
     assert config.reward.deadlines["math"] == 3
     assert set(config.reward.deadlines) > {"code", "math"}
-    found = violations("cascade=nano", "reward.deadlines.cod=90", "reward.options.math.limit=1")
+    found = violations("cascade=nano", "reward.deadlines.cod=90", "evaluation.suites.physics.num_prompts=1")
     assert any("did you mean reward.deadlines.code?" in line for line in found)
-    assert any(
-        "reward.options is empty; mend: to add an entry write +reward.options.math.limit=" in line for line in found
-    )
+    assert any("mend: to add an entry write +evaluation.suites.physics.num_prompts=" in line for line in found)
 
 
 def test_adding_what_exists_and_removing_what_does_not_are_refused_like_in_hydra():
@@ -168,7 +166,8 @@ def test_broken_files_and_references_are_refused_not_crashed_on(tmp_path):
     assert f"no YAML; got: {file}, line 3" in found
     file.write_text("# @package _global_\ndefaults:\n  - nano\n  - _self_\n  - override /model: nanoo\n")
     (found,) = violations("cascade=bad", config_dir=tmp_path)
-    assert "Could not find 'model/nanoo'" in found
+    assert f"got: {file}: override /model: nanoo" in found
+    assert "did you mean override /model: nano?" in found
     (found,) = violations("cascade=nano", "name=${runs_dirr}")
     assert "'runs_dirr' not found" in found
     assert "no such choice of cascade" in violations("cascade=null")[0]

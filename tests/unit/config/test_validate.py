@@ -109,6 +109,7 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         "stages.sft2.data.sources.0.path=",
         "stages.sft2.data.sources.1.path=",
         "stages.sft2.data.sources.2.path=",
+        "stages.sft2.data.sources.3.path=",
         "stages.math_rl.prompts.path=",
         "evaluation.suites.math.path=",
         "evaluation.suites.instruction.path=",
@@ -173,7 +174,7 @@ def test_preference_needs_a_reward_model_that_is_there_by_then(tmp_path):
     expect(found(rm, *ask, *misspelt), "model folder not found; got: stages.math_rl.reward_model=")
     folder = [here[1], f"stages.math_rl.reward_model={tmp_path}"]
     assert found(rm, *ask, *folder) == []
-    expect(found("reward.options={preference:{a:1}}"), "unknown verifier; got: reward.options.preference=preference")
+    expect(found("+reward.deadlines.maths=3"), "unknown verifier; got: reward.deadlines.maths=maths")
 
 
 def test_a_reward_model_promises_nothing_and_starts_from_a_model(tmp_path):

@@ -114,8 +114,8 @@ def test_replies_are_as_good_as_meant_by_the_very_verifier_that_rewards_rollouts
             assert verdict.error is None, verdict
             right[domain] += verdict.score == 1.0
     assert right["math"] == right["code"] == 200
-    assert 75 < right["instruction"] < 125
-    assert 125 < right["swe"] < 175
+    assert 55 < right["instruction"] < 110  # two in five careful
+    assert 125 < right["swe"] < 175  # half careful, and every other careless one edits the right file
 
 
 def test_a_careless_list_breaks_one_rule_and_a_careful_one_none():
@@ -127,12 +127,15 @@ def test_a_careless_list_breaks_one_rule_and_a_careful_one_none():
         assert verifier.verify(row, Response(reply)) == 1.0, (row, reply)
 
 
-def test_words_and_digits_are_single_tokens_and_samples_are_short(nano):
+def test_words_digits_and_phrases_are_single_tokens_and_samples_are_short(nano):
     tokenizer = load_tokenizer(nano / "tokenizer")
-    assert tokenizer.vocab_size <= 512
+    assert tokenizer.vocab_size <= 384
     assert len(tokenizer.encode("0123456789")) == 10
-    for word in WORDS:
-        assert len(tokenizer.encode(f" {word}")) == 1, word
+    for phrase in (*(f" {word}" for word in WORDS), *WORDS, "List words.", " /no_think", "\n=======\n    return x"):
+        assert len(tokenizer.encode(phrase)) == 1, phrase
+    assert tokenizer.decode(tokenizer.encode("Repair: left must be x-12.\n### é\tup.py")) == (
+        "Repair: left must be x-12.\n### é\tup.py"
+    )
     for domain in DOMAINS:
         mode = "think" if domain == "math" else "no_think"
         PromptSet.load(nano / f"{domain}_test.jsonl", domain, VERIFIER[domain], mode, tokenizer, max_prompt_tokens=80)

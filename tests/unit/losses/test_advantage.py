@@ -1,6 +1,7 @@
 """Group-relative advantages against the papers' formulas, and what must not carry a gradient."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -14,13 +15,9 @@ def formula(rewards, config):
     """Return one full group's advantages, from the definitions, one rollout at a time."""
     advantages = []
     for i, reward in enumerate(rewards):
-        if config.baseline == "mean":
-            pool = list(rewards)
-            variance = sum(x * x for x in pool) / len(pool) - (sum(pool) / len(pool)) ** 2
-        else:
-            pool = [x for j, x in enumerate(rewards) if j != i]
-            variance = sum(x * x for x in pool) / len(pool) - (sum(pool) / len(pool)) ** 2
-            variance *= len(pool) / (len(pool) - 1)
+        pool = list(rewards) if config.baseline == "mean" else [x for j, x in enumerate(rewards) if j != i]
+        variance = sum(x * x for x in pool) / len(pool) - (sum(pool) / len(pool)) ** 2
+        variance *= len(pool) / (len(pool) - 1)
         std = math.sqrt(max(variance, 0.0))
         centred = reward - sum(pool) / len(pool)
         divide = config.normalize_by_std and std > config.std_epsilon
@@ -38,6 +35,14 @@ def test_full_groups_equal_the_formula(baseline, normalize, binary):
     config = AdvantageConfig(baseline=baseline, normalize_by_std=normalize)
     expected = np.array([formula(row, config) if np.ptp(row) > 0 else [0.0] * 8 for row in rewards])
     np.testing.assert_allclose(group_advantages(rewards, np.ones((20, 8), bool), config), expected, rtol=1e-8)
+
+
+def test_the_mean_baseline_divides_by_the_deviation_with_bessels_factor():
+    rewards = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0] + [0.0] * 6])
+    got = group_advantages(rewards, np.ones((2, 8), bool), AdvantageConfig())
+    # torch.std and statistics.stdev both have it by default, which is how the frameworks came to it.
+    for row, values in zip(got, rewards, strict=True):
+        np.testing.assert_allclose(row, (values - values.mean()) / (statistics.stdev(values) + 1e-6), rtol=1e-12)
 
 
 @pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])

@@ -14,7 +14,13 @@ from nemo_cascade.losses.policy import PolicyTensors, policy_loss
 from nemo_cascade.losses.units import count_units
 from nemo_cascade.types import PackedBatch
 
-CORRECTION_BOUNDS = {"none": (0.0, 2.0), "truncated": (0.7, 1.2), "icepop": (0.7, 1.2), "sequence_mask": (0.85, 1.15)}
+CORRECTION_BOUNDS = {
+    "none": (0.0, 2.0),
+    "uncapped": (0.0, 2.0),
+    "truncated": (0.7, 1.2),
+    "icepop": (0.7, 1.2),
+    "sequence_mask": (0.85, 1.15),
+}
 
 
 def documents(seed, count=7):
@@ -73,7 +79,11 @@ def reference_loss(docs, config, *, previous, reference):
     low, high = config.correction_min, config.correction_max
     loss, d_logprob, d_entropy = 0.0, [], []
     sums = dict.fromkeys(
-        ("entropy", "clip", "kl_reference", "kl_engine", "difference", "weight", "touched", "count", "max"), 0.0
+        (
+            *("entropy", "clip", "dual", "kl_reference", "kl_bounded", "kl_engine", "difference", "weight", "touched"),
+            *("count", "max"),
+        ),
+        0.0,
     )
     for d in docs:
         trained = [t for t in range(len(d.mask)) if d.mask[t]]
@@ -90,6 +100,7 @@ def reference_loss(docs, config, *, previous, reference):
             raw = math.exp(gap)
             weight = {
                 "none": 1.0,
+                "uncapped": raw,
                 "truncated": min(max(raw, low), high),
                 "icepop": raw if low <= raw <= high else 0.0,
                 "sequence_mask": raw if low <= geometric <= high else 0.0,
@@ -97,12 +108,23 @@ def reference_loss(docs, config, *, previous, reference):
             rho = math.exp(d.logprob[t] - d.previous[t]) if previous else 1.0
             bound = min(max(rho, 1 - config.clip_ratio_low), 1 + config.clip_ratio_high) if previous else rho
             free, clipped = -d.advantage * rho, -d.advantage * bound
-            value, slope = weight * max(free, clipped), weight * free if free >= clipped else 0.0
+            value, slope = max(free, clipped), free if free >= clipped else 0.0
+            if previous and config.clip_dual and d.advantage < 0 and value > -d.advantage * config.clip_dual:
+                value, slope = -d.advantage * config.clip_dual, 0.0
+                sums["dual"] += 1
+            value, slope = weight * value, weight * slope
             if reference:
                 gap_reference = d.reference[t] - d.logprob[t]
-                value += config.kl_coefficient * (math.exp(gap_reference) - 1 - gap_reference)
-                slope += config.kl_coefficient * (1 - math.exp(gap_reference))
-                sums["kl_reference"] += math.exp(gap_reference) - 1 - gap_reference
+                k3, k3_slope = math.exp(gap_reference) - 1 - gap_reference, 1 - math.exp(gap_reference)
+                sums["kl_reference"] += k3
+                if config.kl_max and k3 > config.kl_max:
+                    k3, k3_slope = config.kl_max, 0.0
+                    sums["kl_bounded"] += 1
+                share_of_kl = math.exp(d.logprob[t] - d.behaviour[t]) if config.kl_correction else 1.0
+                value += config.kl_coefficient * share_of_kl * k3
+                # The weight's own derivative is the weight.
+                weighted = k3 if config.kl_gradient == "weighted" else 0.0
+                slope += config.kl_coefficient * share_of_kl * (weighted + k3_slope)
             value -= config.entropy_coefficient * d.entropy[t]
             loss += share * value
             d_logprob.append(share * slope)
@@ -158,8 +180,88 @@ def test_loss_gradient_and_metrics_equal_the_reference(correction, aggregation, 
     # The drawn data must reach both sides of every switch, or the comparison proves nothing.
     if previous:
         assert 0 < sums["clip"] < sums["count"]
-    if correction != "none":
+    if correction not in ("none", "uncapped"):
         assert 0 < sums["touched"] < sums["count"]
+
+
+RECIPES = {
+    # Nemotron 3 Nano's policy loss (NeMo-RL's names in brackets): raw weight, asymmetric clip, no KL.
+    "nano3": {"clip_ratio_high": 0.28, "correction": "uncapped"},
+    # MOPD and the later recipes: tis clamp to [0.2, 5].
+    "later": {"clip_ratio_high": 0.28, "correction": "truncated", "correction_min": 0.2, "correction_max": 5.0},
+    # Super's RLHF, KL over the engine's samples (use_on_policy_kl_approximation), before and since June 2026.
+    "super_rlhf": {"correction": "uncapped", "kl_coefficient": 1e-4, "kl_correction": True},
+    "super_rlhf_weighted": {
+        "correction": "uncapped",
+        "kl_coefficient": 1e-4,
+        "kl_correction": True,
+        "kl_gradient": "weighted",
+    },
+    # Cascade 2's RLHF, both readings.
+    "cascade2_rlhf": {"kl_coefficient": 0.03},
+    "cascade2_rlhf_weighted": {"kl_coefficient": 0.03, "kl_gradient": "weighted"},
+    # Cascade 1's kit for small reward models, as verl computes it: dual clip, bounded k3.
+    "cascade1_kit": {"aggregation": "sequence", "kl_coefficient": 1e-3, "kl_max": 0.1, "clip_dual": 1.2},
+}
+
+
+@pytest.mark.parametrize("previous", [False, True])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_settings_give_value_and_gradient_of_their_formulas(recipe, previous):
+    config = PolicyLossConfig(**RECIPES[recipe])
+    docs = documents(seed=8, count=16)
+    kl = config.kl_coefficient > 0
+    logprob, entropies, tensors = pack(docs, previous=previous, reference=kl)
+    output = policy_loss(logprob, entropies, tensors, config)
+    output.loss_sum.backward()
+    loss, d_logprob, _, sums = reference_loss(docs, config, previous=previous, reference=kl)
+    torch.testing.assert_close(output.loss_sum.item(), loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(logprob.grad, torch.tensor(d_logprob, dtype=torch.float64), rtol=1e-11, atol=1e-13)
+    if config.kl_max is not None:
+        assert 0 < sums["kl_bounded"] < sums["count"]
+    if config.clip_dual is not None and previous:
+        assert 0 < sums["dual"] < sums["count"]
+
+
+@pytest.mark.parametrize(("gradient", "swapped"), [("plain", True), ("weighted", False)])
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_kl_gradient_is_that_of_the_divergence_which_its_docstring_names(gradient, swapped, corrected):
+    """Over all outcomes of a categorical policy, each with its probability, not over samples."""
+    generator = torch.Generator().manual_seed(3)
+    policy, reference, engine = (torch.randn(7, generator=generator, dtype=torch.float64) for _ in range(3))
+    policy.requires_grad_()
+    logp, logq = policy.log_softmax(0), reference.log_softmax(0)
+    one, other = (logq, logp) if swapped else (logp, logq)
+    divergence = (one.exp() * (one - other)).sum()
+    (expected,) = torch.autograd.grad(divergence, policy, retain_graph=True)
+    # Corrected, outcomes come from an engine that is somewhat off; the weight makes up for it.
+    drawn_from = engine.log_softmax(0) if corrected else logp.detach()
+    gradients = []
+    for outcome in range(7):
+        config = PolicyLossConfig(kl_coefficient=1.0, kl_gradient=gradient, kl_correction=corrected)
+        tensors = PolicyTensors(
+            loss_mask=torch.ones(1),
+            advantages=torch.zeros(1),
+            cu_seqlens=torch.tensor([0, 1]),
+            behaviour_logprobs=drawn_from[outcome : outcome + 1],
+            reference_logprobs=logq[outcome : outcome + 1],
+        )
+        loss = policy_loss(logp[outcome : outcome + 1], None, tensors, config).loss_sum
+        gradients.append(drawn_from[outcome].exp() * torch.autograd.grad(loss, policy, retain_graph=True)[0])
+    torch.testing.assert_close(sum(gradients), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_absurd_log_ratio_stays_finite_in_float32():
+    one, tensors = torch.tensor([0.0, 0.0, -1.0], requires_grad=True), torch.tensor([-95.0, -95.0, -1.0])
+    advantages = torch.tensor([0.0, 1.0, 1.0])
+    batch = PolicyTensors(torch.ones(3), advantages, torch.tensor([0, 3]), previous_logprobs=tensors)
+    output = policy_loss(one, None, batch, PolicyLossConfig())
+    output.loss_sum.backward()
+    assert output.loss_sum.isfinite()
+    assert one.grad.tolist() == [0.0, 0.0, -1.0]
+    engine = PolicyTensors(torch.ones(3), advantages, torch.tensor([0, 3]), behaviour_logprobs=tensors)
+    weight = policy_loss(one, None, engine, PolicyLossConfig(correction="truncated")).metrics["importance_weight"]
+    assert weight.isfinite().all()
 
 
 @pytest.mark.parametrize("correction", CORRECTION_BOUNDS)

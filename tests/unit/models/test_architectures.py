@@ -97,7 +97,7 @@ def test_a_window_without_a_switch_is_in_use():
 
 
 def test_an_unknown_model_type_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"mamba.*llama, qwen2, qwen3"):
+    with pytest.raises(ModelError, match=r"mamba.*llama, mistral, qwen2, qwen3"):
         architecture_from_hf({"model_type": "mamba"})
 
 
@@ -131,7 +131,8 @@ def test_groups_are_padded_up_to_twice_as_many_and_the_sizes_that_fit_are_named(
     assert "pad_attention_groups=true" in layout_problems(one, ParallelConfig(tensor_model_parallel_size=2))[0]
     assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=2, pad_attention_groups=True)) == []
     assert layout_problems(one, ParallelConfig(tensor_model_parallel_size=8, pad_attention_groups=True)) == [
-        "tensor_model_parallel_size 8 needs 7 padding groups beside num_key_value_heads 1, at most 1 are made; "
+        "num_key_value_heads 1 (of 32 heads) is not a multiple of tensor_model_parallel_size 8, which needs 7 padding "
+        "groups beside them, at most 1 are made; "
         "sizes that fit: 1, 2"
     ]
 

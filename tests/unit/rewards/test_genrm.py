@@ -13,6 +13,7 @@ from nemo_cascade.rewards.shaping import (
     LengthControl,
     bounded_scores,
     combined_instruction_rewards,
+    good_enough,
     length_controlled,
     length_weights,
     punish_code_switch,
@@ -48,6 +49,24 @@ def test_length_control_pays_the_bonus_only_to_the_short_and_good():
     np.testing.assert_allclose(length_controlled(base, think, answer, control), due)
     empty_thinking = length_controlled([4.0, 4.0], [0, 5], [9, 9], control)
     np.testing.assert_allclose(empty_thinking, [4 + 0.25 + 0.9, 4 - 0.25 + 0.7])
+
+
+@pytest.mark.parametrize(
+    ("base", "percentile", "least"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8], 80, 8),  # interpolated it would be 6.6, and 7 good enough
+        (range(16), 80, 13),
+        (range(10), 80, 8),
+        (range(5), 80, 4),
+        ([3, 3, 1, 2], 80, 3),
+        ([2, 1], 80, 2),
+        (range(8), 50, 4),
+        (range(8), 0, 0),
+        (range(8), 100, 7),
+    ],
+)
+def test_good_enough_is_a_reward_at_gyms_place(base, percentile, least):
+    assert good_enough(list(base), percentile) == least
 
 
 def test_ranking_breaks_ties_and_only_ties():

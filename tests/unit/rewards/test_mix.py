@@ -19,6 +19,9 @@ def test_formula_reads_as_the_composition():
     assert verifier_formula("math", {}) == "math"
     judged = verifier_formula("swe_repair", {"otherwise": "judge", "judge": {"model": "Kimi"}})
     assert judged == "swe_repair(otherwise=judge, judge.model=Kimi)"
+    assert (
+        verifier_formula("math", {"mixed_language_score": -1.0, "language": "en"}) == "math(mixed_language_score=-1.0)"
+    )
     assert verifier_formula("mix", {"terms": TERMS, "gates": GATES, "clip": [-1, 2.25]}) == (
         "if format >= 1 then if language >= 1 then clip(2 * math + 0.5 * repetition, -1, 2.25) else -3 else -1"
     )
@@ -26,16 +29,15 @@ def test_formula_reads_as_the_composition():
 
 def test_a_stages_formula_names_all_that_happens_to_a_score():
     stage = {
-        "prompts": {"verifier": "mix"},
+        "prompts": {"verifier": "mix", "reward": {"terms": TERMS}},
         "shaping": {"combine": "preference", "code_switch_margin": 10.0, "bounded": True},
         "reward_model": "rm",
         "overlong": "zero",
         "advantage": {"baseline": "leave_one_out", "normalize_by_std": False},
     }
-    assert stage_formula(stage, {"options": {"mix": {"terms": TERMS}}}) == (
-        "r = 2 * math + 0.5 * repetition; r = 1 + sigmoid(z of rm in group) if r >= 1 else 0; "
-        "code switch: r = batch minimum - 10; r = tanh((r - group mean) / group std); "
-        "truncated: r = 0; A = r - mean of the others"
+    assert stage_formula(stage) == (
+        "r = 2 * math + 0.5 * repetition; truncated: r = 0; r = 1 + sigmoid(z of rm in group) if r >= 1 else 0; "
+        "code switch: r = batch minimum - 10; r = tanh((r - group mean) / group std); A = r - mean of the others"
     )
 
 
@@ -67,18 +69,16 @@ def test_all_faults_of_a_composition_are_listed():
 
 
 def test_pool_refuses_a_bad_composition_and_tests_the_parts_of_a_good_one():
-    bad = RewardConfig(options={"mix": {"terms": [{"verifier": "maths"}]}})
-    with VerifierPool(bad) as pool, pytest.raises(RewardError, match="maths"):
-        pool.submit(0, "mix", {}, Response(""))
-    with VerifierPool(RewardConfig(workers=1, options={"mix": {"terms": [{"verifier": "repetition"}]}})) as pool:
-        pool.self_test(["mix"])
+    with VerifierPool(RewardConfig(workers=1)) as pool:
+        with pytest.raises(RewardError, match="maths"):
+            pool.submit(0, "mix", {}, Response(""), {"terms": [{"verifier": "maths"}]})
+        pool.self_test(["mix"], {"terms": [{"verifier": "repetition"}]})
         assert pool.stats()["verdicts"] == len(RepetitionVerifier.golden)
 
 
 def test_pool_refuses_a_verifier_whose_own_limits_exceed_its_deadline():
-    config = RewardConfig(options={"mix": {"terms": [{"verifier": "code"}]}})
-    with VerifierPool(config) as pool, pytest.raises(RewardError, match=r"reward\.deadlines\.mix"):
-        pool.submit(0, "mix", {}, Response(""))
+    with VerifierPool(RewardConfig()) as pool, pytest.raises(RewardError, match=r"reward\.deadlines\.mix"):
+        pool.submit(0, "mix", {}, Response(""), {"terms": [{"verifier": "code"}]})
 
 
 @pytest.mark.parametrize(

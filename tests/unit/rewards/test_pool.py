@@ -187,15 +187,38 @@ def test_unknown_unloadable_or_threaded_verifiers_are_refused():
             pool.submit(0, "broken", {}, Response(""))
         with pytest.raises(RewardError, match="started 1 threads"):
             pool.submit(0, "threaded", {}, Response(""))
-    config = RewardConfig(options={"probe": {"nonsense": 1}})
-    with VerifierPool(config, PROBE) as pool, pytest.raises(RewardError, match="nonsense"):
-        pool.submit(0, "probe", {}, Response(""))
+    with make_pool() as pool, pytest.raises(RewardError, match="nonsense"):
+        pool.submit(0, "probe", {}, Response(""), {"nonsense": 1})
 
 
 def test_settings_for_verifiers_that_do_not_exist_are_refused():
-    config = RewardConfig(options={"maths": {}}, deadlines={"cod": 3.0})
-    with pytest.raises(ConfigError, match=r"(?s)options.*maths.*deadlines.*cod"):
-        VerifierPool(config)
+    with pytest.raises(ConfigError, match=r"deadlines.*cod"):
+        VerifierPool(RewardConfig(deadlines={"cod": 3.0}))
+
+
+def test_one_verifier_judges_by_the_settings_that_each_sample_came_with():
+    row, text = {"answer": "4"}, "<think>四</think>\\boxed{4}"
+    with VerifierPool(RewardConfig(workers=1)) as pool:
+        for key, settings in (("rl", {"mixed_language_score": -1.0}), ("suite", {})):
+            pool.self_test(["math"], settings)
+            pool.submit(key, "math", row, Response(text), settings)
+        # The same settings in another order are no other verifier, and all are there behind a nursery's end.
+        for process in nurseries():
+            process.kill()
+        both = {"language": "en", "mixed_language_score": -0.5}
+        pool.submit("more", "math", row, Response(text), both)
+        pool.submit("again", "math", row, Response(text), dict(reversed(both.items())))
+        pool.submit("rl2", "math", row, Response(text), {"mixed_language_score": -1.0})
+        scores = {key: verdict.score for key, verdict in pool.drain()}
+    assert scores == {"rl": -1.0, "suite": 1.0, "more": -0.5, "again": -0.5, "rl2": -1.0}
+
+
+def test_golden_cases_are_tried_under_the_given_limits_but_not_under_what_asks_for_other_verdicts():
+    with VerifierPool(RewardConfig(workers=1)) as pool:
+        pool.self_test(["instruction"], {"partial": True})  # half-followed, which a golden case has at 0, scores 0.5
+        pool.self_test(["language"], {"language": "ru"})
+        with pytest.raises(RewardError, match="a verifier refuses its options"):
+            pool.self_test(["instruction"], {"partail": True})
 
 
 def test_huge_and_malformed_texts_pass_through_unchanged():

@@ -24,26 +24,32 @@ def test_a_request_seed_is_a_stable_function_of_its_place():
 def test_every_prompt_without_room_for_its_response_is_named():
     prompts = [prompt("a", 60), prompt("b", 61), prompt("c", 10), prompt("d", 100)]
     with pytest.raises(RolloutError) as caught:
-        check_prompts(prompts, max_tokens=40, max_model_len=100)
+        check_prompts(prompts, max_tokens=40, max_model_len=100, vocab_size=101)
     assert caught.value.value == "b (61 tokens), d (100 tokens)"
     assert "60 tokens = max_model_len 100 - max_tokens 40" in str(caught.value)
-    check_prompts([prompt("a", 60)], max_tokens=40, max_model_len=100)
+    check_prompts([prompt("a", 60)], max_tokens=40, max_model_len=100, vocab_size=101)
 
 
 def test_prompts_that_would_share_their_seeds_are_refused():
     with pytest.raises(RolloutError, match="same id"):
-        check_prompts([prompt("a", 3), prompt("b", 3), prompt("a", 4)], 8, 100)
+        check_prompts([prompt("a", 3), prompt("b", 3), prompt("a", 4)], 8, 100, 101)
     with pytest.raises(RolloutError, match="empty"):
-        check_prompts([prompt("a", 0)], 8, 100)
+        check_prompts([prompt("a", 0)], 8, 100, 101)
 
 
-def test_the_end_of_turn_token_is_the_tokenizers_then_the_models(tmp_path):
+def test_a_prompt_of_another_tokenizer_is_refused_by_name():
+    with pytest.raises(RolloutError, match=r"b; allowed: ids below vocab_size=50"):
+        check_prompts([prompt("a", 50), prompt("b", 51)], 8, 100, 50)
+
+
+def test_a_folder_without_a_tokenizer_ends_responses_by_its_eos_ids(tmp_path):
     with pytest.raises(RolloutError, match="end-of-turn"):
         stop_token_ids(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 2}))
     assert stop_token_ids(tmp_path) == [2]
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 8]}))
     assert stop_token_ids(tmp_path) == [7, 8]
-    added = [{"id": 4, "content": "<|im_start|>"}, {"id": 5, "content": "<|im_end|>"}]
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    assert stop_token_ids(tmp_path) == [5]
+    for wrong in ("7", [True], [-1], {"a": 1}):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": wrong}))
+        with pytest.raises(RolloutError, match="eos_token_id is no token id"):
+            stop_token_ids(tmp_path)

@@ -22,8 +22,10 @@ class Engine:
     def generate(self, prompts, size, sampling, seed):
         ids = np.array([1, 2], np.int32)
         for prompt in prompts:
-            for sample in range(size):
-                yield Rollout(prompt.prompt_id, sample, ids, ids, np.zeros(2, np.float32), FinishReason.STOP, 1)
+            yield [
+                Rollout(prompt.prompt_id, sample, ids, ids, np.zeros(2, np.float32), FinishReason.STOP, 1)
+                for sample in range(size)
+            ]
 
 
 class Scripted:
@@ -32,8 +34,8 @@ class Scripted:
     def __init__(self, verdicts, broken=()):
         self.verdicts, self.broken, self.keys, self.asked = verdicts, broken, [], []
 
-    def submit(self, key, prompt, rollout):
-        self.keys.append(key)
+    def submit(self, submissions):
+        self.keys += [key for key, _, _ in submissions]
 
     def drain(self):
         keys, self.keys = self.keys, []

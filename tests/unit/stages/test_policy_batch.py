@@ -1,0 +1,129 @@
+"""From judged rollouts to updates, with a scripted policy: what is filtered, what is left out and counted."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nemo_cascade.config.compose import compose
+from nemo_cascade.losses.units import count_units
+from nemo_cascade.stages.collect import RolloutBatch
+from nemo_cascade.stages.log_lines import optimizer_line
+from nemo_cascade.stages.policy_batch import policy_updates, sequence_error
+from nemo_cascade.telemetry.timers import PhaseTimer
+from nemo_cascade.training.setup import StepResult
+from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
+
+PROMPT, RESPONSE = 2, 3
+
+
+class Policy:
+    """Scores response token t of rollout s as `engine - gaps[s][t]`; keeps what it is trained on."""
+
+    def __init__(self, gaps):
+        self.gaps, self.trained = gaps, []
+
+    def logprobs(self, source, step, which="policy"):
+        rows = []
+        for members in source.plan[0]:
+            packs = [source.documents[i] for i in members]
+            values = [np.concatenate([np.zeros(PROMPT - 1), d.extras["behaviour_logprobs"][PROMPT:]]) for d in packs]
+            for row, document in zip(values, packs, strict=True):
+                row[PROMPT - 1 :] -= self.gaps[int(document.token_ids[0])]
+            rows.append(np.concatenate([np.append(row, 0.0) for row in values]).astype(np.float32))
+        return [rows]
+
+    def train_step(self, source, step):
+        batches = source.micro_batches(step, 0, 1)
+        self.trained.append((step, sum(count_units(b) for b in batches)))
+        return StepResult(step, 0.5, 1.0, 1e-4, self.trained[-1][1], skipped=False, metrics={"entropy": 1.0})
+
+
+def batch_of(finished, trained):
+    """Return one group; token 0 of each rollout is its number."""
+    rollouts = [
+        Rollout(
+            "p",
+            i,
+            np.array([i, 9], np.int32),
+            np.full(RESPONSE, 7, np.int32),
+            np.full(RESPONSE, -1.0, np.float32),
+            reason,
+            1,
+        )
+        for i, reason in enumerate(finished)
+    ]
+    size = len(rollouts)
+    ones = np.ones((1, size))
+    return RolloutBatch(
+        prompts=[Prompt("p", "math", "math", np.array([1], np.int32), {})],
+        rollouts=[rollouts],
+        verdicts=[[Verdict(1.0)] * size],
+        scores=ones,
+        switched=ones < 0,
+        rewards=ones,
+        valid=ones > 0,
+        advantages=np.linspace(-1, 1, size)[None],
+        trained=np.array([trained]),
+        dropped_groups=0,
+        rounds=1,
+    )
+
+
+def update(policy, batch, *overrides):
+    overrides = [f"stages.math_rl.{o}" for o in ("sampling.top_k=0", *overrides)]
+    config, _ = compose(["cascade=nano", "parallel=single", *overrides])
+    return policy_updates(policy, batch, config.stages["math_rl"], config, 5, PhaseTimer())
+
+
+STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
+
+
+def test_a_response_on_which_trainer_and_engine_disagree_leaves_the_normaliser_but_not_the_baseline():
+    gaps = {0: [0.1, 0.1, 0.1], 1: [0.0, 0.0, math.log(5.0)], 2: [-math.log(1.9)] * 3, 3: [math.nan, 0, 0]}
+    batch = batch_of([STOP] * 4, [True] * 4)
+    errors = [sequence_error(np.array(gaps[i], dtype=np.float64)) for i in (1, 2, 3)]
+    assert errors == [pytest.approx(7 / 3), pytest.approx(1.9), math.inf]
+    policy = Policy(gaps)
+    updates = update(policy, batch, "loss.sequence_error_max=2")
+    assert (updates.filtered, updates.empty, policy.trained) == (2, 0, [(5, 2 * RESPONSE)])
+    unfiltered = Policy(gaps)
+    assert update(unfiltered, batch).filtered == 0
+    assert unfiltered.trained == [(5, 4 * RESPONSE)]
+
+
+def test_an_update_whose_rollouts_are_all_truncated_is_left_out_and_counted(caplog):
+    policy = Policy(dict.fromkeys(range(4), 0.0))
+    updates = update(policy, batch_of([LENGTH] * 4, [False] * 4), "overlong=mask")
+    assert (updates.results, updates.empty, policy.trained) == ([], 1, [])
+    assert "100% of the rollouts were truncated (overlong=mask)" in caplog.text
+    assert optimizer_line(updates.results)["loss"] is None
+
+
+@pytest.mark.parametrize("extra", [[], ["loss.sequence_error_max=2"]])
+def test_of_several_updates_only_the_empty_one_is_left_out(extra):
+    policy = Policy(dict.fromkeys(range(4), 0.0))
+    batch = batch_of([LENGTH, LENGTH, STOP, STOP], [False, False, True, True])
+    updates = update(policy, batch, "overlong=mask", "updates_per_batch=2", *extra)
+    # The second keeps its own place in the schedule: 5 rollout batches of 2 updates came before, and the empty one.
+    assert (updates.empty, policy.trained) == (1, [(11, 2 * RESPONSE)])
+    assert optimizer_line(updates.results)["entropy"] == 1.0
+
+
+def test_a_filter_that_leaves_nothing_is_an_empty_update_too():
+    policy = Policy(dict.fromkeys(range(4), 3.0))
+    updates = update(policy, batch_of([STOP] * 4, [True] * 4), "loss.sequence_error_max=2")
+    assert (updates.filtered, updates.empty, policy.trained) == (4, 1, [])
+
+
+def test_an_empty_response_weighs_nothing_and_breaks_nothing():
+    batch = batch_of([STOP] * 2, [True, False])
+    empty = Rollout(
+        "p", 1, np.array([1, 9], np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32), FinishReason.ABORT, 1
+    )
+    batch.rollouts[0][1] = empty
+    policy = Policy({0: 0.0, 1: 0.0})
+    assert update(policy, batch, "loss.aggregation=sequence").empty == 0
+    assert policy.trained == [(5, RESPONSE)]
+    assert SimpleNamespace(**optimizer_line([])).tokens == 0
