@@ -34,12 +34,11 @@ class InstructionVerifier:
 
     Args:
         mode: strict, or loose: markdown asterisks and an introductory or closing line are forgiven.
-        reading: words: a constraint is what its instruction asks of a reader. reference: it is what the code of IFEval's
-            reference implementation accepts, for scores that are compared with published ones; they differ where that
-            code counts a keyword within longer words, a rule or a minus sign as a bullet, `3*4*5` as a highlight, a
-            contraction as two words, a bare number as JSON, no curly quotation marks, paragraphs by their index among
-            blank ones, and takes capitals for another language. A policy is rewarded for what it was asked (Cascade's
-            paper, section 4.4, names the reference's data, and no code).
+        reading: words: a constraint is what its instruction asks of a reader, which is what a policy should be rewarded
+            for. reference: it is what the code of IFEval's reference implementation accepts, for scores that are
+            compared with published ones. They differ where that code counts a keyword within longer words, a rule or a
+            minus sign as a bullet, `3*4*5` as a highlight, a contraction as two words, a bare number as JSON, no curly
+            quotation marks, paragraphs by their index among blank ones, and takes capitals for another language.
         partial: score the share of followed constraints instead of all or nothing.
     """
 

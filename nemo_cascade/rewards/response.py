@@ -59,5 +59,5 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Me", "Zl", "Zp", "Zs"}
 
 
 def is_visible(text: str) -> bool:
-    """Tell whether a reader would see anything of a text: white space, zero-width and control characters are nothing."""
+    """Tell whether a reader would see anything of a text: white space, zero-width, control characters are nothing."""
     return any(unicodedata.category(char) not in _UNSEEN and char not in _BLANKS for char in text)

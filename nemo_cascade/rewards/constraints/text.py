@@ -34,7 +34,10 @@ def words(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Return words without punctuation; hyphens, apostrophes and dots inside a word don't split it, nor commas a number."""
+    """Return words without punctuation.
+
+    Hyphens, apostrophes and dots inside a word don't split it, nor do commas inside a number.
+    """
     return _TOKEN.findall(text)
 
 

@@ -70,8 +70,12 @@ class Tree:
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find a module; see MetaPathFinder."""
         if fullname in self._near:
-            return ModuleSpec(fullname, self, is_package=self._near[fullname][1])
-        return ModuleSpec(fullname, self, is_package=self._far[fullname]) if fullname in self._far else None
+            return self._spec(fullname, self._near[fullname][1])
+        return self._spec(fullname, self._far[fullname]) if fullname in self._far else None
+
+    def _spec(self, name: str, package: bool) -> ModuleSpec:
+        loader: Any = self  # by its methods; importlib.abc is slow to import
+        return ModuleSpec(name, loader, is_package=package)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Make the stand-in, or leave it to the import system for a module of the tests."""

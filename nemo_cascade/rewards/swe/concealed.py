@@ -55,7 +55,8 @@ class Concealed:
         if fullname not in self._packages:
             return None
         place = os.path.abspath(self._paths.get(fullname, fullname.replace(".", "/")))
-        spec = ModuleSpec(fullname, self, origin=place, is_package=self._packages[fullname])
+        loader: Any = self  # by its methods; importlib.abc is slow to import
+        spec = ModuleSpec(fullname, loader, origin=place, is_package=self._packages[fullname])
         spec.has_location = fullname in self._paths
         if self._packages[fullname]:
             spec.submodule_search_locations = [os.path.dirname(place) if spec.has_location else place]

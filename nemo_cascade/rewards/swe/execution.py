@@ -11,8 +11,8 @@ from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, solution_part
 from nemo_cascade.rewards.swe.modules import share_out
+from nemo_cascade.rewards.swe.pytest_ids import pytest_id
 from nemo_cascade.rewards.swe.repair import fixed_files
-from nemo_cascade.rewards.swe.test_ids import pytest_id
 from nemo_cascade.rewards.swe.trial import ApartTrialRunner, WrittenTrialRunner
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
@@ -118,9 +118,9 @@ class WriteTestVerifier:
     The fixed files are `fixed_files` or come of the unified diff `patch`. The test may be several functions, classes or
     unittest classes, written for unittest or pytest (parametrised, with fixtures); it counts as failing if any fails.
 
-    A test must tell the trees apart by what the code does, each time: it can't look at the code (`WrittenTrialRunner`), and
-    all its runs, on either tree in an order that it doesn't know, must agree. A test that passes at random gets by with
-    probability 4 ** -repeats at most.
+    A test must tell the trees apart by what the code does, each time: it can't look at the code
+    (`WrittenTrialRunner`), and all its runs, on either tree in an order that it doesn't know, must agree. A test that
+    passes at random gets by with probability 4 ** -repeats at most.
 
     Args:
         test_s: CPU seconds of all runs on one tree together.

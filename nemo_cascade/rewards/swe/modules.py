@@ -167,10 +167,11 @@ def _public(module: str, files: Mapping[str, str], seen: set[str]) -> set[str]:
     for star in _star_imports(module, files[path], _is_package(path)):
         names |= _public(star, files, {*seen, module})
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
-            if isinstance(node.value, (ast.List, ast.Tuple)):
-                listed = [item.value for item in node.value.elts if isinstance(item, ast.Constant)]
-                return {name for name in listed if isinstance(name, str)}
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        named = any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
+        if named and isinstance(node, ast.Assign) and isinstance(node.value, (ast.List, ast.Tuple)):
+            listed = [item.value for item in node.value.elts if isinstance(item, ast.Constant)]
+            return {name for name in listed if isinstance(name, str)}
     return {name for name in names if not name.startswith("_")}
 
 

@@ -31,7 +31,8 @@ class StandIn:
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find the module; see MetaPathFinder."""
-        return ModuleSpec(fullname, self) if fullname == self._name else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if fullname == self._name else None
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leave the module to the import system."""
@@ -42,7 +43,8 @@ class StandIn:
 
 
 def use_pytest(text: str) -> None:
-    """Make the stand-in of pytest importable."""
+    """Make the stand-in of pytest importable, in place of any other."""
+    sys.modules.pop("pytest", None)
     sys.meta_path.insert(0, StandIn("pytest", text))
 
 

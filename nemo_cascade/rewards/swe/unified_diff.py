@@ -39,7 +39,7 @@ def file_diffs(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str,
 
 
 def apply_patch(files: Mapping[str, str], patch: str) -> dict[str, str]:
-    """Return the files after a unified diff, as `git diff` (any context, renames, new and empty files) or diff writes it.
+    """Return the files after a unified diff, as git (any context, renames, new and empty files) or diff writes it.
 
     A hunk that doesn't stand where it says is looked for nearby, as patch does. White space at the ends of lines
     doesn't count in finding it.
