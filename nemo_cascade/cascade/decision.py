@@ -11,7 +11,7 @@ from typing import Any, Literal
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.telemetry.jsonl import write_atomically
 
-Outcome = Literal["promote", "hold", "rollback", "recover"]
+Outcome = Literal["promote", "hold", "rollback", "recover", "skip"]
 LAST = "last"
 """A stage's model as it stood after the last step."""
 Promise = Literal["improve", "hold", "none"]
@@ -94,7 +94,7 @@ class Decision:
     Attributes:
         stage: name of the stage.
         outcome: promote: go on from here; hold: stop the cascade; rollback: go on from the parent; recover: go on from
-            another model of the stage.
+            another model of the stage; skip: it wasn't trained, for a reward model that it needs was rolled back.
         reasons: one sentence each.
         rows: all domains, of the model that was chosen.
         alpha: the cascade's error rate.

@@ -10,8 +10,11 @@ runs/<name>/
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,23 @@ class RunFolder:
     def start(self) -> Path:
         """Folder of the model that the cascade starts from."""
         return self.stage(0, START)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from working in the folder, which is made if need be.
+
+        Raises:
+            RunFolderError: another process works in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    "another process works in this run folder", value=self.path, mend="wait for it, or name=ANOTHER"
+                ) from None
+            yield
 
     def stage(self, index: int, name: str) -> Path:
         """Folder of the stage that comes `index`th, from 1."""

@@ -20,12 +20,13 @@ from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import START, RunFolder
 from nemo_cascade.cascade.hashes import hash_folder
 from nemo_cascade.cascade.ledger import Ledger, Record, read_ledger
-from nemo_cascade.config.provenance import config_diff, config_hash, read_config, write_record
+from nemo_cascade.cascade.story import ways_on_text
+from nemo_cascade.config.provenance import config_diff, config_hash, read_config, run_command, write_record
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
 
 # What the runner looks for to know that a stage is done, and what tells its story.
-_STORY = ("stage_started", "stage_ended", "trained", "selected", "scored", "decided")
+_STORY = ("stage_started", "stage_ended", "trained", "selected", "scored", "decided", "ruled")
 _ITS_OWN = re.compile(r"(name|resume)=")
 
 
@@ -127,11 +128,14 @@ def _check_done(source: RunFolder, records: Sequence[Record], shared: Sequence[s
     for name in shared:
         events = {record.event: record for record in records if record.stage == name}
         if name not in folders or "decided" not in events:
-            raise RunFolderError(
-                "a stage before the fork has no decision yet", value=name, mend="let the run finish it"
-            )
-        if Decision.load(folders[name].gate).outcome == "hold":
-            raise RunFolderError("the gate holds the run after a stage before the fork", value=name)
+            mend = f"let the run finish it: {run_command(source.path)}"
+            raise RunFolderError("a stage before the fork has no decision yet", value=name, mend=mend)
+        outcome = Decision.load(folders[name].gate).outcome
+        if outcome == "hold":
+            ways = ways_on_text(source, name)
+            raise RunFolderError("the gate holds the run after a stage before the fork", value=name, mend=ways)
+        if outcome == "skip":
+            continue
         weights = events["decided"].details.get("weights", events["trained"].details["weights"])
         if hash_folder(folders[name].hf) != weights:
             raise RunFolderError("a stage's weights aren't those that its ledger records", value=folders[name].hf)

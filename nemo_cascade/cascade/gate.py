@@ -20,10 +20,12 @@ another model of the stage (cascade/recover.py), the same comparison decides abo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import bdtr
 
 from nemo_cascade.cascade.decision import LAST, Alternative, Decision, GateRow, Outcome, Promise, Verdict
 from nemo_cascade.cascade.levels import gate_level, holm_levels, models_to_choose_from, stage_gate
@@ -80,7 +82,7 @@ def decide(config: RunConfig, stage: str, parent_scores: Scores | None, scores: 
     if parent_scores is None:
         reason = "the parent has no scores: nothing was compared, no promise was checked"
         return Decision(stage, "promote", (reason,), (), gate.alpha, gate.tolerance, model)
-    _check_domains(stage, scores, parent_scores, promise)
+    _check_domains(config, stage, scores, parent_scores)
     compared = {}
     for name in scores.samples:
         suite = config.evaluation.suites.get(name)
@@ -116,6 +118,11 @@ def recover(config: RunConfig, last: Decision, others: Sequence[Decision]) -> De
     return replace(chosen, outcome="recover", reasons=reasons, alternatives=tried)
 
 
+def keeps_promises(decision: Decision) -> bool:
+    """Tell whether the model that was compared keeps every promise."""
+    return not any(row.broken for row in decision.rows)
+
+
 def merit(config: RunConfig, stage: str, scores: Mapping[str, float]) -> float:
     """Return the mean score over the domains that a stage promises to improve; over all where it promises none."""
     promised = [domain for domain in config.stages[stage].promise.improve if domain in scores] or list(scores)
@@ -124,21 +131,26 @@ def merit(config: RunConfig, stage: str, scores: Mapping[str, float]) -> float:
 
 def _alternative(config: RunConfig, decision: Decision) -> Alternative:
     scores = {row.domain: row.score for row in decision.rows}
-    kept = not any(row.broken for row in decision.rows)
+    kept = keeps_promises(decision)
     return Alternative(decision.model, scores, merit(config, decision.stage, scores), kept, decision.reason)
 
 
 def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores) -> Decision:
     """Decide whether a reward model may be used: by its own hold-out accuracy, for the policy hasn't changed.
 
-    Below `min_accuracy` the cascade is held, unless `on_regression` says promote: there is nothing to roll back to.
+    It breaks its promise where its accuracy is shown to be below `min_accuracy`: an exact binomial test at the gate's
+    level, a tie counting as right. Then it is held or, until another of its checkpoints is found good, rolled back.
     """
-    gate, rules = stage_gate(config, stage), config.stages[stage]
+    gate, rules, level = stage_gate(config, stage), config.stages[stage], gate_level(config, stage)
     assert isinstance(rules, RewardModelStage), "only reward models are judged so"
-    accuracy = f"{scores.accuracy:.3f} +- {scores.stderr:.3f} on {scores.n} hold-out pairs"
+    p = float(bdtr(math.ceil(scores.accuracy * scores.n - 1e-9), scores.n, rules.min_accuracy))
     good = scores.accuracy >= rules.min_accuracy
-    reason = f"accuracy {accuracy} {'reaches' if good else 'is below'} {rules.min_accuracy:g}"
-    outcome: Outcome = "promote" if good or gate.on_regression == "promote" else "hold"
+    finding = "reaches" if good else "isn't shown to be below" if p >= level else "is below"
+    accuracy = f"{scores.accuracy:.3f} +- {scores.stderr:.3f} on {scores.n} hold-out pairs"
+    reason = f"accuracy {accuracy} {finding} {rules.min_accuracy:g}" + f" (p {p:.2g}, level {level:.2g})" * (not good)
+    outcome: Outcome = "promote"
+    if not good and p < level and gate.on_regression != "promote":
+        outcome = "hold" if gate.on_regression == "hold" else "rollback"
     return Decision(stage, outcome, (reason,), (), gate.alpha, gate.tolerance)
 
 
@@ -235,7 +247,9 @@ def _reason(row: GateRow) -> str:
     return f"{row.domain} fell by more than {row.margin:g}, significantly: {change}, p {row.p:.2g} < {row.level:.2g}"
 
 
-def _check_domains(stage: str, scores: Scores, parent_scores: Scores, promise: PromiseConfig) -> None:
+def _check_domains(config: RunConfig, stage: str, scores: Scores, parent_scores: Scores) -> None:
+    """Refuse scores that can't be compared; a domain whose reward model was rolled back has none, and no promise."""
+    promise, suites, models = config.stages[stage].promise, config.evaluation.suites, config.stages
     if set(scores.samples) != set(parent_scores.samples):
         raise RunFolderError(
             f"the stage {stage} and its parent were scored on different domains",
@@ -243,7 +257,8 @@ def _check_domains(stage: str, scores: Scores, parent_scores: Scores, promise: P
             mend="evaluate both with the same suites",
         )
     promised: Sequence[str] = [*promise.improve, *(domain for domain in promise.hold if domain != "*")]
-    if missing := sorted(set(promised) - set(scores.samples)):
+    waiting = {domain for domain, suite in suites.items() if suite.reward_model in models}
+    if missing := sorted(set(promised) - set(scores.samples) - waiting):
         raise RunFolderError(
             f"the stage {stage} promises something about domains that weren't scored",
             value=missing,

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -50,10 +51,17 @@ def stage_gate(config: RunConfig, stage: str) -> GateConfig:
     return gate
 
 
+def with_gate(config: RunConfig, stage: str, **changes: Any) -> RunConfig:
+    """Return the configuration with other values in one stage's gate."""
+    rules = config.stages[stage]
+    return replace(config, stages={**config.stages, stage: replace(rules, gate={**rules.gate, **changes})})
+
+
 def gate_level(config: RunConfig, stage: str) -> float:
-    """Return a gate's part of `gate.alpha`: an equal one for every stage that promises anything."""
+    """Return a gate's part of `gate.alpha`: an equal one for every stage that promises anything, reward models too."""
     promising = sum(
-        isinstance(s, PolicyStage) and bool(s.promise.improve or s.promise.hold) for s in config.stages.values()
+        bool(s.promise.improve or s.promise.hold) if isinstance(s, PolicyStage) else True
+        for s in config.stages.values()
     )
     return stage_gate(config, stage).alpha / max(1, promising)
 
@@ -61,9 +69,9 @@ def gate_level(config: RunConfig, stage: str) -> float:
 def models_to_choose_from(config: RunConfig, stage: str) -> int:
     """Return of how many models of a stage one becomes its result, at most: those that might look improved."""
     rules, gate = config.stages[stage], stage_gate(config, stage)
-    checkpoints = (isinstance(rules, PolicyStage) and rules.select == "best") or gate.on_regression == "checkpoint"
-    merges = len(gate.merge_ratios) if gate.on_regression == "merge" else 0
-    return (rules.keep_checkpoints if checkpoints else 1) + merges
+    chosen = isinstance(rules, PolicyStage) and rules.select == "best"
+    checkpoints = rules.keep_checkpoints if chosen or gate.on_regression in ("recover", "checkpoint") else 1
+    return checkpoints + (len(gate.merge_ratios) if gate.on_regression in ("recover", "merge") else 0)
 
 
 def holm_levels(p: Mapping[str, float], level: float) -> dict[str, float]:

@@ -14,13 +14,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from nemo_cascade.cascade.decision import LAST
-from nemo_cascade.config.stage import GrpoStage, SftStage
+from nemo_cascade.cascade.decision import LAST, Alternative, Decision
+from nemo_cascade.cascade.gate import decide_reward_model
+from nemo_cascade.cascade.levels import stage_gate
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
+from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.models.hf_folder import publish_folder
 from nemo_cascade.models.merge import merge_models
 from nemo_cascade.stages.context import StageContext, export_checkpoint
+from nemo_cascade.stages.reward_model import adopt_checkpoint
+from nemo_cascade.telemetry.metrics import read_metrics
 from nemo_cascade.training.checkpoint import verify
 
 _CHECKPOINT = re.compile(r"step_\d{6,}")
@@ -85,6 +92,45 @@ class StageModels:
         """Remove the weights of all that wasn't adopted; checkpoints and parent are there to make them again."""
         for folder in (self.context.folder / "candidates").glob("*/hf"):
             shutil.rmtree(folder)
+
+
+def judge_reward_model(config: RunConfig, context: StageContext, stage: RewardModelStage) -> Decision:
+    """Decide about a reward model; where it breaks its promise and `on_regression` asks for it, about its checkpoints.
+
+    The best of the kept ones by the accuracy that metrics.jsonl has of it takes its place if that keeps the promise.
+    """
+    measured, first = context.folder / "preference.json", context.folder / "candidates" / LAST / "preference.json"
+    last = PreferenceScores.load(first if first.is_file() else measured)
+    decision = decide_reward_model(config, context.name, last)
+    way = stage_gate(config, context.name).on_regression
+    if decision.outcome != "rollback" or way not in ("recover", "checkpoint"):
+        return decision
+    best = _best_reward_checkpoint(context)
+    if best is None:
+        return replace(decision, reasons=(*decision.reasons, "no other checkpoint is kept"))
+    checkpoint, accuracy = best
+    other = decide_reward_model(config, context.name, replace(last, accuracy=accuracy))
+    kept, reasons = other.outcome == "promote", (*decision.reasons, f"{checkpoint.name}: {other.reason}")
+    tried = (Alternative(checkpoint.name, {"hold-out accuracy": accuracy}, accuracy, kept, other.reason),)
+    if not kept:
+        return replace(decision, reasons=reasons, alternatives=tried)
+    first.parent.mkdir(parents=True, exist_ok=True)
+    last.save(first)
+    adopt_checkpoint(context, stage, checkpoint).save(measured)
+    return replace(other, outcome="recover", model=checkpoint.name, reasons=reasons, alternatives=tried)
+
+
+def _best_reward_checkpoint(context: StageContext) -> tuple[Path, float] | None:
+    """Return the sound checkpoint before the last that was best on the hold-out pairs, and its accuracy there."""
+    lines = {int(line["step"]): line for line in read_metrics(context.folder / "metrics.jsonl")}
+    kept: dict[Path, float] = {}
+    for path in sorted((context.folder / "checkpoints").glob("step_*"))[:-1]:
+        accuracy = lines.get(int(path.name.removeprefix("step_")), {}).get("holdout_accuracy")
+        if fault := verify(path):
+            context.record("checkpoint_refused", stage=context.name, reason=f"{path.name}/{fault}")
+        elif accuracy is not None:
+            kept[path] = float(accuracy)
+    return max(kept.items(), key=lambda item: item[1]) if kept else None
 
 
 def _link_folder(source: Path, target: Path) -> None:

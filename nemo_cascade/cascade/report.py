@@ -19,6 +19,7 @@ from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.cascade.matrix import Matrix, collect_matrix
 from nemo_cascade.cascade.samples import Sample, stage_samples
+from nemo_cascade.cascade.story import OUTCOME_WORDS, outcome_line, ways_on_text
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.evaluation.preference import PreferenceScores
@@ -93,7 +94,7 @@ def write_report(run_folder: Path) -> Path:
         .get_template("report.html.j2")
         .render(
             name=folder.name,
-            status=_status(records, stages),
+            status=_status(folder, records, stages),
             facts=_run_facts(config, records, stages),
             notices=reader.notices,
             matrix=matrix,
@@ -148,9 +149,7 @@ def _stage_view(stage: StageFolder, run: Mapping[str, Any], records: Sequence[Re
 
 def _stage_state(stage: StageFolder, decision: Decision | None, records: Sequence[Record]) -> str:
     if decision is not None:
-        return {"promote": "promoted", "hold": "held", "rollback": "rolled back", "recover": "recovered"}[
-            decision.outcome
-        ]
+        return OUTCOME_WORDS[decision.outcome]
     if stage.scores.is_file():
         return "scored"
     trained = any(record.event == "trained" and record.stage == stage.name for record in records)
@@ -217,7 +216,7 @@ def _settings(config: Mapping[str, Any], before: Mapping[str, Any] | None) -> tu
     )
 
 
-def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
+def _status(folder: RunFolder, records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
     """Return (tone, state in a few words, explanation) of the run as a whole."""
     ends = [r for r in records if r.event in ("run_started", "run_stopped", "run_finished")]
     if ends and ends[-1].event == "run_finished":
@@ -226,7 +225,8 @@ def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str
         return "bad", "stopped", str(ends[-1].details.get("error", "no reason recorded"))
     held = [stage for stage in stages if stage.state == "held"]
     if held and held[-1].decision is not None:
-        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason
+        ways = ways_on_text(folder, held[-1].name)
+        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason + ways
     return "open", "not finished", ""
 
 
@@ -237,8 +237,7 @@ def _run_facts(
     if model := config.get("model", {}).get("name"):
         facts.append(("model", str(model)))
     if config.get("stages"):
-        decided = sum(stage.decision is not None for stage in stages)
-        facts.append(("stages decided", f"{decided} of {len(config['stages'])}"))
+        facts.append(("stages", outcome_line(records, list(config["stages"]))))
     if "seed" in config:
         facts.append(("seed", str(config["seed"])))
     if records:

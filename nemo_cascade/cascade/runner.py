@@ -5,8 +5,9 @@ for each stage:
     train from the parent's weights      (resumes inside the stage by its own checkpoints)
     take its best kept checkpoint        (where `select` asks for it)
     score every domain on the same prompts
-    gate: promote, hold or roll back     (paired tests against the parent)
-        or recover: the stage's best checkpoint, or merge with its parent, that keeps every promise
+    gate: promote, or where a promise is broken (paired tests against the parent)
+        recover: the stage's best checkpoint, or merge with its parent, that keeps every promise, or else
+        roll back; or hold, until someone rules (cascade/rulings.py)
     parent = the better checkpoint
     (a reward model is judged by its own hold-out accuracy, and the parent stays)
 report
@@ -14,7 +15,6 @@ report
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -24,21 +24,21 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cascade.cascade.decision import LAST, Decision
-from nemo_cascade.cascade.folder import START, RunFolder
-from nemo_cascade.cascade.gate import decide, decide_reward_model, merit, recover
+from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
+from nemo_cascade.cascade.gate import decide, keeps_promises, merit, recover
 from nemo_cascade.cascade.hashes import code_version, hash_folder, hash_json
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
-from nemo_cascade.cascade.levels import stage_gate
+from nemo_cascade.cascade.levels import stage_gate, with_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
-from nemo_cascade.cascade.recover import StageModels
+from nemo_cascade.cascade.recover import StageModels, judge_reward_model
 from nemo_cascade.cascade.report import write_report
+from nemo_cascade.cascade.rulings import carry_out, pending
+from nemo_cascade.cascade.story import outcome_line, ways_on_text
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
-from nemo_cascade.errors import RunFolderError
-from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
@@ -114,13 +114,14 @@ class CascadeRunner:
     def _cascade(self, roles: Roles) -> int:
         parent = self._start(roles)
         for planned in plan_stages(self.config, self.folder):
-            decision = self._decided(planned)
+            decision = self._decided(planned) or self._skipped(planned)
             if decision is None:
                 self._train(planned, parent, roles)
                 decision = self._gate(planned, parent, roles)
                 write_report(self.folder.path)
             if decision.outcome == "hold":
-                log.error("the gate holds the cascade after %s: %s", planned.name, decision.reason)
+                ways = ways_on_text(self.folder, planned.name)
+                log.error("the gate holds the cascade after %s: %s%s", planned.name, decision.reason, ways)
                 return HELD
             if decision.goes_on:
                 parent = (
@@ -129,6 +130,7 @@ class CascadeRunner:
                     else self._judged_anew(planned, parent, roles)
                 )
         self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
+        log.info("%s; it ends with %s", outcome_line(self.ledger.records, list(self.config.stages)), parent.name)
         return 0
 
     def _start(self, roles: Roles) -> Standing:
@@ -191,12 +193,17 @@ class CascadeRunner:
 
     def _gate(self, planned: PlannedStage, parent: Standing, roles: Roles) -> Decision:
         """Score a stage, decide whether the cascade goes on from it, and write that down."""
+        context, ruled = self._context(planned, parent, roles), pending(self.ledger, planned.name)
+        # `--recover` came by hand: what follows is what the configuration would say with `on_regression: recover`.
+        config = self.config if ruled is None else with_gate(self.config, planned.name, on_regression="recover")
         if isinstance(planned.stage, RewardModelStage):
-            measured = PreferenceScores.load(planned.folder / "preference.json")
-            decision = decide_reward_model(self.config, planned.name, measured)
+            decision = judge_reward_model(config, context, planned.stage)
         else:
-            models = StageModels(self._context(planned, parent, roles), planned.stage)
-            decision = self._judge(planned, parent, models, roles)
+            models = StageModels(context, planned.stage)
+            decision = self._judge(config, planned, parent, models, roles)
+        if ruled is not None:
+            asked = f"another model was asked for by hand: {ruled.details['because']}"
+            decision = replace(decision, reasons=(*decision.reasons, asked))
         decision.save(planned.folder / "gate.json")
         weights = hash_folder(planned.folder / "hf")
         self.ledger.append("decided", planned.name, parent=parent.name, weights=weights, **decision.summary())
@@ -205,7 +212,9 @@ class CascadeRunner:
         log.info("gate after %s: %s (%s)", planned.name, decision.outcome, decision.reason)
         return decision
 
-    def _judge(self, planned: PlannedStage, parent: Standing, models: StageModels, roles: Roles) -> Decision:
+    def _judge(
+        self, config: RunConfig, planned: PlannedStage, parent: Standing, models: StageModels, roles: Roles
+    ) -> Decision:
         """Decide about a stage of the policy: about its selected model, and where that breaks a promise, about others.
 
         Whatever is adopted in the course of it, the steps before find their files unchanged when a run is resumed.
@@ -216,19 +225,22 @@ class CascadeRunner:
             scores = Scores.load(kept_scores)
         else:
             scores = self._score(planned.name, planned.index, planned.folder, planned.folder / "hf", roles)
-        decision = decide(self.config, planned.name, parent.scores, scores, present)
-        gate = stage_gate(self.config, planned.name)
+        decision = decide(config, planned.name, parent.scores, scores, present)
+        gate = stage_gate(config, planned.name)
         if decision.outcome != "rollback" or gate.on_regression == "rollback":
             return decision
         models.keep(present)
         scores.save(kept_scores)
-        tried = models.merges(gate.merge_ratios) if gate.on_regression == "merge" else models.checkpoints()
-        others = []
-        for model in (model for model in tried if model != present):
-            hf, label = models.hf(model, present), f"{planned.name} {model}"
-            measured = self._score(label, planned.index, models.folder(model), hf, roles)
-            others.append(decide(self.config, planned.name, parent.scores, measured, model))
-        decision = recover(self.config, decision, others)
+        others: list[Decision] = []
+        # Merges are tried where no checkpoint is good: the stage's own models first.
+        for way, tried in (("checkpoint", models.checkpoints()), ("merge", models.merges(gate.merge_ratios))):
+            if gate.on_regression not in ("recover", way) or any(keeps_promises(other) for other in others):
+                continue
+            for model in (model for model in tried if model != present):
+                hf, label = models.hf(model, present), f"{planned.name} {model}"
+                measured = self._score(label, planned.index, models.folder(model), hf, roles)
+                others.append(decide(config, planned.name, parent.scores, measured, model))
+        decision = recover(config, decision, others)
         if decision.outcome == "recover":
             models.adopt(decision.model)
             Scores.load(models.folder(decision.model) / "scores.json").save(planned.folder / "scores.json")
@@ -263,9 +275,33 @@ class CascadeRunner:
         return best
 
     def _decided(self, planned: PlannedStage) -> Decision | None:
-        """Return the decision of an earlier start of this run, if the stage has one."""
-        decided = self.ledger.find("decided", planned.name)
-        return Decision.load(planned.folder / "gate.json") if decided else None
+        """Return the decision of an earlier start of this run, if the stage has one that stands.
+
+        One that held the run doesn't, once the run was given another configuration: it is judged anew by that.
+        """
+        decided, ruled = self.ledger.find("decided", planned.name), pending(self.ledger, planned.name)
+        if decided is None:
+            return None
+        if ruled is not None:
+            if ruled.details["ruling"] == "recover":
+                return None
+            return carry_out(self.ledger, StageFolder(planned.folder, planned.index, planned.name))
+        decision, forked = Decision.load(planned.folder / "gate.json"), self.ledger.find("forked")
+        stands = decision.outcome != "hold" or forked is None or forked.number < decided.number
+        return decision if stands else None
+
+    def _skipped(self, planned: PlannedStage) -> Decision | None:
+        """Decide about a stage that can't be trained, for a reward model that it needs was rolled back."""
+        needed = planned.stage.reward_model if isinstance(planned.stage, GrpoStage) else None
+        if needed not in self.config.stages or needed in self.reward_models:
+            return None
+        gate, reason = stage_gate(self.config, planned.name), f"its reward model {needed} was rolled back"
+        decision = Decision(planned.name, "skip", (reason,), (), gate.alpha, gate.tolerance)
+        planned.folder.mkdir(parents=True, exist_ok=True)
+        decision.save(planned.folder / "gate.json")
+        self.ledger.append("decided", planned.name, **decision.summary())
+        log.warning("%s is skipped: %s", planned.name, reason)
+        return decision
 
 
 @contextmanager
@@ -278,14 +314,7 @@ def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator
     folder = RunFolder(Path(config.runs_dir) / config.name)
     resumed = check_run_folder(folder.path, config)
     changes = config_diff(read_config(folder.path), config) if resumed else []
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                "another process works in this run folder", value=folder.path, mend="wait for it, or name=ANOTHER"
-            ) from None
+    with folder.claimed():
         if changes:
             Ledger(folder.ledger).append("forked", changes=changes)
         write_record(folder.path, config, provenance)

@@ -1,7 +1,7 @@
 """The command `nemo-cascade`: one verb per file, and what its endings look like.
 
-Exit codes: 0 done; 1 a defect of the program (with traceback); 2 refused or failed with a reason; 3 the gate holds the
-cascade; 130 interrupted.
+Exit codes: 0 done, for a run: decided to its end, whatever the gates said; 1 a defect of the program (with traceback);
+2 refused or failed with a reason; 3 the gate holds the cascade until `nemo-cascade decide`; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import ModuleType
 from nemo_cascade import __version__
 from nemo_cascade.cli import (
     convert,
+    decide,
     doctor,
     evaluate,
     experiment,
@@ -31,6 +32,7 @@ from nemo_cascade.errors import CascadeError
 
 VERBS: tuple[ModuleType, ...] = (
     run,
+    decide,
     fork,
     experiment,
     plan,

@@ -10,8 +10,10 @@ from dataclasses import asdict
 
 from rich.markup import escape
 
+from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage
 from nemo_cascade.cascade.power import too_small
+from nemo_cascade.cascade.story import held_stage, ways_on_text
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
@@ -43,7 +45,9 @@ def show(ready: Preflight) -> None:
     """Print a checked run: what, on what, stage by stage."""
     config, model = ready.config, ready.architecture
     parallel, rollout = config.parallel, config.rollout
-    state = "goes on where it stopped" if ready.resumes else "new"
+    folder = RunFolder(ready.folder)
+    held = held_stage(folder) if ready.resumes else None
+    state = "new" if not ready.resumes else f"held after {held[0]}" if held else "goes on where it stopped"
     facts = table(f"run {escape(config.name)}", "", "")
     facts.add_row("folder", f"{escape(str(ready.folder))} ({state})")
     facts.add_row("configuration", f"{config_hash(config)}, seed {config.seed}")
@@ -74,6 +78,9 @@ def show(ready: Preflight) -> None:
         "data", escape(config.data_dir) + (f", written by prepare={config.prepare}" * (config.prepare != "none"))
     )
     out.print(facts)
+    if held:
+        ways = ways_on_text(folder, held[0])
+        out.print(escape(f"held after {held[0]}: {held[1].reason}{ways}"), soft_wrap=True)
     out.print()
     stages = table("stages", "##", "stage", "kind", "steps#", "batch", "tokens/step#", "length#", "lr#", "promise")
     for planned in ready.stages:

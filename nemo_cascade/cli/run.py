@@ -42,12 +42,18 @@ def execute(args: argparse.Namespace) -> int:
             mend="make setup (CPU), or the container of containers/README.md; `nemo-cascade doctor` tells more",
         )
     from nemo_cascade.cascade.folder import RunFolder
+    from nemo_cascade.cascade.ledger import read_ledger
     from nemo_cascade.cascade.matrix import collect_matrix, matrix_tables
     from nemo_cascade.cascade.runner import run_cascade
+    from nemo_cascade.cascade.story import held_stage, outcome_line, ways_on_text
 
     code = run_cascade(ready.config, ready.provenance)
     folder = RunFolder(ready.folder)
     for table in matrix_tables(collect_matrix(folder)):
         out.print(table)
-    out.print(f"report: {escape(str(folder.report))}")
+    out.print(escape(outcome_line(read_ledger(folder.ledger), list(ready.config.stages))), soft_wrap=True)
+    if held := held_stage(folder):
+        stage, decision = held
+        out.print(escape(f"held after {stage}: {decision.reason}{ways_on_text(folder, stage)}"), soft_wrap=True)
+    out.print(f"report: {escape(str(folder.report))}", soft_wrap=True)
     return code

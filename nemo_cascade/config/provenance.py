@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from nemo_cascade.config import host
+from nemo_cascade.config.compose import SHIPPED_CONF
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import PolicyStage
@@ -59,7 +61,7 @@ def _choosing(config: RunConfig) -> dict[str, Any]:
         f"stages.{name}.{key}": getattr(stage, key)
         for name, stage in config.stages.items()
         if (isinstance(stage, PolicyStage) and stage.select == "best")
-        or stage.gate.get("on_regression", config.gate.on_regression) == "checkpoint"
+        or stage.gate.get("on_regression", config.gate.on_regression) in ("recover", "checkpoint")
         for key in ("checkpoint_every", "keep_checkpoints")
     }
 
@@ -113,6 +115,18 @@ def read_config(folder: Path) -> RunConfig:
         raise RunFolderError(f"config.yaml can't be read: {error}", value=path, mend=mend) from None
 
 
+def run_command(folder: Path) -> str:
+    """Return the command that a run was started with last, by its record."""
+    try:
+        record = yaml.safe_load((folder / "provenance.yaml").read_text(encoding="utf-8"))
+        overrides, dirs = [str(text) for text in record["overrides"]], record.get("config_dirs", [])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        # Only the command is lost with the record; what asks for it has something else to say.
+        return "nemo-cascade run (with the arguments that it was started with)"
+    own = [name for name in dirs if Path(name) != SHIPPED_CONF]
+    return shlex.join(["nemo-cascade", "run", *overrides, *(["--config-dir", own[0]] if own else [])])
+
+
 def check_run_folder(folder: Path, config: RunConfig) -> bool:
     """Decide whether a run may use its folder; writes nothing.
 
@@ -142,7 +156,8 @@ def check_run_folder(folder: Path, config: RunConfig) -> bool:
         raise RunFolderError(
             f"the run folder was made with another configuration:{shown}{more}\n ",
             value=folder,
-            mend="name=ANOTHER for a new run, or resume=fork to go on from here with these values (recorded)",
+            mend="name=ANOTHER for a new run, resume=fork to go on from here with these values (recorded), or go on as "
+            f"it was started last: {run_command(folder)}",
         )
     return True
 

@@ -142,13 +142,15 @@ class GateConfig:
     unacceptable_fall: PositiveFloat | None = None
     """A fall (times the suite's score_span) that a gate must find with a probability of 90 %; a plan with a suite too
     small for that says so. null: 0.13 more than the tolerance."""
-    on_regression: Literal["hold", "rollback", "checkpoint", "merge", "promote"] = "hold"
-    """hold: stop the cascade; rollback: go on from the parent; checkpoint: go on from the best of the stage's other
-    checkpoints that keeps every promise; merge: from the best mean of the parent's and the stage's weights that does;
-    where none does, both roll back; promote: go on and record it."""
+    on_regression: Literal["recover", "checkpoint", "merge", "rollback", "hold", "promote"] = "recover"
+    """checkpoint: go on from the best of the stage's other checkpoints that keeps every promise; merge: from the best
+    mean of the parent's and the stage's weights that does; recover: the first of these that there is; where there is
+    none, all three roll back; rollback: go on from the parent; hold: stop the cascade until `nemo-cascade decide` says
+    how it goes on; promote: go on and record it. A reward model that is rolled back takes along the stages that need
+    it."""
     merge_ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.25, 0.5, 0.75])
-    """merge: shares of the stage's weights that are tried, the rest is the parent's; each is scored on all domains
-    (arXiv 2508.14444, Nemotron Nano 2, sweeps 0.1 to 0.9: about 0.5 is best)."""
+    """recover, merge: shares of the stage's weights that are tried, the rest is the parent's; each is scored on all
+    domains (arXiv 2508.14444, Nemotron Nano 2, sweeps 0.1 to 0.9: about 0.5 is best)."""
 
 
 @block

@@ -329,7 +329,7 @@ class RewardModelStage(StageBase):
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
     min_accuracy: Fraction = 0.5
-    """Least share of hold-out pairs that it must order right; below it the gate holds the cascade."""
+    """Least share of hold-out pairs that it must order right; one that is shown to order fewer breaks its promise."""
 
 
 @block

@@ -30,17 +30,10 @@ from nemo_cascade.telemetry.timers import PhaseTimer
 def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
     """Train one reward model to its end, from wherever its folder says it stands."""
     config = context.config
-    start = Path(stage.model_path) if stage.model_path is not None else context.parent_hf
-    multiple = (stage.parallel or config.parallel).document_multiple
-    train, holdout = build_pair_stores(
-        stage.data, stage.seq_length, start, context.data_folder, document_multiple=multiple
-    )
-    context.record("pairs_read", stage=context.name, train=train.stats["pairs"], holdout=holdout.stats["pairs"])
-    source = PairSource(train.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
-    held_out = HoldoutSource(holdout.folder, stage.global_batch_size, seed=0)
+    source, held_out = _pairs(context, stage)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
 
-    model = context.roles.policy(stage_setup(config, stage, start, steps))
+    model = context.roles.policy(stage_setup(config, stage, _start(context, stage), steps))
     checkpoints = StageCheckpoints(context, stage, steps)
     done, _ = checkpoints.resume(model)
 
@@ -58,6 +51,33 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
             checkpoints.save_if_due(model, step + 1, {"step": step + 1})
     measure(model, held_out).save(context.folder / "preference.json")
     model.export_hf(str(context.hf_folder))
+
+
+def adopt_checkpoint(context: StageContext, stage: RewardModelStage, checkpoint: Path) -> PreferenceScores:
+    """Make a kept checkpoint the stage's result, and return what it is worth on the hold-out pairs."""
+    _, held_out = _pairs(context, stage)
+    steps = int(checkpoint.name.removeprefix("step_"))
+    model = context.roles.policy(stage_setup(context.config, stage, _start(context, stage), steps))
+    model.load_checkpoint(str(checkpoint))
+    scores = measure(model, held_out)
+    model.export_hf(str(context.hf_folder))
+    return scores
+
+
+def _start(context: StageContext, stage: RewardModelStage) -> Path:
+    return Path(stage.model_path) if stage.model_path is not None else context.parent_hf
+
+
+def _pairs(context: StageContext, stage: RewardModelStage) -> tuple[PairSource, HoldoutSource]:
+    """Find the packed pairs; `inputs` has made them."""
+    config, start = context.config, _start(context, stage)
+    multiple = (stage.parallel or config.parallel).document_multiple
+    train, holdout = build_pair_stores(
+        stage.data, stage.seq_length, start, context.data_folder, document_multiple=multiple
+    )
+    context.record("pairs_read", stage=context.name, train=train.stats["pairs"], holdout=holdout.stats["pairs"])
+    source = PairSource(train.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
+    return source, HoldoutSource(holdout.folder, stage.global_batch_size, seed=0)
 
 
 def measure(model: PolicyGroup, held_out: HoldoutSource) -> PreferenceScores:

@@ -1,15 +1,21 @@
-"""A stage with a far too high learning rate, on the real stack: caught by its gate, rolled back, and told."""
+"""A stage with a far too high learning rate, on the real stack: caught by its gate, and what users type then."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from nemo_cascade.cascade.ledger import read_ledger
+from nemo_cascade.cascade.runner import HELD
 from tests.e2e.cascade_process import finish, start, tail
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 # SFT teaches polite replies, which takes a hundred steps; the next stage forgets them at once; RL goes on from SFT.
 PROVOKED = [
@@ -23,24 +29,54 @@ PROVOKED = [
     "stages.sft2.optimizer={lr: 0.5, lr_warmup_steps: 0, min_lr: 0.5}",
     "stages.sft2.promise={improve: [], hold: ['*']}",
     "stages.math_rl.steps=1",
-    "gate.on_regression=rollback",
+    "stages.math_rl.promise={improve: [], hold: []}",
+    "gate.on_regression=hold",
 ]
 
 
-def test_a_far_too_high_learning_rate_is_rolled_back_and_the_cascade_goes_on_from_the_parent(tmp_path):
+def told(text: str, option: str) -> list[str]:
+    """Return the words of the command with this option, as a user copies it from a log."""
+    line = next(line for line in text.splitlines() if option in line and "nemo-cascade" in line)
+    return shlex.split(line[line.index("nemo-cascade") :])
+
+
+def type_in(words: list[str], log: Path) -> tuple[int, str]:
+    """Type a command; return its exit code and what it wrote."""
+    assert words[0] == "nemo-cascade"
+    command, environment = [sys.executable, "-m", "nemo_cascade", *words[1:]], {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    return finish(process, log), log.read_text()
+
+
+def test_a_regression_holds_the_cascade_until_a_command_that_was_told_takes_it_on_to_its_end(tmp_path):
     log = tmp_path / "provoked.log"
-    assert finish(start(tmp_path, "provoked", *PROVOKED), log) == 0, tail(log)
-    run = tmp_path / "provoked"
+    assert finish(start(tmp_path, "provoked", *PROVOKED), log) == HELD, tail(log)
+    run, first = tmp_path / "provoked", log.read_text()
     scores = json.loads((run / "scores.json").read_text())
     assert scores["sft2"]["chat"]["score"] < scores["sft1"]["chat"]["score"] - 0.2, scores
+
+    # The same command again says the same; a plan says where the run stands.
+    again = told(first, "nemo-cascade run")
+    code, text = type_in(again, tmp_path / "again.log")
+    assert code == HELD, text
+    assert told(text, "--recover") == told(first, "--recover")
+    assert "held after sft2" in type_in([*again, "--dry"], tmp_path / "dry.log")[1]
+
+    assert type_in(told(first, "--recover"), tmp_path / "decide.log")[0] == 0
+    code, text = type_in(again, log)
+    assert code == 0, text
+    assert "3 of 3 stages decided: 2 promoted, 1 rolled back (sft2)" in text
+
     records = read_ledger(run / "ledger.jsonl")
-    decided = {r.stage: r.details for r in records if r.event == "decided"}
-    assert decided["sft1"]["outcome"] == "promote"
-    assert decided["sft2"]["outcome"] == "rollback"
-    assert decided["sft2"]["reason"].startswith("chat fell by more than 0.02, significantly")
+    decided = [(r.stage, r.details["outcome"]) for r in records if r.event == "decided"]
+    assert decided == [("sft1", "promote"), ("sft2", "hold"), ("sft2", "rollback"), ("math_rl", "promote")]
+    last = next(r.details for r in reversed(records) if r.stage == "sft2" and r.event == "decided")
+    assert last["reason"].startswith("chat fell by more than 0.02, significantly")
+    assert set(last["tried"]) == {"step_000006", "merge_0.25", "merge_0.5", "merge_0.75"}
     started = {r.stage: r.details for r in records if r.event == "stage_started"}
     trained = {r.stage: r.details["weights"] for r in records if r.event == "trained"}
     assert (started["math_rl"]["parent"], started["math_rl"]["weights"]) == ("sft1", trained["sft1"])
     page = (run / "report.html").read_text()
-    for told in ("rolled back", "chat fell by more than 0.02", "rollback"):
-        assert told in page
+    for words in ("rolled back", "chat fell by more than 0.02", "another model was asked for by hand: why"):
+        assert words in page

@@ -14,7 +14,7 @@ from nemo_cascade.cascade.gate import decide
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig
 from nemo_cascade.config.provenance import config_hash, write_record
-from nemo_cascade.config.schema import EvaluationConfig, RunConfig, SuiteConfig
+from nemo_cascade.config.schema import EvaluationConfig, GateConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stage import (
     GrpoStage,
     PairDataConfig,
@@ -49,6 +49,7 @@ def config(tmp_path_factory):
         runs_dir=str(tmp_path / "runs"),
         data_dir=str(tmp_path / "data"),
         model=ModelConfig(name="nano"),
+        gate=GateConfig(on_regression="hold"),
         evaluation=EvaluationConfig(suites={domain: SuiteConfig(**suite) for domain in DOMAINS}),
         stages={
             "sft1": SftStage(

@@ -46,7 +46,7 @@ class World:
             runs_dir=str(tmp_path / "runs"),
             stages={"math_rl": math_rl, "code_rl": replace(code_rl, carry=CarryConfig(optimizer=True))},
             evaluation=EvaluationConfig(suites={"math": suite, "code": suite}),
-            gate=GateConfig(tolerance=0.05, merge_ratios=[0.1, 0.25, 0.5]),
+            gate=GateConfig(on_regression="hold", tolerance=0.05, merge_ratios=[0.1, 0.25, 0.5]),
         )
         self.folder = RunFolder(tmp_path / "runs" / "trial")
         self.start = tmp_path / "start"

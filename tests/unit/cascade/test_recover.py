@@ -10,6 +10,8 @@ from nemo_cascade.cascade.matrix import collect_matrix
 from nemo_cascade.config.stage import GrpoStage
 from tests.unit.cascade.scripted import BAD, GOOD, LAST, START, World
 
+GOOD_MODELS = ("step_000002", "step_000004")
+
 
 class Killed(BaseException):
     """Stands for kill -9."""
@@ -34,6 +36,9 @@ def ask(outcome):
         # 0.1 doesn't raise math enough to tell, 0.5 loses 20 of 50 in code; 0.25 keeps both promises.
         ("merge", BAD, "recover", "merge_0.25", (50, 40), (50, 40)),
         ("merge", {6: (40, 10)}, "rollback", "last", (40, 10), START),
+        ("recover", GOOD, "recover", "step_000004", (70, 45), (70, 45)),
+        ("recover", BAD, "recover", "merge_0.25", (50, 40), (50, 40)),
+        ("recover", {4: (40, 50), 6: (40, 10)}, "rollback", "last", (40, 10), START),
     ],
 )
 def test_a_broken_promise_ends_as_configured(
@@ -45,7 +50,8 @@ def test_a_broken_promise_ends_as_configured(
     decided = next(r for r in scene.runner().ledger.records if r.event == "decided" and r.stage == "math_rl")
     assert (decided.details["outcome"], decided.details["model"]) == (outcome, model)
     assert "code fell by more than 0.05, significantly: 0.500 -> 0.100" in decided.details["reason"]
-    tried = {"checkpoint": len(checkpoints) - 1, "merge": 3}.get(on_regression, 0)
+    others = len(checkpoints) - 1
+    tried = {"checkpoint": others, "merge": 3, "recover": others + 3 * (model not in GOOD_MODELS)}.get(on_regression, 0)
     assert len(decided.details.get("tried", {})) == tried
     page = (scene.folder.path / "report.html").read_text()
     assert ("Other models of this stage" in page) == (tried > 0)
@@ -96,7 +102,7 @@ def test_a_damaged_checkpoint_is_no_candidate(world):
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
-@pytest.mark.parametrize("on_regression", ["checkpoint", "merge"])
+@pytest.mark.parametrize("on_regression", ["checkpoint", "merge", "recover"])
 def test_killed_at_any_write_and_resumed_it_ends_the_same(config, tmp_path, monkeypatch, select, on_regression):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

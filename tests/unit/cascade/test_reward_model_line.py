@@ -8,12 +8,19 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_cascade.cascade import recover as recovering
 from nemo_cascade.cascade import runner as running
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
-from nemo_cascade.evaluation.preference import preference_scores
+from nemo_cascade.cascade.ledger import read_ledger
+from nemo_cascade.cascade.rulings import rule
+from nemo_cascade.cascade.story import outcome_line
+from nemo_cascade.config.provenance import write_record
+from nemo_cascade.config.stage import GrpoStage, PromiseConfig, RewardModelStage, SftStage
+from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.telemetry.metrics import MetricsLog
+from nemo_cascade.training.checkpoint import CheckpointStore
 
 
 class Crash(Exception):
@@ -97,12 +104,80 @@ def test_a_run_that_crashed_asks_for_the_same_in_the_end(cascade, stand_ins, tmp
     assert sorted(crashed[0][2][2]) == ["rm"]
 
 
-def test_a_reward_model_below_its_bar_holds_the_cascade(cascade, stand_ins, tmp_path):
-    stand_ins["margins"] = [1.0, -1.0]
-    gate = replace(cascade.gate, on_regression="hold")
-    unpromised = {
-        name: replace(stage, promise=replace(stage.promise, improve=[])) for name, stage in cascade.stages.items()
-    }
-    held = replace(cascade, gate=gate, stages=unpromised)
+POOR = [1.0] * 40 + [-1.0] * 60
+
+
+def below_its_bar(cascade, stand_ins, on_regression, needs=None):
+    """Return a cascade whose reward model fails; nothing else is promised; `needs` is a stage that needs it."""
+    stand_ins["margins"] = POOR
+    stages = {name: replace(stage, promise=PromiseConfig(hold=[])) for name, stage in cascade.stages.items()}
+    if needs:
+        stages[needs] = replace(stages[needs], reward_model="rm")
+    return replace(cascade, gate=replace(cascade.gate, on_regression=on_regression), stages=stages)
+
+
+def test_a_reward_model_below_its_bar_holds_the_cascade_until_it_is_accepted(cascade, stand_ins, tmp_path):
+    held = below_its_bar(cascade, stand_ins, "hold")
     assert run(held, tmp_path) == running.HELD
     assert [name for name, _, _ in stand_ins["trained"]] == ["sft1", "rm"]
+    folder = tmp_path / "runs" / "trial"
+    write_record(folder, held, {"overrides": []})
+    rule(folder, "rm", "accept", "good enough to look at")
+    assert run(held, tmp_path) == 0
+    assert [name for name, _, _ in stand_ins["trained"]] == ["sft1", "rm", "math_rl", "code_rl"]
+    assert ("code_rl", ["code", "instruction", "math"], ["rm"]) in stand_ins["scored"]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_reward_model_that_is_rolled_back_takes_along_what_needs_it_and_the_cascade_ends(
+    cascade, stand_ins, tmp_path, by_hand
+):
+    config = below_its_bar(cascade, stand_ins, "hold" if by_hand else "rollback", needs="math_rl")
+    folder = tmp_path / "runs" / "trial"
+    if by_hand:
+        assert run(config, tmp_path) == running.HELD
+        write_record(folder, config, {"overrides": []})
+        rule(folder, "rm", "rollback", "hopeless")
+    assert run(config, tmp_path) == 0
+    assert run(config, tmp_path) == 0
+    assert [(name, parent) for name, parent, _ in stand_ins["trained"]] == [
+        ("sft1", "start"), ("rm", "01-sft1"), ("code_rl", "01-sft1")
+    ]  # fmt: skip
+    assert all("code" not in suites for _, suites, _ in stand_ins["scored"])
+    records = read_ledger(folder / "ledger.jsonl")
+    line = outcome_line(records, list(config.stages))
+    assert line == "4 of 4 stages decided: 2 promoted, 1 rolled back (rm), 1 skipped (math_rl)"
+    assert "its reward model rm was rolled back" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("accuracy", "outcome"), [(0.9, "recover"), (0.45, "rollback")])
+def test_a_reward_model_is_recovered_by_its_best_kept_checkpoint(
+    cascade, stand_ins, monkeypatch, tmp_path, accuracy, outcome
+):
+    config = below_its_bar(cascade, stand_ins, "recover")
+    train, adopted = running.RUN_STAGE[RewardModelStage], []
+
+    def train_with_checkpoints(context, stage):
+        train(context, stage)
+        store = CheckpointStore(context.folder / "checkpoints", keep=3)
+        log = MetricsLog(context.folder / "metrics.jsonl")
+        for step, found in ((2, 0.3), (4, accuracy), (6, 0.4)):
+            (store.begin(step) / "weights").write_text(str(step))
+            store.commit(step)
+            log.log(step, {"holdout_accuracy": found})
+
+    def adopt(context, stage, checkpoint):
+        adopted.append(checkpoint.name)
+        right = round(100 * accuracy)
+        return preference_scores([1.0] * right + [-1.0] * (100 - right))
+
+    monkeypatch.setitem(running.RUN_STAGE, RewardModelStage, train_with_checkpoints)
+    monkeypatch.setattr(recovering, "adopt_checkpoint", adopt)
+    assert run(config, tmp_path) == 0
+    decided = [r for r in read_ledger(tmp_path / "runs" / "trial" / "ledger.jsonl") if r.event == "decided"]
+    details = next(r.details for r in decided if r.stage == "rm")
+    assert details["outcome"] == outcome
+    assert details["model"] == ("step_000004" if outcome == "recover" else "last")
+    assert adopted == (["step_000004"] if outcome == "recover" else [])
+    measured = PreferenceScores.load(tmp_path / "runs" / "trial" / "stages" / "02-rm" / "preference.json")
+    assert measured.accuracy == (0.9 if outcome == "recover" else 0.4)

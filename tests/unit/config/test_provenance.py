@@ -49,11 +49,13 @@ def test_checkpoints_count_where_one_of_them_may_be_the_result(nano):
         stage = replace(nano.stages["math_rl"], **more)
         return replace(nano, stages=nano.stages | {"math_rl": stage})
 
-    for how in ({"select": "best"}, {"gate": {"on_regression": "checkpoint"}}):
+    ways = ({"select": "best"}, {"gate": {"on_regression": "checkpoint"}}, {"gate": {"on_regression": "recover"}})
+    for how in ways:
         assert provenance.config_diff(changed(**how), changed(keep_checkpoints=5, **how)) == [
             "stages.math_rl.keep_checkpoints: 2 -> 5"
         ]
-    assert provenance.config_diff(nano, changed(keep_checkpoints=5)) == []
+    held = {"gate": {"on_regression": "hold"}}
+    assert provenance.config_diff(changed(**held), changed(keep_checkpoints=5, **held)) == []
 
 
 def test_the_record_reads_back_and_tells_on_what_it_ran(composed, nano, tmp_path):
