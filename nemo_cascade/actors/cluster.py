@@ -115,7 +115,7 @@ class Cluster:
             if not up:
                 self.stop()
         self._take_sigterm()
-        log.info("Ray is up in %.1f s", time.monotonic() - started)
+        log.debug("Ray is up in %.1f s", time.monotonic() - started)
 
     def stop(self) -> None:
         """End Ray and every process of the run; may be called more than once."""

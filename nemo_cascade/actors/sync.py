@@ -103,7 +103,7 @@ def sync_weights(
         max_logprob_difference=difference[0] if difference else None,
         mean_logprob_difference=difference[1] if difference else None,
     )
-    log.info("weights %d: %.1f MB in %.2f s", version, sent.nbytes / 1e6, report.transfer_seconds)
+    log.debug("weights %d: %.1f MB in %.2f s", version, sent.nbytes / 1e6, report.transfer_seconds)
     return report
 
 

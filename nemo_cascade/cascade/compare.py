@@ -186,20 +186,22 @@ def different_settings(arms: Sequence[Arm]) -> list[tuple[str, list[str]]]:
 
 def _difference(what: str, domain: str, before: Scores, after: Scores) -> Difference:
     left, right = before.domain(domain), after.domain(domain)
-    paired = None
-    if set(left.prompt_ids) == set(right.prompt_ids):
-        left_n, right_n = _aligned(left, right)
-        if left_n.size:
-            paired = compare_paired(right_n, left_n)
-    return Difference(what, domain, _mean(left), _mean(right), paired)
+    if set(left.prompt_ids) != set(right.prompt_ids):
+        return Difference(what, domain, _mean(left), _mean(right), None)
+    prompts, left_n, right_n = _aligned(left, right)
+    by_prompt = dict(zip(prompts, (right_n - left_n).tolist(), strict=True))
+    return Difference(
+        what, domain, _mean(left), _mean(right), compare_paired(right_n, left_n) if prompts else None, by_prompt
+    )
 
 
-def _aligned(left: DomainScores, right: DomainScores) -> tuple[Any, Any]:
-    """Return both scores by prompt, in one order, without those that miss on a side."""
+def _aligned(left: DomainScores, right: DomainScores) -> tuple[list[str], Any, Any]:
+    """Return prompts and both scores, in one order, without those that miss on a side."""
     row_of = {prompt: row for row, prompt in enumerate(left.prompt_ids)}
     left_n, right_n = left.score_n[[row_of[prompt] for prompt in right.prompt_ids]], right.score_n
     both_n = ~np.isnan(left_n) & ~np.isnan(right_n)
-    return left_n[both_n], right_n[both_n]
+    prompts = [prompt for prompt, both in zip(right.prompt_ids, both_n, strict=True) if both]
+    return prompts, left_n[both_n], right_n[both_n]
 
 
 def _mean(scores: DomainScores) -> float:

@@ -1,6 +1,7 @@
 """Experiments: a question, and the runs that answer it when they are compared; `conf/experiment/NAME.yaml`.
 
 question: what the comparison is to tell
+seeds: [0, 1, 2]                                 # every arm is run with each; left out: once, with the recipe's own
 arms:
   first:
     overrides: [cascade=nano]                    # a whole run
@@ -16,10 +17,11 @@ from dataclasses import field
 from pathlib import Path
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.compose import EXPERIMENTS, SHIPPED_CONF
+from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import ConfigError
 
 FOLDER = SHIPPED_CONF / EXPERIMENTS
@@ -53,6 +55,8 @@ class Experiment:
     """What the comparison is to tell."""
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     """Runs by name; all are compared with the first."""
+    seeds: list[NonNegativeInt] = field(default_factory=list)
+    """Seeds that every arm is run with; empty: the one that its own configuration has."""
 
 
 def experiment_names() -> list[str]:
@@ -82,6 +86,40 @@ def read_experiment(name: str) -> Experiment:
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def chosen_seeds(experiment: Experiment, asked: Sequence[int] | None, common: Sequence[str]) -> list[int | None]:
+    """Return the seeds to run: those of the command line, else the experiment's; None: the configuration's own.
+
+    Raises:
+        ConfigError: a seed is given twice, or also by an override.
+    """
+    told = [text for text in common if text.startswith("seed=")]
+    own = [
+        f"arms.{arm}: {text}" for arm, entry in experiment.arms.items() for text in entry.overrides if "seed=" in text
+    ]
+    seeds = list(asked) if asked is not None else [] if told else list(experiment.seeds)
+    if not seeds:
+        return [None]
+    problems = [f"{text} and seeds {seeds}: the seed is told twice" for text in (told + own)]
+    problems += [f"seed {seed} is named twice" for seed in sorted({s for s in seeds if seeds.count(s) > 1})]
+    if problems:
+        raise ConfigError(problems)
+    return list(seeds)
+
+
+def seed_overrides(overrides: Sequence[str], config: RunConfig, seed: int | None) -> list[str]:
+    """Return what an arm's run is told with a seed; other seeds than its own live in a folder each, data included.
+
+    Args:
+        overrides: the arm's.
+        config: what they compose to.
+        seed: None: its own.
+    """
+    if seed is None or seed == config.seed:
+        return list(overrides)
+    kept = [text for text in overrides if not text.startswith("runs_dir=")]
+    return [*kept, f"runs_dir={config.runs_dir}/seed{seed}", f"seed={seed}"]
 
 
 def arm_overrides(experiment: str, arm: str, own: Sequence[str], common: Sequence[str]) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nemo_cascade.evaluation.paired import PairedDifference
 from nemo_cascade.telemetry.jsonl import write_atomically
@@ -23,6 +24,7 @@ class Difference:
         before: mean score of the one it is compared with.
         after: mean score.
         paired: the statistics; None where the two weren't scored on the same prompts.
+        by_prompt: prompt id -> difference; empty where they weren't.
     """
 
     what: str
@@ -30,6 +32,7 @@ class Difference:
     before: float
     after: float
     paired: PairedDifference | None
+    by_prompt: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tone(self) -> str:
@@ -53,6 +56,10 @@ def sentence(who: str, differences: Sequence[Difference]) -> str:
     return f"{who}: {'; '.join(told)}." if told else f"{who}: nothing to compare."
 
 
+def _record(difference: Difference) -> dict[str, Any]:
+    return {name: value for name, value in asdict(difference).items() if name != "by_prompt"}
+
+
 def write_findings(
     target: Path,
     question: str,
@@ -73,8 +80,8 @@ def write_findings(
     record = {
         "question": question,
         "findings": findings,
-        "at_the_end": {name: [asdict(difference) for difference in found] for name, found in ends.items()},
-        "forgetting": {name: [asdict(difference) for difference in found] for name, found in forgotten.items()},
+        "at_the_end": {name: [_record(difference) for difference in found] for name, found in ends.items()},
+        "forgetting": {name: [_record(difference) for difference in found] for name, found in forgotten.items()},
     }
     write_atomically(target, (json.dumps(record, indent=1) + "\n").encode())
     return findings

@@ -50,12 +50,14 @@ def evaluate(
         return Scores({})  # nothing to ask an engine
     samples, details = {}, {}
     rollout = roles.engines_with(hf_folder, version)
-    for domain, suite in suites.items():
-        reference = suite.reward_model
-        model = None if reference is None else reward_models.get(reference, Path(reference))
-        judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
-        judges.self_test([suite.verifier], suite.reward)
-        samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, label)
+    total = sum(suite.num_prompts * suite.samples_per_prompt for suite in suites.values())
+    with Progress(f"{label}: scoring", total, 0, config.logging) as progress:
+        for domain, suite in suites.items():
+            reference = suite.reward_model
+            model = None if reference is None else reward_models.get(reference, Path(reference))
+            judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
+            judges.self_test([suite.verifier], suite.reward)
+            samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, progress)
     return Scores(samples, details)
 
 
@@ -75,7 +77,7 @@ def _run_suite(
     rollout: RolloutGroup,
     judges: Judges,
     hf_folder: Path,
-    label: str,
+    progress: Progress,
 ) -> tuple[dict[str, list[float | None]], dict[str, float]]:
     """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded.
 
@@ -99,19 +101,18 @@ def _run_suite(
     total, tokens, truncated, obeyed, errors = len(prompts) * suite.samples_per_prompt, 0, 0, 0, 0
     # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
-    with Progress(f"{label}: {domain}", total, 0, config.logging) as progress:
-        for ended in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
-            judges.submit([(f"{r.prompt_id}#{r.sample}", by_id[r.prompt_id], r) for r in ended])
-            for answer in ended:
-                text = response_text(tokenizer, answer.response_ids, by_id[answer.prompt_id].token_ids)
-                obeyed += obeys_mode(text, suite.mode)
-                tokens += answer.response_ids.size
-                truncated += answer.finish_reason == FinishReason.LENGTH
-            progress.advance(units=len(ended))
-        for key, verdict in judges.drain():
-            prompt_id, _, sample = key.rpartition("#")
-            samples[prompt_id][int(sample)] = verdict.score
-            errors += verdict.score is None
+    for ended in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
+        judges.submit([(f"{r.prompt_id}#{r.sample}", by_id[r.prompt_id], r) for r in ended])
+        for answer in ended:
+            text = response_text(tokenizer, answer.response_ids, by_id[answer.prompt_id].token_ids)
+            obeyed += obeys_mode(text, suite.mode)
+            tokens += answer.response_ids.size
+            truncated += answer.finish_reason == FinishReason.LENGTH
+        progress.advance(domain, units=len(ended))
+    for key, verdict in judges.drain():
+        prompt_id, _, sample = key.rpartition("#")
+        samples[prompt_id][int(sample)] = verdict.score
+        errors += verdict.score is None
     if errors > config.reward.max_error_fraction * total:
         raise RewardError(
             f"too many verdicts of the {domain} suite are errors",

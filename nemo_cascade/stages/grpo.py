@@ -51,7 +51,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
 
     timer = PhaseTimer()
-    with context.metrics(done) as metrics, Progress(context.name, stage.steps, done, config.logging) as progress:
+    told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
+    with context.metrics(done) as metrics, told as progress:
         step = done
         while (end := ending.reached) is None:
             with timer.phase("sync"):

@@ -41,7 +41,8 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
     done, _ = checkpoints.resume(model, same={"data": data})
 
     timer = PhaseTimer()
-    with context.metrics(done) as metrics, Progress(context.name, steps, done, config.logging) as progress:
+    told = Progress(context.name, steps, done, config.logging, last_line=True)
+    with context.metrics(done) as metrics, told as progress:
         for step in range(done, steps):
             with timer.phase("train"):
                 result = model.train_step(source, step)

@@ -35,7 +35,8 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     done, _ = checkpoints.resume(policy, same={"data": data})
 
     timer = PhaseTimer()
-    with context.metrics(done) as metrics, Progress(context.name, steps, done, context.config.logging) as progress:
+    told = Progress(context.name, steps, done, context.config.logging, last_line=True)
+    with context.metrics(done) as metrics, told as progress:
         for step in range(done, steps):
             with timer.phase("train"):
                 result = policy.train_step(source, step)

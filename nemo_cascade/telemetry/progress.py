@@ -1,4 +1,4 @@
-"""How far a piece of work is: a live bar on a terminal, a log line now and then elsewhere."""
+"""How far a piece of work is: a live bar on a terminal, elsewhere a log line a minute and one behind a stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nemo_cascade.config.schema import LoggingConfig
 
 _log = logging.getLogger(__name__)
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S = 60.0
 
 
 class Progress:
@@ -32,6 +32,7 @@ class Progress:
         total: units of work.
         done: units done before (resume).
         logging_config: `progress` switches the live bar off.
+        last_line: without a bar, also say when it is done; for what has no log line of its own then.
         console: where the bar goes; default: standard error.
         clock: monotonic seconds; replaced in tests.
     """
@@ -42,14 +43,15 @@ class Progress:
         total: int,
         done: int,
         logging_config: LoggingConfig,
+        last_line: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.label, self.total, self.done = label, total, done
         self._clock = clock
         self._started, self._start_done = clock(), done
-        self._last_line = -float("inf")
-        self._text = ""
+        self._last_line = self._started
+        self._text, self._end_is_told = "", last_line
         console = console if console is not None else Console(stderr=True)
         self._live: RichProgress | None = None
         if logging_config.progress and console.is_terminal:
@@ -75,6 +77,8 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        elif self._end_is_told and kind is None:
+            _log.info("%s", self.last_line(self._clock()))
 
     def advance(self, text: str = "", units: int = 1) -> None:
         """Count work as done.
@@ -89,7 +93,7 @@ class Progress:
             self._live.update(self._task, completed=self.done, text=text)
             return
         now = self._clock()
-        if now - self._last_line >= LINE_EVERY_S or self.done >= self.total:
+        if now - self._last_line >= LINE_EVERY_S and self.done < self.total:
             self._last_line = now
             _log.info("%s", self.line(now))
 
@@ -98,12 +102,14 @@ class Progress:
         parts = [f"{self.label}: {self.done}/{self.total}"]
         elapsed, fresh = now - self._started, self.done - self._start_done
         if fresh > 0 and elapsed > 0:
-            parts.append(f"{_duration(elapsed / fresh)} each")
-            if self.done < self.total:
-                parts.append(f"{_duration(elapsed / fresh * (self.total - self.done))} left")
-        if self._text:
-            parts.append(self._text)
-        return ", ".join(parts)
+            each = elapsed / fresh
+            parts += [f"{_duration(each)} each", f"{_duration(each * (self.total - self.done))} left"]
+        return ", ".join([*parts, *([self._text] if self._text else [])])
+
+    def last_line(self, now: float) -> str:
+        """Return the line of finished work: label, how much was done in what time, last state."""
+        done = f"{self.label}: {self.done - self._start_done} in {_duration(now - self._started)}"
+        return ", ".join([done, *([self._text] if self._text else [])])
 
 
 def _duration(seconds: float) -> str:

@@ -159,7 +159,7 @@ def load(
     if same_layout:
         _restore_random_state(loaded["random"])
     else:
-        _log.info("checkpoint of layout %s loaded into %s", dict(saved.layout), dict(layout))
+        _log.debug("checkpoint of layout %s loaded into %s", dict(saved.layout), dict(layout))
     return saved
 
 

@@ -204,3 +204,18 @@ def test_planning_loads_no_heavy_library(tmp_path):
         "heavy = {'torch', 'megatron', 'vllm', 'ray', 'transformers'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+
+
+def test_what_is_piped_has_no_blanks_at_line_ends_and_a_log_line_is_one_line(tmp_path):
+    program = (
+        "import logging; from nemo_cascade.cli import terminal; terminal.set_up_logging(False);"
+        "logging.getLogger('x').info('word ' * 100 + 'end'); terminal.err.print('complaint ' * 50);"
+        "table = terminal.table('title', 'a', 'b#'); table.add_row('x', '1'); table.add_row('longer', '22');"
+        "terminal.out.print(table)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    logged, complaint = told.stderr.splitlines()
+    assert logged.endswith("INFO " + "word " * 100 + "end")
+    assert complaint == ("complaint " * 50).rstrip()
+    assert all(line == line.rstrip() for line in told.stdout.splitlines())
+    assert told.stdout.splitlines()[0] == "title"

@@ -49,21 +49,32 @@ def test_unknown_phases_and_unfinished_ones_are_programming_errors():
         timer.finish()
 
 
-def test_without_a_terminal_a_line_comes_every_ten_seconds_and_at_the_end(caplog):
+@pytest.mark.parametrize("last_line", [True, False])
+def test_without_a_terminal_a_line_comes_every_minute_and_at_the_end_where_asked_for(caplog, last_line):
     clock = Clock()
     plain = Console(file=io.StringIO(), force_terminal=False)
     with (
         caplog.at_level(logging.INFO, logger="nemo_cascade.telemetry.progress"),
-        Progress("math_rl", 40, 10, LoggingConfig(), console=plain, clock=clock) as progress,
+        Progress("math_rl", 40, 10, LoggingConfig(), last_line, console=plain, clock=clock) as progress,
     ):
         for step in range(30):
             clock.now += 4
             progress.advance(f"reward {step / 100:.2f}")
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "math_rl: 11/40, 4.0 s each, 1 min 56 s left, reward 0.00"
-    assert lines[1] == "math_rl: 14/40, 4.0 s each, 1 min 44 s left, reward 0.03"
-    assert lines[-1] == "math_rl: 40/40, 4.0 s each, reward 0.29"
-    assert len(lines) == 11
+    assert lines == ["math_rl: 25/40, 4.0 s each, 1 min 00 s left, reward 0.14"] + last_line * [
+        "math_rl: 30 in 2 min 00 s, reward 0.29"
+    ]
+
+
+def test_work_that_ends_early_says_so_and_work_that_fails_says_nothing(caplog):
+    clock, plain = Clock(), Console(file=io.StringIO(), force_terminal=False)
+    with caplog.at_level(logging.INFO, logger="nemo_cascade.telemetry.progress"):
+        with Progress("math_rl", 40, 0, LoggingConfig(), True, console=plain, clock=clock) as progress:
+            clock.now += 8
+            progress.advance("reward 0.50", units=2)
+        with suppress(RuntimeError), Progress("code_rl", 4, 0, LoggingConfig(), True, console=plain, clock=clock):
+            raise RuntimeError
+    assert [record.getMessage() for record in caplog.records] == ["math_rl: 2 in 8.0 s, reward 0.50"]
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -72,7 +83,7 @@ def test_a_terminal_gets_a_bar_unless_it_is_switched_off(caplog, wanted):
     console = Console(file=terminal, force_terminal=True, width=120)
     with (
         caplog.at_level(logging.INFO, logger="nemo_cascade.telemetry.progress"),
-        Progress("sft1", 2, 0, LoggingConfig(progress=wanted), console=console) as progress,
+        Progress("sft1", 2, 0, LoggingConfig(progress=wanted), last_line=True, console=console) as progress,
     ):
         progress.advance("loss 1.0")
         progress.advance("loss 0.5")
