@@ -67,6 +67,7 @@ class SandboxClient:
     def judge(self, program: Program, tests: FunctionTests, limits: Limits | None = None) -> Judgement:
         """Judge a solution by function tests; see Sandbox.judge."""
         told = {"tests": list(tests.tests), "entry_point": tests.entry_point, "setup": tests.setup}
+        told["modules"] = list(tests.modules)
         body = {"program": ProgramBody.of(program), "tests": told}
         return self._ask("/v1/judgements", body, limits, _JUDGEMENT.validate_python)
 

@@ -12,7 +12,7 @@ import math
 import os
 import secrets
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
@@ -20,6 +20,7 @@ from nemo_cascade.sandbox.execution import Errand, memory_file
 from nemo_cascade.sandbox.outcome import outcome_of
 from nemo_cascade.sandbox.pool import WorkerPool
 from nemo_cascade.sandbox.program import Outcome, Program, Status
+from nemo_cascade.sandbox.ready_tests import HELD, UnjudgeableTestsError, ready_tests
 
 _CHECKER_MEMORY_MIB = 1024
 _CHECKER_GRACE_S = 0.5
@@ -30,15 +31,19 @@ class FunctionTests:
     """Trusted Python tests of an untrusted Python solution.
 
     Attributes:
-        tests: texts of asserts, each judged for itself. They see what the solution defines under its own names. One
-            that defines `check(candidate)` has it called with the entry point (HumanEval's form).
-        entry_point: the function under test; empty where the tests call it by its name.
-        setup: runs once before the tests (imports, helpers).
+        tests: texts of asserts, each judged for itself. What a text uses without defining it comes from the solution,
+            if it's neither a built-in nor of the standard library. One that defines `check(candidate)` has it called
+            with the entry point (HumanEval's form); test functions and unittest classes are run as pytest would.
+        entry_point: the function under test, as `f` or `Solution().f`; empty where the tests call it by its name.
+        setup: runs once before the tests (imports, helpers). Objects of its classes go to the solution and come back
+            by value.
+        modules: names under which tests import the solution.
     """
 
     tests: tuple[str, ...]
     entry_point: str = ""
     setup: str = ""
+    modules: tuple[str, ...] = ("solution",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,13 @@ def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, li
     if program.language != "python":
         raise SandboxError("function tests need a Python solution", value=program.language, mend="judge by IoCase")
     secret = secrets.token_hex(32)
-    report = memory_file("report")
     header = {"entry": program.main_file, "argv": [], "unwritten": [program.main_file]}
-    told = {"secret": secret, "tests": tests.tests, "entry_point": tests.entry_point, "setup": tests.setup}
+    try:
+        ready = ready_tests(tests.tests, tests.entry_point, tests.setup, tests.modules)
+    except UnjudgeableTestsError as error:
+        return _unjudgeable(len(tests.tests), str(error))
+    told = {**asdict(ready), "secret": secret, "entry_point": tests.entry_point, "held": HELD}
+    report = memory_file("report")
     files = {**program.files, program.main_file: program.source_bytes()}
     checker_limits = replace(
         limits,
@@ -102,7 +111,8 @@ def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, li
     def prepare() -> list[Errand]:
         os.ftruncate(report, 0)
         ours, theirs = (end.detach() for end in socket.socketpair())
-        solution, checker = {**header, "kind": "solution"}, {**header, **told, "kind": "harness"}
+        solution = {**header, **program.for_python(), "kind": "solution"}
+        checker = {**header, **told, "kind": "harness"}
         return [
             Errand(solution, files, limits, program.stdin_bytes(), gifts={"peer": theirs}, essential=False),
             Errand(checker, {}, checker_limits, extra={"report": report}, gifts={"peer": ours}),
@@ -115,6 +125,11 @@ def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, li
         os.close(report)
 
 
+def _unjudgeable(count: int, why: str) -> Judgement:
+    nothing_ran = Outcome(Status.ERROR, 1, "", "", 0.0, detail="not run")
+    return Judgement((False,) * count, ("",) * count, nothing_ran, unjudgeable=why)
+
+
 def _read_report(report: int, secret: str, count: int, solution: Outcome, checker: Outcome) -> Judgement:
     text = os.pread(report, os.fstat(report).st_size, 0)
     if not text:  # out of time or memory: no proof, no pass
@@ -124,7 +139,7 @@ def _read_report(report: int, secret: str, count: int, solution: Outcome, checke
     if not hmac.compare_digest(str(told["secret"]), secret):
         raise SandboxError("the checker's report carries the wrong secret")
     if told["error"] is not None:
-        return Judgement((False,) * count, ("",) * count, solution, unjudgeable=str(told["error"]))
+        return _unjudgeable(count, str(told["error"]))
     results = tuple(bool(passed) for passed, _ in told["results"])
     reason = _reason(solution)
     details = tuple(f"{detail}; {reason}" if reason and detail else str(detail) for _, detail in told["results"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.provided import provided_for
 
 __all__ = ["Limits", "Outcome", "Program", "Status"]
 
@@ -43,6 +44,8 @@ class Program:
         files: further files, path relative to its folder -> content.
         args: its arguments.
         entry: name of its main file; default main.py or main.cpp.
+        contest: a Python program gets what judges of contests give: the names that they import for it (provided.py),
+            50,000 frames of recursion, and `sys.exit` with any status is an end like any other. So LiveCodeBench does.
 
     Raises:
         SandboxError: for a language, path or text that can't be run (a mistake of the caller, not of the program).
@@ -54,6 +57,7 @@ class Program:
     files: Mapping[str, bytes] = field(default_factory=dict)
     args: tuple[str, ...] = ()
     entry: str = ""
+    contest: bool = False
 
     def __post_init__(self) -> None:
         if self.language not in _ENTRY:
@@ -77,6 +81,10 @@ class Program:
     def source_bytes(self) -> bytes:
         """Return the source in UTF-8; lone surrogates, which no file can hold, become question marks."""
         return self.source.encode("utf-8", "replace")
+
+    def for_python(self) -> dict[str, Any]:
+        """Return what a job's header says of a Python program."""
+        return {"contest": True, "provided": provided_for(self.source)} if self.contest else {}
 
     def stdin_bytes(self) -> bytes:
         """Return the input in UTF-8."""

@@ -68,7 +68,7 @@ class Sandbox:
         header = {"argv": list(program.args), "entry": program.main_file}
         if program.language == "python":
             files = {**program.files, program.main_file: program.source_bytes()}
-            python = {**header, "kind": "python_program", "unwritten": [program.main_file]}
+            python = {**header, **program.for_python(), "kind": "python_program", "unwritten": [program.main_file]}
             return self._outcome(lambda: Errand(python, files, limits, program.stdin_bytes()))
         compiled = self._compiler.compile(program)
         if isinstance(compiled, Outcome):

@@ -29,11 +29,13 @@ class ProgramBody(_Message):
     files: dict[str, Base64Bytes] = Field(default_factory=dict, description="path -> content in base64")
     args: list[str] = Field(default_factory=list)
     entry: str = ""
+    contest: bool = False
 
     @classmethod
     def of(cls, program: Program) -> dict[str, Any]:
         """Return the JSON form of a program."""
         body: dict[str, Any] = {"language": program.language, "source": program.source, "entry": program.entry}
+        body["contest"] = program.contest
         if isinstance(program.stdin, bytes):
             body["stdin_base64"] = base64.b64encode(program.stdin).decode()
         else:
@@ -48,7 +50,7 @@ class ProgramBody(_Message):
             SandboxError: for one that can't be run.
         """
         stdin = self.stdin if self.stdin_base64 is None else self.stdin_base64
-        return Program(self.language, self.source, stdin, self.files, tuple(self.args), self.entry)
+        return Program(self.language, self.source, stdin, self.files, tuple(self.args), self.entry, self.contest)
 
 
 class RunRequest(_Message):
@@ -64,10 +66,11 @@ class FunctionTestsBody(_Message):
     tests: list[str]
     entry_point: str = ""
     setup: str = ""
+    modules: list[str] = Field(default_factory=lambda: ["solution"])
 
     def function_tests(self) -> FunctionTests:
         """Return the tests."""
-        return FunctionTests(tuple(self.tests), self.entry_point, self.setup)
+        return FunctionTests(tuple(self.tests), self.entry_point, self.setup, tuple(self.modules))
 
 
 class JudgeRequest(_Message):

@@ -1,8 +1,10 @@
 """Plain data between the solution's process and the checker's: a frame is a u32 length and JSON.
 
 JSON's own null, booleans, numbers, strings and lists stand for themselves. The rest is {"t": kind, "v": content},
-dictionaries too. What is none of the plain kinds stays where it is and travels as a handle: {"t": "object", ...}.
-So whatever a solution sends, the checker holds values of Python's own types, or proxies of the checker's own making.
+dictionaries too. Objects of classes that both sides know (a problem's ListNode) travel as records: name of the class
+and attributes, in a list beside the values, which name them by their place in it. What is neither stays where it is and
+travels as a handle: {"t": "object", ...}. So whatever a solution sends, the checker holds values of Python's own types,
+objects of its own classes, or proxies of its own making.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 MOST_BYTES = 64 << 20
 """Longest frame."""
 _WORDY_INTEGER = 1 << 4096  # longer ones travel in hexadecimal: decimal conversion is quadratic, and limited
+_CHECKERS_DIGITS = 20_000
 
 
 class NotPlainError(TypeError):
@@ -110,6 +113,60 @@ def decode(form: Any, resolve: Callable[[dict[str, Any]], Any]) -> Any:
     return resolve(form)
 
 
+Records = list[tuple[str, dict[str, Any]]]
+
+
+def pack(
+    values: list[Any], class_of: Callable[[Any], str | None], handle: Callable[[Any], Any], known: list[Any]
+) -> tuple[list[Any], Records]:
+    """Return the forms of values, and the records that they name. Long chains of objects take no deep recursion.
+
+    Args:
+        values: to be sent.
+        class_of: the name of the class of an object that travels as a record, None for others.
+        handle: see encode().
+        known: objects that come first among the records, in this order; the others are added to it.
+    """
+    places = {id(item): place for place, item in enumerate(known)}
+
+    def other(value: Any) -> Any:
+        if class_of(value) is None:
+            return handle(value)
+        if id(value) not in places:
+            places[id(value)] = len(known)
+            known.append(value)
+        return {"t": "record", "v": places[id(value)]}
+
+    forms = [encode(value, other) for value in values]
+    records: Records = []
+    while len(records) < len(known):
+        item = known[len(records)]
+        attributes = {str(name): encode(value, other) for name, value in vars(item).items()}
+        records.append((class_of(item) or "", attributes))
+    return forms, records
+
+
+def unpack(
+    forms: list[Any], records: Records, make: Callable[[str], Any], resolve: Callable[[dict[str, Any]], Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return the values of forms, and the objects of the records.
+
+    Args:
+        forms: as pack() wrote them.
+        records: likewise.
+        make: makes an object without attributes of the class with this name.
+        resolve: see decode().
+    """
+    objects = [make(str(name)) for name, _ in records]
+
+    def other(form: dict[str, Any]) -> Any:
+        return objects[int(form["v"])] if form["t"] == "record" else resolve(form)
+
+    for item, (_, attributes) in zip(objects, records, strict=True):
+        vars(item).update({str(name): decode(form, other) for name, form in attributes.items()})
+    return [decode(form, other) for form in forms], objects
+
+
 def _pack_items(value: Any, recurse: Callable[[Any], Any]) -> Any:
     return [recurse(item) for item in value]
 
@@ -166,5 +223,10 @@ _LIBRARY_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]
 
 
 def allow_long_integers() -> None:
-    """Lift Python's limit on decimal digits: numbers on the wire are bounded by the frame."""
+    """Lift Python's limit on decimal digits, for the solution: it pays for its own conversions."""
     sys.set_int_max_str_digits(0)
+
+
+def limit_long_integers() -> None:
+    """Let the checker convert what tests plausibly ask for: it takes quadratic time, at a solution's bidding."""
+    sys.set_int_max_str_digits(_CHECKERS_DIGITS)

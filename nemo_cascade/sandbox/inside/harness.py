@@ -1,27 +1,34 @@
 """The checker's process: it runs the tests, calls the solution over a pipe, and proves its report with the secret.
 
-The solution's code never runs here: nothing it does can patch, trace, read or end this process.
+The solution's code never runs here: nothing it does can patch, trace, read or end this process. Of its names the tests
+see those alone that were read off the tests before (sandbox/ready_tests.py), so it brings no built-in, no library and
+no helper that the tests have themselves.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import marshal
 import os
 import socket
+import sys
 import traceback
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Collection
 from typing import Any
 
-from . import exchange
+from . import exchange, pytest_form, suite
 from .job import Job
-from .remote import Link, SolutionError, Unjudgeable
+from .link import Link
+from .remote import SolutionGoneError, Unjudgeable
 
 _MOST_DETAIL = 500
 
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Run the tests and write the report on the descriptor `report`. Never returns."""
-    exchange.allow_long_integers()
+    exchange.limit_long_integers()
     link = Link(socket.socket(fileno=job.descriptors["peer"]))
     started()
     report: dict[str, Any] = {"secret": job.header["secret"], "error": None, "results": []}
@@ -29,43 +36,85 @@ def run(job: Job, started: Callable[[], None]) -> None:
         report["results"] = _judge(link, job.header)
     except Unjudgeable as error:
         report["error"] = str(error)
-    except Exception as error:
+    except BaseException as error:
         report["results"] = [[False, _told(error)]] * len(job.header["tests"])
     with open(job.descriptors["report"], "wb") as file:
         file.write(json.dumps(report).encode())
     os._exit(0)
 
 
+class SolutionModule(types.ModuleType):
+    """What tests import where they believe that the solution is a module."""
+
+    def __init__(self, name: str, link: Link, wanted: Collection[str], defined: Collection[str]) -> None:
+        super().__init__(name)
+        self.__dict__.update(_link=link, _defined=defined, __all__=[name for name in wanted if name in defined])
+
+    def __getattr__(self, name: str) -> Any:
+        """Get what the solution defines under a name."""
+        if name.startswith("__") or name not in self.__dict__["_defined"]:
+            raise AttributeError(f"the solution defines no `{name}`")
+        return self.__dict__["_link"].value(op="global", name=name)
+
+
 def _judge(link: Link, header: Any) -> list[list[Any]]:
-    names = link.loaded()
-    entry = header["entry_point"]
-    if entry and entry not in names:
-        raise SolutionError(f"the solution defines no `{entry}`")
-    common: dict[str, Any] = {"__name__": "tests", **names}
-    if entry:
-        common["candidate"] = names[entry]
-    _test_code(header["setup"], "setup", common)
-    return [_one(text, entry, dict(common)) for text in header["tests"]]
+    defined = link.loaded()
+    common: dict[str, Any] = {"__name__": "tests", header["held"]: link.held}
+    for name, module, attribute in header["library"]:
+        common[name] = _library(module, attribute)
+    common |= {name: link.value(op="global", name=name) for name in header["wanted"] if name in defined}
+    for name in header["modules"]:
+        sys.modules[name] = SolutionModule(name, link, header["wanted"], defined)
+    sys.modules["pytest"] = pytest_form
+    if header["unittest"]:
+        suite.load_unittest()
+    exec(marshal.loads(header["setup"]), common)
+    link.share(_own_classes(common))
+    if header["entry_point"]:
+        common["candidate"] = _entry_point(header["entry_point"], common, defined)
+    return [_one(link, *test, dict(common)) for test in zip(header["tests"], header["runs"], strict=True)]
 
 
-def _one(text: str, entry: str, scope: dict[str, Any]) -> list[Any]:
+def _library(module: str, attribute: str) -> Any:
     try:
-        _test_code(text, "test", scope)
-        if entry and callable(scope.get("check")):
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise Unjudgeable(f"the tests use a module that the sandbox lacks: {error}") from error
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def _own_classes(scope: dict[str, Any]) -> list[type]:
+    return [value for value in scope.values() if isinstance(value, type) and value.__module__ == scope["__name__"]]
+
+
+def _entry_point(path: str, scope: dict[str, Any], defined: Collection[str]) -> Any:
+    """Return what a path as `f`, `Solution().f` or `Tool.f` leads to; for `f` a method of `Solution` will do, too."""
+    first, *parts = path.split(".")
+    if first.removesuffix("()") not in scope and "Solution" in defined:
+        first, parts = "Solution()", path.split(".")
+    if first.removesuffix("()") not in scope:
+        raise SolutionGoneError(f"the solution defines no `{path}`")
+    found = scope[first.removesuffix("()")]
+    found = found() if first.endswith("()") else found
+    for part in parts:
+        found = getattr(found, part.removesuffix("()"))
+        found = found() if part.endswith("()") else found
+    return found
+
+
+def _one(link: Link, code: bytes, runs: list[str], scope: dict[str, Any]) -> list[Any]:
+    try:
+        exec(marshal.loads(code), scope)
+        link.share(_own_classes(scope))
+        if "candidate" in scope and callable(scope.get("check")):
             scope["check"](scope["candidate"])
+        if runs:
+            suite.run(runs, scope)
     except Unjudgeable:
         raise
     except BaseException as error:  # SystemExit and its like are no passes either
         return [False, _told(error)]
     return [True, ""]
-
-
-def _test_code(text: str, name: str, scope: dict[str, Any]) -> None:
-    try:
-        code = compile(text, name, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        raise Unjudgeable(f"the {name} doesn't compile: {error}") from error
-    exec(code, scope)
 
 
 def _told(error: BaseException) -> str:

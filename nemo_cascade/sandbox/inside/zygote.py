@@ -25,7 +25,7 @@ import sys
 from typing import Any, NamedTuple
 
 from . import confine, holes, job, seccomp, text
-from .python_program import open_streams, rehearse
+from .python_program import add_site_names, open_streams, rehearse
 from .tree import Watch, Watched
 
 _CHANNEL = 0
@@ -213,6 +213,7 @@ def main(argv: list[str]) -> None:
     confine.forswear_gains(change_user)
     confine.limit_what_is_alike_for_all()
     open_streams()
+    add_site_names()
     zygote = Zygote(channel, namespaces, change_user, folder, readable=argv[3:])
     if namespaces:
         confine.make_mounts_private()

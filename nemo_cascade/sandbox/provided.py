@@ -1,0 +1,71 @@
+"""Names that LeetCode and LiveCodeBench put in front of every Python program, so that solutions needn't import them.
+
+LiveCodeBench's `import_string` (lcb_runner/evaluation/testing_util.py) imports everything of some modules, and then
+the modules themselves; LeetCode's own environment does likewise. Solutions written for either rely on it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import re
+import sys
+from collections.abc import Collection
+
+_STARRED = (
+    "typing string re datetime collections heapq bisect copy math random statistics itertools functools operator io "
+    "json"
+)
+_MODULES = f"{_STARRED} sys os time"
+_ALIASES = {"np": "numpy", "numpy": "numpy"}
+_SLOW = ("datetime", "statistics")  # no module that is loaded before a program starts: a variable's name isn't enough
+_FUNCTIONS_NAMED_AS_MODULES = ("bisect", "copy", "datetime")
+_WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+
+Source = tuple[str, str]
+"""A module, and the name in it; the empty name stands for the module itself."""
+
+
+@functools.lru_cache(maxsize=1)
+def provided_sources() -> dict[str, Source]:
+    """Return name -> where it comes from, for all names that may be used without an import."""
+    sources: dict[str, Source] = {}
+    for module in _STARRED.split():
+        loaded = importlib.import_module(module)
+        public = getattr(loaded, "__all__", None) or [name for name in vars(loaded) if not name.startswith("_")]
+        sources |= {name: (module, name) for name in public if not hasattr(builtins, name)}
+    return sources | {name: (name, "") for name in _MODULES.split()}
+
+
+def source_of(name: str) -> Source | None:
+    """Return where a name comes from that a test uses and nobody defines: the list above, or the standard library."""
+    if name in _ALIASES:
+        return (_ALIASES[name], "")
+    found = provided_sources().get(name)
+    return found or ((name, "") if name in sys.stdlib_module_names else None)
+
+
+def provided_for(program: str) -> list[tuple[str, str, str]]:
+    """Return (name, module, name in it) of what a Python program seems to use of the list without defining it.
+
+    The program is only looked at, never compiled: it is hostile. What is provided in vain does no harm, for the
+    program's own definitions come later.
+    """
+    words = set(_WORD.findall(program))
+    known = provided_sources()
+    found = [(name, *_of(name, program)) for name in sorted(words & known.keys() - _own(program, words))]
+    return [row for row in found if row[1] not in _SLOW or re.search(rf"(?<![\w.]){row[0]}[ \t]*[.(]", program)]
+
+
+def _of(name: str, program: str) -> Source:
+    if name in _FUNCTIONS_NAMED_AS_MODULES and re.search(rf"(?<![\w.]){name}\(", program):
+        return (name, name)
+    return provided_sources()[name]
+
+
+def _own(program: str, words: Collection[str]) -> set[str]:
+    """Return words that the program imports or defines at its beginning, which would be loaded in vain."""
+    imported = re.findall(r"^(?:import|from)\s[^\n]*", program, re.MULTILINE)
+    defined = re.findall(r"^(?:def|class)[ \t]+(\w+)", program, re.MULTILINE)
+    return {word for line in imported if "*" not in line for word in _WORD.findall(line)} & set(words) | set(defined)

@@ -1,0 +1,202 @@
+"""Make tests ready for the checker: which names they may have of the solution, what they run, when changes take effect.
+
+All of it is read off the tests before any solution is seen, so no solution has a say in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import marshal
+import re
+import symtable
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nemo_cascade.sandbox.provided import source_of
+
+HELD = "__held__"
+"""Name under which tests find the changes of arguments that are still to take effect; see inside/remote.py."""
+_ENTRY = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*(?:\(\))?)*")
+# A test that calls nothing but built-in and library functions is about one of them, and rather not about these.
+_WRAPPERS = frozenset(
+    "abs all allclose any approx array_equal bool Counter dict enumerate filter float frozenset int isclose isinstance "
+    "len list map next print range repr reversed round set sorted str tuple type zip".split()
+)
+
+
+class UnjudgeableTestsError(ValueError):
+    """Tests that can't be run, whatever the solution."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyTests:
+    """Tests as the checker gets them.
+
+    Attributes:
+        setup: code that runs once.
+        tests: code of each test.
+        runs: for each test the functions and classes that are to be run after it, as pytest would.
+        wanted: names that come from the solution.
+        library: (name, module, name in it) of what comes from the library, though the tests don't import it.
+        modules: modules of which the tests believe that they are the solution.
+        unittest: they use it.
+    """
+
+    setup: bytes
+    tests: tuple[bytes, ...]
+    runs: tuple[tuple[str, ...], ...]
+    wanted: tuple[str, ...]
+    library: tuple[tuple[str, str, str], ...]
+    modules: tuple[str, ...]
+    unittest: bool
+
+
+@functools.lru_cache(maxsize=256)
+def ready_tests(tests: tuple[str, ...], entry_point: str, setup: str, modules: tuple[str, ...]) -> ReadyTests:
+    """Make tests ready; a group of responses needs it once.
+
+    Raises:
+        UnjudgeableTestsError: a text that isn't Python, or an entry point that is none.
+    """
+    if entry_point and not _ENTRY.fullmatch(entry_point):
+        raise UnjudgeableTestsError(f"no entry point: {entry_point!r}")
+    trees = [_parsed(text, "test") for text in tests]
+    of_setup = _parsed(setup, "setup")
+    common = _Names(setup)
+    each = [_Names(text) for text in tests]
+    free = {name for one in (common, *each) for name in one.used - one.bound - common.bound}
+    free |= {entry_point.partition(".")[0].partition("(")[0]} - {""}
+    subjects = _subjects(entry_point, trees, free)
+    ours = {name for name in free - subjects if hasattr(builtins, name)}
+    library = {name: source for name in free - subjects - ours if (source := source_of(name)) is not None}
+    wanted = {name for name in free - ours - library.keys() if not name.startswith("__")}
+    imported = {name for tree in (*trees, of_setup) for name in _imported_from(tree, modules)}
+    return ReadyTests(
+        setup=_code(of_setup, "setup"),
+        tests=tuple(_code(tree, "test") for tree in trees),
+        runs=tuple(tuple(_runs(tree)) for tree in trees),
+        wanted=tuple(sorted(wanted | imported)),
+        library=tuple((name, *source) for name, source in sorted(library.items())),
+        modules=modules,
+        unittest=any("unittest" in text for text in (*tests, setup)),
+    )
+
+
+def _parsed(text: str, name: str) -> ast.Module:
+    try:
+        return ast.parse(str(text), name)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UnjudgeableTestsError(f"the {name} doesn't compile: {error}") from error
+
+
+def _code(tree: ast.Module, name: str) -> bytes:
+    try:
+        return marshal.dumps(compile(ast.fix_missing_locations(_Releasing().visit(tree)), name, "exec"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UnjudgeableTestsError(f"the {name} doesn't compile: {error}") from error
+
+
+class _Names:
+    """Which global names a text uses, and which it defines."""
+
+    def __init__(self, text: str) -> None:
+        table = symtable.symtable(str(text), "test", "exec")
+        self.bound = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
+        self.used = set(self._globals_of(table, top=True))
+
+    def _globals_of(self, table: symtable.SymbolTable, top: bool) -> Iterator[str]:
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (top or symbol.is_global()):
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from self._globals_of(child, top=False)
+
+
+def _subjects(entry_point: str, trees: list[ast.Module], free: set[str]) -> set[str]:
+    """Return the names that come from the solution though a built-in or library function has them, too.
+
+    That's the entry point. Without one, tests that use nothing but such names must be about one of them: the innermost
+    that is called, `sum` in `assert set(sum(2)) == {1}`.
+    """
+    if entry_point:
+        return {entry_point.partition(".")[0].partition("(")[0]}
+    if any(not hasattr(builtins, name) and source_of(name) is None for name in free):
+        return set()
+    found = set()
+    for tree in trees:
+        calls = sorted(_calls(tree, 0), key=lambda call: (call[0] not in _WRAPPERS, call[1]))
+        if calls and calls[-1][0] in free:
+            found.add(calls[-1][0])
+    return found
+
+
+def _calls(node: ast.AST, depth: int) -> Iterator[tuple[str, int]]:
+    """Yield (name, depth) of what is called by its name, or handed on to be called."""
+    if isinstance(node, ast.Call):
+        handed = [part.id for part in node.args if isinstance(part, ast.Name)] if _is_map(node) else []
+        for name in handed:
+            yield name, depth + 1
+        if isinstance(node.func, ast.Name):
+            yield node.func.id, depth
+    for child in ast.iter_child_nodes(node):
+        yield from _calls(child, depth + 1)
+
+
+def _is_map(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in ("map", "filter")
+
+
+def _imported_from(tree: ast.Module, modules: tuple[str, ...]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in modules:
+            yield from (alias.name for alias in node.names if alias.name != "*")
+
+
+def _runs(tree: ast.Module) -> Iterator[str]:
+    """Yield what pytest would run of a module: functions and classes whose names begin so, unittest's classes."""
+    cases = {"TestCase", "IsolatedAsyncioTestCase"}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            bases = {base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases}
+            if bases & cases:
+                cases.add(node.name)
+            if bases & cases or node.name.startswith("Test"):
+                yield node.name
+
+
+class _Releasing(ast.NodeTransformer):
+    """Lets held changes of arguments take effect behind each statement that calls something."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Visit a node; see the class."""
+        self.generic_visit(node)
+        for name in ("body", "orelse", "finalbody"):
+            statements = getattr(node, name, None)
+            if isinstance(statements, list):
+                setattr(node, name, self._releasing(node, name, statements))
+        return node
+
+    def _releasing(self, parent: ast.AST, name: str, statements: list[ast.stmt]) -> list[ast.stmt]:
+        made: list[ast.stmt] = []
+        if name == "body" and isinstance(parent, ast.For | ast.While | ast.If | ast.With) and statements:
+            made.append(_release(statements[0]))
+        for statement in statements:
+            made.append(statement)
+            simple = not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ImportFrom)
+            if simple and any(isinstance(part, ast.Call) for part in ast.walk(statement)):
+                made.append(_release(statement))
+        return made
+
+
+def _release(beside: ast.stmt) -> ast.stmt:
+    """Return the statement `if __held__: __held__.release()`."""
+    held = ast.Name(HELD, ast.Load())
+    call = ast.Expr(ast.Call(ast.Attribute(held, "release", ast.Load()), [], []))
+    found = ast.If(held, [call], [])
+    for part in ast.walk(found):
+        ast.copy_location(part, beside)
+    return found
