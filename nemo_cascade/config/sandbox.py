@@ -20,12 +20,16 @@ class Limits:
     """CPU seconds of all its processes together."""
     wall_s: Seconds = 10.0
     """Seconds from its start until it must have ended."""
+    waiting_s: Seconds = 86400.0
+    """Seconds that it may spend waiting for anything but the CPU: asleep, or for input that never comes."""
     memory_mib: Annotated[int, Field(ge=64, le=1 << 20)] = 512
     """Address space of each process, and resident memory of all of them together. Python itself takes about 40."""
     output_kib: Annotated[int, Field(gt=0, le=1 << 20)] = 256
     """Kept and allowed output, standard output and standard error each."""
     processes: Annotated[int, Field(gt=0, le=4096)] = 16
     """Processes and threads at the same time."""
+    forks: bool = True
+    """Whether it may start processes; without them it may still start threads."""
     files_mib: Annotated[int, Field(gt=0, le=1 << 16)] = 16
     """Size of its private /tmp, all files together, and the largest single file."""
 

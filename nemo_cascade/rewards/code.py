@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from nemo_cascade.rewards.code_block import last_program
-from nemo_cascade.rewards.code_tests import CodeTests, StdioTest, read_tests, restore_builtins, with_preamble
-from nemo_cascade.rewards.confined import ConfinedRuns, python_or_cpp
+from nemo_cascade.rewards.code_formats import read_tests
+from nemo_cascade.rewards.code_tests import CodeTests, StdioTest, function_tests, wanted_names, with_preamble
+from nemo_cascade.rewards.confined import ConfinedRuns, longest_s, python_or_cpp
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
-from nemo_cascade.rewards.output_check import CALL_HELPERS, same_output
+from nemo_cascade.rewards.output_check import same_output
 from nemo_cascade.rewards.response import Response, split_response
-from nemo_cascade.rewards.verifier import Golden, Score
+from nemo_cascade.rewards.verifier import Golden, Score, VerifierError
 
 if TYPE_CHECKING:
     from nemo_cascade.sandbox.program import Program
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _DOUBLE = {"tests": [{"stdin": "3\n", "expected": "6\n"}, {"stdin": "0\n", "expected": "0"}]}
 _ADD = {"input_output": {"fn_name": "add", "inputs": [[1, 2], [5, 5]], "outputs": [[3], [10]]}}
 _MAX_PROGRAM_CHARS = 200_000
+_LEAST_OUTPUT_KIB = 1024
 
 T = TypeVar("T")
 
@@ -30,13 +32,27 @@ def _fenced(program: str) -> str:
 
 
 class CodeVerifier:
-    """Score 1 if the last code block after `</think>` passes all tests, else 0 (arXiv 2512.13607, section 4.6).
+    """Score 1 if the program after `</think>` passes all tests, else 0 (arXiv 2512.13607, section 4.6).
 
-    Formats of tests: `code_tests.read_tests`. Programs run only in the sandbox; the language is the row's `language`,
-    python or cpp. Tests run cheapest first, and the first that fails ends it.
+    Formats of tests: `code_formats.read_tests`; which block is the program: `code_block.last_program`; how outputs are
+    compared: `output_check.same_output`. Programs run only in the sandbox; the language is the row's `language`, python
+    or cpp. Tests run cheapest first, and the first that fails ends it.
 
-    A program over a limit fails: that is its own doing. A sandbox that breaks is an error `infrastructure`, tests that
-    can't be run are an error `record`.
+    A Python program gets what judges of contests give, as LiveCodeBench has it: it needn't import what LeetCode
+    imports, may recurse 50,000 deep, and may leave by `exit` with any status. It may print as much as the right output
+    is long, four times over, and a MiB; it may start threads but no processes.
+
+    A program over a limit, killed by what it did itself, or waiting for what never comes, fails: that is its own doing.
+    A sandbox that breaks, or a machine that doesn't let a program have its CPU seconds, is an error `infrastructure`;
+    tests that can't be run, or assert nothing, are an error `record`.
+
+    Tests of functions run in another process than the program, so that no verdict passes its hands: see
+    sandbox/inside/harness.py, link.py and remote.py. What remains is up to the tests: a name that they use, that is
+    neither built in, nor the standard library's, nor the row's, is the program's, so a test that leaves the comparison
+    to a helper which the program is to define believes it; objects of the program's classes are compared with one
+    another by its own `==`; `in` looks through what an object yields, its own `__contains__` isn't asked; and a loop
+    over what the program returns passes where that is empty. Tests that replace parts of the program (mock), read its
+    output, or hand over objects of library classes can't be run apart from it: they fail, or are an error `record`.
 
     Args:
         per_test_s: CPU seconds of one run of a whole program (of all calls together for function tests: `total_s`).
@@ -77,8 +93,8 @@ class CodeVerifier:
     ) -> None:
         self._per_test_s, self._total_s, self._max_tests = per_test_s, total_s, max_tests
         self._mixed_language_score, self._language = mixed_language_score, language
-        self.needs_s = total_s
-        self._runs = ConfinedRuns(memory_mib)
+        self.needs_s = longest_s(total_s)
+        self._runs = ConfinedRuns(memory_mib, forks=False)
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
@@ -91,7 +107,7 @@ class CodeVerifier:
             foreign = foreign_text(parts.reasoning, self._language, quoted=prompt_text(record))
             if foreign is not None:
                 return Score(self._mixed_language_score, f"foreign text in the reasoning: {foreign}")
-        program = last_program(parts.answer, language)
+        program = last_program(parts.answer, language, _wanted(tests))
         if program is None:
             return Score(0.0, "no closed code block")
         if len(program) > _MAX_PROGRAM_CHARS:
@@ -101,7 +117,7 @@ class CodeVerifier:
     def _judge(self, source: str, language: str, tests: CodeTests) -> float:
         from nemo_cascade.sandbox.program import Program
 
-        program = Program(language=python_or_cpp(language), source=source)
+        program = Program(language=python_or_cpp(language), source=source, contest=True)
         if tests.stdio:
             return self._judge_output(program, tests.stdio)
         return self._judge_functions(program, tests)
@@ -110,7 +126,9 @@ class CodeVerifier:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
         left_s = self._total_s
         for number, test in enumerate(chosen, 1):
-            outcome = self._runs.run(replace(program, stdin=test.stdin), min(self._per_test_s, left_s))
+            allowed_kib = _LEAST_OUTPUT_KIB + 4 * len(test.expected.encode("utf-8", "replace")) // 1024
+            run = replace(program, stdin=test.stdin)
+            outcome = self._runs.run(run, min(self._per_test_s, left_s), output_kib=allowed_kib)
             where = f"test {number} of {len(chosen)}"
             if not outcome.ok:
                 return Score(0.0, f"{where}: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
@@ -122,22 +140,19 @@ class CodeVerifier:
         return Score(1.0, f"{len(chosen)} tests passed")
 
     def _judge_functions(self, program: Program, tests: CodeTests) -> float:
-        from nemo_cascade.sandbox.judging import FunctionTests
-
-        if tests.calls:
-            chosen = _spread(sorted(tests.calls, key=lambda t: len(repr(t))), self._max_tests)
-            lines = [
-                f"assert _any(_function({tests.entry_point!r}, globals())(*{list(t.arguments)!r}), {t.expected!r}), "
-                f"'call {number} of {len(chosen)}'"
-                for number, t in enumerate(chosen, 1)
-            ]
-            suite = FunctionTests(tests=("\n".join(lines),), setup=restore_builtins(tests) + CALL_HELPERS)
-        else:
-            setup = restore_builtins(tests) + tests.setup
-            suite = FunctionTests(tests=tests.asserts, entry_point=tests.entry_point, setup=setup)
-        judgement = self._runs.judge(program, suite, self._total_s)
+        calls = _spread(sorted(tests.calls, key=lambda t: len(repr(t))), self._max_tests)
+        judgement = self._runs.judge(program, function_tests(tests, calls), self._total_s, output_kib=_LEAST_OUTPUT_KIB)
         failed = next((d for passed, d in zip(judgement.results, judgement.details, strict=True) if not passed), None)
         return Score(float(judgement.passed), failed or f"{len(judgement.results)} tests passed")
+
+
+def _wanted(tests: CodeTests) -> tuple[str, ...]:
+    from nemo_cascade.sandbox.ready_tests import UnjudgeableTestsError
+
+    try:
+        return wanted_names(tests)
+    except UnjudgeableTestsError as error:
+        raise VerifierError("record", f"the tests can't be run: {error}") from error
 
 
 def _spread(items: list[T], most: int) -> list[T]:

@@ -1,19 +1,17 @@
-"""Read the tests of a coding problem from the formats that public sets use."""
+"""The tests of a coding problem, and what is made of them: the program to be run, the tests that the checker runs."""
 
 from __future__ import annotations
 
-import base64
-import builtins
-import io
-import json
-import pickle
+import ast
 import re
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from nemo_cascade.rewards.verifier import VerifierError, field_of
+from nemo_cascade.rewards.output_check import CALL_HELPERS
+
+if TYPE_CHECKING:
+    from nemo_cascade.sandbox.judging import FunctionTests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +37,12 @@ class CodeTests:
     Attributes:
         stdio: runs of the whole program.
         calls: calls of `entry_point` (a function, or a method of a class `Solution`).
-        asserts: Python tests; one that defines `check(candidate)` is called with `entry_point`.
-        entry_point: the function under test, or empty.
+        asserts: Python tests: asserts, pytest's functions or unittest's classes; one that defines `check(candidate)` is
+            called with `entry_point`.
+        entry_point: what is under test, as `f` or `Solution().f`; or empty.
         setup: code that runs before the asserts.
         preamble: the problem's own code, which the program may continue (HumanEval's prompt).
+        modules: names under which the asserts import the program.
     """
 
     stdio: tuple[StdioTest, ...] = ()
@@ -51,166 +51,57 @@ class CodeTests:
     entry_point: str = ""
     setup: str = ""
     preamble: str = ""
+    modules: tuple[str, ...] = ("solution",)
+
+    @property
+    def subject(self) -> str:
+        """Name of the function or class that the program must define; or empty."""
+        return re.split(r"\W", self.entry_point, maxsplit=1)[0]
 
 
-def read_tests(record: Mapping[str, Any]) -> CodeTests:
-    """Return the tests of a row.
+def function_tests(tests: CodeTests, calls: list[CallTest]) -> FunctionTests:
+    """Return what the checker runs.
 
-    Formats: `tests` (a list of {"stdin", "expected"}, of {"arguments", "expected"} with `entry_point`, or of asserts);
-    `input_output` of APPS, TACO and DeepCoder; `public_test_cases` and `private_test_cases` of LiveCodeBench;
-    `test` and `entry_point` of HumanEval; `test_list` of MBPP.
+    Args:
+        tests: calls or asserts.
+        calls: those of the calls that are wanted.
+    """
+    from nemo_cascade.sandbox.judging import FunctionTests
+
+    if tests.calls:
+        lines = [
+            f"assert _any_same(_function()(*{list(call.arguments)!r}), {call.expected!r}), 'call {number} of {len(calls)}'"
+            for number, call in enumerate(calls, 1)
+        ]
+        setup = CALL_HELPERS + _FUNCTION.format(name=tests.entry_point)
+        return FunctionTests(("\n".join(lines),), tests.entry_point, setup)
+    setup = f"{_helpers(tests)}\n{tests.setup}"
+    return FunctionTests(tests.asserts, tests.entry_point, setup, tests.modules)
+
+
+# A fresh `Solution` for each call, as LeetCode has it.
+_FUNCTION = """
+def _function():
+    if "Solution" in _builtins.globals() and _builtins.hasattr(Solution, "{name}"):
+        return Solution().{name}
+    return {name}
+"""
+
+
+def wanted_names(tests: CodeTests) -> tuple[str, ...]:
+    """Return the names that tests use of the program, none for tests of its output.
 
     Raises:
-        VerifierError: there are no tests, or they can't be read (kind `record`).
+        UnjudgeableTestsError: the tests can't be run, whatever the program.
     """
-    readers = {
-        "tests": _own,
-        "input_output": _apps,
-        "private_test_cases": _livecodebench,
-        "public_test_cases": _livecodebench,
-        "test_list": _mbpp,
-        "test": _humaneval,
-    }
-    for name, reader in readers.items():
-        if record.get(name) not in (None, "", []):
-            tests = reader(record)
-            if not (tests.stdio or tests.calls or tests.asserts):
-                _refuse(f"field {name!r} holds no test")
-            return tests
-    _refuse(f"a coding problem needs one of the fields {', '.join(readers)}")
+    from nemo_cascade.sandbox.ready_tests import ready_tests
 
-
-def _refuse(detail: str) -> NoReturn:
-    raise VerifierError("record", detail)
-
-
-def _json(value: Any, name: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise VerifierError("record", f"field {name!r} is no JSON: {error}") from error
-
-
-def _text(value: Any) -> str:
-    """Join lines; numbers and other values become their JSON text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Sequence):
-        return "\n".join(_text(line) for line in value)
-    return json.dumps(value)
-
-
-def _own(record: Mapping[str, Any]) -> CodeTests:
-    tests = _json(record["tests"], "tests")
-    if not isinstance(tests, Sequence):
-        _refuse("field 'tests' must be a list")
-    entry = str(record.get("entry_point") or "")
-    if all(isinstance(test, str) for test in tests):
-        return CodeTests(asserts=tuple(tests), entry_point=entry, setup=str(record.get("setup") or ""))
-    if all(isinstance(test, Mapping) and "stdin" in test and "expected" in test for test in tests):
-        return CodeTests(stdio=tuple(StdioTest(_text(t["stdin"]), _text(t["expected"])) for t in tests))
-    if all(isinstance(test, Mapping) and "arguments" in test and "expected" in test for test in tests) and entry:
-        return CodeTests(
-            calls=tuple(CallTest(tuple(t["arguments"]), (t["expected"],)) for t in tests), entry_point=entry
-        )
-    _refuse("field 'tests' must hold {stdin, expected}, {arguments, expected} with entry_point, or asserts")
-
-
-def _apps(record: Mapping[str, Any]) -> CodeTests:
-    pairs = _json(record["input_output"], "input_output")
-    if not isinstance(pairs, Mapping):
-        _refuse("field 'input_output' must be a dictionary")
-    inputs, outputs = field_of(pairs, "inputs", list), field_of(pairs, "outputs", list)
-    if len(inputs) != len(outputs):
-        _refuse(f"{len(inputs)} inputs but {len(outputs)} outputs")
-    entry = str(pairs.get("fn_name") or "")
-    if not entry:
-        stdio = [StdioTest(_text(i), _text(o)) for i, o in zip(inputs, outputs, strict=True)]
-        return CodeTests(stdio=tuple(stdio))
-    calls = []
-    for arguments, output in zip(inputs, outputs, strict=True):
-        given = _json(arguments, "inputs") if isinstance(arguments, str) else arguments
-        # Most rows wrap the one returned value in a list, some don't.
-        expected = (output[0], output) if isinstance(output, list) and len(output) == 1 else (output,)
-        calls.append(CallTest(tuple(given) if isinstance(given, list) else (given,), expected))
-    return CodeTests(calls=tuple(calls), entry_point=entry)
-
-
-def _livecodebench(record: Mapping[str, Any]) -> CodeTests:
-    cases = [*_cases(record.get("public_test_cases")), *_cases(record.get("private_test_cases"))]
-    if not all(isinstance(case, Mapping) and "input" in case and "output" in case for case in cases):
-        _refuse("each test case must have 'input' and 'output'")
-    if all(case.get("testtype", "stdin") == "stdin" for case in cases):
-        return CodeTests(stdio=tuple(StdioTest(str(c["input"]), str(c["output"])) for c in cases))
-    metadata = _json(record.get("metadata") or {}, "metadata")
-    entry = str(metadata.get("func_name") or record.get("entry_point") or "")
-    if not entry:
-        _refuse("functional test cases need metadata.func_name")
-    calls = []
-    for case in cases:
-        lines = [line for line in str(case["input"]).split("\n") if line.strip()]
-        expected = (_json(str(case["output"]), "output"),)
-        calls.append(CallTest(tuple(_json(line, "input") for line in lines), expected))
-    return CodeTests(calls=tuple(calls), entry_point=entry)
-
-
-class _TextOnly(pickle.Unpickler):
-    """Reads a pickled text; a pickle that names any class or function is refused, so none can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Refuse whatever a pickle wants to look up."""
-        raise VerifierError("record", f"a pickled test case names {module}.{name}")
-
-
-def _cases(field: Any) -> list[Any]:
-    if field in (None, "", []):
-        return []
-    if isinstance(field, str) and not field.lstrip().startswith("["):  # LiveCodeBench's packed form
-        try:
-            field = _TextOnly(io.BytesIO(zlib.decompress(base64.b64decode(field)))).load()
-        except (ValueError, zlib.error, pickle.UnpicklingError, EOFError) as error:
-            raise VerifierError("record", f"packed test cases can't be read: {error}") from error
-    cases = _json(field, "test_cases")
-    if not isinstance(cases, list):
-        _refuse("test cases must be a list")
-    return cases
-
-
-def _humaneval(record: Mapping[str, Any]) -> CodeTests:
-    entry = field_of(record, "entry_point", str)
-    test = field_of(record, "test", str)
-    return CodeTests(asserts=(test,), entry_point=entry, preamble=str(record.get("prompt") or ""))
-
-
-def _mbpp(record: Mapping[str, Any]) -> CodeTests:
-    tests = _json(record["test_list"], "test_list")
-    if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
-        _refuse("field 'test_list' must be a list of asserts")
-    imports = record.get("test_imports") or []
-    setup = "\n".join([*imports, str(record.get("test_setup_code") or "")])
-    return CodeTests(asserts=tuple(tests), setup=setup)
-
-
-def restore_builtins(tests: CodeTests) -> str:
-    """Return code that gives built-in names back to the tests, whatever a program defines under them.
-
-    Otherwise a program that defines `abs` or `len` would decide the comparisons that use them. Only the function
-    under test may carry a built-in's name: the entry point, or the one function that asserts call where they call
-    nothing but built-in names.
-    """
-    if tests.entry_point:
-        kept = {tests.entry_point}
-    else:
-        called = [re.findall(r"\b([a-zA-Z_]\w*)\s*\(", test) for test in tests.asserts]
-        own = {name for names in called for name in names if not hasattr(builtins, name)}
-        kept = set() if own else {names[0] for names in called if names}
-    return (
-        "import builtins as _builtins\n"
-        "_builtins.globals().update({name: value for name, value in _builtins.vars(_builtins).items() "
-        f"if name[:2] != '__' and name not in {sorted(kept)!r}}})\n"
-    )
+    if tests.calls:
+        return (tests.entry_point, "Solution")
+    if not tests.asserts:
+        return ()
+    suite = function_tests(tests, [])
+    return ready_tests(suite.tests, suite.entry_point, suite.setup, suite.modules).wanted
 
 
 def with_preamble(program: str, tests: CodeTests) -> str:
@@ -221,8 +112,68 @@ def with_preamble(program: str, tests: CodeTests) -> str:
     """
     if not tests.preamble:
         return program
-    definition = re.compile(rf"^(?:async\s+)?def\s+{re.escape(tests.entry_point)}\b", re.MULTILINE)
+    definition = re.compile(rf"^(?:async\s+def|def|class)\s+{re.escape(tests.subject)}\b", re.MULTILINE)
+    own = definition.search(tests.preamble)
     if definition.search(program) is None:
         return tests.preamble.rstrip("\n") + "\n" + program
-    own = definition.search(tests.preamble)
-    return (tests.preamble[: own.start()] if own else "") + program
+    return (tests.preamble[: own.start()] if own else tests.preamble.rstrip("\n") + "\n") + program
+
+
+def _helpers(tests: CodeTests) -> str:
+    """Return the problem's own code without the entry point, if the tests use any of it: no program may redefine it."""
+    tree = parsed_code(tests.preamble)
+    if tree is None:
+        return ""
+    kept = [node for node in tree.body if getattr(node, "name", None) != tests.subject]
+    defined = {name for node in kept for name in _defined(node)}
+    used = {node.id for text in tests.asserts for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
+    return ast.unparse(ast.Module(kept, [])) if defined & used else ""
+
+
+def parsed_code(text: str) -> ast.Module | None:
+    """Return the tree of a problem's own code, which may end with the head of a function; None for prose."""
+    for completed in (text, text.rstrip() + "\n    pass\n"):
+        try:
+            return ast.parse(completed)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return None
+
+
+def _tree(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # refused by whoever makes the tests ready
+        return ast.Module([], [])
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign):
+        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def assert_something(tests: CodeTests) -> bool:
+    """Whether any of the tests can fail a program that neither raises nor ends: else all programs pass."""
+    trees = [_tree(text) for text in (*tests.asserts, tests.setup)]
+    called = {"check"} if tests.entry_point else set()
+    called |= {part.id for tree in trees for part in ast.walk(tree) if isinstance(part, ast.Name)}
+    called |= {part.attr for tree in trees for part in ast.walk(tree) if isinstance(part, ast.Attribute)}
+    return any(_asserts(node, called) for tree in trees for node in tree.body)
+
+
+def _asserts(node: ast.AST, called: set[str]) -> bool:
+    if isinstance(node, ast.Assert | ast.Raise):
+        return True
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_run(node.name, called):
+        return False
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if re.match(r"assert|fail$|raises$|exit$", name):
+            return True
+    return any(_asserts(child, called) for child in ast.iter_child_nodes(node))
+
+
+def _is_run(name: str, called: set[str]) -> bool:
+    return name in called or name.startswith(("test", "_", "setUp", "setup", "runTest"))

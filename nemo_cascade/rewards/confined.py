@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from nemo_cascade.sandbox.program import Outcome, Program
     from nemo_cascade.sandbox.sandbox import Sandbox
 
-# The kernel ends a program at its CPU limit by counting clock ticks, which may run ahead of the time it reports.
-_TICK_SLACK = 0.8
+_WAITING_S = 5.0
 
 _settings: SandboxConfig | None = None
 
@@ -36,41 +35,50 @@ class ConfinedRuns:
 
     Args:
         memory_mib: memory of one run.
+        forks: programs may start processes of their own.
     """
 
-    def __init__(self, memory_mib: int) -> None:
-        self._memory_mib = memory_mib
+    def __init__(self, memory_mib: int, forks: bool = True) -> None:
+        self._memory_mib, self._forks = memory_mib, forks
         self._sandbox: Sandbox | None = None
         # Imported here, once for all workers that are forked later; the sandbox itself holds threads and can't be.
         import nemo_cascade.sandbox.sandbox  # noqa: F401
 
-    def run(self, program: Program, cpu_s: float) -> Outcome:
+    def run(self, program: Program, cpu_s: float, output_kib: int = 256) -> Outcome:
         """Run a program with this much CPU time.
 
         Raises:
-            VerifierError: the sandbox broke, or the system killed the program (kind `infrastructure`).
+            VerifierError: the sandbox broke, or the machine did not let the program run (kind `infrastructure`).
         """
         with _sandbox_errors():
-            outcome = self._started().run(program, self._limits(cpu_s))
-        return _explained(outcome, cpu_s)
+            outcome = self._started().run(program, self._limits(cpu_s, output_kib))
+        return _own_doing(outcome)
 
-    def judge(self, program: Program, tests: FunctionTests, cpu_s: float) -> Judgement:
+    def judge(self, program: Program, tests: FunctionTests, cpu_s: float, output_kib: int = 256) -> Judgement:
         """Judge a program by tests that call it, with this much CPU time for all.
 
         Raises:
             VerifierError: as `run`; or the tests themselves can't be run (kind `record`).
         """
         with _sandbox_errors():
-            judgement = self._started().judge(program, tests, self._limits(cpu_s))
+            judgement = self._started().judge(program, tests, self._limits(cpu_s, output_kib))
         if judgement.unjudgeable is not None:
             raise VerifierError("record", f"the tests can't be run: {judgement.unjudgeable}")
-        return judgement if judgement.passed else replace(judgement, outcome=_explained(judgement.outcome, cpu_s))
+        return judgement if judgement.passed else replace(judgement, outcome=_own_doing(judgement.outcome))
 
-    def _limits(self, cpu_s: float) -> Limits:
+    def _limits(self, cpu_s: float, output_kib: int) -> Limits:
         from nemo_cascade.config.sandbox import Limits
 
-        # The clock may run on while other processes have the CPU; the program's own seconds are what is limited.
-        return Limits(cpu_s=cpu_s, wall_s=3 * cpu_s + 1, memory_mib=self._memory_mib)
+        # The clock may run on while other processes have the CPU: the program's own seconds are what is limited, and
+        # those that it waits for something else than the CPU.
+        return Limits(
+            cpu_s=cpu_s,
+            wall_s=longest_s(cpu_s),
+            waiting_s=_WAITING_S,
+            memory_mib=self._memory_mib,
+            output_kib=output_kib,
+            forks=self._forks,
+        )
 
     def _started(self) -> Sandbox:
         if self._sandbox is None:
@@ -80,6 +88,11 @@ class ConfinedRuns:
             # A verifier runs one program at a time; how many verifiers there are is the pool's to say.
             self._sandbox = Sandbox(replace(_settings or SandboxConfig(), workers=1))
         return self._sandbox
+
+
+def longest_s(cpu_s: float) -> float:
+    """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
+    return 3 * cpu_s + 1
 
 
 def python_or_cpp(language: str) -> Literal["python", "cpp"]:
@@ -105,12 +118,14 @@ def _sandbox_errors() -> Iterator[None]:
         raise VerifierError("infrastructure", str(error)) from error
 
 
-def _explained(outcome: Outcome, cpu_s: float) -> Outcome:
-    """Take a kill at the CPU limit for a timeout; refuse any other kill that neither the program nor a limit caused."""
+def _own_doing(outcome: Outcome) -> Outcome:
+    """Return an outcome that the program brought about; refuse any other.
+
+    Raises:
+        VerifierError: the system killed it, or kept the CPU from it (kind `infrastructure`).
+    """
     from nemo_cascade.sandbox.program import Status
 
-    if outcome.status != Status.KILLED or "by the system" not in outcome.detail:
-        return outcome
-    if outcome.cpu_s >= _TICK_SLACK * cpu_s:
-        return replace(outcome, status=Status.TIMEOUT, detail=f"over {cpu_s:g} s of CPU")
-    raise VerifierError("infrastructure", f"the sandbox's program was {outcome.detail}")
+    if outcome.status in (Status.KILLED, Status.STARVED):
+        raise VerifierError("infrastructure", f"the sandbox's program was {outcome.detail}")
+    return outcome

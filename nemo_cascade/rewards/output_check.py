@@ -45,32 +45,34 @@ def _close(actual: str, expected: str) -> bool:
     return math.isclose(float(actual), float(expected), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-# Runs in the sandbox's checker process: values arrive as plain data. JSON knows no tuples, so they equal lists.
-CALL_HELPERS = f"""
-import math as _math
-inf, nan = _math.inf, _math.nan
+# Runs in the sandbox's checker process, in a namespace of its own, so that no function under test takes the place of a
+# built-in there: values arrive as plain data. JSON knows no tuples, so they equal lists.
+_COMPARISON = f"""
+import math
 
-def _same(actual, expected):
+def same(actual, expected):
     if isinstance(actual, tuple):
         actual = list(actual)
-    if isinstance(expected, list):
+    if isinstance(expected, (list, tuple)):
         return (isinstance(actual, list) and len(actual) == len(expected)
-                and all(_same(a, e) for a, e in zip(actual, expected)))
+                and all(same(a, e) for a, e in zip(actual, expected)))
     if isinstance(expected, dict):
+        texts = {{str(key): value for key, value in actual.items()}} if isinstance(actual, dict) else {{}}
         return (isinstance(actual, dict) and len(actual) == len(expected)
-                and all(str(k) in _texts(actual) and _same(_texts(actual)[str(k)], v) for k, v in expected.items()))
+                and all(str(k) in texts and same(texts[str(k)], v) for k, v in expected.items()))
     if isinstance(expected, bool) or isinstance(actual, bool) or expected is None:
         return type(actual) is type(expected) and actual == expected
     if isinstance(expected, float) and isinstance(actual, (int, float)):
-        return actual == expected or _math.isclose(actual, expected, rel_tol={TOLERANCE}, abs_tol={TOLERANCE})
+        return actual == expected or math.isclose(actual, expected, rel_tol={TOLERANCE}, abs_tol={TOLERANCE})
     return isinstance(actual, (str, int, float)) and actual == expected
 
-def _any(actual, alternatives):
-    return any(_same(actual, expected) for expected in alternatives)
-
-def _texts(mapping):
-    return {{str(key): value for key, value in mapping.items()}}
-
-def _function(name, scope):
-    return getattr(scope["Solution"](), name) if "Solution" in scope else scope[name]
+def any_same(actual, alternatives):
+    return any(same(actual, expected) for expected in alternatives)
+"""
+CALL_HELPERS = f"""
+import builtins as _builtins
+_comparison = {{"__builtins__": _builtins}}
+_builtins.exec({_COMPARISON!r}, _comparison)
+_any_same = _comparison["any_same"]
+inf, nan = _comparison["math"].inf, _comparison["math"].nan
 """

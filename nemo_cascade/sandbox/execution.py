@@ -87,6 +87,7 @@ def _for_the_child(limits: Limits) -> dict[str, float]:
         "memory_mib": limits.memory_mib,
         "processes": limits.processes,
         "files_mib": limits.files_mib,
+        "forks": limits.forks,
     }
 
 
@@ -181,7 +182,7 @@ class Execution:
         self._watched = True
         for errand in self._errands:
             if errand.ended is None:
-                self._worker.watch(errand.pid, errand.limits.memory_mib, errand.limits.cpu_s)
+                self._worker.watch(errand.pid, errand.limits, group=self._errands[0].pid)
 
     def _enforce_deadlines(self, now: float) -> None:
         for errand in self._errands:

@@ -24,6 +24,7 @@ from nemo_cascade.sandbox.ready_tests import HELD, UnjudgeableTestsError, ready_
 
 _CHECKER_MEMORY_MIB = 1024
 _CHECKER_GRACE_S = 0.5
+_CHECKER_OUTPUT_KIB = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, li
     checker_limits = replace(
         limits,
         memory_mib=max(limits.memory_mib, _CHECKER_MEMORY_MIB),
-        cpu_s=limits.wall_s,
         wall_s=limits.wall_s + _CHECKER_GRACE_S,
+        output_kib=_CHECKER_OUTPUT_KIB,
     )
 
     def prepare() -> list[Errand]:
@@ -133,8 +134,8 @@ def _unjudgeable(count: int, why: str) -> Judgement:
 def _read_report(report: int, secret: str, count: int, solution: Outcome, checker: Outcome) -> Judgement:
     text = os.pread(report, os.fstat(report).st_size, 0)
     if not text:  # out of time or memory: no proof, no pass
-        detail = solution.detail if solution.status is not Status.KILLED else checker.detail
-        return Judgement((False,) * count, (detail or "no verdict",) * count, solution)
+        ended = checker if solution.status is Status.ABANDONED else solution
+        return Judgement((False,) * count, (ended.detail or "no verdict",) * count, ended)
     told = json.loads(text)
     if not hmac.compare_digest(str(told["secret"]), secret):
         raise SandboxError("the checker's report carries the wrong secret")
@@ -148,7 +149,7 @@ def _read_report(report: int, secret: str, count: int, solution: Outcome, checke
 
 def _reason(solution: Outcome) -> str:
     """Say why the solution ended before its tests, where it did."""
-    if solution.status in (Status.OK, Status.KILLED):
+    if solution.status in (Status.OK, Status.ABANDONED):
         return ""
     last = solution.stderr.strip().rsplit("\n", 1)[-1]
     return f"{solution.detail}: {last}" if last and solution.status is Status.ERROR else solution.detail

@@ -21,7 +21,9 @@ class Status(StrEnum):
     """How a run ended.
 
     OK: exit status 0. ERROR: any other exit status, or a crash of its own making. COMPILE_ERROR: it didn't compile.
-    TIMEOUT, MEMORY, OUTPUT: it went over that limit. KILLED: a signal ended it that was neither its own fault nor ours.
+    TIMEOUT, MEMORY, OUTPUT: it went over that limit. ABANDONED: it was stopped when the tests that call it had ended.
+    KILLED: the system was out of memory. STARVED: other processes kept the CPU from it until its time was over. The
+    last two say nothing about the program.
     """
 
     OK = "ok"
@@ -30,7 +32,9 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     OUTPUT = "output"
+    ABANDONED = "abandoned"
     KILLED = "killed"
+    STARVED = "starved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Outcome:
         stderr: standard error, likewise.
         seconds: from start to end.
         cpu_s: CPU seconds of the processes that it waited for, and its own.
+        waited_s: seconds that it waited for anything but the CPU, as far as it was looked at.
         peak_mib: largest resident memory of its largest process.
         detail: one line for people where the status needs one.
     """
@@ -112,6 +117,7 @@ class Outcome:
     stderr: str
     seconds: float
     cpu_s: float = 0.0
+    waited_s: float = 0.0
     peak_mib: float = 0.0
     detail: str = ""
 

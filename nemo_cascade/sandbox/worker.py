@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.inside.confine import FIRST_UID, UIDS
 from nemo_cascade.sandbox.isolation import Launch, refuse_namespaces
@@ -44,6 +45,7 @@ class Ended:
 
     status: int
     cpu_s: float
+    waited_s: float
     rss_mib: float
     reason: str | None
 
@@ -130,9 +132,10 @@ class Worker:
         if self.waiting <= self.spares_kept // 2:
             self.request_spares(self.shape, self.spares_kept - self.waiting)
 
-    def watch(self, pid: int, memory_mib: int, cpu_s: float) -> None:
-        """Have all processes of a child together held to these limits."""
-        self._send({"watch": {"pid": pid, "memory_mib": memory_mib, "cpu_s": cpu_s}})
+    def watch(self, pid: int, limits: Limits, group: int) -> None:
+        """Have all processes of a child together held to limits; one waits only if all children of a group do."""
+        told = {"memory_mib": limits.memory_mib, "cpu_s": limits.cpu_s, "waiting_s": limits.waiting_s}
+        self._send({"watch": {"pid": pid, "group": group, **told}})
 
     def take(self, shape: tuple[int, bool]) -> Spare:
         """Return a waiting child of a shape; wait for it if need be."""
@@ -161,7 +164,8 @@ class Worker:
             for pid, descriptor in zip(message["spares"], descriptors, strict=True):
                 self.spares.append(Spare(pid, socket.socket(fileno=descriptor), shape))
             return
-        self.ended[message["exit"]] = Ended(message["status"], message["cpu_s"], message["rss_mib"], message["reason"])
+        pid = message.pop("exit")
+        self.ended[pid] = Ended(**message)
 
     def stop(self) -> None:
         """Kill the worker with everything in it and wait for its end. May be called from any thread.

@@ -4,11 +4,11 @@ The host sends sources, tests and secrets straight to a child over the child's o
 told can be found in the memory of another: every child is a copy of a process that knew nothing.
 
 Messages on the channel (one JSON object per packet):
-    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"watch": {"pid", "memory_mib", "cpu_s"}},
+    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"watch": {"pid", "group", "memory_mib", "cpu_s", "waiting_s"}},
                     {"kill": pid}
     zygote -> host: {"ready": python version}
                     {"spares": [pids], "shape": [files_mib, compile]} with the children's sockets attached
-                    {"exit": pid, "status": wait status, "cpu_s": float, "rss_mib": float, "reason": str | null}
+                    {"exit": pid, "status": wait status, "cpu_s", "waited_s", "rss_mib", "reason": str | null}
 """
 
 from __future__ import annotations
@@ -178,12 +178,14 @@ class Zygote:
         del self.children[pid]
         if child.folder is not None:
             _remove_tree(child.folder)
+        run = self.watch.remove(pid)
         report = {
             "exit": pid,
             "status": status,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "cpu_s": max(usage.ru_utime + usage.ru_stime, run.used_s if run else 0.0),
+            "waited_s": run.waited_s if run else 0.0,
             "rss_mib": usage.ru_maxrss / 1024,
-            "reason": self.watch.remove(pid),
+            "reason": run.reason if run else None,
         }
         self._send(report, [])
 
