@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.code_formats import read_tests
 from nemo_cascade.rewards.code_tests import CodeTests, StdioTest, function_tests, wanted_names, with_preamble
-from nemo_cascade.rewards.confined import ConfinedRuns, longest_s, python_or_cpp
+from nemo_cascade.rewards.confined import Allowance, ConfinedRuns, longest_s, python_or_cpp
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.output_check import same_output
@@ -124,19 +124,18 @@ class CodeVerifier:
 
     def _judge_output(self, program: Program, tests: tuple[StdioTest, ...]) -> float:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
-        left_s = self._total_s
+        left = Allowance.of(self._total_s)
         for number, test in enumerate(chosen, 1):
             allowed_kib = _LEAST_OUTPUT_KIB + 4 * len(test.expected.encode("utf-8", "replace")) // 1024
             run = replace(program, stdin=test.stdin)
-            outcome = self._runs.run(run, min(self._per_test_s, left_s), output_kib=allowed_kib)
+            outcome = self._runs.run(run, self._per_test_s, allowed_kib, left)
             where = f"test {number} of {len(chosen)}"
             if not outcome.ok:
                 return Score(0.0, f"{where}: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
             if not same_output(outcome.stdout, test.expected):
                 return Score(0.0, f"{where}: printed {outcome.stdout[:100]!r}, not {test.expected[:100]!r}")
-            left_s -= outcome.cpu_s
-            if left_s <= 0:
-                return Score(0.0, f"{where}: over {self._total_s:g} CPU seconds for all tests")
+            if left.spent:
+                return Score(0.0, f"{where}: over {self._total_s:g} CPU seconds, or too long a wait, for all tests")
         return Score(1.0, f"{len(chosen)} tests passed")
 
     def _judge_functions(self, program: Program, tests: CodeTests) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from nemo_cascade.rewards.verifier import VerifierError
@@ -30,6 +30,40 @@ def configure(settings: SandboxConfig) -> None:
     _settings = settings
 
 
+@dataclass
+class Allowance:
+    """What the runs of one verdict may still use together, seconds.
+
+    The clock may run on while other processes have the CPU: the program's own seconds are what is limited, and those
+    that it waits for something else than the CPU.
+
+    Attributes:
+        cpu_s: of the CPU.
+        clock_s: by the clock.
+        waiting_s: of waiting.
+    """
+
+    cpu_s: float
+    clock_s: float
+    waiting_s: float = _WAITING_S
+
+    @classmethod
+    def of(cls, cpu_s: float) -> Allowance:
+        """Return what a verdict with this much CPU time may use."""
+        return cls(cpu_s, longest_s(cpu_s))
+
+    def spend(self, outcome: Outcome) -> None:
+        """Take off what a run used."""
+        self.cpu_s -= outcome.cpu_s
+        self.clock_s -= outcome.seconds
+        self.waiting_s -= outcome.waited_s
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing of one kind is left."""
+        return min(self.cpu_s, self.clock_s, self.waiting_s) <= 0
+
+
 class ConfinedRuns:
     """Runs programs in a sandbox of its own; what is wrong with the sandbox is an error, never a program's failure.
 
@@ -44,14 +78,24 @@ class ConfinedRuns:
         # Imported here, once for all workers that are forked later; the sandbox itself holds threads and can't be.
         import nemo_cascade.sandbox.sandbox  # noqa: F401
 
-    def run(self, program: Program, cpu_s: float, output_kib: int = 256) -> Outcome:
+    def run(
+        self, program: Program, cpu_s: float, output_kib: int = 256, allowance: Allowance | None = None
+    ) -> Outcome:
         """Run a program with this much CPU time.
+
+        Args:
+            program: what to run.
+            cpu_s: most CPU seconds of this run.
+            output_kib: most output.
+            allowance: what is left for the verdict; this run's use is taken off. None: this run is all.
 
         Raises:
             VerifierError: the sandbox broke, or the machine did not let the program run (kind `infrastructure`).
         """
+        left = allowance or Allowance.of(cpu_s)
         with _sandbox_errors():
-            outcome = self._started().run(program, self._limits(cpu_s, output_kib))
+            outcome = self._started().run(program, self._limits(min(cpu_s, left.cpu_s), output_kib, left))
+        left.spend(outcome)
         return _own_doing(outcome)
 
     def judge(self, program: Program, tests: FunctionTests, cpu_s: float, output_kib: int = 256) -> Judgement:
@@ -61,20 +105,18 @@ class ConfinedRuns:
             VerifierError: as `run`; or the tests themselves can't be run (kind `record`).
         """
         with _sandbox_errors():
-            judgement = self._started().judge(program, tests, self._limits(cpu_s, output_kib))
+            judgement = self._started().judge(program, tests, self._limits(cpu_s, output_kib, Allowance.of(cpu_s)))
         if judgement.unjudgeable is not None:
             raise VerifierError("record", f"the tests can't be run: {judgement.unjudgeable}")
         return judgement if judgement.passed else replace(judgement, outcome=_own_doing(judgement.outcome))
 
-    def _limits(self, cpu_s: float, output_kib: int) -> Limits:
+    def _limits(self, cpu_s: float, output_kib: int, left: Allowance) -> Limits:
         from nemo_cascade.config.sandbox import Limits
 
-        # The clock may run on while other processes have the CPU: the program's own seconds are what is limited, and
-        # those that it waits for something else than the CPU.
         return Limits(
             cpu_s=cpu_s,
-            wall_s=longest_s(cpu_s),
-            waiting_s=_WAITING_S,
+            wall_s=left.clock_s,
+            waiting_s=left.waiting_s,
             memory_mib=self._memory_mib,
             output_kib=output_kib,
             forks=self._forks,

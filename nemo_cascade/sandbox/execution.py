@@ -133,6 +133,7 @@ class Execution:
         given = {**errand.gifts, "stdin": _input(errand.stdin)}
         for stream in ("stdout", "stderr"):
             read, given[stream] = os.pipe()
+            os.fchmod(given[stream], 0o666)  # so that it may be opened by its name, as /dev/stdout
             errand.said[stream] = bytearray()
             self._readers[read] = (errand, stream)
         errand.said["connection"] = bytearray()

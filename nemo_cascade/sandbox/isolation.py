@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_cascade.errors import SandboxError
-from nemo_cascade.sandbox.inside.confine import FIRST_UID, UIDS
+from nemo_cascade.sandbox.inside.confine import BOX, FIRST_UID, UIDS
 
 INSIDE = Path(__file__).parent / "inside"
 _START = "import sys; sys.path.insert(0, {root!r}); from inside import zygote; zygote.main(sys.argv[1:])"
@@ -157,9 +157,12 @@ def bubblewrap_launch(packages: list[str]) -> Launch:
         options += ["--ro-bind", path, f"{_PACKAGES}/{name}"]
     options += ["--ro-bind", str(INSIDE), f"{_SANDBOX_HOME}/inside"]
     options += ["--tmpfs", "/dev", "--symlink", "/tmp", "/dev/shm", "--symlink", "/proc/self/fd", "/dev/fd"]
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        options += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{stream}"]
     for device in ("null", "zero", "full", "random", "urandom"):
         options += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    options += ["--proc", "/proc", "--dir", "/tmp", "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
+    options += ["--proc", "/proc", "--perms", "0755", "--dir", BOX, "--dir", f"{BOX}/tmp", "--symlink", f"{BOX}/tmp", "/tmp"]
+    options += ["--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
     for name, value in {
         **_environment(_PACKAGES),
         "HOME": "/tmp",

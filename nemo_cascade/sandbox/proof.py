@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
+from nemo_cascade.sandbox.inside import landlock
 from nemo_cascade.sandbox.program import Outcome, Program
 
 _LIMITS = Limits(cpu_s=5, wall_s=20, memory_mib=256, output_kib=64, processes=3, files_mib=1)
@@ -16,8 +17,8 @@ libc = ctypes.CDLL(None)
 get_seccomp, get_no_new_privs, capability_version = 21, 39, 0x20080522
 capabilities = (ctypes.c_uint32 * 6)(*[1] * 6)
 libc.capget((ctypes.c_uint32 * 2)(capability_version, 0), capabilities)
-def processes():
-    return [name for name in os.listdir("/proc") if name.isdigit()]
+def unreadable(path):
+    return refused(lambda: open(path).close())
 def refused(attempt):
     try:
         attempt()
@@ -49,7 +50,8 @@ print(json.dumps({
     "no sockets": refused(lambda: socket.socket()),
     "memory limit": refused(lambda: bytearray(512 << 20)),
     "file size limit": refused(fill),
-    "own process namespace": os.getpid() == 1 and processes() == ["1"],
+    "own process namespace": os.getpid() == 1 and not any(os.path.exists(f"/proc/{pid}") for pid in range(2, 400)),
+    "nothing of the host in /proc": unreadable("/proc/self/mountinfo"),
     "not root": os.getuid() >= 1000,
     "no accounts, homes or devices": not any(map(os.path.exists, ("/etc/shadow", "/home", "/dev/mem", "/sys"))),
     "read-only root": refused(lambda: open("/written", "w")) and refused(lambda: open("/usr/lib/written", "w")),
@@ -57,6 +59,7 @@ print(json.dumps({
     "process limit": refused(too_many),
 }))
 """
+_BY_LANDLOCK = "nothing of the host in /proc"
 _WITHOUT_NAMESPACES = ("system call filter", "no new privileges", "no capabilities", "no sockets", "memory limit")
 
 
@@ -74,7 +77,10 @@ def prove_isolation(run: Callable[[Program, Limits], Outcome], namespaces: bool)
     if not outcome.ok:
         raise SandboxError("the proof of isolation failed to run", value=f"{outcome.detail} {outcome.stderr[-500:]}")
     found = json.loads(outcome.stdout)
-    missing = [name for name, holds in found.items() if not holds and (namespaces or name in _WITHOUT_NAMESPACES)]
+    asked = set(found) if namespaces else set(_WITHOUT_NAMESPACES)
+    if landlock.version() == 0:
+        asked.discard(_BY_LANDLOCK)
+    missing = [name for name, holds in found.items() if not holds and name in asked]
     if missing:
         raise SandboxError(
             "the sandbox doesn't isolate here",

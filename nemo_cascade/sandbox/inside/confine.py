@@ -30,6 +30,8 @@ _INODES_PER_MIB = 256
 _STACK_BYTES = 64 << 20
 _OPEN_FILES = 128
 
+BOX = "/box"
+"""Folder that holds the folder of a run, /tmp: rules of file access name it, for they can't name what isn't there yet."""
 FIRST_UID = 1000
 """User and group of programs, as they see them; the only one where the sandbox has just one to give."""
 UIDS = 32
@@ -101,7 +103,7 @@ def private_mounts(files_mib: int, uid: int) -> list[Step]:
     options = f"size={files_mib}m,nr_inodes={inodes},mode=755,uid={uid},gid={uid}"
     return [
         _mounting(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None),
-        _mounting(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()),
+        _mounting(b"tmpfs", f"{BOX}/tmp".encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()),
     ]
 
 
@@ -121,11 +123,12 @@ def forswear_gains(change_user: bool) -> None:
     take([(_prctl, (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")])
 
 
-def drop_privileges(uid: int | None) -> list[Step]:
+def drop_privileges(uid: int | None, alone: bool) -> list[Step]:
     """Become the program's user and lose every capability.
 
     Args:
         uid: the user; None: stay who one is, where the namespace has no other.
+        alone: no other process can see this one. Then it may open its own streams by their names, as /dev/stdin.
     """
     become_user: list[Step] = []
     if uid is not None:
@@ -134,7 +137,7 @@ def drop_privileges(uid: int | None) -> list[Step]:
         *become_user,
         (_capset, (_CAPABILITY_HEADER, _NO_CAPABILITIES), "capset"),
         # Nobody of the same user may look into its memory; that it may switch this off for itself is its own affair.
-        (_prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable"),
+        (_prctl, (_PR_SET_DUMPABLE, int(alone), 0, 0, 0), "dumpable"),
     ]
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import confine, landlock
+from . import confine
 
 EXIT_BROKEN = 251
 """Exit status of a child that failed before its program started."""
@@ -36,7 +36,6 @@ _PRELOADED = (
     "threading time traceback types typing"
 )
 _KINDS: dict[str, Callable[[Job, Callable[[], None]], None]] = {}
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _MOST_INHERITED = 4096
 _REHEARSALS = 40
 _FIRST_PIECE_BYTES = 1 << 16
@@ -51,13 +50,15 @@ class Confinement(NamedTuple):
         steps: from mounts to the system call filter, made ready by the zygote.
         uid: the user it becomes; None: it stays the zygote's.
         folder: where its program runs, without namespaces.
-        readable: what it may read, where no private root decides that.
+        rules: descriptor of the rules of file access, which a step refers to; -1 where there are none.
+        no_forks: the step after which no process can be started.
     """
 
     steps: Sequence[confine.Step]
     uid: int | None
     folder: str | None
-    readable: Sequence[str]
+    rules: int
+    no_forks: confine.Step
 
 
 class Job(NamedTuple):
@@ -91,15 +92,15 @@ def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object
     The interpreter specialises code while it runs, fills caches and loads what it needs on first use. Done here it is
     done once; done in a child each of these writes copies a page that is thrown away with the child.
     """
-    no_limits = {"cpu_s": 1e9, "memory_mib": 1 << 24, "processes": 1 << 20, "files_mib": 1 << 24}
+    no_limits = {"cpu_s": 1e9, "memory_mib": 1 << 24, "processes": 1 << 20, "files_mib": 1 << 24, "forks": False}
     streams = ["stdin", "stdout", "stderr"]
     header = {"kind": "", "limits": no_limits, "argv": [], "entry": "main.py", "unwritten": ["main.py"]}
     encoded = marshal.dumps({**header, "files": [["main.py", len(program)]], "descriptors": streams})
     for _ in range(_REHEARSALS):
         ours, theirs = socket.socketpair()
         socket.send_fds(ours, [struct.pack("<II", len(encoded), len(program)) + encoded + program], [0, 1, 2])
-        _close_between(_MOST_INHERITED, _MOST_INHERITED, _MOST_INHERITED)  # nothing
-        job = _ready(theirs, Confinement(confine.HARMLESS, confine.FIRST_UID, None, ()))
+        _close_but((), _MOST_INHERITED)  # nothing
+        job = _ready(theirs, Confinement(confine.HARMLESS, confine.FIRST_UID, None, -1, confine.HARMLESS[0]))
         assert job is not None
         perform(job, _starting(theirs))
         ours.close()
@@ -108,8 +109,11 @@ def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object
 def become(connection: socket.socket, confinement: Confinement) -> None:
     """Turn the forked child into a confined run. Never returns."""
     try:
-        kept = connection.fileno()
-        _close_between(3, kept, _MOST_INHERITED)  # all inherited but the connection and the standard streams
+        kept = sorted({connection.fileno(), confinement.rules} - {-1})
+        _close_but(kept, 3)  # all inherited but the connection, the rules and the standard streams
+        os.setsid()  # signals to its group and what it asks of the scheduler concern the run alone
+        if confinement.folder is not None:
+            _shut_in_without_namespaces(confinement.folder)
         job = _ready(connection, confinement)
         if job is None:  # the host hung up: this spare is not needed
             os._exit(0)
@@ -128,10 +132,10 @@ class _RefusedError(Exception):
 
 def _ready(connection: socket.socket, confinement: Confinement) -> Job | None:
     """Shut in, receive the job and prepare all for its program."""
-    steps, uid, folder, readable = confinement
-    if folder is not None:
-        _shut_in_without_namespaces(folder, readable)
+    steps, uid, _, rules, no_forks = confinement
     confine.take(steps)
+    if rules >= 0:
+        os.close(rules)
     job = _receive(connection)
     if job is None:
         return None
@@ -140,6 +144,8 @@ def _ready(connection: socket.socket, confinement: Confinement) -> Job | None:
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         os.dup2(descriptors[name], number)
         os.close(descriptors[name])
+    if not header["limits"]["forks"]:
+        confine.take((no_forks,))
     gc.enable()
     unwritten = header["unwritten"]
     for path, content in files.items():
@@ -156,17 +162,16 @@ def _starting(connection: socket.socket) -> Callable[[], None]:
     return started
 
 
-def _shut_in_without_namespaces(folder: str, readable: Sequence[str]) -> None:
-    os.setsid()
+def _shut_in_without_namespaces(folder: str) -> None:
     confine.die_with_parent()
-    if readable and landlock.version() > 0:
-        landlock.restrict(readable, [folder, *_DEVICES])
     os.environ.update(HOME=folder, TMPDIR=folder)  # with namespaces it is /tmp for all
 
 
-def _close_between(first: int, kept: int, last: int) -> None:
-    os.closerange(first, kept)
-    os.closerange(kept + 1, last)
+def _close_but(kept: Sequence[int], first: int) -> None:
+    for one in kept:
+        os.closerange(first, one)
+        first = one + 1
+    os.closerange(first, _MOST_INHERITED)
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

@@ -20,6 +20,8 @@ _CLONE_THREAD = 0x00010000
 _AF_UNIX = 1
 _TERMINAL_INJECTIONS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _PROCESS_MAKERS = ("fork", "vfork")
+# Commands of fcntl that reach beyond the run: OFD locks, leases, notices of folders (linux/fcntl.h).
+_SHARED_BY_FILE = (36, 37, 38, 1024, 1025, 1026)
 _SIGNALLERS = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
 
 Instruction = tuple[int, int, int, int]
@@ -70,6 +72,10 @@ def zygote_filter(machine: str) -> bytes:
         _PASS,
         _REFUSE,
     ]
+    jumps: list[Instruction] = [
+        (_JUMP_EQUAL, len(_SHARED_BY_FILE) - place, 0, command) for place, command in enumerate(_SHARED_BY_FILE)
+    ]
+    rules[inspected["fcntl"]] = [(_LOAD, 0, 0, _SECOND_ARGUMENT), *jumps, _PASS, _REFUSE]
     program = [
         (_LOAD, 0, 0, _ARCH),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
@@ -99,6 +105,18 @@ def program_filter(machine: str, allow_processes: bool) -> bytes:
         program += [(_JUMP_EQUAL, 0, 1, number), _REFUSE]
     clone = numbers("inspected", machine)["clone"]
     program += [(_JUMP_EQUAL, 1, 0, clone), _PASS, (_LOAD, 0, 0, _FIRST_ARGUMENT), clone_check, _REFUSE, _PASS]
+    return _encoded(program)
+
+
+def fork_filter(machine: str) -> bytes:
+    """Return the filter that a program adds which may start threads but no processes."""
+    allowed, clone = numbers("allowed", machine), numbers("inspected", machine)["clone"]
+    program: list[Instruction] = [(_LOAD, 0, 0, _NUMBER)]
+    for name in _PROCESS_MAKERS:
+        if name in allowed:
+            program += [(_JUMP_EQUAL, 0, 1, allowed[name]), _REFUSE]
+    thread_check = (_JUMP_SET, 1, 0, _CLONE_THREAD)
+    program += [(_JUMP_EQUAL, 1, 0, clone), _PASS, (_LOAD, 0, 0, _FIRST_ARGUMENT), thread_check, _REFUSE, _PASS]
     return _encoded(program)
 
 

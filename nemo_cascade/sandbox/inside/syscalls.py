@@ -8,12 +8,12 @@ read:0:63 write:1:64 open:2:- close:3:57 stat:4:- fstat:5:80 lstat:6:- poll:7:- 
 mprotect:10:226 munmap:11:215 brk:12:214 rt_sigaction:13:134 rt_sigprocmask:14:135 rt_sigreturn:15:139
 pread64:17:67 pwrite64:18:68 readv:19:65 writev:20:66 preadv:295:69 pwritev:296:70 preadv2:327:286
 pwritev2:328:287 access:21:- pipe:22:- pipe2:293:59 select:23:- pselect6:270:72 sched_yield:24:124
-mremap:25:216 msync:26:227 mincore:27:232 madvise:28:233 dup:32:23 dup2:33:- dup3:292:24 pause:34:-
+mremap:25:216 msync:26:227 madvise:28:233 dup:32:23 dup2:33:- dup3:292:24 pause:34:-
 nanosleep:35:101 getitimer:36:102 alarm:37:- setitimer:38:103 getpid:39:172 sendfile:40:71 sendmsg:46:211
 recvmsg:47:212 sendto:44:206 recvfrom:45:207 sendmmsg:307:269 recvmmsg:299:243 shutdown:48:210
 getsockopt:55:209 setsockopt:54:208 getsockname:51:204 getpeername:52:205 vfork:58:- fork:57:- execve:59:221
 execveat:322:281 exit:60:93 exit_group:231:94 wait4:61:260 waitid:247:95 kill:62:129 tkill:200:130
-tgkill:234:131 uname:63:160 fcntl:72:25 flock:73:32 fsync:74:82 fdatasync:75:83 sync_file_range:277:84
+tgkill:234:131 uname:63:160 fsync:74:82 fdatasync:75:83 sync_file_range:277:84
 truncate:76:45 ftruncate:77:46 getdents:78:- getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50
 rename:82:- renameat:264:38 renameat2:316:276 mkdir:83:- mkdirat:258:34 rmdir:84:- creat:85:- link:86:-
 linkat:265:37 unlink:87:- unlinkat:263:35 symlink:88:- symlinkat:266:36 readlink:89:- readlinkat:267:78
@@ -29,13 +29,12 @@ sched_getparam:143:121 sched_getscheduler:145:120 sched_get_priority_max:146:125
 sched_get_priority_min:147:126 sched_rr_get_interval:148:127 sched_getaffinity:204:123
 sched_setaffinity:203:122 sched_setscheduler:144:119 sched_setparam:142:118 sched_getattr:315:275
 mlock:149:228 munlock:150:229 mlockall:151:230 munlockall:152:231 prctl:157:167 arch_prctl:158:-
-gettid:186:178 readahead:187:213 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10 listxattr:194:11
+gettid:186:178 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10 listxattr:194:11
 llistxattr:195:12 flistxattr:196:13 time:201:- futex:202:98 futex_waitv:449:449 set_tid_address:218:96
-restart_syscall:219:128 fadvise64:221:223 timer_create:222:107 timer_settime:223:110 timer_gettime:224:108
+restart_syscall:219:128 timer_create:222:107 timer_settime:223:110 timer_gettime:224:108
 timer_getoverrun:225:109 timer_delete:226:111 clock_gettime:228:113 clock_getres:229:114
 clock_nanosleep:230:115 epoll_create:213:- epoll_create1:291:20 epoll_ctl:233:21 epoll_wait:232:-
-epoll_pwait:281:22 epoll_pwait2:441:441 inotify_init:253:- inotify_init1:294:26 inotify_add_watch:254:27
-inotify_rm_watch:255:28 openat:257:56 openat2:437:437 newfstatat:262:- statx:332:291 faccessat:269:48
+epoll_pwait:281:22 epoll_pwait2:441:441 openat:257:56 openat2:437:437 newfstatat:262:- statx:332:291 faccessat:269:48
 faccessat2:439:439 ppoll:271:73 set_robust_list:273:99 get_robust_list:274:100 splice:275:76
 copy_file_range:326:285 fallocate:285:47 signalfd:282:- signalfd4:289:74 timerfd_create:283:85
 timerfd_settime:286:86 timerfd_gettime:287:87 eventfd:284:- eventfd2:290:19 getcpu:309:168 getrandom:318:278
@@ -44,7 +43,8 @@ pidfd_send_signal:424:424 fstatat:-:79
 """
 
 # Known and refused with EPERM: network, tracing, mounts, keyrings, kernel interfaces, System V and POSIX queues
-# (they would outlive the run), memory files (they would escape the memory limit). All others get ENOSYS.
+# (they would outlive the run), memory files (they would escape the memory limit), locks, events and the cache of files
+# that the host has, too. All others get ENOSYS.
 _REFUSED = """
 socket:41:198 connect:42:203 bind:49:200 listen:50:201 accept:43:202 accept4:288:242 ptrace:101:117
 process_vm_readv:310:270 process_vm_writev:311:271 kcmp:312:272 umount2:166:39
@@ -65,6 +65,8 @@ set_mempolicy:238:237 setxattr:188:5 lsetxattr:189:6 fsetxattr:190:7 removexattr
 fremovexattr:199:16 vhangup:153:58 setfsuid:122:151 setfsgid:123:152
 lookup_dcookie:212:18 nfsservctl:180:42 modify_ldt:154:- io_setup:206:0 io_submit:209:2 io_destroy:207:1
 io_getevents:208:4 io_cancel:210:3 vmsplice:278:75 tee:276:77
+flock:73:32 readahead:187:213 fadvise64:221:223 mincore:27:232 inotify_init:253:- inotify_init1:294:26
+inotify_add_watch:254:27 inotify_rm_watch:255:28
 """
 
 # Needed by a child that shuts itself in, refused from then on.
@@ -75,7 +77,7 @@ landlock_restrict_self:446:446
 
 # Allowed or not by their arguments.
 _INSPECTED = """
-clone:56:220 socketpair:53:199 clone3:435:435 ioctl:16:29
+clone:56:220 socketpair:53:199 clone3:435:435 ioctl:16:29 fcntl:72:25
 """
 
 MACHINES = ("x86_64", "aarch64")

@@ -24,12 +24,13 @@ import socket
 import sys
 from typing import Any, NamedTuple
 
-from . import confine, holes, job, seccomp, text
+from . import confine, holes, job, landlock, seccomp, text
 from .python_program import add_site_names, open_streams, rehearse
 from .tree import Watch, Watched
 
 _CHANNEL = 0
 _CLOCK_TICKS_MS = 50
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 class Child(NamedTuple):
@@ -57,8 +58,11 @@ class Zygote:
     ) -> None:
         self.channel, self.namespaces, self.change_user = channel, namespaces, change_user
         self.folder, self.readable = folder, readable
+        self.rules = _rules_of_the_cage() if namespaces else -1
         machine = os.uname().machine
         self.filters = {allow: seccomp.prepare(seccomp.program_filter(machine, allow)) for allow in (False, True)}
+        self.fork_filter = seccomp.prepare(seccomp.fork_filter(machine))
+        self.no_forks = seccomp.installing(self.fork_filter)
         self.confinements: dict[tuple[int, int | None], job.Confinement] = {}
         self.born = 0
         self.children: dict[int, Child] = {}
@@ -135,6 +139,9 @@ class Zygote:
         for pair in pairs:
             for end in pair:
                 end.close()
+        for confinement in confinements:
+            if confinement.rules not in (-1, self.rules):
+                os.close(confinement.rules)
         return children
 
     def _confinement(self, files_mib: int, compile_job: bool, taken: set[int | None]) -> job.Confinement:
@@ -145,12 +152,13 @@ class Zygote:
         if not self.namespaces:
             folder = f"{self.folder}/{self.born}"
             os.mkdir(folder, 0o700)
-            return job.Confinement(self._steps(uid, folder, compile_job), uid, folder, self.readable)
+            rules = _rules(self.readable, [folder, *_DEVICES])
+            return job.Confinement(self._steps(uid, folder, compile_job, rules), uid, folder, rules, self.no_forks)
         known = self.confinements.get((files_mib, uid))
         if known is None:
             mounts = confine.private_mounts(files_mib, confine.FIRST_UID if uid is None else uid)
-            steps = [*mounts, *self._steps(uid, "/tmp", allow_processes=True)]
-            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid, None, ())
+            steps = [*mounts, *self._steps(uid, "/tmp", allow_processes=True, rules=self.rules)]
+            known = self.confinements[files_mib, uid] = job.Confinement(steps, uid, None, self.rules, self.no_forks)
         return known
 
     def _unused_uid(self, taken: set[int | None]) -> int | None:
@@ -163,9 +171,10 @@ class Zygote:
         turns = (confine.FIRST_UID + (self.born + turn) % confine.UIDS for turn in range(confine.UIDS))
         return next((uid for uid in turns if uid not in taken), confine.FIRST_UID + self.born % confine.UIDS)
 
-    def _steps(self, uid: int | None, folder: str, allow_processes: bool) -> list[confine.Step]:
-        last = seccomp.installing(self.filters[allow_processes])
-        return [*confine.drop_privileges(uid), *confine.change_folder(folder), last]
+    def _steps(self, uid: int | None, folder: str, allow_processes: bool, rules: int) -> list[confine.Step]:
+        last = [landlock.restricting(rules)] if rules >= 0 else []
+        last.append(seccomp.installing(self.filters[allow_processes]))
+        return [*confine.drop_privileges(uid, alone=self.namespaces), *confine.change_folder(folder), *last]
 
     def _bury(self, pidfd: int, poll: select.poll) -> None:
         child = next(c for c in self.children.values() if c.pidfd == pidfd)
@@ -188,6 +197,17 @@ class Zygote:
             "reason": run.reason if run else None,
         }
         self._send(report, [])
+
+
+def _rules_of_the_cage() -> int:
+    """Return rules that leave a run everything it sees but /proc, which tells of the host and holds knobs to turn."""
+    seen = [f"/{name}" for name in os.listdir("/") if name not in ("proc", "dev", confine.BOX[1:])]
+    return _rules(seen, ["/dev", confine.BOX])
+
+
+def _rules(readable: list[str], writable: list[str]) -> int:
+    """Return a descriptor of rules of file access, -1 where the kernel has none."""
+    return landlock.ruleset(readable, writable) if readable and landlock.version() > 0 else -1
 
 
 def _claim_channel() -> socket.socket:
