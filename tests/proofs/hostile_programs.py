@@ -223,8 +223,8 @@ SECRETS = [
     hostile(
         "environment",
         "ok",
-        UNDUMPABLE
-        + "import os\nprint(dict(os.environ))\nprint(open('/proc/self/environ').read(), open('/proc/1/environ').read())",
+        TRY
+        + "print(dict(os.environ))\nattempt('environ', lambda: open('/proc/self/environ').read())\nattempt('of the first', lambda: open('/proc/1/environ').read())",
     ),
     hostile(
         "memory and files of other processes",
@@ -239,24 +239,32 @@ for pid in [*range(2, 40), os.getppid()]:
     hostile(
         "own memory holds nobody's secret",
         "ok",
-        UNDUMPABLE
-        + """
-needle = "KRAM"[::-1]
-read = 0
-for line in open("/proc/self/maps"):
-    span, mode = line.split()[:2]
-    if "r" in mode and "[v" not in line:
-        low, high = (int(x, 16) for x in span.split("-"))
-        try:
-            with open("/proc/self/mem", "rb") as memory:
-                memory.seek(low)
-                data = memory.read(high - low)
-        except (OSError, OverflowError, ValueError):
-            continue
-        read += len(data)
-        if (needle + "-secret").encode() in data:
-            print("ESCAPED", line)
-print("looked through it" if read > 1 << 20 else "saw nothing")
+        """
+import ctypes, fcntl, os
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_size_t
+needle = ("KRAM"[::-1] + "-secret").encode()
+PAGE, MOST = 4096, 32 << 20
+out, into = os.pipe()
+fcntl.fcntl(into, 1031, 1 << 20)
+os.set_blocking(into, False)
+local = ctypes.c_int()
+anchors = [id(object()), id(needle), libc.malloc(16), libc.malloc(100000), libc.malloc(1 << 20), ctypes.addressof(local)]
+anchors += [ctypes.cast(libc.getpid, ctypes.c_void_p).value, id(os.__dict__), id(bytearray(3000))]
+seen, own = set(), id(needle) // PAGE * PAGE
+def look(page):
+    # What isn't mapped can't be written from; the kernel says so, and nothing is hurt.
+    count = libc.write(into, ctypes.c_void_p(page), PAGE)
+    if count > 0 and needle in os.read(out, count) and page not in (own, own + PAGE):
+        print("ESCAPED", hex(page))
+    seen.add(page)
+    return count > 0
+for anchor in anchors:
+    for step in (PAGE, -PAGE):
+        page = anchor // PAGE * PAGE
+        while abs(page - anchor) < MOST and (page in seen or look(page)):
+            page += step
+print("looked through it" if len(seen) > 256 else f"saw {len(seen)} pages")
 """,
         memory_mib=512,
         prints="looked through it\n",
@@ -266,7 +274,6 @@ print("looked through it" if read > 1 << 20 else "saw nothing")
         "ok",
         TRY
         + """
-names = [n for n in os.listdir("/proc/self/fd")]
 for fd in range(3, 1024):
     attempt(f"read {fd}", lambda: os.read(fd, 1))
     attempt(f"write {fd}", lambda: os.write(fd, b"x"))

@@ -11,7 +11,8 @@ from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.rewards.code import CodeVerifier, _spread
 from nemo_cascade.rewards.code_block import code_blocks, last_program
-from nemo_cascade.rewards.code_tests import CallTest, StdioTest, read_tests
+from nemo_cascade.rewards.code_formats import read_tests
+from nemo_cascade.rewards.code_tests import CallTest, StdioTest
 from nemo_cascade.rewards.output_check import same_output
 from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
@@ -34,10 +35,31 @@ def packed(cases):
 def test_last_closed_block_of_the_language_counts():
     answer = "```python\na\n```\n```py\nb\n```\n```bash\nc\n```\n~~~\nd\n~~~\n```python\ncut off"
     assert [block.text for block in code_blocks(answer)] == ["a\n", "b\n", "c\n", "d\n"]
-    assert last_program(answer, "python") == "d\n"
+    assert last_program(answer, "python") == "b\n"
+    assert last_program("```\na\n```\n```text\nb\n```", "python") == "a\n"
     assert last_program("```python\na\n```\n```bash\nc\n```", "python") == "a\n"
     assert last_program("````python\na = '''\n```\n'''\n````", "python") == "a = '''\n```\n'''\n"
     assert last_program("no block", "python") is None
+    use = "```python\nclass A:\n    pass\n```\nUse it so:\n```python\nA()\n```"
+    assert last_program(use, "python", ["A", "b"]) == "class A:\n    pass\n"
+    assert last_program(use, "python", ["b"]) == "A()\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        ("- so:\n\n  ```python\n  if a:\n      b\n  ```\n", "if a:\n    b\n"),
+        ("1. a\n   1. b\n\n      ~~~py\n      x\n\n      y\n      ~~~\n", "x\n\ny\n"),
+        ("> ```python\n> x = 1\n> y\n> ```\n", "x = 1\ny\n"),
+        ("```Python3.12 title='a.py'\nx\n```", "x\n"),
+        ("``` {.python .numberLines}\nx\n```", "x\n"),
+        ("```python\r\nx\r\n```\r\n", "x\r\n"),
+        ("```python\ndef f():\n    '''\n    ```\n    '''\n```", "def f():\n    '''\n    ```\n    '''\n"),
+        ("```print(1)``` is one\n```python\nx\n```", "x\n"),
+    ],
+)
+def test_fences_stand_as_markdown_has_them(answer, program):
+    assert last_program(answer, "python") == program
 
 
 def test_formats_of_the_public_sets_are_read():
@@ -72,6 +94,11 @@ def test_unusable_tests_are_record_errors():
         {"private_test_cases": evil},
         {"private_test_cases": "!!!"},
         {"test": "def check(c): pass"},
+        {"test": "def check(c): pass", "entry_point": "f"},
+        {"tests": ["f(1)", "True"]},
+        {"tests": ["def verify():\n    assert f(1) == 2\n"]},
+        {"test": "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): f(1)\n"},
+        {"tests": ["assert f(1) == 2"], "entry_point": "f; import os"},
         {"tests": [{"stdin": "1", "expected": "1"}], "language": "cobol"},
     ]
     for row in rows:
@@ -92,6 +119,13 @@ def test_pickled_cases_can_not_run_code(verifier):
         ("1  2 \n3\n\n", "1 2\n3", True),
         ("1 2 3", "1 2\n3", False),
         ("1\n\n2", "1\n2", False),
+        ("3", "\n3\n", True),
+        ("50000000000000000.0", "50000000000000001.0", False),
+        ("3", "3.0", True),
+        ("2.999999999", "3.0", True),
+        ("1.00000000000000000001", "1.0", True),
+        ("-0.0", "0.0", True),
+        ("1" * 50_000 + "x", "1.5", False),
         ("0.3333333", "0.33333334", True),
         ("0.5", "0.50", True),
         ("5e-1", "0.5", True),
@@ -211,7 +245,7 @@ def test_the_runs_sandbox_block_reaches_every_verifier():
     answer = fenced("import numpy\ndef two(): return int(numpy.array([1, 1]).sum())")
     for packages, score in ((["numpy"], 1.0), ([], 0.0)):
         config, mix = SandboxConfig(packages=packages), {"terms": [{"verifier": "code"}]}
-        reward = RewardConfig(workers=1, deadline_s=60.0, options={"mix": mix})
+        reward = RewardConfig(workers=1, deadline_s=150.0, options={"mix": mix})
         with VerifierPool(reward, sandbox=config) as pool:
             for name in ("code", "mix"):
                 pool.submit(name, name, row, answer)
