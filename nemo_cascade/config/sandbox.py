@@ -46,7 +46,7 @@ class SandboxConfig:
     limits: Limits = field(default_factory=Limits)
     """Limits of a run that names none of its own."""
     compile_limits: Limits = field(
-        default_factory=lambda: Limits(wall_s=20.0, memory_mib=1024, output_kib=64, files_mib=64)
+        default_factory=lambda: Limits(wall_s=20.0, waiting_s=10.0, memory_mib=1024, output_kib=64, files_mib=64)
     )
     """Limits of a compiler run."""
     recycle_after: PositiveInt = 2000

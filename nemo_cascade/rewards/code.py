@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from nemo_cascade.rewards.code_block import last_program
 from nemo_cascade.rewards.code_formats import read_tests
 from nemo_cascade.rewards.code_tests import CodeTests, StdioTest, function_tests, wanted_names, with_preamble
-from nemo_cascade.rewards.confined import Allowance, ConfinedRuns, longest_s, python_or_cpp
+from nemo_cascade.rewards.confined import ConfinedRuns, python_or_cpp
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.output_check import same_output
@@ -23,6 +23,7 @@ _DOUBLE = {"tests": [{"stdin": "3\n", "expected": "6\n"}, {"stdin": "0\n", "expe
 _ADD = {"input_output": {"fn_name": "add", "inputs": [[1, 2], [5, 5]], "outputs": [[3], [10]]}}
 _MAX_PROGRAM_CHARS = 200_000
 _LEAST_OUTPUT_KIB = 1024
+_WAITING_S = 5.0
 
 T = TypeVar("T")
 
@@ -93,8 +94,8 @@ class CodeVerifier:
     ) -> None:
         self._per_test_s, self._total_s, self._max_tests = per_test_s, total_s, max_tests
         self._mixed_language_score, self._language = mixed_language_score, language
-        self.needs_s = longest_s(total_s)
-        self._runs = ConfinedRuns(memory_mib, forks=False)
+        self._runs = ConfinedRuns(memory_mib, forks=False, waiting_s=_WAITING_S)
+        self.needs_s = self._runs.longest_s(total_s)
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
@@ -124,7 +125,7 @@ class CodeVerifier:
 
     def _judge_output(self, program: Program, tests: tuple[StdioTest, ...]) -> float:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
-        left = Allowance.of(self._total_s)
+        left = self._runs.allowance(self._total_s)
         for number, test in enumerate(chosen, 1):
             allowed_kib = _LEAST_OUTPUT_KIB + 4 * len(test.expected.encode("utf-8", "replace")) // 1024
             run = replace(program, stdin=test.stdin)

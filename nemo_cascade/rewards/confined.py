@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nemo_cascade.sandbox.program import Outcome, Program
     from nemo_cascade.sandbox.sandbox import Sandbox
 
-_WAITING_S = 5.0
+_WAITING_S = 20.0
 
 _settings: SandboxConfig | None = None
 
@@ -45,12 +45,7 @@ class Allowance:
 
     cpu_s: float
     clock_s: float
-    waiting_s: float = _WAITING_S
-
-    @classmethod
-    def of(cls, cpu_s: float) -> Allowance:
-        """Return what a verdict with this much CPU time may use."""
-        return cls(cpu_s, longest_s(cpu_s))
+    waiting_s: float
 
     def spend(self, outcome: Outcome) -> None:
         """Take off what a run used."""
@@ -70,13 +65,24 @@ class ConfinedRuns:
     Args:
         memory_mib: memory of one run.
         forks: programs may start processes of their own.
+        waiting_s: most seconds that the programs of one verdict may wait for anything but the CPU.
     """
 
-    def __init__(self, memory_mib: int, forks: bool = True) -> None:
-        self._memory_mib, self._forks = memory_mib, forks
+    def __init__(self, memory_mib: int, forks: bool = True, waiting_s: float = _WAITING_S) -> None:
+        self._memory_mib, self._forks, self._waiting_s = memory_mib, forks, waiting_s
         self._sandbox: Sandbox | None = None
         # Imported here, once for all workers that are forked later; the sandbox itself holds threads and can't be.
         import nemo_cascade.sandbox.sandbox  # noqa: F401
+
+    def longest_s(self, cpu_s: float) -> float:
+        """Return how long a verdict with this much CPU time may take by the clock, compiling included."""
+        from nemo_cascade.config.sandbox import SandboxConfig
+
+        return _longest_s(cpu_s) + (_settings or SandboxConfig()).compile_limits.wall_s
+
+    def allowance(self, cpu_s: float) -> Allowance:
+        """Return what a verdict with this much CPU time may use."""
+        return Allowance(cpu_s, _longest_s(cpu_s), self._waiting_s)
 
     def run(
         self, program: Program, cpu_s: float, output_kib: int = 256, allowance: Allowance | None = None
@@ -92,7 +98,7 @@ class ConfinedRuns:
         Raises:
             VerifierError: the sandbox broke, or the machine did not let the program run (kind `infrastructure`).
         """
-        left = allowance or Allowance.of(cpu_s)
+        left = allowance or self.allowance(cpu_s)
         with _sandbox_errors():
             outcome = self._started().run(program, self._limits(min(cpu_s, left.cpu_s), output_kib, left))
         left.spend(outcome)
@@ -105,7 +111,7 @@ class ConfinedRuns:
             VerifierError: as `run`; or the tests themselves can't be run (kind `record`).
         """
         with _sandbox_errors():
-            judgement = self._started().judge(program, tests, self._limits(cpu_s, output_kib, Allowance.of(cpu_s)))
+            judgement = self._started().judge(program, tests, self._limits(cpu_s, output_kib, self.allowance(cpu_s)))
         if judgement.unjudgeable is not None:
             raise VerifierError("record", f"the tests can't be run: {judgement.unjudgeable}")
         return judgement if judgement.passed else replace(judgement, outcome=_own_doing(judgement.outcome))
@@ -132,7 +138,7 @@ class ConfinedRuns:
         return self._sandbox
 
 
-def longest_s(cpu_s: float) -> float:
+def _longest_s(cpu_s: float) -> float:
     """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
     return 3 * cpu_s + 1
 

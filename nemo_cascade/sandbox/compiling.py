@@ -25,7 +25,9 @@ Compiled = bytes | Outcome
 
 
 class Compiler:
-    """Compiles programs and keeps the last few hundred results. Thread-safe.
+    """Compiles programs and keeps the last few hundred binaries and complaints. Thread-safe.
+
+    What went over a limit isn't kept: it depends on the machine's state, and would fail the same text later.
 
     Args:
         pool: where the compiler runs: its input is as untrusted as any program.
@@ -54,14 +56,21 @@ class Compiler:
             self._results.move_to_end(key)
         if ours:
             try:
-                result.set_result(self._compile(program))
+                compiled, kept = self._compile(program)
+                if not kept:
+                    self._forget(key)
+                result.set_result(compiled)
             except BaseException as error:  # others may wait for it; the next one shall try anew
-                with self._lock:
-                    self._results.pop(key, None)
+                self._forget(key)
                 result.set_exception(error)
         return result.result()
 
-    def _compile(self, program: Program) -> Compiled:
+    def _forget(self, key: str) -> None:
+        with self._lock:
+            self._results.pop(key, None)
+
+    def _compile(self, program: Program) -> tuple[Compiled, bool]:
+        """Return the result, and whether compiling again would give the same."""
         compiler = find_compiler()
         if compiler is None:
             raise SandboxError("no C++ compiler", limit="/usr/bin/g++ or /usr/bin/c++", mend="install g++")
@@ -81,9 +90,12 @@ class Compiler:
                 return [Errand(header, files, self._limits, extra={"product": target}, compile_job=True)]
 
             outcome = outcome_of(self._pool.execute(prepare)[0])
+            if outcome.status in (Status.KILLED, Status.STARVED):
+                return outcome, False
             if not outcome.ok:
-                return replace(outcome, status=Status.COMPILE_ERROR, detail=f"the compiler: {outcome.detail}")
-            return _whole_file(target)
+                failed = replace(outcome, status=Status.COMPILE_ERROR, detail=f"the compiler: {outcome.detail}")
+                return failed, outcome.status is Status.ERROR
+            return _whole_file(target), True
         finally:
             os.close(target)
 
