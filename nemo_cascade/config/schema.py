@@ -58,7 +58,7 @@ class RewardConfig:
     deadline_s: PositiveFloat = 10.0
     """Most seconds for one verdict; the worker is killed then and the verdict is an error."""
     deadlines: dict[str, PositiveFloat] = field(
-        default_factory=lambda: {"code": 150.0, "swe_execute": 90.0, "swe_write_test": 90.0}
+        default_factory=lambda: {"code": 180.0, "swe_execute": 90.0, "swe_write_test": 90.0}
     )
     """Verifier name -> its own deadline in place of `deadline_s`, seconds."""
     max_error_fraction: Fraction = 0.05

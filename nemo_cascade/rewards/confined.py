@@ -140,7 +140,7 @@ class ConfinedRuns:
 
 def _longest_s(cpu_s: float) -> float:
     """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
-    return 3 * cpu_s + 1
+    return 3 * cpu_s + 10
 
 
 def python_or_cpp(language: str) -> Literal["python", "cpp"]:

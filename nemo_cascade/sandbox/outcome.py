@@ -100,7 +100,7 @@ def _was_starved(errand: Errand) -> bool:
     """Whether most of its time went by while it wanted the CPU: only where waiting is limited is that looked at."""
     assert errand.ended is not None
     limits = errand.limits
-    lost_s = limits.wall_s - errand.ended.cpu_s - errand.ended.waited_s
+    lost_s = limits.wall_s - max(errand.ended.cpu_s, errand.ended.group_s) - errand.ended.waited_s
     return limits.waiting_s < limits.wall_s and lost_s > _STARVED_SHARE * limits.wall_s
 
 

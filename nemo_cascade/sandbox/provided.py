@@ -18,7 +18,8 @@ _STARRED = (
     "json"
 )
 _MODULES = f"{_STARRED} sys os time"
-_ALIASES = {"np": "numpy", "numpy": "numpy"}
+_ALIASES = {"np": "numpy", "pd": "pandas", "sp": "scipy", "plt": "matplotlib"}
+_WELL_KNOWN = ("numpy", "pandas", "scipy", "sympy", "torch", "sklearn", "pytest", "hypothesis")
 _SLOW = ("datetime", "statistics")  # no module that is loaded before a program starts: a variable's name isn't enough
 _FUNCTIONS_NAMED_AS_MODULES = ("bisect", "copy", "datetime")
 _WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
@@ -39,11 +40,11 @@ def provided_sources() -> dict[str, Source]:
 
 
 def source_of(name: str) -> Source | None:
-    """Return where a name comes from that a test uses and nobody defines: the list above, or the standard library."""
+    """Return where a name comes from that a test uses and nobody defines: the list above, or a library."""
     if name in _ALIASES:
         return (_ALIASES[name], "")
     found = provided_sources().get(name)
-    return found or ((name, "") if name in sys.stdlib_module_names else None)
+    return found or ((name, "") if name in sys.stdlib_module_names or name in _WELL_KNOWN else None)
 
 
 def provided_for(program: str) -> list[tuple[str, str, str]]:

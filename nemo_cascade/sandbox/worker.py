@@ -41,10 +41,11 @@ class Spare:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended, as its parent saw it."""
+    """How a child ended, as its parent saw it; `group_s`: CPU seconds of all that were watched with it."""
 
     status: int
     cpu_s: float
+    group_s: float
     waited_s: float
     rss_mib: float
     reason: str | None

@@ -60,14 +60,14 @@ class SolutionModule(types.ModuleType):
 def _judge(link: Link, header: Any) -> list[list[Any]]:
     defined = link.loaded()
     common: dict[str, Any] = {"__name__": "tests", header["held"]: link.held}
+    sys.modules["pytest"] = pytest_form
+    if header["unittest"]:
+        suite.load_unittest()
     for name, module, attribute in header["library"]:
         common[name] = _library(module, attribute)
     common |= {name: link.value(op="global", name=name) for name in header["wanted"] if name in defined}
     for name in header["modules"]:
         sys.modules[name] = SolutionModule(name, link, header["wanted"], defined)
-    sys.modules["pytest"] = pytest_form
-    if header["unittest"]:
-        suite.load_unittest()
     exec(marshal.loads(header["setup"]), common)
     link.share(_own_classes(common))
     if header["entry_point"]:

@@ -18,16 +18,16 @@ class Watched:
 
     Args:
         pid: its first process.
-        group: the run is waiting only while all of its group are.
+        group: the run is waiting only while all of its group are, and they share one limit of CPU time.
         memory_mib: most resident memory of the tree, pages shared with the zygote not counted.
-        cpu_s: most CPU seconds of the tree.
+        cpu_s: most CPU seconds of the trees of its group.
         waiting_s: most seconds that it waits for anything but the CPU.
     """
 
     def __init__(self, pid: int, group: int, memory_mib: int, cpu_s: float, waiting_s: float) -> None:
         self.pid, self.group, self.memory_mib, self.cpu_s, self.waiting_s = pid, group, memory_mib, cpu_s, waiting_s
         self.reason: str | None = None
-        self.waited_s = self.used_s = 0.0
+        self.waited_s = self.used_s = self.group_s = 0.0
         self._own: dict[int, float] = {}
         self._gone_s = self._wanted_s = 0.0
 
@@ -81,9 +81,10 @@ class Watch:
             memory = sum(max(0, process.rss - own_shared) for process in family.values())
             if memory > run.memory_mib << 20:
                 run.reason = "memory"
-            elif run.used_s > run.cpu_s:
-                run.reason = "timeout"
         for run in self.runs.values():
+            run.group_s = sum(other.used_s for other in self.runs.values() if other.group == run.group)
+            if run.reason is None and run.group_s > run.cpu_s:
+                run.reason = "timeout"
             run.waited_s += 0.0 if run.group in busy else elapsed_s
             if run.reason is None and run.waited_s > run.waiting_s:
                 run.reason = "waiting"

@@ -245,7 +245,7 @@ def test_the_runs_sandbox_block_reaches_every_verifier():
     answer = fenced("import numpy\ndef two(): return int(numpy.array([1, 1]).sum())")
     for packages, score in ((["numpy"], 1.0), ([], 0.0)):
         config, mix = SandboxConfig(packages=packages), {"terms": [{"verifier": "code"}]}
-        reward = RewardConfig(workers=1, deadline_s=150.0, options={"mix": mix})
+        reward = RewardConfig(workers=1, deadline_s=180.0, options={"mix": mix})
         with VerifierPool(reward, sandbox=config) as pool:
             for name in ("code", "mix"):
                 pool.submit(name, name, row, answer)
