@@ -84,9 +84,7 @@ class ConfinedRuns:
         """Return what a verdict with this much CPU time may use."""
         return Allowance(cpu_s, _longest_s(cpu_s), self._waiting_s)
 
-    def run(
-        self, program: Program, cpu_s: float, output_kib: int = 256, allowance: Allowance | None = None
-    ) -> Outcome:
+    def run(self, program: Program, cpu_s: float, output_kib: int = 256, allowance: Allowance | None = None) -> Outcome:
         """Run a program with this much CPU time.
 
         Args:

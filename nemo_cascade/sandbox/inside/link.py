@@ -19,7 +19,7 @@ from .remote import RemoteClass, RemoteIterator, RemoteObject, SolutionError, So
 
 _MOST_HANDED_ITEMS = 1_000_000
 _ENDS_OF_LOOPS = (StopIteration, StopAsyncIteration, GeneratorExit)
-_ONE_WAY = (Iterator, type({}.keys()), type({}.values()), type({}.items()))
+_ONE_WAY: tuple[type, ...] = (Iterator, type({}.keys()), type({}.values()), type({}.items()))
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, type)
 
 
@@ -77,6 +77,16 @@ class Link:
         if "raised" in answer:
             raise self._exception(answer["raised"], str(answer.get("message", "")), iterating=request["op"] == "next")
         return answer
+
+    def operate(self, operator: str, *operands: Any) -> Any:
+        """Return what an operator makes of objects of the solution, and values."""
+        forms, records = exchange.pack(list(operands), self._class_of, self._handle, [])
+        return self.value(op="operate", name=operator, args=forms, records=records)
+
+    def put(self, handle: int, name: str, value: Any) -> None:
+        """Set an attribute of an object of the solution."""
+        forms, records = exchange.pack([value], self._class_of, self._handle, [])
+        self.ask(op="set", handle=handle, name=name, args=forms, records=records)
 
     def call(self, handle: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call something of the solution with values of the test; see the module for changes in them."""

@@ -1,4 +1,4 @@
-"""The part of pytest that tests of functions use; it takes pytest's place in the checker. Anything else can't be judged.
+"""The part of pytest that tests of functions use; it takes pytest's place in the checker. The rest can't be judged.
 
 See docs.pytest.org/en/stable/reference/reference.html.
 """
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from .remote import SolutionGoneError, Unjudgeable
+from .remote import Unjudgeable
 
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-12
 
 
-class raises:  # noqa: N801 - pytest's own name
+class raises:
     """Context manager: its block must raise one of the exceptions.
 
     Args:
@@ -25,6 +25,8 @@ class raises:  # noqa: N801 - pytest's own name
     """
 
     value: BaseException
+    _expected: Any
+    _match: str | None
 
     def __new__(cls, expected: Any, *call: Any, match: str | None = None, **named: Any) -> Any:
         """Call what is handed over, if anything is, else return the manager."""
@@ -39,7 +41,9 @@ class raises:  # noqa: N801 - pytest's own name
     def __enter__(self) -> raises:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         if error is None:
             raise AssertionError(f"did not raise {self._expected}")
         if not isinstance(error, self._expected):
@@ -50,7 +54,7 @@ class raises:  # noqa: N801 - pytest's own name
         return True
 
 
-class approx:  # noqa: N801 - pytest's own name
+class approx:
     """Equal to numbers, or sequences and dictionaries of them, that are as close as pytest's defaults have it."""
 
     __array_ufunc__ = None

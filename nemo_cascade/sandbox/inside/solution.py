@@ -58,13 +58,19 @@ class Answers:
         if asked == "global":
             return self._told(vars(self._module)[request["name"]])
         if asked == "operate":
-            return self._told(getattr(operator, request["name"])(*[self._objects[one] for one in request["handles"]]))
+            return self._told(getattr(operator, request["name"])(*self._given(request)))
         target = self._objects[request["handle"]]
+        if asked == "set":
+            setattr(target, request["name"], *self._given(request))
+            return {}
         if asked == "get":
             return self._told(getattr(target, request["name"]))
         if asked == "next":
             return self._told(next(target))
         return self._call(target, request)
+
+    def _given(self, request: dict[str, Any]) -> list[Any]:
+        return exchange.unpack(request["args"], request["records"], self._blank, self._resolve)[0]
 
     def _told(self, value: Any) -> dict[str, Any]:
         forms, records = exchange.pack([value], self._class_of, self._handle, [])
@@ -80,9 +86,7 @@ class Answers:
         forms, records = exchange.pack(
             [value, *(arguments[place] for place in mutable)], self._class_of, self._handle, objects
         )
-        changed = {
-            place: form for place, form in zip(mutable, forms[1:], strict=True) if form != before[place]
-        }
+        changed = {place: form for place, form in zip(mutable, forms[1:], strict=True) if form != before[place]}
         answer: dict[str, Any] = {"value": forms[0]}
         if records:
             answer["records"] = records

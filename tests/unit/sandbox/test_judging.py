@@ -144,7 +144,9 @@ def same(a, b):
 
 
 def test_objects_of_the_tests_own_classes_cross_by_value(sandbox):
-    solution = NODES + """
+    solution = (
+        NODES
+        + """
 def turned(node):
     last = None
     while node:
@@ -153,7 +155,11 @@ def turned(node):
 def cut(node):
     node.next = None
 """
-    tests = "assert same(turned(chain(range(3000))), chain(range(2999, -1, -1)))", "c = chain([1, 2])\ncut(c)\nassert same(c, chain([1]))"
+    )
+    tests = (
+        "assert same(turned(chain(range(3000))), chain(range(2999, -1, -1)))",
+        "c = chain([1, 2])\ncut(c)\nassert same(c, chain([1]))",
+    )
     judgement = judge(sandbox, solution, *tests, setup=NODES)
     assert judgement.passed, judgement
     liar = solution.replace("return last", "return node") + "def same(a, b): return True\n"
@@ -175,7 +181,12 @@ SUITES = {
 def test_suites_are_run_as_pytest_would(sandbox, test):
     right = judge(sandbox, "def f(x): return x + x if x is not None else x + 1", test)
     assert right.passed, right
-    for wrong in ("def f(x): return x", "def g(x): return 2 * x", "def f(x): raise AssertionError", "import os\ndef f(x): os._exit(0)"):
+    for wrong in (
+        "def f(x): return x",
+        "def g(x): return 2 * x",
+        "def f(x): raise AssertionError",
+        "import os\ndef f(x): os._exit(0)",
+    ):
         judgement = judge(sandbox, wrong, test)
         assert not judgement.passed, wrong
         assert judgement.unjudgeable is None
