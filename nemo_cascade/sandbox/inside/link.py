@@ -162,8 +162,10 @@ class Link:
         if isinstance(value, _BUILT_IN) and getattr(value, "__module__", "builtins") == "builtins":
             return {"t": "built-in", "v": value.__qualname__}
         if callable(value):
-            self._callables.append(value)
-            return {"t": "callback", "v": len(self._callables) - 1}
+            known = [place for place, one in enumerate(self._callables) if one is value]
+            if not known:
+                self._callables.append(value)
+            return {"t": "callback", "v": known[0] if known else len(self._callables) - 1}
         raise Unjudgeable(f"a test hands the solution a {type(value).__name__}: only plain data can cross")
 
     def _called_back(self, request: dict[str, Any]) -> dict[str, Any]:

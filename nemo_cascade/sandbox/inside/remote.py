@@ -77,7 +77,7 @@ class RemoteObject:
         return str(self.__getattr__("__str__")())
 
     def __repr__(self) -> str:
-        return f"<{self._remote_name} of the solution>"
+        return str(self.__getattr__("__repr__")())
 
     def __getitem__(self, key: Any) -> Any:
         return self.__getattr__("__getitem__")(key)

@@ -27,6 +27,7 @@ class Answers:
     def __init__(self, connection: socket.socket, module: types.ModuleType) -> None:
         self._connection, self._module = connection, module
         self._objects: dict[int, Any] = {}
+        self._callbacks: dict[int, Callable[..., Any]] = {}
         self._shared: set[str] = set()
 
     def serve(self) -> None:
@@ -121,7 +122,8 @@ class Answers:
             owner, _, name = form["v"].rpartition(".")
             return getattr(getattr(builtins, owner) if owner else builtins, name)
         if form["t"] == "callback":
-            return lambda *args: self._call_back(form["v"], list(args))
+            number = form["v"]
+            return self._callbacks.setdefault(number, lambda *args: self._call_back(number, list(args)))
         return self._objects[form["handle"]]
 
     def _call_back(self, number: int, arguments: list[Any]) -> Any:
