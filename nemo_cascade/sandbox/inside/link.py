@@ -154,7 +154,8 @@ class Link:
         if isinstance(value, RemoteObject):
             return {"t": "object", "handle": value._remote_handle}
         if isinstance(value, _ONE_WAY) and type(value).__module__ in ("builtins", "itertools"):  # no open file
-            items = list(islice(value, _MOST_HANDED_ITEMS))
+            one_way: Iterable[Any] = value
+            items = list(islice(one_way, _MOST_HANDED_ITEMS))
             forms, records = exchange.pack(items, self._class_of, self._handle, [])
             if records:
                 raise Unjudgeable("a test hands the solution an iterator of objects: only plain data can cross")
