@@ -12,7 +12,7 @@ import socket
 import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from . import exchange
 from .remote import RemoteClass, RemoteIterator, RemoteObject, SolutionError, SolutionGoneError, Unjudgeable
@@ -154,8 +154,7 @@ class Link:
         if isinstance(value, RemoteObject):
             return {"t": "object", "handle": value._remote_handle}
         if isinstance(value, _ONE_WAY) and type(value).__module__ in ("builtins", "itertools"):  # no open file
-            one_way: Iterable[Any] = value
-            items = list(islice(one_way, _MOST_HANDED_ITEMS))
+            items = list(islice(cast("Iterable[Any]", value), _MOST_HANDED_ITEMS))
             forms, records = exchange.pack(items, self._class_of, self._handle, [])
             if records:
                 raise Unjudgeable("a test hands the solution an iterator of objects: only plain data can cross")
