@@ -51,7 +51,7 @@ class SandboxConfig:
     """Limits of a compiler run."""
     recycle_after: PositiveInt = 2000
     """A worker is replaced by a fresh one after so many runs."""
-    packages: list[str] = field(default_factory=lambda: ["numpy"])
+    packages: list[str] = field(default_factory=lambda: ["numpy", "sortedcontainers"])
     """Installed top-level packages that programs may import beside the standard library, where present."""
     queue: PositiveInt = 1024
     """Runs that may wait for a worker; one more is refused (back-pressure)."""

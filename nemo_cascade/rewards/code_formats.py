@@ -106,7 +106,7 @@ def _cases(record: Mapping[str, Any], name: str, cases: Sequence[Mapping[str, An
         return CodeTests(calls=calls, entry_point=str(record["entry_point"]))
     if not all("input" in case and "output" in case for case in cases):
         _refuse(
-            f"field {name!r} must hold {{stdin, expected}}, {{input, output}}, or {{arguments, expected}} with entry_point"
+            f"field {name!r} must hold {{stdin, expected}}, {{input, output}}, or {{arguments, expected}} (entry_point)"
         )
     kinds = {str(case.get("testtype") or case.get("type") or "stdin") for case in cases}
     if not kinds & set(_FUNCTIONAL):
@@ -126,7 +126,7 @@ def _function_name(record: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]
 
 
 def _parallel_lists(pairs: Mapping[str, Any]) -> CodeTests:
-    """Read {"inputs", "outputs"}, with "fn_name" where a function is called; CodeContests names them in the singular."""
+    """Read {"inputs", "outputs"}, with "fn_name" where a function is called; CodeContests has the singular."""
     if "assert_case" in pairs:
         return CodeTests(asserts=tuple(map(str, field_of(pairs, "assert_case", list))))
     singular = "inputs" not in pairs and "input" in pairs

@@ -70,7 +70,8 @@ def function_tests(tests: CodeTests, calls: list[CallTest]) -> FunctionTests:
 
     if tests.calls:
         lines = [
-            f"assert _any_same(_function()(*{list(call.arguments)!r}), {call.expected!r}), 'call {number} of {len(calls)}'"
+            f"assert _any_same(_function()(*{list(call.arguments)!r}), {call.expected!r}), "
+            f"'call {number} of {len(calls)}'"
             for number, call in enumerate(calls, 1)
         ]
         setup = CALL_HELPERS + _FUNCTION.format(name=tests.entry_point)

@@ -161,19 +161,8 @@ def bubblewrap_launch(packages: list[str]) -> Launch:
         options += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{stream}"]
     for device in ("null", "zero", "full", "random", "urandom"):
         options += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    options += [
-        "--proc",
-        "/proc",
-        "--perms",
-        "0755",
-        "--dir",
-        BOX,
-        "--dir",
-        f"{BOX}/tmp",
-        "--symlink",
-        f"{BOX}/tmp",
-        "/tmp",
-    ]
+    options += ["--proc", "/proc", "--perms", "0755", "--dir", BOX, "--dir", f"{BOX}/tmp"]
+    options += ["--symlink", f"{BOX}/tmp", "/tmp"]
     options += ["--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
     for name, value in {
         **_environment(_PACKAGES),

@@ -13,6 +13,7 @@ import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from nemo_cascade.sandbox.provided import source_of
 
@@ -20,40 +21,9 @@ HELD = "__held__"
 """Name under which tests find the changes of arguments that are still to take effect; see inside/remote.py."""
 _ENTRY = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*(?:\(\))?)*")
 # A test that calls nothing but built-in and library functions is about one of them, and rather not about these.
-_WRAPPERS = frozenset(
-    [
-        "abs",
-        "all",
-        "allclose",
-        "any",
-        "approx",
-        "array_equal",
-        "bool",
-        "Counter",
-        "dict",
-        "enumerate",
-        "filter",
-        "float",
-        "frozenset",
-        "int",
-        "isclose",
-        "isinstance",
-        "len",
-        "list",
-        "map",
-        "next",
-        "print",
-        "range",
-        "repr",
-        "reversed",
-        "round",
-        "set",
-        "sorted",
-        "str",
-        "tuple",
-        "type",
-        "zip",
-    ]
+_WRAPPERS = (
+    "abs all allclose any approx array_equal bool Counter dict enumerate filter float frozenset int isclose isinstance "
+    "len list map next print range repr reversed round set sorted str tuple type zip"
 )
 
 
@@ -124,7 +94,8 @@ def _parsed(text: str, name: str) -> ast.Module:
 
 def _code(tree: ast.Module, name: str) -> bytes:
     try:
-        return marshal.dumps(compile(ast.fix_missing_locations(_Releasing().visit(tree)), name, "exec"))
+        releasing = ast.fix_missing_locations(cast("ast.Module", _Releasing().visit(tree)))
+        return marshal.dumps(compile(releasing, name, "exec", dont_inherit=True))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnjudgeableTestsError(f"the {name} doesn't compile: {error}") from error
 
@@ -155,9 +126,9 @@ def _subjects(entry_point: str, trees: list[ast.Module], free: set[str]) -> set[
         return {entry_point.partition(".")[0].partition("(")[0]}
     if any(not hasattr(builtins, name) and source_of(name) is None for name in free):
         return set()
-    found = set()
+    found, wrappers = set(), set(_WRAPPERS.split())
     for tree in trees:
-        calls = sorted(_calls(tree, 0), key=lambda call: (call[0] not in _WRAPPERS, call[1]))
+        calls = sorted(_calls(tree, 0), key=lambda call: (call[0] not in wrappers, call[1]))
         if calls and calls[-1][0] in free:
             found.add(calls[-1][0])
     return found

@@ -31,7 +31,7 @@ _STACK_BYTES = 64 << 20
 _OPEN_FILES = 128
 
 BOX = "/box"
-"""Folder that holds the folder of a run, /tmp: rules of file access name it, for they can't name what isn't there yet."""
+"""Folder that holds the folder of a run, /tmp: rules of file access name it, what isn't there yet has no name."""
 FIRST_UID = 1000
 """User and group of programs, as they see them; the only one where the sandbox has just one to give."""
 UIDS = 32

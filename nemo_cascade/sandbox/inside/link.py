@@ -12,14 +12,14 @@ import socket
 import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from . import exchange
 from .remote import RemoteClass, RemoteIterator, RemoteObject, SolutionError, SolutionGoneError, Unjudgeable
 
 _MOST_HANDED_ITEMS = 1_000_000
 _ENDS_OF_LOOPS = (StopIteration, StopAsyncIteration, GeneratorExit)
-_ONE_WAY = (Iterator, type({}.keys()), type({}.values()), type({}.items()))
+_ONE_WAY: tuple[type, ...] = (Iterator, type({}.keys()), type({}.values()), type({}.items()))
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, type)
 
 
@@ -77,6 +77,16 @@ class Link:
         if "raised" in answer:
             raise self._exception(answer["raised"], str(answer.get("message", "")), iterating=request["op"] == "next")
         return answer
+
+    def operate(self, operator: str, *operands: Any) -> Any:
+        """Return what an operator makes of objects of the solution, and values."""
+        forms, records = exchange.pack(list(operands), self._class_of, self._handle, [])
+        return self.value(op="operate", name=operator, args=forms, records=records)
+
+    def put(self, handle: int, name: str, value: Any) -> None:
+        """Set an attribute of an object of the solution."""
+        forms, records = exchange.pack([value], self._class_of, self._handle, [])
+        self.ask(op="set", handle=handle, name=name, args=forms, records=records)
 
     def call(self, handle: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call something of the solution with values of the test; see the module for changes in them."""
@@ -144,7 +154,7 @@ class Link:
         if isinstance(value, RemoteObject):
             return {"t": "object", "handle": value._remote_handle}
         if isinstance(value, _ONE_WAY) and type(value).__module__ in ("builtins", "itertools"):  # no open file
-            items = list(islice(value, _MOST_HANDED_ITEMS))
+            items = list(islice(cast("Iterable[Any]", value), _MOST_HANDED_ITEMS))
             forms, records = exchange.pack(items, self._class_of, self._handle, [])
             if records:
                 raise Unjudgeable("a test hands the solution an iterator of objects: only plain data can cross")
@@ -152,8 +162,10 @@ class Link:
         if isinstance(value, _BUILT_IN) and getattr(value, "__module__", "builtins") == "builtins":
             return {"t": "built-in", "v": value.__qualname__}
         if callable(value):
-            self._callables.append(value)
-            return {"t": "callback", "v": len(self._callables) - 1}
+            known = [place for place, one in enumerate(self._callables) if one is value]
+            if not known:
+                self._callables.append(value)
+            return {"t": "callback", "v": known[0] if known else len(self._callables) - 1}
         raise Unjudgeable(f"a test hands the solution a {type(value).__name__}: only plain data can cross")
 
     def _called_back(self, request: dict[str, Any]) -> dict[str, Any]:

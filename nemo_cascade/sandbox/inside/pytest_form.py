@@ -1,4 +1,4 @@
-"""The part of pytest that tests of functions use; it takes pytest's place in the checker. Anything else can't be judged.
+"""The part of pytest that tests of functions use; it takes pytest's place in the checker. The rest can't be judged.
 
 See docs.pytest.org/en/stable/reference/reference.html.
 """
@@ -25,6 +25,8 @@ class raises:
     """
 
     value: BaseException
+    _expected: Any
+    _match: str | None
 
     def __new__(cls, expected: Any, *call: Any, match: str | None = None, **named: Any) -> Any:
         """Call what is handed over, if anything is, else return the manager."""

@@ -1,9 +1,10 @@
 """The checker's stand-ins for what lives in the solution's process. None of them lets the solution decide a comparison.
 
-A stand-in is equal to no plain value and has no truth value, so neither `==` nor `assert` can be answered by the
-solution's code, and `in` looks through what iterating yields: tests pass on plain values only. Two objects of the
-solution are compared, added and so on by its own operators: that is what the test of a class tests, and a solution that
-answers as it likes gains nothing over one that returns the same constant twice. `!=` is what `==` isn't.
+A stand-in is equal to no plain value, nor less or greater, and no arithmetic makes a plain value of it, so neither `==`
+nor a tolerance can be answered by the solution's code, and `in` looks through what iterating yields: a test that knows
+the right value passes on that value only. Two objects of the solution are compared by its own operators, and it says
+whether an object is true: that is what the test of a class tests, and a solution that answers as it likes gains nothing
+over one that returns the same constant each time. `!=` is what `==` isn't.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from .link import Link
 
 _MOST_SEARCHED = 1_000_000
-_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lt", "le", "gt", "ge"]
-_UNARY = ["neg", "pos", "abs", "invert"]
+_ARITHMETIC = "add sub mul truediv floordiv mod pow"
+_COMPARISONS = "lt le gt ge"
+_UNARY = "neg pos abs invert"
 
 
 class SolutionError(Exception):
@@ -46,13 +48,20 @@ class RemoteObject:
             raise AttributeError(name)
         return self._remote_link.value(op="get", handle=self._remote_handle, name=name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute over there."""
+        if name.startswith("_remote_"):
+            super().__setattr__(name, value)
+        else:
+            self._remote_link.put(self._remote_handle, name, value)
+
     def __bool__(self) -> bool:
-        raise SolutionError(f"the solution returned a {self._remote_name}, which is no plain value")
+        return self._remote_link.operate("truth", self) is True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RemoteObject):
             return False
-        return other._remote_handle == self._remote_handle or _operate(self, "eq", other) is True
+        return other._remote_handle == self._remote_handle or self._remote_link.operate("eq", self, other) is True
 
     def __hash__(self) -> int:
         return self._remote_handle
@@ -68,7 +77,7 @@ class RemoteObject:
         return str(self.__getattr__("__str__")())
 
     def __repr__(self) -> str:
-        return f"<{self._remote_name} of the solution>"
+        return str(self.__getattr__("__repr__")())
 
     def __getitem__(self, key: Any) -> Any:
         return self.__getattr__("__getitem__")(key)
@@ -105,26 +114,37 @@ class RemoteClass(RemoteObject):
         return isinstance(instance, RemoteObject) and self._remote_name in instance._remote_bases
 
 
-def _operate(left: RemoteObject, operator: str, *others: RemoteObject) -> Any:
-    handles = [left._remote_handle, *(other._remote_handle for other in others)]
-    return left._remote_link.value(op="operate", name=operator, handles=handles)
-
-
-def _binary(operator: str) -> Any:
+def _arithmetic(operator: str, reflected: bool) -> Any:
     def apply(self: RemoteObject, other: object) -> Any:
-        return _operate(self, operator, other) if isinstance(other, RemoteObject) else NotImplemented
+        found = self._remote_link.operate(operator, *((other, self) if reflected else (self, other)))
+        if isinstance(found, RemoteObject) or isinstance(other, RemoteObject):
+            return found
+        raise TypeError(f"a {self._remote_name} of the solution and a value of the test make no object")
+
+    return apply
+
+
+def _comparison(operator: str) -> Any:
+    def apply(self: RemoteObject, other: object) -> Any:
+        return self._remote_link.operate(operator, self, other) if isinstance(other, RemoteObject) else NotImplemented
 
     return apply
 
 
 def _unary(operator: str) -> Any:
     def apply(self: RemoteObject) -> Any:
-        return _operate(self, operator)
+        found = self._remote_link.operate(operator, self)
+        if not isinstance(found, RemoteObject):
+            raise TypeError(f"`{operator}` of a {self._remote_name} of the solution is no object")
+        return found
 
     return apply
 
 
-for _name in _BINARY:
-    setattr(RemoteObject, f"__{_name}__", _binary(_name))
-for _name in _UNARY:
+for _name in _ARITHMETIC.split():
+    setattr(RemoteObject, f"__{_name}__", _arithmetic(_name, reflected=False))
+    setattr(RemoteObject, f"__r{_name}__", _arithmetic(_name, reflected=True))
+for _name in _COMPARISONS.split():
+    setattr(RemoteObject, f"__{_name}__", _comparison(_name))
+for _name in _UNARY.split():
     setattr(RemoteObject, f"__{_name}__", _unary(_name))

@@ -27,6 +27,7 @@ class Answers:
     def __init__(self, connection: socket.socket, module: types.ModuleType) -> None:
         self._connection, self._module = connection, module
         self._objects: dict[int, Any] = {}
+        self._callbacks: dict[int, Callable[..., Any]] = {}
         self._shared: set[str] = set()
 
     def serve(self) -> None:
@@ -58,13 +59,19 @@ class Answers:
         if asked == "global":
             return self._told(vars(self._module)[request["name"]])
         if asked == "operate":
-            return self._told(getattr(operator, request["name"])(*[self._objects[one] for one in request["handles"]]))
+            return self._told(getattr(operator, request["name"])(*self._given(request)))
         target = self._objects[request["handle"]]
+        if asked == "set":
+            setattr(target, request["name"], *self._given(request))
+            return {}
         if asked == "get":
             return self._told(getattr(target, request["name"]))
         if asked == "next":
             return self._told(next(target))
         return self._call(target, request)
+
+    def _given(self, request: dict[str, Any]) -> list[Any]:
+        return exchange.unpack(request["args"], request["records"], self._blank, self._resolve)[0]
 
     def _told(self, value: Any) -> dict[str, Any]:
         forms, records = exchange.pack([value], self._class_of, self._handle, [])
@@ -115,7 +122,8 @@ class Answers:
             owner, _, name = form["v"].rpartition(".")
             return getattr(getattr(builtins, owner) if owner else builtins, name)
         if form["t"] == "callback":
-            return lambda *args: self._call_back(form["v"], list(args))
+            number = form["v"]
+            return self._callbacks.setdefault(number, lambda *args: self._call_back(number, list(args)))
         return self._objects[form["handle"]]
 
     def _call_back(self, number: int, arguments: list[Any]) -> Any:

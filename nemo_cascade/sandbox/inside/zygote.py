@@ -4,11 +4,11 @@ The host sends sources, tests and secrets straight to a child over the child's o
 told can be found in the memory of another: every child is a copy of a process that knew nothing.
 
 Messages on the channel (one JSON object per packet):
-    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"watch": {"pid", "group", "memory_mib", "cpu_s", "waiting_s"}},
-                    {"kill": pid}
+    host -> zygote: {"spawn": count, "shape": [files_mib, compile]}, {"kill": pid},
+                    {"watch": {"pid", "group", "memory_mib", "cpu_s", "waiting_s"}}
     zygote -> host: {"ready": python version}
                     {"spares": [pids], "shape": [files_mib, compile]} with the children's sockets attached
-                    {"exit": pid, "status": wait status, "cpu_s", "group_s", "waited_s", "rss_mib", "reason": str | null}
+                    {"exit": pid, "status", "cpu_s", "group_s", "waited_s", "rss_mib", "reason": str | null}
 """
 
 from __future__ import annotations
