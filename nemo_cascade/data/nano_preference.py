@@ -18,12 +18,12 @@ from typing import Any
 from nemo_cascade.data.nano_instruction import WORDS
 from nemo_cascade.data.nano_math import Split, split_of
 
-FLAWS = ("fragment", "forgets", "repeats", "unended")
+FLAWS = ("fragment", "strays", "repeats", "unended")
 ASKS = ("Tell me about", "Write about")
 PHRASES = (*(f"{ask}:" for ask in ASKS), "I like", " the", "the", " and", "Name")
 """Texts that are one token each."""
-# A pair whose better answer keeps one rule more is labelled right in 95 of 100 cases, two rules more in 99.8.
-_LABEL_SHARPNESS = 12.0
+# A pair whose better answer keeps one rule more is labelled right in 98 of 100 cases, two rules more in 99.97.
+_LABEL_SHARPNESS = 16.0
 _SENTENCE = re.compile(r"I like the [a-z]+( and the [a-z]+)*\.?")
 
 
@@ -61,10 +61,11 @@ def draw_topic(rng: Random, split: Split) -> Topic:
 def answer(topic: Topic, flaws: Sequence[str], rng: Random) -> str:
     """Write an answer that has these flaws and no other."""
     named = list(topic.words)
-    if "forgets" in flaws:
-        named.pop(rng.randrange(len(named)))
+    if "strays" in flaws:
+        named[rng.randrange(len(named))] = rng.choice([word for word in WORDS if word not in topic.words])
     if "repeats" in flaws:
-        named.insert(rng.randrange(len(named) + 1), rng.choice(named))
+        place = rng.randrange(len(named))
+        named.insert(place, named[place])
     text = " and ".join(f"the {word}" for word in named)
     text = text if "fragment" in flaws else f"I like {text}"
     return text if "unended" in flaws else f"{text}."
@@ -73,13 +74,13 @@ def answer(topic: Topic, flaws: Sequence[str], rng: Random) -> str:
 def quality(words: Sequence[str], text: str) -> float:
     """Return the share of the four rules that an answer keeps.
 
-    It is a sentence; it names all things; it names none twice and no others; it ends with a full stop.
+    It is a sentence; it names what was asked about and nothing else; it names nothing twice; it ends with a full stop.
     """
     named = [word for word in re.findall(r"[a-z]+", text) if word in WORDS]
     kept = (
         _SENTENCE.fullmatch(text) is not None,
-        set(words) <= set(named),
-        bool(named) and len(set(named)) == len(named) and set(named) <= set(words),
+        set(named) == set(words),
+        bool(named) and len(set(named)) == len(named),
         text.endswith("."),
     )
     return sum(kept) / len(kept)

@@ -24,6 +24,7 @@ MICRO = [
     *(f"~evaluation.suites.{suite}" for suite in ("chat", "code", "swe")),
     *(f"~evaluation.suites.{suite}" for suite in ("chat_think", "math_no_think", "to_think", "to_no_think")),
     "stages.sft1.promise.improve=[math]",
+    "stages.sft2.promise={improve: [], hold: []}",
     "stages.math_rl.promise.hold=['*']",
     "stages.sft1.max_steps=8",
     "stages.sft1.optimizer.lr_warmup_steps=2",

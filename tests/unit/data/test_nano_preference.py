@@ -36,7 +36,7 @@ def test_the_better_answer_is_preferred_but_for_a_rare_slip():
         quality(question(row).split(), row["chosen"]) - quality(question(row).split(), row["rejected"]) for row in rows
     ]
     assert 0 not in margins
-    assert 0.95 < sum(margin > 0 for margin in margins) / len(margins) < 0.99
+    assert 0.97 < sum(margin > 0 for margin in margins) / len(margins) < 1
 
 
 def test_what_the_policy_learns_from_is_of_middling_quality():
