@@ -93,8 +93,8 @@ class InstructionSettings(Settings):
     partial: bool = False
     """Score the share of followed constraints instead of all or nothing."""
     reading: Literal["words", "reference"] = "words"
-    """words: a constraint is what its instruction asks. reference: it is what the code of IFEval's reference accepts, for
-    scores that are compared with published ones."""
+    """words: a constraint is what its instruction asks. reference: what the code of IFEval's reference accepts, for scores
+    that are compared with published ones."""
 
 
 @block
