@@ -92,6 +92,9 @@ class InstructionSettings(Settings):
     """loose: markdown asterisks and an introductory or closing line are forgiven."""
     partial: bool = False
     """Score the share of followed constraints instead of all or nothing."""
+    reading: Literal["words", "reference"] = "words"
+    """words: a constraint is what its instruction asks. reference: what the code of IFEval's reference accepts, for scores
+    that are compared with published ones."""
 
 
 @block
@@ -154,15 +157,17 @@ class WriteTestSettings(Settings):
     limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
 
     test_s: PositiveFloat = 10.0
-    """CPU seconds of each of its two runs, on the files as they are and on the fixed ones."""
+    """CPU seconds of all runs on the files as they are together, and of all on the fixed ones."""
     memory_mib: PositiveInt = 512
     """Memory of one run."""
     partial: bool = False
     """0.1 for a test that parses and 0.2 for one that also passes on the fixed files, instead of 0."""
+    repeats: PositiveInt = 4
+    """Runs on either; a test that passes at random passes all that it must with probability 4 ** -repeats at most."""
 
     @property
     def needs_s(self) -> float:
-        """Both runs' CPU seconds."""
+        """All runs' CPU seconds."""
         return 2 * self.test_s
 
 
@@ -192,6 +197,8 @@ class FormatSettings(Settings):
 
     mode: Literal["think", "no_think", "row"] = "row"
     """The form that is due; row: that of the mode which the prompt is asked in."""
+    empty_thought: bool = False
+    """Whether a thinking block with nothing in it has the form of thinking, as in TRL's reward."""
 
 
 @block

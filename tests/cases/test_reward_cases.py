@@ -39,16 +39,13 @@ def text_of(response):
 
 @pytest.fixture(scope="module")
 def pools():
-    """Return the pool for a row: one for each set of options and sandbox settings."""
+    """Return the pool for a row: one for each sandbox setting."""
     opened = {}
 
     def pool_for(row):
-        options = {row["verifier"]: row["options"]} if row.get("options") else {}
-        key = json.dumps([options, row.get("sandbox")], sort_keys=True)
+        key = json.dumps(row.get("sandbox"), sort_keys=True)
         if key not in opened:
-            opened[key] = VerifierPool(
-                RewardConfig(workers=2, options=options), sandbox=SandboxConfig(**row.get("sandbox", {}))
-            )
+            opened[key] = VerifierPool(RewardConfig(workers=2), sandbox=SandboxConfig(**row.get("sandbox", {})))
         return opened[key]
 
     yield pool_for
@@ -70,7 +67,8 @@ def wrong_honest_verdicts(pool, verifier):
 @pytest.mark.parametrize(("row", "hostile"), rows())
 def test_row_gets_its_verdict(pools, row, hostile):
     pool = pools(row)
-    pool.submit(row["id"], row["verifier"], row["record"], Response(text_of(row["response"])))
+    settings = row.get("options", {})
+    pool.submit(row["id"], row["verifier"], row["record"], Response(text_of(row["response"])), settings)
     [(_, verdict)] = pool.drain()
     assert verdict.error == row.get("error"), verdict
     if verdict.score is not None:

@@ -153,13 +153,13 @@ class ApartTrialRunner:
     that a patch adds: which modules the tests find, and which names `import *` gives them, the row's own files and its
     golden patch say (`share_out`).
 
-    What remains possible: a patch may compute its answers from the arguments of the tests' calls (as any code may), and
-    a test that leaves the judgement to a helper of the repository (`repo.testing.assert_close`) believes that helper,
-    or that expects any exception whatever (`assertRaises(Exception)`) is content with a crash.
+    What remains possible: a patch may compute its answers from the arguments of the tests' calls (as any code may); a
+    test that leaves the judgement to a helper of the repository (`repo.testing.assert_close`) or to the `==` of two of
+    its objects believes these; and one that expects any exception whatever (`assertRaises(Exception)`) is content with
+    a crash.
 
-    What tests can't do here, since plain data alone crosses: hand over functions or objects of their own, subclass or
-    patch (mock) the repository's classes and functions, expect its own exceptions, compare its objects with `==`, or
-    read its files. Such tests fail on every patch, the golden one too; see ExecuteVerifier.
+    What tests can't do here: subclass or patch (mock) the repository's classes and functions, or read its files. Such
+    tests fail on every patch, the golden one too; see ExecuteVerifier.
 
     Args:
         test_s: CPU seconds of one trial.

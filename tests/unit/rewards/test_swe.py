@@ -194,3 +194,30 @@ def test_written_test_must_fail_before_the_fix_and_pass_after():
     for test, due in cases.items():
         response = Response(f"<think>t</think>\n```python\n{test}\n```")
         assert (whole.verify(row, response), partial.verify(row, response)) == due, test
+
+
+def test_renames_copies_and_unterminated_files_are_patched_as_git_writes_them():
+    files = {"old.py": "a = 1\nb = 2", "keep.py": "k = 1\n"}
+    renamed = (
+        "diff --git a/old.py b/sub dir/new.py\nsimilarity index 50%\nrename from old.py\nrename to sub dir/new.py\n"
+        "--- a/old.py\t\n+++ b/sub dir/new.py\t\n@@ -2 +2 @@ a\n-b = 2\n\\ No newline at end of file\n+b = 3\n"
+        "diff --git a/keep.py b/copy.py\nsimilarity index 100%\ncopy from keep.py\ncopy to copy.py\n"
+        "diff --git a/empty.py b/empty.py\nnew file mode 100644\nindex 0000000..e69de29\n"
+    )
+    due = {"sub dir/new.py": "a = 1\nb = 3\n", "keep.py": "k = 1\n", "copy.py": "k = 1\n", "empty.py": ""}
+    assert apply_patch(files, renamed) == due
+    gone = "diff --git a/keep.py b/keep.py\ndeleted file mode 100644\n"
+    gone += "--- a/keep.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-k = 1\n"
+    assert apply_patch(files, gone) == {"old.py": files["old.py"]}
+    binary = "diff --git a/x.png b/x.png\nBinary files a/x.png and b/x.png differ\n"
+    for bad in (binary, renamed.replace("b = 2", "b = 9")):
+        with pytest.raises(PatchError):
+            apply_patch(files, bad)
+
+
+def test_a_written_test_is_tried_in_an_order_that_tells_nothing():
+    from nemo_cascade.rewards.swe.trial import WrittenTrialRunner
+
+    orders = {tuple(WrittenTrialRunner(1.0, 64, 4)._order()) for _ in range(200)}
+    assert len(orders) > 20
+    assert all(sorted(order) == [0] * 4 + [1] * 4 and set(order[:2]) == {0, 1} for order in orders)

@@ -208,9 +208,6 @@ def test_all():
         "from unittest import mock\nimport calc\ndef test():\n"
         "    with mock.patch('calc.half', return_value=7):\n        assert calc.whole(1) == 14\n",
         "import calc\nclass Mine(calc.Base):\n    pass\ndef test():\n    assert Mine().n == 1\n",
-        "import calc\ndef test():\n    assert calc.call(lambda: 3) == 3\n",
-        "import calc\ndef test():\n    try: calc.fail()\n    except calc.Own: return\n    raise AssertionError\n",
-        "import calc\ndef test():\n    assert calc.Base() == calc.Base()\n",
     ],
 )
 def test_tests_that_can_not_run_apart_are_no_verdict_on_a_patch(verifier, tests):
@@ -226,3 +223,26 @@ def test_tests_that_can_not_run_apart_are_no_verdict_on_a_patch(verifier, tests)
         verifier.verify(
             row, Response("### calc.py\n<<<<<<< SEARCH\n    return x // 2\n=======\n    return 0\n>>>>>>> REPLACE")
         )
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "def test():\n    assert calc.call(lambda: 3) == 3 and calc.half(3) == 1.5\n",
+        "def test():\n    try: calc.fail()\n    except calc.Own: pass\n    assert calc.half(3) == 1.5\n",
+        "def test():\n    with pytest.raises(calc.Own): calc.fail()\n    assert calc.half(3) == 1.5\n",
+        "def test():\n    assert calc.Base() == calc.Base() and calc.half(3) == 1.5\n",
+    ],
+)
+def test_functions_exceptions_and_objects_cross_to_the_patched_code(verifier, tests):
+    calc = "class Own(Exception): pass\nclass Base:\n    def __eq__(self, o): return True\n"
+    calc += "def call(f): return f()\ndef fail(): raise Own\n"
+    row = {
+        "files": {"calc.py": calc + BROKEN},
+        "fixed_files": {"calc.py": calc + FIX},
+        "test_files": {"test_it.py": "import calc, pytest\n" + tests},
+        "fail_to_pass": ["test_it.py"],
+    }
+    edit = "### calc.py\n<<<<<<< SEARCH\n    return x // 2\n=======\n    return {}\n>>>>>>> REPLACE"
+    assert verifier.verify(row, Response(edit.format("x / 2"))) == 1.0
+    assert verifier.verify(row, Response(edit.format("0"))) == 0.0
