@@ -20,6 +20,7 @@ from nemo_cascade.data.templates.turns import (
     content_problems,
     read_tools,
     read_turns,
+    without_empty_system,
 )
 from nemo_cascade.errors import DataError
 
@@ -85,28 +86,24 @@ class Template(ABC):
         """
         mode = row.get("mode")
         turns, specs, problems = self._checked(row.get("messages"), mode, row.get("tools"))
+        unsaid = content_problems(turns)
+        turns = without_empty_system(turns)
         if turns and not any(t.role == "assistant" and t.trained for t in turns):
             problems = problems or [NO_REPLY]
         elif turns and turns[-1].role != "assistant":
             problems.append("the last turn isn't the assistant's")
-        problems += content_problems(turns) if problems != [NO_REPLY] else []
+        problems += unsaid if problems != [NO_REPLY] else []
         if problems:
             return [], problems
-        rendered = []
-        for part in self._parts(turns):
-            if any(t.role == "assistant" and t.trained for t in part):
-                segments, problems = self._segments(part, mode, specs)
-                rendered.append(segments)
-                if problems:
-                    return [], problems
-        return rendered, []
+        return self._samples(turns, mode, specs)
 
     def prompt(self, row: Mapping[str, Any], mode: Mode) -> tuple[list[Segment], list[str]]:
         """Render a row that ends with a user's or a tool's turn up to the reply. Returns segments, or problems."""
         turns, specs, problems = self._checked(row.get("messages"), mode, row.get("tools"))
+        problems += content_problems(turns)
+        turns = without_empty_system(turns)
         if turns and turns[-1].role == "assistant":
             problems.append("the last turn isn't the user's")
-        problems += content_problems(turns)
         return ([], problems) if problems else self._segments(turns, mode, specs)
 
     def _checked(self, messages: Any, mode: Any, tools: Any) -> tuple[list[Turn], Tools, list[str]]:
@@ -115,6 +112,19 @@ class Template(ABC):
         if mode is not None and mode not in ("think", "no_think"):
             more = [*more, f"unknown mode {mode!r} (known: think, no_think)"]
         return turns, specs, problems + more
+
+    def _samples(
+        self, turns: Sequence[Turn], mode: Mode | None, tools: Tools
+    ) -> tuple[list[list[Segment]], list[str]]:
+        """Render turns that were read without a problem into samples. Returns them, or what's wrong with the turns."""
+        rendered = []
+        for part in self._parts(turns):
+            if any(t.role == "assistant" and t.trained for t in part):
+                segments, problems = self._segments(part, mode, tools)
+                rendered.append(segments)
+                if problems:
+                    return [], problems
+        return rendered, []
 
     def _parts(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
         """Cut a conversation into those that are trained each on its own."""

@@ -11,6 +11,7 @@ the system turn, calls as JSON, results in a user turn, which is no user's and c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from nemo_cascade.data.templates.turns import Call, Mode, Tools, Turn, episode_t
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 DEFAULT_SYSTEM = "You are a helpful and harmless assistant."
 FLAGS: dict[Mode, str] = {"think": " /think", "no_think": " /no_think"}
+# A flag that somebody wrote: the last word of a turn, or a line of its own.
+_LAST_FLAG = re.compile(r"(?:\A|\s+)/(think|no_think)\s*\Z")
+_LONE_FLAG = re.compile(r"^[ \t]*/(?:think|no_think)[ \t\r]*$", re.MULTILINE)
 
 _TOOLS = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
@@ -142,7 +146,11 @@ class Cascade1(ChatMl):
     def _mode(
         self, turn: Turn, given: Mode | None, done: Mode | None, *, open_ended: bool
     ) -> tuple[Mode | None, str | None]:
-        written = next((mode for mode, flag in FLAGS.items() if turn.content.endswith(flag)), None)
+        text, written = split_flag(turn.content)
+        if written and not text:
+            return None, "says nothing but a mode flag"
+        if split_flag(text)[1] or _LONE_FLAG.search(text):
+            return None, "has a mode flag elsewhere than at its end, or two of them"
         if turn.mode and written and turn.mode != written:
             return None, f"says mode {turn.mode} and ends with {FLAGS[written]}"
         settled = turn.mode or written or given or done
@@ -155,7 +163,15 @@ class Cascade1(ChatMl):
 
     def _question(self, text: str, mode: Mode | None) -> str:
         assert mode is not None, "settled by _mode"
-        return text if text.endswith(FLAGS[mode]) else text + FLAGS[mode]
+        return text if text.endswith(FLAGS[mode]) else split_flag(text)[0] + FLAGS[mode]
+
+
+def split_flag(text: str) -> tuple[str, Mode | None]:
+    """Split a user's text into what was asked and the mode flag behind it; (text, None) without a flag."""
+    found = _LAST_FLAG.search(text)
+    if found is None:
+        return text, None
+    return text[: found.start()], "think" if found[1] == "think" else "no_think"
 
 
 def to_json(value: Any) -> str:

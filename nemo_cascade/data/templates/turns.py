@@ -1,7 +1,8 @@
 """Read the messages of a row into turns: one shape for every template, and everything that's wrong with them.
 
 A message has `role` and `content`; an assistant's may have `reasoning_content`, `tool_calls` (name and arguments, or
-OpenAI's `function` around them) and `trained: false`; a user's may have `mode`.
+OpenAI's `function` around them, and perhaps `id`) and `trained: false`; a user's may have `mode`, a tool's the `name` of
+what was called and its `tool_call_id`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a tool: its name and arguments."""
+    """A call of a tool: its name and arguments, and the id that the row gives it, for templates that write one."""
 
     name: str
     arguments: Mapping[str, Any]
+    id: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Turn:
         calls: the tools that an assistant calls.
         mode: what a user's message says of the replies to it; None: nothing.
         trained: whether an assistant's turn is learned.
+        name: of a tool's turn, the tool; None where the row doesn't say.
+        call_id: of a tool's turn, the id of the call that it answers; None where the row doesn't say.
     """
 
     role: str
@@ -48,6 +52,8 @@ class Turn:
     calls: tuple[Call, ...] = ()
     mode: Mode | None = None
     trained: bool = True
+    name: Any = None
+    call_id: Any = None
 
 
 def read_turns(messages: Any, control: Sequence[str]) -> tuple[list[Turn], list[str]]:
@@ -93,12 +99,17 @@ def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else tool
 
 
+def without_empty_system(turns: list[Turn]) -> list[Turn]:
+    """Drop a system turn that says nothing: in released sets that is how a row has none."""
+    return turns[1:] if turns and turns[0].role == "system" and not turns[0].content.strip() else turns
+
+
 def content_problems(turns: Sequence[Turn]) -> list[str]:
     """List the turns that say nothing; those a model shouldn't learn from or be asked with."""
     return [
         f"turn {i} ({t.role}) has no content"
         for i, t in enumerate(turns)
-        if t.role != "tool" and not t.content.strip() and not t.calls
+        if t.role not in ("system", "tool") and not t.content.strip() and not t.calls
     ]
 
 
@@ -177,6 +188,8 @@ def _read(message: Mapping[str, Any]) -> tuple[Turn, str | None]:
     role, content = message["role"], message.get("content") or ""
     if role == "assistant":
         return _read_reply(message, content)
+    if role == "tool":
+        return Turn(role, content, name=message.get("name"), call_id=message.get("tool_call_id")), None
     own = message.get("mode")
     if role == "user" and own is not None and own not in MODES:
         return Turn(role, content), f"has the unknown mode {own!r} (known: {', '.join(MODES)})"
@@ -187,6 +200,10 @@ def _read_reply(message: Mapping[str, Any], content: str) -> tuple[Turn, str | N
     reasoning, answer = split_reasoning(content)
     if reasoning is not None and THINK_CLOSE not in content:
         return Turn("assistant", content), "opens a think block that never closes"
+    if reasoning is None and THINK_CLOSE in content.partition(THINK_OPEN)[0]:
+        return Turn("assistant", content), "closes a think block that it never opened"
+    if THINK_OPEN in answer or THINK_CLOSE in answer:
+        return Turn("assistant", content), "has a think block that isn't at its beginning"
     given = message.get("reasoning_content")
     given = given.strip("\n") if isinstance(given, str) and given.strip() else None
     if given and THINK_CLOSE in given:
@@ -214,5 +231,5 @@ def _read_calls(calls: Any) -> tuple[tuple[Call, ...], str | None]:
                 return (), "calls a tool with arguments that are broken JSON"
         if not isinstance(function.get("name"), str) or not isinstance(arguments, Mapping):
             return (), "calls a tool without a name, or with arguments that are no mapping"
-        read.append(Call(function["name"], arguments))
+        read.append(Call(function["name"], arguments, call.get("id")))
     return tuple(read), None
