@@ -7,7 +7,8 @@ model. `install` puts the configured one there.
 from nemo_cascade.data.templates.base import Segment, Template
 from nemo_cascade.data.templates.cascade2 import Cascade2, Nano3
 from nemo_cascade.data.templates.chatml import Cascade1, ChatMl
-from nemo_cascade.data.templates.jinja import JinjaTemplate, Tokens
+from nemo_cascade.data.templates.jinja import JinjaTemplate
+from nemo_cascade.data.templates.render import Tokens
 from nemo_cascade.data.templates.turns import NO_REPLY, Messages, Mode, split_reasoning
 
 __all__ = [

@@ -24,11 +24,19 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a tool: its name and arguments, and the id that the row gives it, for templates that write one."""
+    """A call of a tool.
+
+    Attributes:
+        name: of the tool.
+        arguments: by name.
+        id: what the row gives it, for templates that write one.
+        written: the arguments as the row's JSON text, where they are one.
+    """
 
     name: str
     arguments: Mapping[str, Any]
     id: Any = None
+    written: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +231,7 @@ def _read_calls(calls: Any) -> tuple[tuple[Call, ...], str | None]:
     read = []
     for call in calls:
         function = function_of(call) if isinstance(call, Mapping) else {}
-        arguments = function.get("arguments", {})
+        arguments = written = function.get("arguments", {})
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments) if arguments.strip() else {}
@@ -231,5 +239,5 @@ def _read_calls(calls: Any) -> tuple[tuple[Call, ...], str | None]:
                 return (), "calls a tool with arguments that are broken JSON"
         if not isinstance(function.get("name"), str) or not isinstance(arguments, Mapping):
             return (), "calls a tool without a name, or with arguments that are no mapping"
-        read.append(Call(function["name"], arguments, call.get("id")))
+        read.append(Call(function["name"], arguments, call.get("id"), written if isinstance(written, str) else None))
     return tuple(read), None

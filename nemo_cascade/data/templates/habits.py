@@ -1,0 +1,193 @@
+"""Find out, by trying, how a template wants its messages, how it ends a reply, and what of a conversation it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, combinations
+
+from nemo_cascade.data.templates.proof import Ending, find_ending
+from nemo_cascade.data.templates.render import REFUSALS, THOUGHT_FIELDS, ClockRead, Renderer, Tokens
+from nemo_cascade.data.templates.turns import Call, Tools, Turn
+
+_TALK = (
+    Turn("user", "What is two and two?"),
+    Turn("assistant", "It is four."),
+    Turn("user", "And three and three?"),
+    Turn("assistant", "That is six."),
+)
+_THOUGHT = "adding up slowly"
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "lookup",
+        "description": "Look up a word.",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string", "description": "the word"}}},
+    },
+}
+_ID = "lookup123"  # nine letters and digits, as some templates demand
+_EPISODE = (
+    Turn("user", "Which word?"),
+    Turn("assistant", "", calls=(Call("lookup", {"word": "oak"}, _ID),)),
+    Turn("tool", "a tree", name="lookup", call_id=_ID),
+    Turn("assistant", "It is a tree."),
+)
+_LABELS = ("id", "tool_call_id", "name")
+"""What a row may leave out: the id of a call, the id in its result, the tool's name there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What was found.
+
+    Attributes:
+        renderer: gives the template its messages as it wants them.
+        endings: how a reply ends, by whether it calls tools.
+        hides_thoughts: earlier thoughts aren't written.
+        rewrites: earlier replies are written in another way even where they have no thought.
+        enough: with which of a call's labels a tool episode is written as with all; empty: tools aren't written at all.
+    """
+
+    renderer: Renderer
+    endings: Mapping[bool, Ending]
+    hides_thoughts: bool
+    rewrites: bool
+    enough: frozenset[frozenset[str]]
+
+    def tool_problem(self, turns: Sequence[Turn], tools: Tools) -> str | None:
+        """Say why the template doesn't write a conversation's tools, calls and results; None if it does."""
+        calls = [call for turn in turns for call in turn.calls]
+        results = [turn for turn in turns if turn.role == "tool"]
+        if not (tools or calls or results):
+            return None
+        if not self.enough:
+            return "the chat template doesn't write tools, calls and results"
+        given = {
+            "id": all(call.id is not None for call in calls),
+            "tool_call_id": all(turn.call_id is not None for turn in results),
+            "name": all(turn.name is not None for turn in results),
+        }
+        if frozenset(label for label in _LABELS if given[label]) in self.enough:
+            return None
+        lacking = [label for label in _LABELS if not given[label]]
+        return f"the chat template writes what calls and results don't have: {' or '.join(lacking)}"
+
+
+def learn(renderer: Renderer, tokens: Tokens) -> Habits:
+    """Learn a template's habits.
+
+    Raises:
+        ClockRead: it writes today's date, and none is pinned.
+        ValueError: it doesn't write a question and an answer, or ends none by a special token.
+    """
+    renderer = _content_form(renderer)
+    renderer = _thought_form(renderer)
+    renderer, enough = _tool_form(renderer)
+    ending = _find_ending(renderer, tokens)
+    hides, rewrites = _earlier_replies(renderer, ending)
+    return Habits(renderer, {False: ending, True: _call_ending(renderer, tokens, ending)}, hides, rewrites, enough)
+
+
+def _content_form(renderer: Renderer) -> Renderer:
+    for candidate in (renderer, renderer.shaped(parts=True)):
+        text = _tried(candidate, _TALK[:2])
+        if text is not None and all(turn.content in text for turn in _TALK[:2]):
+            return candidate
+    try:
+        renderer.write(_TALK[:2], [], thinks=False)
+    except ClockRead:
+        raise
+    except REFUSALS as error:
+        raise ValueError(f"it fails on a question and an answer: {error}") from error
+    return renderer
+
+
+def _thought_form(renderer: Renderer) -> Renderer:
+    """Find the field that a thought is read from, in a final answer, or in a step that calls a tool."""
+    final = (_TALK[0], replace(_TALK[1], reasoning=_THOUGHT))
+    step = (_EPISODE[0], replace(_EPISODE[1], reasoning=_THOUGHT), *_EPISODE[2:])
+    for turns, tools in ((final, []), (step[:2], [_TOOL]), (step[:3], [_TOOL])):
+        for name in THOUGHT_FIELDS:
+            candidate = renderer.shaped(thought=name)
+            if _THOUGHT in (_tried(candidate, turns, tools, thinks=True) or ""):
+                return candidate
+    return renderer
+
+
+def _tool_form(renderer: Renderer) -> tuple[Renderer, frozenset[frozenset[str]]]:
+    """Find how arguments are read, and which labels of calls and results are written."""
+    words = ("Look up a word.", "oak", "a tree")
+    for candidate in (renderer, renderer.shaped(arguments_as_text=True)):
+        whole = _tried(candidate, _EPISODE, [_TOOL])
+        # A mapping that a template takes for text is written as Python writes it.
+        if whole is not None and all(word in whole for word in words) and "{'word'" not in whole:
+            subsets = chain.from_iterable(combinations(_LABELS, n) for n in range(len(_LABELS) + 1))
+            same = (frozenset(s) for s in subsets if _tried(candidate, _labelled(s), [_TOOL]) == whole)
+            return candidate, frozenset(same)
+    return renderer, frozenset()
+
+
+def _labelled(labels: Iterable[str]) -> list[Turn]:
+    kept = set(labels)
+    return [
+        replace(
+            turn,
+            calls=tuple(replace(call, id=call.id if "id" in kept else None) for call in turn.calls),
+            call_id=turn.call_id if "tool_call_id" in kept else None,
+            name=turn.name if "name" in kept else None,
+        )
+        for turn in _EPISODE
+    ]
+
+
+def _find_ending(renderer: Renderer, tokens: Tokens) -> Ending:
+    problem = ""
+    for thought in (None, _THOUGHT):
+        talk = [replace(turn, reasoning=thought) if turn.role == "assistant" else turn for turn in _TALK]
+        content, thinks = talk[1].content, thought is not None
+        prompt, whole = (_tried(renderer, talk[:n], thinks=thinks, prompt=n == 1) for n in (1, 2))
+        if prompt is None or whole is None:
+            problem = problem or "it fails on a question and an answer"
+        elif not whole.startswith(prompt):
+            problem = problem or f"an answer doesn't begin where its prompt ends, {prompt[-40:]!r}"
+        elif content not in whole[len(prompt) :]:
+            problem = problem or f"an answer isn't written as it is given: {whole[len(prompt) :]!r}"
+        else:
+            followed = _tried(renderer, talk, thinks=thinks)
+            bos = "" if tokens.named.get("bos_token") == tokens.named.get("eos_token") else tokens.named.get("bos_token", "")
+            written = whole[len(prompt) :]
+            if ending := find_ending(written, content, followed, tokens.special, bos):
+                return ending
+            behind = written.rpartition(content)[2]
+            problem = f"an answer is ended by no special token: {behind!r} follows it"
+    raise ValueError(problem)
+
+
+def _call_ending(renderer: Renderer, tokens: Tokens, answer: Ending) -> Ending:
+    """Find the token that ends a reply that calls a tool: most often that of an answer."""
+    prompt = _tried(renderer, _EPISODE[:1], [_TOOL], prompt=True)
+    whole = _tried(renderer, _EPISODE[:2], [_TOOL])
+    if prompt is None or whole is None or not whole.startswith(prompt) or answer.stop(whole[len(prompt) :]) is not None:
+        return answer
+    ended = [token for token in tokens.special if whole.rstrip().endswith(token)]
+    return Ending(max(ended, key=len)) if ended else answer
+
+
+def _earlier_replies(renderer: Renderer, ending: Ending) -> tuple[bool, bool]:
+    """Find out whether earlier thoughts are hidden, and whether earlier replies are written in another way."""
+    plain, first = (_tried(renderer, _TALK[:n]) for n in (4, 2))
+    rewrites = False
+    if plain is not None and first is not None and (stop := ending.stop(first)) is not None:
+        rewrites = not plain.startswith(first[:stop])
+    thinking = [replace(turn, reasoning=_THOUGHT) if turn.role == "assistant" else turn for turn in _TALK]
+    return (_tried(renderer, thinking, thinks=True) or "").count(_THOUGHT) == 1, rewrites
+
+
+def _tried(
+    renderer: Renderer, turns: Sequence[Turn], tools: Tools = (), *, thinks: bool = False, prompt: bool = False
+) -> str | None:
+    """Render turns; None where the template doesn't take them."""
+    try:
+        return renderer.write(turns, tools, thinks=thinks, prompt=prompt)
+    except REFUSALS:
+        return None

@@ -1,0 +1,182 @@
+"""Prove where a template writes a reply: behind its prompt, up to and with the token that ends it.
+
+The prompt, with `add_generation_prompt`, has to be an exact prefix of the text that has the reply as its last turn; what
+stands there behind it is the reply. What a template writes behind the token that ends a reply (a newline, the end of
+the text, the header of the next turn) is nothing that the model should learn.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from nemo_cascade.data.templates.chatml import to_json
+from nemo_cascade.data.templates.render import Renderer
+from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Tools, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a template ends a reply.
+
+    Attributes:
+        token: the last that the model writes.
+        behind: what the template writes behind it where nothing follows; white space around it doesn't count.
+    """
+
+    token: str
+    behind: str = ""
+
+    def stop(self, written: str) -> int | None:
+        """Return where a reply ends in the text that it begins; None where it isn't ended so."""
+        body = written.rstrip()
+        if not body.endswith(self.behind.strip()):
+            return None
+        body = body.removesuffix(self.behind.strip()).rstrip()
+        return len(body) if body.endswith(self.token) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply as the template writes it while it is the last turn.
+
+    Attributes:
+        begin: where it begins: the length of its prompt.
+        prompt: hash of its prompt.
+        text: the reply with the token that ends it.
+        behind: what follows that token.
+    """
+
+    begin: int
+    prompt: bytes
+    text: str
+    behind: str
+
+    @property
+    def stop(self) -> int:
+        """Where it ends."""
+        return self.begin + len(self.text)
+
+    def stands_in(self, whole: str) -> bool:
+        """Whether a text begins with the prompt and the reply."""
+        return whole.startswith(self.text, self.begin) and self.prompt == _hash(whole[: self.begin])
+
+
+class Proofs:
+    """The replies of one conversation, each proven once.
+
+    Args:
+        renderer: of the template.
+        endings: how it ends a reply, by whether that calls tools.
+        turns: the conversation.
+        tools: of it.
+    """
+
+    def __init__(
+        self, renderer: Renderer, endings: Mapping[bool, Ending], turns: Sequence[Turn], tools: Tools
+    ) -> None:
+        self._renderer, self._endings, self._turns, self._tools = renderer, endings, turns, tools
+        self._found: dict[int, Reply | str] = {}
+
+    def reply(self, i: int, whole: str | None = None) -> Reply | str:
+        """Return the reply that is turn i, or why it can't be proven.
+
+        Args:
+            i: number of an assistant's turn.
+            whole: the text up to and with that turn, where it is known.
+
+        Raises:
+            REFUSALS: the template doesn't take the conversation up to there.
+        """
+        if i not in self._found:
+            self._found[i] = self._prove(i, whole)
+        return self._found[i]
+
+    def _prove(self, i: int, whole: str | None) -> Reply | str:
+        turn = self._turns[i]
+        thinks = turn.reasoning is not None
+        prompt = self._renderer.write(self._turns[:i], self._tools, thinks=thinks, prompt=True)
+        whole = whole or self._renderer.write(self._turns[: i + 1], self._tools, thinks=thinks)
+        if not whole.startswith(prompt):
+            return f"doesn't begin where its prompt ends: {prompt[-40:]!r}"
+        written, ending = whole[len(prompt) :], self._endings[bool(turn.calls)]
+        stop = ending.stop(written)
+        if stop is None:
+            return f"isn't ended by {ending.token}: {written[-40:]!r}"
+        text = written[:stop]
+        if opens_thought(prompt) and not thinks:
+            return "doesn't think, though its prompt opens a think block"
+        if problem := _content_problem(turn, text, prompt, self._renderer.form.thought is None):
+            return problem
+        return Reply(len(prompt), _hash(prompt), text, written[stop:])
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a prompt ends inside a think block."""
+    return prompt.rstrip().endswith(THINK_OPEN)
+
+
+def closes_thought(prompt: str) -> bool:
+    """Whether a prompt ends behind a think block: the reply can't think."""
+    return prompt.rstrip().endswith(THINK_CLOSE)
+
+
+def unwritten(whole: str, turns: Sequence[Turn]) -> str | None:
+    """Say what of a conversation its text lacks, replies aside; None where it lacks nothing."""
+    for i, turn in enumerate(turns):
+        if turn.role != "assistant" and not is_in(turn.content, whole):
+            return f"turn {i} ({turn.role}) isn't written as it is given"
+    return None
+
+
+def is_in(given: str, text: str) -> bool:
+    """Whether a text holds what was given, as it is or as JSON; white space around it doesn't count."""
+    return given.strip() in text or to_json(given.strip())[1:-1] in text
+
+
+def _content_problem(turn: Turn, text: str, prompt: str, inline: bool) -> str | None:
+    if turn.content.strip() not in text:
+        return f"isn't written as it is given: {text[-60:]!r}"
+    if turn.reasoning is not None:
+        if turn.reasoning.strip() not in text:
+            return "has a thought that isn't written"
+        # A template that writes a block of its own in front of the one in the content.
+        opened = text.count(THINK_OPEN) - turn.reasoning.count(THINK_OPEN) + opens_thought(prompt)
+        if inline and (opened, text.count(THINK_CLOSE)) != (1, 1):
+            return "has a thought that isn't written in a think block of its own"
+    if lost := [call.name for call in turn.calls if not is_in(call.name, text)]:
+        return f"calls {lost[0]}, whose name isn't written"
+    if lost := [name for call in turn.calls for name in call.arguments if not is_in(str(name), text)]:
+        return f"calls a tool with {lost[0]}, which isn't written"
+    return None
+
+
+def find_ending(written: str, content: str, followed: str | None, special: frozenset[str], bos: str) -> Ending | None:
+    """Find the token that ends a reply: the model's only way to stop.
+
+    Args:
+        written: a reply, and all that the template writes behind it where nothing follows.
+        content: what was said in it.
+        followed: the same where another turn follows, if the template can write that.
+        special: the tokenizer's special tokens.
+        bos: its token that begins a text, which ends nothing.
+    """
+    last = written.rpartition(content)[2]
+    tokens = "|".join(re.escape(t) for t in sorted(special - {bos}, key=len, reverse=True))
+    tokens_run = re.compile(rf"\s*((?:{tokens})+)")
+    # Several in a row end it together, if every reply has them; else the first does.
+    shared = os.path.commonprefix([last, followed.partition(content)[2]]) if followed is not None else ""
+    if tokens and (found := tokens_run.match(shared)):
+        return Ending(re.findall(tokens, found[1])[-1], last[found.end() :])
+    if tokens and (found := tokens_run.match(last)):
+        token = re.findall(tokens, found[1])[0]
+        return Ending(token, last[found.start(1) + len(token) :])
+    return None
+
+
+def _hash(text: str) -> bytes:
+    return blake3(text.encode()).digest()
