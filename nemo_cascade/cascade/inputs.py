@@ -76,14 +76,14 @@ def prepared_tokenizer(config: RunConfig) -> Path:
     folder = Path(config.model.path or "") if config.model.source == "hf" else tokenizer
     if folder is None:
         raise ModelError("model.source=random needs a tokenizer", mend="prepare one (prepare=nano writes one)")
-    return install(folder, config.model.chat_template, models)
+    return install(folder, config.model.chat_template, models, config.model.chat_template_date)
 
 
 def _start_model(config: RunConfig, tokenizer: Path | None) -> Path:
     models = Path(config.data_dir) / "models"
     key = hash_json({"model": config_values(config)["model"], "seed": config.seed})[:16]
     folder = materialize_model(config.model, models / f"{config.model.name}-{key}", config.seed, tokenizer)
-    return install(folder, config.model.chat_template, models)
+    return install(folder, config.model.chat_template, models, config.model.chat_template_date)
 
 
 def _read(config: RunConfig, name: str, inputs: Inputs) -> None:

@@ -32,6 +32,9 @@ class ModelConfig:
     chat_template: str = "cascade1"
     """Chat format of SFT, RL prompts and the exported tokenizer: cascade1 (/think flags, JSON tools), cascade2 or nano3
     (<think> in the prompt, XML tools), chatml, own (the tokenizer's HF template), or the path of a .jinja file."""
+    chat_template_date: str | None = None
+    """What a template that writes today's date is told (2026-11-29), so that it renders the same tomorrow; without it
+    such a template is refused."""
     make_vocab_size_divisible_by: PositiveInt = 128
     """The embedding is padded to a multiple of this times tensor_model_parallel_size (Megatron's rule)."""
 

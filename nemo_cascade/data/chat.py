@@ -32,7 +32,7 @@ __all__ = [
 
 Mask = NDArray[np.uint8]
 
-_THINK_OPENING = "<think>\n"
+_THINK_OPENING, _THINK_TAG = "<think>\n", "<think>"
 # Tokens of a prompt's end that surely hold the opening of a think block.
 OPENING_TOKENS = 8
 
@@ -80,5 +80,5 @@ def response_text(tokenizer: ChatTokenizer, response_ids: Sequence[int] | Int32,
         prompt_ids: what they were sampled from, or its last OPENING_TOKENS.
     """
     ids = list(response_ids)
-    opened = tokenizer.decode(prompt_ids[-OPENING_TOKENS:]).endswith(_THINK_OPENING)
-    return _THINK_OPENING * opened + tokenizer.decode(ids[:-1] if ids and ids[-1] == tokenizer.end_id else ids)
+    opened = tokenizer.decode(prompt_ids[-OPENING_TOKENS:]).rstrip().endswith(_THINK_TAG)
+    return _THINK_OPENING * opened + tokenizer.decode(ids[:-1] if ids and ids[-1] in tokenizer.end_ids else ids)

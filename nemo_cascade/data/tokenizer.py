@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from nemo_cascade.data.pieces import PieceEncoder, piece_encoder
 from nemo_cascade.data.templates import NAMED, JinjaTemplate, Template, Tokens
 from nemo_cascade.data.templates.chatml import TURN_END, TURN_START
-from nemo_cascade.data.templates.install import chat_template_of, tokenizer_settings
+from nemo_cascade.data.templates.install import chat_template_of, is_text_of, pinned_date, tokenizer_settings
 from nemo_cascade.errors import DataError, TemplateError
 from nemo_cascade.types import Int32
 
@@ -31,6 +31,7 @@ class ChatTokenizer:
         folder: where it was loaded from.
         template: the chat format that its folder names.
         end_id: id of the token that ends a turn.
+        end_ids: of all tokens that end a reply; some templates end a call with another than an answer.
         vocab_size: one more than the largest id.
         fingerprint: hash of tokenizer.json.
     """
@@ -43,6 +44,7 @@ class ChatTokenizer:
         self._proven = False
         assert end_id is not None, "load_tokenizer checks the control tokens"
         self.end_id = int(end_id)
+        self.end_ids = frozenset(backend.token_to_id(token) for token in template.ends)
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> Int32:
@@ -115,7 +117,7 @@ def _template(backend: Tokenizer, folder: Path) -> Template:
             mend=f"model.chat_template={' | '.join(NAMED)} puts one beside it",
         )
     for template in NAMED.values():
-        if template.jinja == text:
+        if is_text_of(template, text):
             missing = [t for t in template.control if not _is_single(backend, t)]
             if missing:
                 raise TemplateError(
@@ -129,7 +131,12 @@ def _template(backend: Tokenizer, folder: Path) -> Template:
     settings = tokenizer_settings(folder)
     named = {k: v["content"] if isinstance(v, dict) else v for k, v in settings.items() if k.endswith("_token") and v}
     texts = {k: v for k, v in named.items() if isinstance(v, str)}
-    return JinjaTemplate(text, Tokens(special, lambda t: backend.encode(t, add_special_tokens=False).ids, texts))
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return JinjaTemplate(text, Tokens(special, encode, texts, pinned_date(settings)))
 
 
 def _is_single(backend: Tokenizer, token: str) -> bool:

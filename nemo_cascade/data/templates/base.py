@@ -39,6 +39,7 @@ class Template(ABC):
     Attributes:
         name: for people.
         turn_end: the token that ends a turn; a reply is trained up to and with it.
+        ends: it, and what else ends a reply.
         control: tokens that may not stand in a message.
         jinja: the same format as an HF chat template.
         key: changes with every change of the rendered text: part of the key of packed data.
@@ -46,6 +47,7 @@ class Template(ABC):
 
     name: str
     turn_end: str
+    ends: tuple[str, ...]
     control: tuple[str, ...]
     jinja: str
     key: str
@@ -113,9 +115,7 @@ class Template(ABC):
             more = [*more, f"unknown mode {mode!r} (known: think, no_think)"]
         return turns, specs, problems + more
 
-    def _samples(
-        self, turns: Sequence[Turn], mode: Mode | None, tools: Tools
-    ) -> tuple[list[list[Segment]], list[str]]:
+    def _samples(self, turns: Sequence[Turn], mode: Mode | None, tools: Tools) -> tuple[list[list[Segment]], list[str]]:
         """Render turns that were read without a problem into samples. Returns them, or what's wrong with the turns."""
         rendered = []
         for part in self._parts(turns):

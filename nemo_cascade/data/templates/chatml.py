@@ -41,7 +41,7 @@ class ChatMl(Template):
     version = 1
     """Raised with every change of the rendered text."""
     default_system = ""
-    turn_end = TURN_END
+    turn_end, ends = TURN_END, (TURN_END,)
     control = (TURN_START, TURN_END)
 
     source = "chatml.jinja"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 
-from nemo_cascade.data.templates.proof import Ending, find_ending
+from nemo_cascade.data.templates.proof import Ending, find_ending, find_last
 from nemo_cascade.data.templates.render import REFUSALS, THOUGHT_FIELDS, ClockRead, Renderer, Tokens
 from nemo_cascade.data.templates.turns import Call, Tools, Turn
 
@@ -45,14 +45,18 @@ class Habits:
         endings: how a reply ends, by whether it calls tools.
         hides_thoughts: earlier thoughts aren't written.
         rewrites: earlier replies are written in another way even where they have no thought.
-        enough: with which of a call's labels a tool episode is written as with all; empty: tools aren't written at all.
+        declares: tools are written, not only their calls.
+        enough: with which of a call's labels a tool episode is written as with all; empty: calls aren't written at all.
+        tools: what the template has to be given at least: nothing, or some tool.
     """
 
     renderer: Renderer
     endings: Mapping[bool, Ending]
     hides_thoughts: bool
     rewrites: bool
+    declares: bool
     enough: frozenset[frozenset[str]]
+    tools: Tools
 
     def tool_problem(self, turns: Sequence[Turn], tools: Tools) -> str | None:
         """Say why the template doesn't write a conversation's tools, calls and results; None if it does."""
@@ -60,14 +64,14 @@ class Habits:
         results = [turn for turn in turns if turn.role == "tool"]
         if not (tools or calls or results):
             return None
-        if not self.enough:
+        if (tools and not self.declares) or ((calls or results) and not self.enough):
             return "the chat template doesn't write tools, calls and results"
         given = {
             "id": all(call.id is not None for call in calls),
             "tool_call_id": all(turn.call_id is not None for turn in results),
             "name": all(turn.name is not None for turn in results),
         }
-        if frozenset(label for label in _LABELS if given[label]) in self.enough:
+        if not (calls or results) or frozenset(label for label in _LABELS if given[label]) in self.enough:
             return None
         lacking = [label for label in _LABELS if not given[label]]
         return f"the chat template writes what calls and results don't have: {' or '.join(lacking)}"
@@ -80,33 +84,42 @@ def learn(renderer: Renderer, tokens: Tokens) -> Habits:
         ClockRead: it writes today's date, and none is pinned.
         ValueError: it doesn't write a question and an answer, or ends none by a special token.
     """
-    renderer = _content_form(renderer)
-    renderer = _thought_form(renderer)
-    renderer, enough = _tool_form(renderer)
-    ending = _find_ending(renderer, tokens)
-    hides, rewrites = _earlier_replies(renderer, ending)
-    return Habits(renderer, {False: ending, True: _call_ending(renderer, tokens, ending)}, hides, rewrites, enough)
+    renderer, base = _content_form(renderer)
+    renderer = _thought_form(renderer, base)
+    renderer, whole = _tool_form(renderer)
+    enough: frozenset[frozenset[str]] = frozenset()
+    if whole is not None:
+        subsets = chain.from_iterable(combinations(_LABELS, n) for n in range(len(_LABELS) + 1))
+        enough = frozenset(frozenset(s) for s in subsets if _tried(renderer, _labelled(s), [_TOOL]) == whole)
+    declares = "Look up a word." in (_tried(renderer, _TALK[:2], [_TOOL]) or whole or "")
+    ending = _find_ending(renderer, tokens, base)
+    hides, rewrites = _earlier_replies(renderer, ending, base)
+    endings = {False: ending, True: _call_ending(renderer, tokens, ending)}
+    return Habits(renderer, endings, hides, rewrites, declares, enough, base)
 
 
-def _content_form(renderer: Renderer) -> Renderer:
-    for candidate in (renderer, renderer.shaped(parts=True)):
-        text = _tried(candidate, _TALK[:2])
-        if text is not None and all(turn.content in text for turn in _TALK[:2]):
-            return candidate
+def _content_form(renderer: Renderer) -> tuple[Renderer, Tools]:
+    """Find how contents are read, and whether some tool has to be there."""
+    none: list[Mapping[str, object]] = []
+    for tools in (none, [_TOOL]):
+        for candidate in (renderer, renderer.shaped(parts=True)):
+            text = _tried(candidate, _TALK[:2], tools)
+            if text is not None and all(turn.content in text for turn in _TALK[:2]):
+                return candidate, tools
     try:
         renderer.write(_TALK[:2], [], thinks=False)
     except ClockRead:
         raise
     except REFUSALS as error:
         raise ValueError(f"it fails on a question and an answer: {error}") from error
-    return renderer
+    return renderer, none
 
 
-def _thought_form(renderer: Renderer) -> Renderer:
+def _thought_form(renderer: Renderer, base: Tools) -> Renderer:
     """Find the field that a thought is read from, in a final answer, or in a step that calls a tool."""
     final = (_TALK[0], replace(_TALK[1], reasoning=_THOUGHT))
     step = (_EPISODE[0], replace(_EPISODE[1], reasoning=_THOUGHT), *_EPISODE[2:])
-    for turns, tools in ((final, []), (step[:2], [_TOOL]), (step[:3], [_TOOL])):
+    for turns, tools in ((final, base), (step[:2], [_TOOL]), (step[:3], [_TOOL])):
         for name in THOUGHT_FIELDS:
             candidate = renderer.shaped(thought=name)
             if _THOUGHT in (_tried(candidate, turns, tools, thinks=True) or ""):
@@ -114,17 +127,19 @@ def _thought_form(renderer: Renderer) -> Renderer:
     return renderer
 
 
-def _tool_form(renderer: Renderer) -> tuple[Renderer, frozenset[frozenset[str]]]:
-    """Find how arguments are read, and which labels of calls and results are written."""
-    words = ("Look up a word.", "oak", "a tree")
-    for candidate in (renderer, renderer.shaped(arguments_as_text=True)):
+def _tool_form(renderer: Renderer) -> tuple[Renderer, str | None]:
+    """Find how calls and results are read, and return with it a tool episode; None: they aren't written."""
+    plain = _tried(renderer, _TALK)
+    for parts, text, null in product((renderer.form.parts, True), (False, True), (False, True)):
+        candidate = renderer.shaped(parts=parts, arguments_as_text=text, null_content=null)
         whole = _tried(candidate, _EPISODE, [_TOOL])
-        # A mapping that a template takes for text is written as Python writes it.
-        if whole is not None and all(word in whole for word in words) and "{'word'" not in whole:
-            subsets = chain.from_iterable(combinations(_LABELS, n) for n in range(len(_LABELS) + 1))
-            same = (frozenset(s) for s in subsets if _tried(candidate, _labelled(s), [_TOOL]) == whole)
-            return candidate, frozenset(same)
-    return renderer, frozenset()
+        if whole is None or not all(word in whole for word in ("lookup", "oak", "a tree")):
+            continue
+        # A mapping that a template takes for text is written as Python writes it; so is None.
+        odd = "{'word'" in whole or (null and "None" in whole)
+        if not odd and (parts == renderer.form.parts or _tried(candidate, _TALK) == plain):
+            return candidate, whole
+    return renderer, None
 
 
 def _labelled(labels: Iterable[str]) -> list[Turn]:
@@ -140,12 +155,13 @@ def _labelled(labels: Iterable[str]) -> list[Turn]:
     ]
 
 
-def _find_ending(renderer: Renderer, tokens: Tokens) -> Ending:
+def _find_ending(renderer: Renderer, tokens: Tokens, base: Tools) -> Ending:
     problem = ""
+    bos, eos = (tokens.named.get(name, "") for name in ("bos_token", "eos_token"))
     for thought in (None, _THOUGHT):
         talk = [replace(turn, reasoning=thought) if turn.role == "assistant" else turn for turn in _TALK]
         content, thinks = talk[1].content, thought is not None
-        prompt, whole = (_tried(renderer, talk[:n], thinks=thinks, prompt=n == 1) for n in (1, 2))
+        prompt, whole = (_tried(renderer, talk[:n], base, thinks=thinks, prompt=n == 1) for n in (1, 2))
         if prompt is None or whole is None:
             problem = problem or "it fails on a question and an answer"
         elif not whole.startswith(prompt):
@@ -153,13 +169,11 @@ def _find_ending(renderer: Renderer, tokens: Tokens) -> Ending:
         elif content not in whole[len(prompt) :]:
             problem = problem or f"an answer isn't written as it is given: {whole[len(prompt) :]!r}"
         else:
-            followed = _tried(renderer, talk, thinks=thinks)
-            bos = "" if tokens.named.get("bos_token") == tokens.named.get("eos_token") else tokens.named.get("bos_token", "")
-            written = whole[len(prompt) :]
-            if ending := find_ending(written, content, followed, tokens.special, bos):
+            written, followed = whole[len(prompt) :], _tried(renderer, talk, base, thinks=thinks)
+            special = tokens.special - {bos if bos != eos else ""}
+            if ending := find_ending(written, content, followed, special):
                 return ending
-            behind = written.rpartition(content)[2]
-            problem = f"an answer is ended by no special token: {behind!r} follows it"
+            problem = f"an answer is ended by no special token: {written.rpartition(content)[2]!r} follows it"
     raise ValueError(problem)
 
 
@@ -167,20 +181,19 @@ def _call_ending(renderer: Renderer, tokens: Tokens, answer: Ending) -> Ending:
     """Find the token that ends a reply that calls a tool: most often that of an answer."""
     prompt = _tried(renderer, _EPISODE[:1], [_TOOL], prompt=True)
     whole = _tried(renderer, _EPISODE[:2], [_TOOL])
-    if prompt is None or whole is None or not whole.startswith(prompt) or answer.stop(whole[len(prompt) :]) is not None:
+    if prompt is None or whole is None or not whole.startswith(prompt):
         return answer
-    ended = [token for token in tokens.special if whole.rstrip().endswith(token)]
-    return Ending(max(ended, key=len)) if ended else answer
+    return find_last(whole[len(prompt) :], answer, tokens.special)
 
 
-def _earlier_replies(renderer: Renderer, ending: Ending) -> tuple[bool, bool]:
+def _earlier_replies(renderer: Renderer, ending: Ending, base: Tools) -> tuple[bool, bool]:
     """Find out whether earlier thoughts are hidden, and whether earlier replies are written in another way."""
-    plain, first = (_tried(renderer, _TALK[:n]) for n in (4, 2))
+    plain, first = (_tried(renderer, _TALK[:n], base) for n in (4, 2))
     rewrites = False
     if plain is not None and first is not None and (stop := ending.stop(first)) is not None:
         rewrites = not plain.startswith(first[:stop])
     thinking = [replace(turn, reasoning=_THOUGHT) if turn.role == "assistant" else turn for turn in _TALK]
-    return (_tried(renderer, thinking, thinks=True) or "").count(_THOUGHT) == 1, rewrites
+    return (_tried(renderer, thinking, base, thinks=True) or "").count(_THOUGHT) == 1, rewrites
 
 
 def _tried(

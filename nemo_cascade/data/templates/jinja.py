@@ -9,8 +9,8 @@ Of a conversation only what is proven is trained. A reply that a template writes
 sample that ends with it: a conversation becomes one sample, or one per user's turn, or one per reply.
 
 When a template is loaded, it has to write one question and its answer. Only a template that always opens a think block
-may fail on an answer without a thought: then rows without thoughts are refused one by one, as is every conversation that
-a template doesn't write as it is given.
+may fail on an answer without a thought: then rows without thoughts are refused one by one, as is every conversation
+that a template doesn't write as it is given.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from nemo_cascade.data.templates.base import Segment, Template
 from nemo_cascade.data.templates.habits import Habits, learn
 from nemo_cascade.data.templates.proof import Proofs, Reply, closes_thought, opens_thought, unwritten
 from nemo_cascade.data.templates.render import GENERATION, REFUSALS, ClockRead, Renderer, Tokens
-from nemo_cascade.data.templates.turns import Mode, Tools, Turn, read_turns, unroll
+from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Mode, Tools, Turn, read_turns, unroll
 from nemo_cascade.errors import TemplateError
 
 _DICE = re.compile(r"\|\s*random\s*[-|%})]|\blipsum\s*\(")
+# What a prompt writes of a reply: white space, the opening of a thought, or a thought that isn't thought.
+_OPENED = re.compile(rf"\s+|{THINK_OPEN}|{THINK_CLOSE}")
 _QUESTION, _ANSWER, _THOUGHT = "What is two and two?", "It is four.", "adding up slowly"
 
 
@@ -58,7 +60,9 @@ class JinjaTemplate(Template):
         try:
             self._habits: Habits = learn(Renderer(text, tokens), tokens)
         except ClockRead as error:
-            raise self._refusal(str(error), "model.chat_template_date=2026-11-29 tells it that date") from error
+            raise self._refusal(
+                str(error), "model.chat_template_date=2026-11-29, say, is what it is told then"
+            ) from error
         except ValueError as error:
             raise self._refusal(str(error)) from error
         self.turn_end = self._habits.endings[False].token
@@ -78,9 +82,7 @@ class JinjaTemplate(Template):
             return [], ["the chat template closes the think block where the reply should think"]
         return segments, []
 
-    def _samples(
-        self, turns: Sequence[Turn], mode: Mode | None, tools: Tools
-    ) -> tuple[list[list[Segment]], list[str]]:
+    def _samples(self, turns: Sequence[Turn], mode: Mode | None, tools: Tools) -> tuple[list[list[Segment]], list[str]]:
         habits = self._habits
         proofs = Proofs(habits.renderer, habits.endings, turns, tools)
         cut = habits.hides_thoughts or habits.rewrites
@@ -169,21 +171,28 @@ class JinjaTemplate(Template):
     def _mark_problems(
         self, turns: Sequence[Turn], tools: Tools, spans: Mapping[int, Reply], *, thinks: bool
     ) -> list[str]:
-        """Say which marks of the template aren't the replies that were proven."""
-        replies = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+        """Say which replies to be trained the template doesn't mark just as they were proven.
+
+        A mark may begin with white space and with the think block that a prompt opened, and end with white space: none
+        of that is trained. What else is marked belongs to other turns, or stands behind the end of the text.
+        """
         marks = self._habits.renderer.marks(turns, tools, thinks=thinks)
-        if len(marks) != len(replies):
-            return [f"it marks {len(marks)} replies of {len(replies)}"]
         problems = []
-        for i, (begin, marked) in zip(replies, marks, strict=True):
-            if i not in spans or not turns[i].trained:
+        for i, reply in spans.items():
+            if not turns[i].trained:
                 continue
-            text = spans[i].text
+            found = [(begin, text) for begin, text in marks if begin < reply.stop and begin + len(text) > reply.begin]
+            begin, marked = found[0] if found else (0, "")
+            end = begin + len(marked)
+            for next_begin, text in found[1:]:  # some mark a reply in pieces
+                if next_begin == end:
+                    marked, end = marked + text, end + len(text)
+            given = marked[: max(0, reply.begin - begin)]
             if turns[i].content.strip() not in marked:
                 problems.append(f"turn {i} (assistant) isn't written as it is given: it marks {marked[-40:]!r}")
-            elif begin != spans[i].begin:
-                problems.append(f"it marks {marked[:40]!r}, the prompt's continuation is {text[:40]!r}")
-            elif not marked.startswith(text) or marked[len(text) :].strip():
+            elif begin > reply.begin or _OPENED.sub("", given):
+                problems.append(f"it marks {marked[:40]!r}, the prompt's continuation is {reply.text[:40]!r}")
+            elif end < reply.stop or marked[reply.stop - begin :].strip():
                 problems.append(f"turn {i} (assistant) isn't ended by {self.turn_end}: it marks {marked[-40:]!r}")
         return problems
 
@@ -192,7 +201,7 @@ class JinjaTemplate(Template):
         failed: dict[bool, str] = {}
         for thinks in (False, True):
             turns = [Turn("user", _QUESTION), Turn("assistant", _ANSWER, _THOUGHT if thinks else None)]
-            segments, problems = self._segments(turns, None, [])
+            segments, problems = self._segments(turns, None, self._habits.tools)
             if not problems:
                 pieces = [i for s in segments for i in self._tokens.encode(s.text)]
                 joined = list(self._tokens.encode("".join(s.text for s in segments)))

@@ -1,13 +1,12 @@
 """Prove where a template writes a reply: behind its prompt, up to and with the token that ends it.
 
-The prompt, with `add_generation_prompt`, has to be an exact prefix of the text that has the reply as its last turn; what
-stands there behind it is the reply. What a template writes behind the token that ends a reply (a newline, the end of
-the text, the header of the next turn) is nothing that the model should learn.
+The prompt, with `add_generation_prompt`, has to be an exact prefix of the text that has the reply as its last turn;
+what stands there behind it is the reply. What a template writes behind the token that ends a reply (a newline, the end
+of the text, the header of the next turn) is nothing that the model should learn.
 """
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,9 +75,7 @@ class Proofs:
         tools: of it.
     """
 
-    def __init__(
-        self, renderer: Renderer, endings: Mapping[bool, Ending], turns: Sequence[Turn], tools: Tools
-    ) -> None:
+    def __init__(self, renderer: Renderer, endings: Mapping[bool, Ending], turns: Sequence[Turn], tools: Tools) -> None:
         self._renderer, self._endings, self._turns, self._tools = renderer, endings, turns, tools
         self._found: dict[int, Reply | str] = {}
 
@@ -155,27 +152,45 @@ def _content_problem(turn: Turn, text: str, prompt: str, inline: bool) -> str | 
     return None
 
 
-def find_ending(written: str, content: str, followed: str | None, special: frozenset[str], bos: str) -> Ending | None:
-    """Find the token that ends a reply: the model's only way to stop.
+def find_ending(written: str, content: str, followed: str | None, special: frozenset[str]) -> Ending | None:
+    """Find the token that ends an answer: the model's only way to stop.
 
     Args:
-        written: a reply, and all that the template writes behind it where nothing follows.
+        written: an answer, and all that the template writes behind it where nothing follows.
         content: what was said in it.
         followed: the same where another turn follows, if the template can write that.
-        special: the tokenizer's special tokens.
-        bos: its token that begins a text, which ends nothing.
+        special: the tokens that may end it.
     """
     last = written.rpartition(content)[2]
-    tokens = "|".join(re.escape(t) for t in sorted(special - {bos}, key=len, reverse=True))
-    tokens_run = re.compile(rf"\s*((?:{tokens})+)")
-    # Several in a row end it together, if every reply has them; else the first does.
-    shared = os.path.commonprefix([last, followed.partition(content)[2]]) if followed is not None else ""
-    if tokens and (found := tokens_run.match(shared)):
-        return Ending(re.findall(tokens, found[1])[-1], last[found.end() :])
-    if tokens and (found := tokens_run.match(last)):
-        token = re.findall(tokens, found[1])[0]
+    tokens = _any_of(special)
+    run = re.compile(rf"\s*((?:{tokens})+)")
+    if followed is not None:
+        # Several in a row end it together, if every answer has them; else the first does.
+        other = followed.partition(content)[2]
+        shared = next((last[:n] for n, (a, b) in enumerate(zip(last, other, strict=False)) if a != b), last)
+        if found := run.match(shared[: len(other)]):
+            return Ending(re.findall(tokens, found[1])[-1], last[found.end() :])
+    if found := run.match(last):
+        token: str = re.findall(tokens, found[1])[0]
         return Ending(token, last[found.start(1) + len(token) :])
     return None
+
+
+def find_last(written: str, answer: Ending, special: frozenset[str]) -> Ending:
+    """Find the token that ends a reply that calls tools: that of an answer, or else the last that is written."""
+    begin = written.rfind(answer.token)
+    behind = written[begin + len(answer.token) :]
+    if answer.stop(written) is not None:
+        return answer
+    if begin >= 0 and not re.sub(_any_of(special), "", behind).strip():
+        return Ending(answer.token, behind)
+    found = [token for token in special if written.rstrip().endswith(token)]
+    return Ending(max(found, key=len)) if found else answer
+
+
+def _any_of(tokens: frozenset[str]) -> str:
+    """Return an expression that matches any of some texts, the longest first; none at all where there are none."""
+    return "|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True) if t) or r"(?!)"
 
 
 def _hash(text: str) -> bytes:

@@ -4,7 +4,7 @@ Templates differ in how they want to be given a message. What can't be told from
 
 - a thought stands in a field of its own (`reasoning_content`, `reasoning`, ...), or as a think block in the content;
 - a content is a text, or a list of parts (models that also see images);
-- the arguments of a call are a mapping, or JSON text.
+- the arguments of a call are a mapping, or JSON text; where nothing is said beside it, the content is "", or None.
 """
 
 from __future__ import annotations
@@ -66,11 +66,13 @@ class Form:
         thought: the field of a thought; None: a think block in the content.
         parts: a content is a list of parts.
         arguments_as_text: a call's arguments are JSON text.
+        null_content: a reply that only calls tools has None as its content.
     """
 
     thought: str | None = None
     parts: bool = False
     arguments_as_text: bool = False
+    null_content: bool = False
 
 
 class Renderer:
@@ -130,7 +132,7 @@ class Renderer:
 
     def _now(self, form: str) -> str:
         if self._tokens.date is None:
-            raise ClockRead("it writes today's date")
+            raise ClockRead("it writes today's date, and model.chat_template_date pins none")
         return datetime.date.fromisoformat(self._tokens.date).strftime(form)
 
     def _messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
@@ -144,6 +146,8 @@ class Renderer:
         message: dict[str, Any] = {"role": turn.role, "content": content}
         if self.form.parts:
             message["content"] = [{"type": "text", "text": content}]
+        if turn.calls and not content and self.form.null_content:
+            message["content"] = None
         if turn.reasoning is not None and thought is not None:
             message[thought] = turn.reasoning
         if turn.calls:

@@ -1,8 +1,8 @@
 """Read the messages of a row into turns: one shape for every template, and everything that's wrong with them.
 
 A message has `role` and `content`; an assistant's may have `reasoning_content`, `tool_calls` (name and arguments, or
-OpenAI's `function` around them, and perhaps `id`) and `trained: false`; a user's may have `mode`, a tool's the `name` of
-what was called and its `tool_call_id`.
+OpenAI's `function` around them, and perhaps `id`) and `trained: false`; a user's may have `mode`, a tool's the `name`
+of what was called and its `tool_call_id`.
 """
 
 from __future__ import annotations
