@@ -94,7 +94,8 @@ class PrefixWriter:
             return None
         closing = self.closing(form, thinks, tools)
         if "tool_calls" in message:
-            head, closed, rest = written.rpartition(closing)
+            token = re.findall(self.ends, closing)[-1] if closing != "?" else closing
+            head, closed, rest = written.rpartition(token)
             if closed and not re.sub(self.ends, "", rest).strip():
                 return prompt, head + closed
             found = list(re.finditer(self.ends, written))
@@ -123,14 +124,17 @@ class PrefixWriter:
         if found is None:
             return "?"
         tokens = re.findall(self.ends, found[1])
-        kept = 1
+        eos = self.named.get("eos_token")
+        if eos in tokens:
+            return "".join(itertools.takewhile(lambda t: t != eos, tokens)) + eos
         try:
-            other = run.match(self.render(talk, tools, thinks).partition("Ay.")[2])
-            same = [a == b for a, b in zip(tokens, re.findall(self.ends, other[1]), strict=False)]
-            kept = max(1, sum(itertools.takewhile(bool, same)))
+            other = re.findall(self.ends, run.match(self.render(talk, tools, thinks).partition("Ay.")[2])[1])
         except Exception:  # it takes no second question, or ends the answer in another way then
-            pass
-        return "".join(tokens[:kept])
+            return tokens[0]
+        same = sum(itertools.takewhile(bool, (a == b for a, b in zip(tokens, other, strict=False))))
+        # A header that is always written begins with the token that begins the user's.
+        headed = 1 < same < min(len(tokens), len(other))
+        return "".join(tokens[: max(1, same - headed)])
 
 
 def shaped(message, thought, parts, text_arguments, null_content):
@@ -148,7 +152,10 @@ def shaped(message, thought, parts, text_arguments, null_content):
         made["content"] = None
     if "tool_calls" in made and text_arguments:
         made["tool_calls"] = [
-            {**c, "function": {**c["function"], "arguments": json.dumps(c["function"]["arguments"], ensure_ascii=False)}}
+            {
+                **c,
+                "function": {**c["function"], "arguments": json.dumps(c["function"]["arguments"], ensure_ascii=False)},
+            }
             for c in made["tool_calls"]
         ]
     return made

@@ -36,7 +36,9 @@ _WORDS = (
 
 
 def specials_of(text, named):
-    composed = {f"<|{role}|>" for role in ("system", "user", "assistant", "tool")} if re.search(r"'<\|' ?[+~]", text) else ()
+    composed = (
+        {f"<|{role}|>" for role in ("system", "user", "assistant", "tool")} if re.search(r"'<\|' ?[+~]", text) else ()
+    )
     return {*_CONTROL.findall(text), *composed, *named.values()}
 
 
@@ -44,7 +46,10 @@ def build(text, named, folder):
     """Write a tokenizer folder whose special tokens are the template's, and the template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     words = ["It is four.\n\nassistant\n<think>\nadding </think>\n\nuser: Assistant: system: \n\n\n"] * 5
@@ -100,6 +105,8 @@ def test_public_templates_have_the_masks_of_an_independent_writer_or_a_reason(tm
         print(f"refused   {name}: {why}")
     for at, found in wrong.items():
         print(f"WRONG     {at}: {found}")
-    print(f"{len(accepted)} accepted, {len(refused)} refused of {len(accepted) + len(refused)}; rows by kind: {dict(taken)}")
+    print(
+        f"{len(accepted)} accepted, {len(refused)} refused of {len(accepted) + len(refused)}; rows by kind: {dict(taken)}"
+    )
     assert not wrong
     assert len(refused) <= MOST_REFUSED_SHARE * (len(accepted) + len(refused))

@@ -10,14 +10,14 @@ from nemo_cascade.data.templates.proof import Ending, find_ending, find_last
 from nemo_cascade.data.templates.render import REFUSALS, THOUGHT_FIELDS, ClockRead, Renderer, Tokens
 from nemo_cascade.data.templates.turns import Call, Tools, Turn
 
-_TALK = (
+TALK = (
     Turn("user", "What is two and two?"),
     Turn("assistant", "It is four."),
     Turn("user", "And three and three?"),
     Turn("assistant", "That is six."),
 )
-_THOUGHT = "adding up slowly"
-_TOOL = {
+THOUGHT = "adding up slowly"
+TOOL = {
     "type": "function",
     "function": {
         "name": "lookup",
@@ -26,7 +26,7 @@ _TOOL = {
     },
 }
 _ID = "lookup123"  # nine letters and digits, as some templates demand
-_EPISODE = (
+EPISODE = (
     Turn("user", "Which word?"),
     Turn("assistant", "", calls=(Call("lookup", {"word": "oak"}, _ID),)),
     Turn("tool", "a tree", name="lookup", call_id=_ID),
@@ -90,8 +90,8 @@ def learn(renderer: Renderer, tokens: Tokens) -> Habits:
     enough: frozenset[frozenset[str]] = frozenset()
     if whole is not None:
         subsets = chain.from_iterable(combinations(_LABELS, n) for n in range(len(_LABELS) + 1))
-        enough = frozenset(frozenset(s) for s in subsets if _tried(renderer, _labelled(s), [_TOOL]) == whole)
-    declares = "Look up a word." in (_tried(renderer, _TALK[:2], [_TOOL]) or whole or "")
+        enough = frozenset(frozenset(s) for s in subsets if _tried(renderer, _labelled(s), [TOOL]) == whole)
+    declares = "Look up a word." in (_tried(renderer, TALK[:2], [TOOL]) or whole or "")
     ending = _find_ending(renderer, tokens, base)
     hides, rewrites = _earlier_replies(renderer, ending, base)
     endings = {False: ending, True: _call_ending(renderer, tokens, ending)}
@@ -101,13 +101,13 @@ def learn(renderer: Renderer, tokens: Tokens) -> Habits:
 def _content_form(renderer: Renderer) -> tuple[Renderer, Tools]:
     """Find how contents are read, and whether some tool has to be there."""
     none: list[Mapping[str, object]] = []
-    for tools in (none, [_TOOL]):
+    for tools in (none, [TOOL]):
         for candidate in (renderer, renderer.shaped(parts=True)):
-            text = _tried(candidate, _TALK[:2], tools)
-            if text is not None and all(turn.content in text for turn in _TALK[:2]):
+            text = _tried(candidate, TALK[:2], tools)
+            if text is not None and all(turn.content in text for turn in TALK[:2]):
                 return candidate, tools
     try:
-        renderer.write(_TALK[:2], [], thinks=False)
+        renderer.write(TALK[:2], [], thinks=False)
     except ClockRead:
         raise
     except REFUSALS as error:
@@ -117,27 +117,27 @@ def _content_form(renderer: Renderer) -> tuple[Renderer, Tools]:
 
 def _thought_form(renderer: Renderer, base: Tools) -> Renderer:
     """Find the field that a thought is read from, in a final answer, or in a step that calls a tool."""
-    final = (_TALK[0], replace(_TALK[1], reasoning=_THOUGHT))
-    step = (_EPISODE[0], replace(_EPISODE[1], reasoning=_THOUGHT), *_EPISODE[2:])
-    for turns, tools in ((final, base), (step[:2], [_TOOL]), (step[:3], [_TOOL])):
+    final = (TALK[0], replace(TALK[1], reasoning=THOUGHT))
+    step = (EPISODE[0], replace(EPISODE[1], reasoning=THOUGHT), *EPISODE[2:])
+    for turns, tools in ((final, base), (step[:2], [TOOL]), (step[:3], [TOOL])):
         for name in THOUGHT_FIELDS:
             candidate = renderer.shaped(thought=name)
-            if _THOUGHT in (_tried(candidate, turns, tools, thinks=True) or ""):
+            if THOUGHT in (_tried(candidate, turns, tools, thinks=True) or ""):
                 return candidate
     return renderer
 
 
 def _tool_form(renderer: Renderer) -> tuple[Renderer, str | None]:
     """Find how calls and results are read, and return with it a tool episode; None: they aren't written."""
-    plain = _tried(renderer, _TALK)
+    plain = _tried(renderer, TALK)
     for parts, text, null in product((renderer.form.parts, True), (False, True), (False, True)):
         candidate = renderer.shaped(parts=parts, arguments_as_text=text, null_content=null)
-        whole = _tried(candidate, _EPISODE, [_TOOL])
+        whole = _tried(candidate, EPISODE, [TOOL])
         if whole is None or not all(word in whole for word in ("lookup", "oak", "a tree")):
             continue
         # A mapping that a template takes for text is written as Python writes it; so is None.
         odd = "{'word'" in whole or (null and "None" in whole)
-        if not odd and (parts == renderer.form.parts or _tried(candidate, _TALK) == plain):
+        if not odd and (parts == renderer.form.parts or _tried(candidate, TALK) == plain):
             return candidate, whole
     return renderer, None
 
@@ -151,15 +151,15 @@ def _labelled(labels: Iterable[str]) -> list[Turn]:
             call_id=turn.call_id if "tool_call_id" in kept else None,
             name=turn.name if "name" in kept else None,
         )
-        for turn in _EPISODE
+        for turn in EPISODE
     ]
 
 
 def _find_ending(renderer: Renderer, tokens: Tokens, base: Tools) -> Ending:
     problem = ""
     bos, eos = (tokens.named.get(name, "") for name in ("bos_token", "eos_token"))
-    for thought in (None, _THOUGHT):
-        talk = [replace(turn, reasoning=thought) if turn.role == "assistant" else turn for turn in _TALK]
+    for thought in (None, THOUGHT):
+        talk = [replace(turn, reasoning=thought) if turn.role == "assistant" else turn for turn in TALK]
         content, thinks = talk[1].content, thought is not None
         prompt, whole = (_tried(renderer, talk[:n], base, thinks=thinks, prompt=n == 1) for n in (1, 2))
         if prompt is None or whole is None:
@@ -171,7 +171,7 @@ def _find_ending(renderer: Renderer, tokens: Tokens, base: Tools) -> Ending:
         else:
             written, followed = whole[len(prompt) :], _tried(renderer, talk, base, thinks=thinks)
             special = tokens.special - {bos if bos != eos else ""}
-            if ending := find_ending(written, content, followed, special):
+            if ending := find_ending(written, content, followed, special, eos):
                 return ending
             problem = f"an answer is ended by no special token: {written.rpartition(content)[2]!r} follows it"
     raise ValueError(problem)
@@ -179,8 +179,8 @@ def _find_ending(renderer: Renderer, tokens: Tokens, base: Tools) -> Ending:
 
 def _call_ending(renderer: Renderer, tokens: Tokens, answer: Ending) -> Ending:
     """Find the token that ends a reply that calls a tool: most often that of an answer."""
-    prompt = _tried(renderer, _EPISODE[:1], [_TOOL], prompt=True)
-    whole = _tried(renderer, _EPISODE[:2], [_TOOL])
+    prompt = _tried(renderer, EPISODE[:1], [TOOL], prompt=True)
+    whole = _tried(renderer, EPISODE[:2], [TOOL])
     if prompt is None or whole is None or not whole.startswith(prompt):
         return answer
     return find_last(whole[len(prompt) :], answer, tokens.special)
@@ -188,12 +188,12 @@ def _call_ending(renderer: Renderer, tokens: Tokens, answer: Ending) -> Ending:
 
 def _earlier_replies(renderer: Renderer, ending: Ending, base: Tools) -> tuple[bool, bool]:
     """Find out whether earlier thoughts are hidden, and whether earlier replies are written in another way."""
-    plain, first = (_tried(renderer, _TALK[:n], base) for n in (4, 2))
+    plain, first = (_tried(renderer, TALK[:n], base) for n in (4, 2))
     rewrites = False
     if plain is not None and first is not None and (stop := ending.stop(first)) is not None:
         rewrites = not plain.startswith(first[:stop])
-    thinking = [replace(turn, reasoning=_THOUGHT) if turn.role == "assistant" else turn for turn in _TALK]
-    return (_tried(renderer, thinking, base, thinks=True) or "").count(_THOUGHT) == 1, rewrites
+    thinking = [replace(turn, reasoning=THOUGHT) if turn.role == "assistant" else turn for turn in TALK]
+    return (_tried(renderer, thinking, base, thinks=True) or "").count(THOUGHT) == 1, rewrites
 
 
 def _tried(

@@ -23,7 +23,7 @@ from typing import Any
 from blake3 import blake3
 
 from nemo_cascade.data.templates.base import Segment, Template
-from nemo_cascade.data.templates.habits import Habits, learn
+from nemo_cascade.data.templates.habits import EPISODE, TALK, THOUGHT, TOOL, Habits, learn
 from nemo_cascade.data.templates.proof import Proofs, Reply, closes_thought, opens_thought, unwritten
 from nemo_cascade.data.templates.render import GENERATION, REFUSALS, ClockRead, Renderer, Tokens
 from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Mode, Tools, Turn, read_turns, unroll
@@ -32,7 +32,6 @@ from nemo_cascade.errors import TemplateError
 _DICE = re.compile(r"\|\s*random\s*[-|%})]|\blipsum\s*\(")
 # What a prompt writes of a reply: white space, the opening of a thought, or a thought that isn't thought.
 _OPENED = re.compile(rf"\s+|{THINK_OPEN}|{THINK_CLOSE}")
-_QUESTION, _ANSWER, _THOUGHT = "What is two and two?", "It is four.", "adding up slowly"
 
 
 class JinjaTemplate(Template):
@@ -54,7 +53,7 @@ class JinjaTemplate(Template):
         self.key = f"jinja-2-{blake3(f'{text}{named}{tokens.date}'.encode()).hexdigest()}"
         self.control = tuple(sorted(tokens.special))
         self._marked = GENERATION.search(text) is not None
-        self._torn: dict[bool, str] = {}
+        self._torn: dict[tuple[bool, bool], str] = {}  # by whether a reply thinks, and whether it calls tools
         if _DICE.search(text):
             raise self._refusal("it writes something else each time (random, lipsum)")
         try:
@@ -157,7 +156,7 @@ class JinjaTemplate(Template):
                 if turn.trained and not asked:
                     raise
                 continue  # a part of what was said before: cut nowhere, trained nowhere
-            why = reply if isinstance(reply, str) else self._torn.get(turn.reasoning is not None)
+            why = reply if isinstance(reply, str) else self._torn.get(_kind(turn))
             if isinstance(reply, Reply) and why is None:
                 if reply.stands_in(whole):
                     # Cut off whether trained or not: a prompt with this history then has the same tokens.
@@ -197,21 +196,24 @@ class JinjaTemplate(Template):
         return problems
 
     def _prove(self) -> None:
-        """Prove a question and its answer, without a thought and with one, in text and in tokens."""
-        failed: dict[bool, str] = {}
-        for thinks in (False, True):
-            turns = [Turn("user", _QUESTION), Turn("assistant", _ANSWER, _THOUGHT if thinks else None)]
-            segments, problems = self._segments(turns, None, self._habits.tools)
-            if not problems:
-                pieces = [i for s in segments for i in self._tokens.encode(s.text)]
-                joined = list(self._tokens.encode("".join(s.text for s in segments)))
-                if pieces != joined:
-                    problems = [f"prompt and reply meet inside a token, at {segments[0].text[-20:]!r}"]
-                    self._torn[thinks] = problems[0]
-            if problems:
-                failed[thinks] = "; ".join(problems)
-        if False in failed and (True in failed or False in self._torn):
-            raise self._refusal(failed[False])
+        """Prove a question and its answer, without a thought and with one, in text and in tokens; calls likewise."""
+        for thought in (None, THOUGHT) if self._habits.enough else ():
+            self._tried((EPISODE[0], replace(EPISODE[1], reasoning=thought)), [TOOL])
+        plain = self._tried(TALK[:2], self._habits.tools)
+        thinking = self._tried((TALK[0], replace(TALK[1], reasoning=THOUGHT)), self._habits.tools)
+        if plain and (thinking or (False, False) in self._torn):
+            raise self._refusal(plain)
+
+    def _tried(self, turns: Sequence[Turn], tools: Tools) -> str | None:
+        """Say why a question and its reply aren't proven, and remember where they meet inside a token."""
+        segments, problems = self._segments(turns, None, tools)
+        if problems:
+            return "; ".join(problems)
+        pieces = [i for s in segments for i in self._tokens.encode(s.text)]
+        if pieces == list(self._tokens.encode("".join(s.text for s in segments))):
+            return None
+        self._torn[_kind(turns[-1])] = f"prompt and reply meet inside a token, at {segments[0].text[-20:]!r}"
+        return self._torn[_kind(turns[-1])]
 
     def _refusal(self, why: str, mend: str | None = None) -> TemplateError:
         return TemplateError(
@@ -233,6 +235,10 @@ def _finer(part: Sequence[Turn]) -> list[Sequence[Turn]]:
     return [
         [replace(t, trained=t.trained and i in group) for i, t in enumerate(part[: group[-1] + 1])] for group in groups
     ]
+
+
+def _kind(turn: Turn) -> tuple[bool, bool]:
+    return turn.reasoning is not None, bool(turn.calls)
 
 
 def _asked_mode(turns: Sequence[Turn], mode: Mode | None) -> Mode | None:

@@ -7,6 +7,7 @@ of the text, the header of the next turn) is nothing that the model should learn
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,28 +153,36 @@ def _content_problem(turn: Turn, text: str, prompt: str, inline: bool) -> str | 
     return None
 
 
-def find_ending(written: str, content: str, followed: str | None, special: frozenset[str]) -> Ending | None:
+def find_ending(
+    written: str, content: str, followed: str | None, special: frozenset[str], eos: str = ""
+) -> Ending | None:
     """Find the token that ends an answer: the model's only way to stop.
+
+    Of several in a row it is the tokenizer's end of a text, or the last that stands behind every answer; of those that
+    only stand behind the last answer, the first.
 
     Args:
         written: an answer, and all that the template writes behind it where nothing follows.
         content: what was said in it.
         followed: the same where another turn follows, if the template can write that.
         special: the tokens that may end it.
+        eos: the tokenizer's `eos_token`.
     """
-    last = written.rpartition(content)[2]
     tokens = _any_of(special)
-    run = re.compile(rf"\s*((?:{tokens})+)")
-    if followed is not None:
-        # Several in a row end it together, if every answer has them; else the first does.
-        other = followed.partition(content)[2]
-        shared = next((last[:n] for n, (a, b) in enumerate(zip(last, other, strict=False)) if a != b), last)
-        if found := run.match(shared[: len(other)]):
-            return Ending(re.findall(tokens, found[1])[-1], last[found.end() :])
-    if found := run.match(last):
-        token: str = re.findall(tokens, found[1])[0]
-        return Ending(token, last[found.start(1) + len(token) :])
-    return None
+    last, other = (text.partition(content)[2] for text in (written, followed or ""))
+    runs = [re.compile(rf"\s*((?:{tokens})*)").match(text) for text in (last, other)]
+    row, others = (re.findall(tokens, run[1]) if run else [] for run in runs)
+    if not row:
+        return None
+    shared = [a for a, b in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(row, others, strict=False))]
+    if eos in row:
+        ends = row[: row.index(eos) + 1]
+    elif len(row) > len(shared) > 1 and len(others) > len(shared):
+        ends = shared[:-1]  # the last of them opens the next turn: behind the last answer, the one to come
+    else:
+        ends = shared or row[:1]
+    stop = last.index("".join(ends)) + len("".join(ends))
+    return Ending(ends[-1], last[stop:])
 
 
 def find_last(written: str, answer: Ending, special: frozenset[str]) -> Ending:

@@ -74,15 +74,29 @@ CONVERSATIONS |= {
         "tools": _EPISODE,
         "tools system": [SYSTEM, *_EPISODE],
         "tools thoughts": _THOUGHTFUL,
-        "tools go on": [*_EPISODE, user("And Oslo?"), call("call00002", "Oslo"), result("call00002", "{\"sky\": 1}"), reply("Snow.")],
+        "tools go on": [
+            *_EPISODE,
+            user("And Oslo?"),
+            call("call00002", "Oslo"),
+            result("call00002", '{"sky": 1}'),
+            reply("Snow."),
+        ],
         "tools thoughts go on": [*_THOUGHTFUL, user("Thanks."), reply("Bye.", "polite")],
     }.items()
 }
 
 
+def prompt_of(tokenizer, row, i):
+    """Return the text that a reply is sampled from; None where the template can't ask for it."""
+    mode = "think" if "reasoning_content" in row["messages"][i] else "no_think"
+    segments, problems = tokenizer.template.prompt({**row, "messages": row["messages"][:i]}, mode)
+    return None if problems else "".join(s.text for s in segments)
+
+
 def differences(tokenizer, writer, row, samples):
     """Compare samples with an independent writer's replies, in text and in tokens. Returns what differs."""
     written = writer.replies(row)
+    before = {i: prompt_of(tokenizer, row, i) for i in written}
     slow = Tokenizer.from_file(str(Path(tokenizer.folder) / "tokenizer.json"))
     due = {i for i, m in enumerate(row["messages"]) if m["role"] == "assistant" and m.get("trained", True)}
     problems, learned = [], []
@@ -96,13 +110,17 @@ def differences(tokenizer, writer, row, samples):
                 learned += number
                 if not number:
                     problems.append(f"nobody else writes {segment.text!r} behind {text[:at][-40:]!r}")
+                problems += [f"prompt of {i} is {before[i]!r}" for i in number if before[i] not in (None, text[:at])]
             at += len(segment.text)
         whole = slow.encode(text, add_special_tokens=False)
         expected = [
-            (i, int(any(b <= begin < e for b, e in spans))) for i, (begin, _) in zip(whole.ids, whole.offsets, strict=True)
+            (i, int(any(b <= begin < e for b, e in spans)))
+            for i, (begin, _) in zip(whole.ids, whole.offsets, strict=True)
         ]
-        if expected != list(zip(ids.tolist(), mask.tolist(), strict=True)):
-            problems.append(f"tokens differ: {text!r}")
+        found = list(zip(ids.tolist(), mask.tolist(), strict=True))
+        if expected != found:
+            at = next(n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b)
+            problems.append(f"tokens differ at {tokenizer.decode(ids[at - 3 : at + 3])!r}")
     if sorted(learned) != sorted(due):
         problems.append(f"replies {sorted(due)} are due, {sorted(learned)} are learned")
     return problems
