@@ -28,7 +28,7 @@ TOOL = {
 _ID = "lookup123"  # nine letters and digits, as some templates demand
 EPISODE = (
     Turn("user", "Which word?"),
-    Turn("assistant", "", calls=(Call("lookup", {"word": "oak"}, _ID),)),
+    Turn("assistant", "", calls=(Call("lookup", {"word": "oak"}, {"id": _ID}),)),
     Turn("tool", "a tree", name="lookup", call_id=_ID),
     Turn("assistant", "It is a tree."),
 )
@@ -147,7 +147,7 @@ def _labelled(labels: Iterable[str]) -> list[Turn]:
     return [
         replace(
             turn,
-            calls=tuple(replace(call, id=call.id if "id" in kept else None) for call in turn.calls),
+            calls=tuple(replace(call, given=call.given if "id" in kept else {}) for call in turn.calls),
             call_id=turn.call_id if "tool_call_id" in kept else None,
             name=turn.name if "name" in kept else None,
         )

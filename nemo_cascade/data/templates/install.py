@@ -102,13 +102,14 @@ def _wanted_text(folder: Path, wanted: str) -> str:
     if not Path(wanted).is_file():
         raise TemplateError("no such chat template", value=f"model.chat_template={wanted}", limit=_known())
     text = _read_text(Path(wanted))
-    # Editors end a file with a newline, which rendering drops, and may end lines as on Windows.
+    # Editors end a file with a newline, and may end lines as on Windows.
     return next((t.jinja for t in NAMED.values() if is_text_of(t, text)), text)
 
 
 def is_text_of(template: Template, text: str) -> bool:
-    """Whether a text is a template's, but for how its lines end and for a newline behind the last."""
-    return text.replace("\r\n", "\n").removesuffix("\n") == template.jinja.removesuffix("\n")
+    """Whether a text is a template's, but for how its lines end and for newlines at its end that rendering drops."""
+    bare = template.jinja.rstrip("\n")
+    return text.replace("\r\n", "\n") in (bare, bare + "\n", bare + "\n\n")
 
 
 def _read_text(file: Path) -> str:

@@ -108,6 +108,8 @@ class Proofs:
         text = written[:stop]
         if opens_thought(prompt) and not thinks:
             return "doesn't think, though its prompt opens a think block"
+        if closes_thought(prompt) and thinks:
+            return "thinks, though its prompt closes the think block"
         if problem := _content_problem(turn, text, prompt, self._renderer.form.thought is None):
             return problem
         return Reply(len(prompt), _hash(prompt), text, written[stop:])

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 
 from nemo_cascade.data.templates.chatml import to_json
-from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Mode, Tools, Turn, episode_thinks
+from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Call, Mode, Tools, Turn, episode_thinks
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
 # What a template's own code may raise on a conversation that it wasn't written for.
@@ -157,12 +157,15 @@ class Renderer:
             message["mode"] = mode
         return message
 
-    def _call(self, call: Any) -> dict[str, Any]:
+    def _call(self, call: Call) -> dict[str, Any]:
         arguments: Any = dict(call.arguments)
         if self.form.arguments_as_text:
             arguments = call.written if call.written is not None else to_json(arguments)
-        shaped = {"type": "function", "function": {"name": call.name, "arguments": arguments}}
-        return shaped if call.id is None else {"id": call.id, **shaped}
+        function = call.given.get("function")
+        if isinstance(function, Mapping):
+            return {**call.given, "function": {**function, "arguments": arguments}}
+        labelled = {"id": call.id} if call.id is not None else {}
+        return {**labelled, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _mode_of(turns: Sequence[Turn], user: int) -> Mode | None:

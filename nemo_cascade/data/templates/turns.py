@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Mode = Literal["think", "no_think"]
@@ -29,14 +29,23 @@ class Call:
     Attributes:
         name: of the tool.
         arguments: by name.
-        id: what the row gives it, for templates that write one.
-        written: the arguments as the row's JSON text, where they are one.
+        given: the call as the row has it: some templates write its id, or all of it.
     """
 
     name: str
     arguments: Mapping[str, Any]
-    id: Any = None
-    written: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> Any:
+        """What the row calls it; None where it doesn't."""
+        return self.given.get("id")
+
+    @property
+    def written(self) -> str | None:
+        """Its arguments as the row's JSON text, where they are one."""
+        arguments = function_of(self.given).get("arguments")
+        return arguments if isinstance(arguments, str) and arguments.strip() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +240,7 @@ def _read_calls(calls: Any) -> tuple[tuple[Call, ...], str | None]:
     read = []
     for call in calls:
         function = function_of(call) if isinstance(call, Mapping) else {}
-        arguments = written = function.get("arguments", {})
+        arguments = function.get("arguments", {})
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments) if arguments.strip() else {}
@@ -239,5 +248,5 @@ def _read_calls(calls: Any) -> tuple[tuple[Call, ...], str | None]:
                 return (), "calls a tool with arguments that are broken JSON"
         if not isinstance(function.get("name"), str) or not isinstance(arguments, Mapping):
             return (), "calls a tool without a name, or with arguments that are no mapping"
-        read.append(Call(function["name"], arguments, call.get("id"), written if isinstance(written, str) else None))
+        read.append(Call(function["name"], arguments, call))
     return tuple(read), None
