@@ -1,4 +1,4 @@
-"""Public chat templates, as many as a folder holds: accepted with the masks of an independent writer, or refused and why.
+"""Public chat templates, all that a folder holds: accepted with the masks of an independent writer, or refused and why.
 
     NEMO_CASCADE_TEMPLATES=FOLDER pytest tests/benchmarks/test_public_templates_bench.py -m bench -s
 
@@ -105,8 +105,7 @@ def test_public_templates_have_the_masks_of_an_independent_writer_or_a_reason(tm
         print(f"refused   {name}: {why}")
     for at, found in wrong.items():
         print(f"WRONG     {at}: {found}")
-    print(
-        f"{len(accepted)} accepted, {len(refused)} refused of {len(accepted) + len(refused)}; rows by kind: {dict(taken)}"
-    )
+    count = len(accepted) + len(refused)
+    print(f"{len(accepted)} accepted, {len(refused)} refused of {count}; rows by kind: {dict(taken)}")
     assert not wrong
-    assert len(refused) <= MOST_REFUSED_SHARE * (len(accepted) + len(refused))
+    assert len(refused) <= MOST_REFUSED_SHARE * count

@@ -20,15 +20,16 @@ OPEN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %
 TURN = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
 TALK = f"{{% for m in messages %}}{TURN}{{% endfor %}}"
 THINKING = (
-    "{{ '<|im_start|>assistant\\n' }}{% if m.reasoning_content %}{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n' }}"
-    "{% endif %}{{ m.content + '<|im_end|>\\n' }}"
+    "{{ '<|im_start|>assistant\\n' }}{% if m.reasoning_content %}"
+    "{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}"
 )
 DECLARED = "{% for t in tools or [] %}{{ '<|im_start|>tool\\n' + (t | tojson) + '<|im_end|>\\n' }}{% endfor %}"
 
 
 def by_role(assistant, tool=TURN, other=TURN):
     return (
-        DECLARED + "{% for m in messages %}{% if m.role == 'assistant' %}" + assistant + "{% elif m.role == 'tool' %}" + tool
+        DECLARED + "{% for m in messages %}{% if m.role == 'assistant' %}" + assistant
+        + "{% elif m.role == 'tool' %}" + tool
         + "{% else %}" + other + "{% endif %}{% endfor %}"
     )  # fmt: skip
 
@@ -43,7 +44,8 @@ def calls(writing):
 
 CALL = "'<tool_call>' + (c.function | tojson) + '</tool_call>'"
 LAST_USER = (
-    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}"
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}"
     "{% endfor %}"
 )
 KINDS = {
@@ -79,7 +81,8 @@ KINDS = {
         "{{ ' ' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
     ),
     "hides the final thought": by_role(
-        "{{ '<|im_start|>assistant\\n<think>' + (m.reasoning_content or '' if m.tool_calls else '') + '</think>' + m.content }}"
+        "{{ '<|im_start|>assistant\\n<think>' + (m.reasoning_content or '' if m.tool_calls else '') }}"
+        "{{ '</think>' + m.content }}"
         "{% for c in m.tool_calls or [] %}{{ " + CALL + " }}{% endfor %}{{ '<|im_end|>\\n' }}"
     )
     + OPEN,
@@ -359,19 +362,65 @@ def test_settings_that_are_no_json_are_told_by_name(tmp_path, load):
             chat.load_tokenizer(tmp_path)
 
 
-def test_long_conversation_is_rendered_a_few_times_per_reply(load, monkeypatch):
+@pytest.fixture
+def rendered(monkeypatch):
+    """Count what is rendered."""
     written = []
     render = Renderer._render
-    monkeypatch.setattr(
-        Renderer, "_render", lambda self, turns, *a, **k: written.append(len(turns)) or render(self, turns, *a, **k)
-    )
+
+    def counted(self, turns, *args, **settings):
+        written.append(len(turns))
+        return render(self, turns, *args, **settings)
+
+    monkeypatch.setattr(Renderer, "_render", counted)
+    return written
+
+
+def test_many_turns_whose_thoughts_are_forgotten_are_rendered_a_few_times_each(load, rendered):
     forgets = by_role(THINKING.replace("if m.reasoning_content", "if m.reasoning_content and loop.index0 > ns.last"))
     tokenizer = load(LAST_USER + forgets + OPEN)
-    for turns in (10, 20):
+    for turns in (10, 30):
         messages = [m for i in range(turns) for m in (user(f"{i}?"), reply(f"{i}.", f"thought {i}"))]
-        written.clear()
+        rendered.clear()
         assert len(trained(tokenizer, {"messages": messages})) == turns
-        assert len(written) <= 3 * turns
+        assert len(rendered) <= 3 * turns
+
+
+def episode(steps, text=""):
+    turns = [user("Go.")]
+    for i in range(steps):
+        turns += [call(f"call{i:05}", "Rome", text), result(f"call{i:05}", "sunny")]
+    return [*turns, reply("Done.")]
+
+
+def test_many_steps_are_rendered_as_often_as_a_few_and_masked_as_well(load, rendered):
+    tokenizer = load(KINDS["call ids"])
+    counts = []
+    for steps in (20, 40):
+        rendered.clear()
+        samples, problems = tokenizer.template.samples({"messages": episode(steps), "tools": TOOLS})
+        assert problems == []
+        counts.append(len(rendered))
+    assert max(counts) <= 32
+    row = {"messages": episode(20), "tools": TOOLS}
+    writer = PrefixWriter(KINDS["call ids"], SPECIAL, {})
+    assert differences(tokenizer, writer, row, tokenizer.template.samples(row)[0]) == []
+
+
+def test_step_in_the_middle_that_is_written_otherwise_is_not_trained(load):
+    text = KINDS["call ids"].replace("+ m.content }}", "+ (m.content if m.content != 'psst' else '*') }}")
+    tokenizer, messages = load(text), episode(20, "look")
+    assert tokenizer.template.samples({"messages": messages, "tools": TOOLS})[1] == []
+    messages[15] = {**messages[15], "content": "psst"}
+    assert "turn 15 (assistant) isn't written as it is given" in tokenizer.template.samples(
+        {"messages": messages, "tools": TOOLS}
+    )[1][0]  # fmt: skip
+
+
+def test_many_equal_turns_are_told_apart(load):
+    tokenizer = load(KINDS["shows that the last step didn't think"])
+    messages = [m for _ in range(20) for m in (user("Again?"), reply("Again."))]
+    assert trained(tokenizer, {"messages": messages}) == [["Again.<|im_end|>"]] * 20
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from nemo_cascade.data.templates.base import Segment, Template
 from nemo_cascade.data.templates.habits import EPISODE, TALK, THOUGHT, TOOL, Habits, learn
 from nemo_cascade.data.templates.proof import Proofs, Reply, closes_thought, opens_thought, unwritten
 from nemo_cascade.data.templates.render import GENERATION, REFUSALS, ClockRead, Renderer, Tokens
+from nemo_cascade.data.templates.spans import find_replies
 from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Mode, Tools, Turn, read_turns, unroll
 from nemo_cascade.errors import TemplateError
 
@@ -82,8 +83,7 @@ class JinjaTemplate(Template):
         return segments, []
 
     def _samples(self, turns: Sequence[Turn], mode: Mode | None, tools: Tools) -> tuple[list[list[Segment]], list[str]]:
-        habits = self._habits
-        proofs = Proofs(habits.renderer, habits.endings, turns, tools)
+        habits, proofs = self._habits, self._proofs(turns, tools)
         cut = habits.hides_thoughts or habits.rewrites
         rendered: list[list[Segment]] = []
         for part in unroll(turns, always=habits.rewrites) if cut else [turns]:
@@ -110,8 +110,10 @@ class JinjaTemplate(Template):
         return ([], problems) if problems else (rendered, [])
 
     def _segments(self, turns: Sequence[Turn], mode: Mode | None, tools: Tools) -> tuple[list[Segment], list[str]]:
-        habits = self._habits
-        return self._sample(turns, mode, tools, Proofs(habits.renderer, habits.endings, turns, tools))
+        return self._sample(turns, mode, tools, self._proofs(turns, tools))
+
+    def _proofs(self, turns: Sequence[Turn], tools: Tools) -> Proofs:
+        return Proofs(self._habits.renderer, self._habits.endings, self.control, turns, tools)
 
     def _sample(
         self, turns: Sequence[Turn], mode: Mode | None, tools: Tools, proofs: Proofs
@@ -123,7 +125,9 @@ class JinjaTemplate(Template):
         thinks = _asked_mode(turns, mode) != "no_think" if asked else turns[-1].reasoning is not None
         try:
             whole = self._habits.renderer.write(turns, tools, thinks=thinks, prompt=asked)
-            spans, problems = self._spans(whole, turns, proofs, asked=asked)
+            found = find_replies(whole, turns, proofs)
+            problems = [] if asked else self._unproven(found, turns)
+            spans = {i: reply for i, reply in found.items() if isinstance(reply, Reply)}
             if not problems and self._marked and not asked:
                 problems = self._mark_problems(turns, tools, spans, thinks=thinks)
         except REFUSALS as error:
@@ -133,6 +137,7 @@ class JinjaTemplate(Template):
         if problems:
             return [], problems
         segments, end = [], 0
+        # Cut off whether trained or not: a prompt with this history then has the same tokens.
         for i, reply in spans.items():
             segments.append(Segment(whole[end : reply.begin], False))
             segments.append(Segment(reply.text, turns[i].trained))
@@ -140,32 +145,10 @@ class JinjaTemplate(Template):
         # Behind the last reply nothing is left to learn from; behind a question stands the opening of the answer.
         return ([*segments, Segment(whole[end:], False)] if asked else segments), []
 
-    def _spans(
-        self, whole: str, turns: Sequence[Turn], proofs: Proofs, *, asked: bool
-    ) -> tuple[dict[int, Reply], list[str]]:
-        """Find the replies in a conversation's text, and what's wrong with those to be trained."""
-        spans: dict[int, Reply] = {}
-        problems = []
-        for i, turn in enumerate(turns):
-            if turn.role != "assistant":
-                continue
-            is_last = i + 1 == len(turns)
-            try:
-                reply = proofs.reply(i, whole if is_last else None)
-            except REFUSALS:
-                if turn.trained and not asked:
-                    raise
-                continue  # a part of what was said before: cut nowhere, trained nowhere
-            why = reply if isinstance(reply, str) else self._torn.get(_kind(turn))
-            if isinstance(reply, Reply) and why is None:
-                if reply.stands_in(whole):
-                    # Cut off whether trained or not: a prompt with this history then has the same tokens.
-                    spans[i] = reply
-                    continue
-                why = "is written in another way once other turns follow"
-            if turn.trained and not asked:
-                problems.append(f"turn {i} (assistant) {why}")
-        return spans, problems
+    def _unproven(self, found: Mapping[int, Reply | str], turns: Sequence[Turn]) -> list[str]:
+        """Say what's wrong with the replies that are to be trained."""
+        why = {i: reply if isinstance(reply, str) else self._torn.get(_kind(turns[i])) for i, reply in found.items()}
+        return [f"turn {i} (assistant) {reason}" for i, reason in why.items() if reason and turns[i].trained]
 
     def _mark_problems(
         self, turns: Sequence[Turn], tools: Tools, spans: Mapping[int, Reply], *, thinks: bool

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from nemo_cascade.data.templates.chatml import to_json
-from nemo_cascade.data.templates.render import Renderer
+from nemo_cascade.data.templates.render import REFUSALS, Renderer
 from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN, Tools, Turn
 
 
@@ -48,13 +48,11 @@ class Reply:
         begin: where it begins: the length of its prompt.
         prompt: hash of its prompt.
         text: the reply with the token that ends it.
-        behind: what follows that token.
     """
 
     begin: int
     prompt: bytes
     text: str
-    behind: str
 
     @property
     def stop(self) -> int:
@@ -63,7 +61,7 @@ class Reply:
 
     def stands_in(self, whole: str) -> bool:
         """Whether a text begins with the prompt and the reply."""
-        return whole.startswith(self.text, self.begin) and self.prompt == _hash(whole[: self.begin])
+        return whole.startswith(self.text, self.begin) and self.prompt == blake3(whole[: self.begin].encode()).digest()
 
 
 class Proofs:
@@ -72,12 +70,21 @@ class Proofs:
     Args:
         renderer: of the template.
         endings: how it ends a reply, by whether that calls tools.
+        control: the tokens that no message holds.
         turns: the conversation.
         tools: of it.
     """
 
-    def __init__(self, renderer: Renderer, endings: Mapping[bool, Ending], turns: Sequence[Turn], tools: Tools) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        endings: Mapping[bool, Ending],
+        control: Sequence[str],
+        turns: Sequence[Turn],
+        tools: Tools,
+    ) -> None:
         self._renderer, self._endings, self._turns, self._tools = renderer, endings, turns, tools
+        self._control = control
         self._found: dict[int, Reply | str] = {}
 
     def reply(self, i: int, whole: str | None = None) -> Reply | str:
@@ -86,13 +93,37 @@ class Proofs:
         Args:
             i: number of an assistant's turn.
             whole: the text up to and with that turn, where it is known.
-
-        Raises:
-            REFUSALS: the template doesn't take the conversation up to there.
         """
         if i not in self._found:
-            self._found[i] = self._prove(i, whole)
+            try:
+                self._found[i] = self._prove(i, whole)
+            except REFUSALS as error:
+                self._found[i] = f"is refused by the chat template: {' '.join(str(error).split())}"
         return self._found[i]
+
+    def located(self, i: int, whole: str, header: str, start: int, end: int) -> Reply | None:
+        """Find the reply that is turn i in a text by what surrounds it; None where it isn't to be found so.
+
+        Args:
+            i: number of an assistant's turn.
+            whole: the text.
+            header: what stands in front of the reply.
+            start: where the reply before it ends.
+            end: where a reply behind it begins.
+        """
+        turn = self._turns[i]
+        begin = whole.find(header, start, end)
+        stop = whole.find(self._endings[bool(turn.calls)].token, begin + len(header), end)
+        if begin < 0 or stop < 0:
+            return None
+        begin, stop = begin + len(header), stop + len(self._endings[bool(turn.calls)].token)
+        text = whole[begin:stop]
+        problem = _content_problem(turn, text, header, self._renderer.form.thought is None)
+        return None if problem else Reply(begin, b"", text)
+
+    def holds_control(self, text: str) -> bool:
+        """Whether a text holds a control token."""
+        return any(token in text for token in self._control)
 
     def _prove(self, i: int, whole: str | None) -> Reply | str:
         turn = self._turns[i]
@@ -106,13 +137,9 @@ class Proofs:
         if stop is None:
             return f"isn't ended by {ending.token}: {written[-40:]!r}"
         text = written[:stop]
-        if opens_thought(prompt) and not thinks:
-            return "doesn't think, though its prompt opens a think block"
-        if closes_thought(prompt) and thinks:
-            return "thinks, though its prompt closes the think block"
         if problem := _content_problem(turn, text, prompt, self._renderer.form.thought is None):
             return problem
-        return Reply(len(prompt), _hash(prompt), text, written[stop:])
+        return Reply(len(prompt), blake3(prompt.encode()).digest(), text)
 
 
 def opens_thought(prompt: str) -> bool:
@@ -139,6 +166,11 @@ def is_in(given: str, text: str) -> bool:
 
 
 def _content_problem(turn: Turn, text: str, prompt: str, inline: bool) -> str | None:
+    """Say what of a turn a reply lacks, behind a prompt or its end; None where it says all of it, and thinks so."""
+    if opens_thought(prompt) and turn.reasoning is None:
+        return "doesn't think, though its prompt opens a think block"
+    if closes_thought(prompt) and turn.reasoning is not None:
+        return "thinks, though its prompt closes the think block"
     if turn.content.strip() not in text:
         return f"isn't written as it is given: {text[-60:]!r}"
     if turn.reasoning is not None:
@@ -202,7 +234,3 @@ def find_last(written: str, answer: Ending, special: frozenset[str]) -> Ending:
 def _any_of(tokens: frozenset[str]) -> str:
     """Return an expression that matches any of some texts, the longest first; none at all where there are none."""
     return "|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True) if t) or r"(?!)"
-
-
-def _hash(text: str) -> bytes:
-    return blake3(text.encode()).digest()
