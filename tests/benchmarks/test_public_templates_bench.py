@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from nemo_cascade.data import chat
 from nemo_cascade.errors import TemplateError
-from tests.template_writer import DAY, PrefixWriter
 from tests.template_conversations import CONVERSATIONS, differences
+from tests.template_writer import DAY, PrefixWriter
 
 FOLDER = os.environ.get("NEMO_CASCADE_TEMPLATES")
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
