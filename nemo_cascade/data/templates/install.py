@@ -25,7 +25,11 @@ def chat_template_of(folder: Path) -> str | None:
     found = tokenizer_settings(folder).get("chat_template")
     if isinstance(found, list):  # several by name
         found = next((t.get("template") for t in found if t.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    if any("\ud800" <= c <= "\udfff" for c in found):
+        raise TemplateError("holds half a character (a lone surrogate)", value=str(folder / _SETTINGS))
+    return found
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
