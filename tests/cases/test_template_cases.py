@@ -341,6 +341,7 @@ def test_foreign_copy_of_a_template_with_flags_writes_the_right_one(load):
         ("{{ 1 // 0 }}" + TALK + OPEN, "can't be masked"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}" + TALK + OPEN, "can't be masked"),
         ("{{ 'x' * 10**15 }}" + TALK + OPEN, "can't be masked"),
+        ("{% for i in [1] %}" * 30 + "{% endfor %}" * 30 + TALK + OPEN, "can't be masked"),
     ],
 )
 def test_template_file_that_cannot_be_read_or_run_is_told_by_name(text, reason, load, tmp_path):
@@ -360,6 +361,10 @@ def test_settings_that_are_no_json_are_told_by_name(tmp_path, load):
         (tmp_path / "tokenizer_config.json").write_bytes(raw)
         with pytest.raises(TemplateError, match=r"tokenizer_config\.json"):
             chat.load_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TALK + OPEN + "\ud800"}))
+    with pytest.raises(TemplateError, match="lone surrogate"):
+        chat.load_tokenizer(tmp_path)
 
 
 @pytest.fixture
