@@ -1,0 +1,84 @@
+"""Every row of `rewards/*.jsonl` gets its verdict from the real pool, within the deadline that the pool sets.
+
+A row: `id` (kind, then a number), `verifier`, `record`, `response`, `right` (the score due). Where they're needed:
+`policy` (what was decided, where another verdict could be argued for), `options` (the verifier's settings), `sandbox`
+(fields of `SandboxConfig`), `error` (the kind of error due, with `right` null: the record is unusable). A response that
+is a list is put together from texts and [text, times] pairs. A response must never get an error out of a usable record.
+
+After each row of a file `hostile_*.jsonl`, the same pool gives 200 honest verdicts: the golden cases of the row's own
+verifier, the rest by the math verifier.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.registry import verifier_class, verifier_path
+from nemo_cascade.rewards.response import Response
+
+FOLDER = Path(__file__).parent / "rewards"
+HONEST = 200
+
+
+def rows():
+    for path in sorted(FOLDER.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            yield pytest.param(row, path.name.startswith("hostile_"), id=f"{path.stem}:{row['id']}")
+
+
+def text_of(response):
+    if isinstance(response, str):
+        return response
+    return "".join(part if isinstance(part, str) else part[0] * part[1] for part in response)
+
+
+@pytest.fixture(scope="module")
+def pools():
+    """Return the pool for a row: one for each set of options and sandbox settings."""
+    opened = {}
+
+    def pool_for(row):
+        options = {row["verifier"]: row["options"]} if row.get("options") else {}
+        key = json.dumps([options, row.get("sandbox")], sort_keys=True)
+        if key not in opened:
+            opened[key] = VerifierPool(
+                RewardConfig(workers=2, options=options), sandbox=SandboxConfig(**row.get("sandbox", {}))
+            )
+        return opened[key]
+
+    yield pool_for
+    for pool in opened.values():
+        pool.close()
+
+
+def wrong_honest_verdicts(pool, verifier):
+    """Return what was wrong among the honest verdicts that follow an attack."""
+    golden = verifier_class(verifier_path(verifier)).golden
+    cases = [(verifier, g.record, g.text, g.score) for g in golden if g.error is None][:HONEST]
+    cases += [("math", {"answer": f"{n % 7}"}, f"\\boxed{{{n % 5}}}", float(n % 7 == n % 5)) for n in range(HONEST)]
+    cases = cases[:HONEST]
+    for number, (name, record, text, _) in enumerate(cases):
+        pool.submit(number, name, record, Response(text))
+    return [(*cases[number], verdict) for number, verdict in pool.drain() if verdict.score != cases[number][3]]
+
+
+@pytest.mark.parametrize(("row", "hostile"), rows())
+def test_row_gets_its_verdict(pools, row, hostile):
+    pool = pools(row)
+    pool.submit(row["id"], row["verifier"], row["record"], Response(text_of(row["response"])))
+    [(_, verdict)] = pool.drain()
+    assert verdict.error == row.get("error"), verdict
+    if verdict.score is not None:
+        assert verdict.score == pytest.approx(row["right"], abs=1e-6), verdict
+    if hostile:
+        assert wrong_honest_verdicts(pool, row["verifier"]) == []
+
+
+def test_ids_are_unique():
+    ids = [parameter.id for parameter in rows()]
+    assert len(ids) == len(set(ids))
