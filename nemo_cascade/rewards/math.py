@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from nemo_cascade.rewards.answers.boxes import final_answer
+from nemo_cascade.rewards.answers.compare import compare, warmed_up
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text
-from nemo_cascade.rewards.latex import last_boxed, plain_look
-from nemo_cascade.rewards.math_equality import shared_equality
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
@@ -50,17 +50,13 @@ class MathVerifier:
 
     def __init__(self, mixed_language_score: float | None = None, language: str = "en") -> None:
         self._mixed_language_score, self._language = mixed_language_score, language
-        self._equality = shared_equality()
-
-    def rehearse(self) -> None:
-        """Touch what a verdict touches; see `AnswerEquality.rehearse`."""
-        self._equality.rehearse()
+        warmed_up()
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return 1 or 0; see `Verifier.verify`."""
         reference = str(field_of(record, "answer", (str, int, float)))
-        gold = plain_look(last_boxed(reference) or reference)
-        if not gold:
+        gold = final_answer(reference) or reference
+        if not gold.strip():
             raise VerifierError("record", "field 'answer' is empty")
         parts = split_response(response.text)
         answer = parts.answer
@@ -70,7 +66,7 @@ class MathVerifier:
             foreign = foreign_text(parts.reasoning, self._language, quoted=prompt_text(record))
             if foreign is not None:
                 return Score(self._mixed_language_score, f"foreign text in the reasoning: {foreign}")
-        boxed = last_boxed(answer)
+        boxed = final_answer(answer)
         if boxed is None:
             return Score(0.0, "no closed \\boxed{}")
-        return self._equality.compare(gold, plain_look(boxed))
+        return compare(gold, boxed)

@@ -1,0 +1,1 @@
+"""Read final answers of mathematics and tell whether two are equal: boxes, look, tokens, nodes, values, equality."""

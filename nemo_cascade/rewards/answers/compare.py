@@ -1,0 +1,89 @@
+"""Compare the texts of two final answers."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+
+from nemo_cascade.rewards.answers.equality import same_answer
+from nemo_cascade.rewards.answers.look import hidden_characters, plain_look
+from nemo_cascade.rewards.answers.node import Node, Unreadable
+from nemo_cascade.rewards.answers.reading import read_answer
+from nemo_cascade.rewards.verifier import Score, VerifierError
+
+_LONGEST = 1000  # characters of an answer, unless the reference is longer
+_REMEMBERED = 1024
+_FORMAT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathbf|mathrm|mbox|boxed)(?![a-zA-Z])|[{}]|\\ |\\,")
+_CHOICE = re.compile(r"\(?([A-Z])(?:\)|[.:](?!\d))\s*(\S.*)", re.DOTALL)
+_OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])|,\s*[A-Z]\b")
+
+
+@cache
+def warmed_up() -> bool:
+    """Load what a comparison needs, once in the process that others are forked from."""
+    return all(compare(*pair) for pair in ((r"\sqrt{12}+x", r"2\sqrt{3}+x"), ("(1,2]", "1<x\\le 2"), ("0.5", r"\frac{1}{2}")))
+
+
+def compare(gold: str, answer: str) -> float:
+    """Return 1 if two answers in LaTeX are equal, else 0.
+
+    Raises:
+        VerifierError: the reference can't be read (kind `record`).
+    """
+    detail = f"{answer[:80]} against {gold[:80]}"
+    if len(answer) > max(_LONGEST, 2 * len(gold)):
+        return Score(0.0, f"not a final answer: {len(answer)} characters")
+    gold, answer = plain_look(gold), plain_look(answer)
+    hidden = hidden_characters(answer)
+    if hidden is not None and hidden != hidden_characters(gold):
+        return Score(0.0, f"not a final answer: hidden character {hidden}")
+    if not answer:
+        return Score(0.0, "an empty answer")
+    if answer == gold:
+        return Score(1.0, detail)
+    reference = _read(gold)
+    if reference is None:
+        raise VerifierError("record", f"answer {gold[:80]!r} is no LaTeX that can be read")
+    found = _read(answer)
+    if found is not None and _left_to_compute(found) and not _left_to_compute(reference):
+        return Score(0.0, f"not a final answer: {detail}")
+    if found is not None and same_answer(reference, found):
+        return Score(1.0, detail)
+    return Score(float(_same_choice(gold, reference, answer, found)), detail)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read(latex: str) -> Node | None:
+    try:
+        return read_answer(latex)
+    except (Unreadable, RecursionError):
+        return None
+
+
+def _left_to_compute(node: Node) -> bool:
+    """Tell whether a sum, product, integral or limit is left to be computed."""
+    return any(part.kind == "big" for part in node.walk())
+
+
+def _same_choice(gold: str, reference: Node, answer: str, found: Node | None) -> bool:
+    r"""Compare the letters of a multiple choice: `\textbf{(A)}\ 5` is A, and a reference of that form is also 5."""
+    choice, chosen = _choice(answer), _choice(gold)
+    if choice is not None and chosen is None:
+        return reference.kind == "sym" and reference.text == choice[0]
+    if chosen is None:
+        return False
+    if choice is not None:
+        return choice[0] == chosen[0]
+    content = _read(chosen[1])
+    return found is not None and (
+        (found.kind == "sym" and found.text == chosen[0]) or (content is not None and same_answer(content, found))
+    )
+
+
+def _choice(text: str) -> tuple[str, str] | None:
+    plain = " ".join(_FORMAT.sub(" ", text).split())
+    plain = re.sub(r"\( ?([A-Z]) ?\)", r"(\1)", plain)
+    match = _CHOICE.fullmatch(plain)
+    if match is None or _OTHER_CHOICE.search(match[2]):
+        return None
+    return match[1], match[2]

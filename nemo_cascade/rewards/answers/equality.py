@@ -1,0 +1,356 @@
+"""Tell whether two answers are equal, whatever they are: the rules of `MathVerifier`, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from mpmath import mp
+
+from nemo_cascade.rewards.answers.expressions import (
+    difference,
+    proportion,
+    same_value,
+    substituted,
+    value_at,
+)
+from nemo_cascade.rewards.answers.node import Node, names, number
+from nemo_cascade.rewards.answers.regions import same_region
+from nemo_cascade.rewards.answers.words import unit_name
+
+_COLLECTIONS = ("list", "set", "tuple")
+_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+_MOST_ITEMS = 200
+_MOST_SIGNS = 4  # independent plus-minus signs of one answer
+_LONGEST_PRODUCT = 3  # letters that may be a product in any order; more of them are a word
+
+
+def same_answer(gold: Node, answer: Node) -> bool:
+    """Tell whether an answer equals the reference."""
+    gold, answer = _written_out(gold), _written_out(answer)
+    return _same(gold, answer)
+
+
+def _same(gold: Node, answer: Node) -> bool:
+    if gold == answer and not _is_number_list(gold):
+        return True
+    for first, second in ((gold, answer), (answer, gold)):  # 1,22 may be 1.22
+        if first.kind == "list" and first.value is not None and second.kind == "num" and second.value == first.value:
+            return True
+    if "where" in (gold.kind, answer.kind):
+        return _same_family(gold, answer)
+    if "unit" in (gold.kind, answer.kind):
+        return _same_quantity(gold, answer)
+    if "pct" in (gold.kind, answer.kind) and "chain" not in (gold.kind, answer.kind):
+        return _same_share(gold, answer)
+    same_set = same_region(gold, answer)
+    if same_set is not None:
+        return same_set
+    if "chain" in (gold.kind, answer.kind):
+        return _same_relation(gold, answer)
+    if gold.kind in ("phrase", "cases", "row") or answer.kind in ("phrase", "cases", "row"):
+        return _same_parts(gold, answer)
+    if gold.kind in _COLLECTIONS or answer.kind in _COLLECTIONS:
+        return _same_collection(gold, answer)
+    if gold.kind in ("union", "meet", "minus", "builder") or answer.kind in ("union", "meet", "minus", "builder"):
+        return gold.kind == answer.kind and all(_same(a, b) for a, b in zip(gold.parts, answer.parts, strict=True))
+    if gold.kind == "ratio" and answer.kind == "ratio" and len(gold.parts) == len(answer.parts) > 2:
+        pairs = list(zip(gold.parts, answer.parts, strict=True))
+        return all(same_value(Node("mul", (a, pairs[0][1])), Node("mul", (b, pairs[0][0]))) for a, b in pairs)
+    return _same_words(gold, answer) or _same_expression(gold, answer)
+
+
+def _is_number_list(node: Node) -> bool:
+    return False and node.kind == "list"
+
+
+def _same_expression(gold: Node, answer: Node) -> bool:
+    for node in (gold, answer):
+        if node.kind == "word" or (node.kind == "letters" and len(node.text) > _LONGEST_PRODUCT):
+            return False
+    infinite = [_infinity(node) for node in (gold, answer)]
+    if any(infinite):
+        return infinite[0] == infinite[1]
+    return same_value(gold, answer)
+
+
+def _infinity(node: Node) -> int:
+    if node.kind == "neg":
+        return -_infinity(node.parts[0])
+    return int(node.kind == "const" and node.text == "infty")
+
+
+def _text(node: Node) -> str | None:
+    """Return the word that a node may be, None if it is none."""
+    if node.kind in ("word", "letters", "sym") or (node.kind == "const" and node.text in "ei"):
+        return " ".join(node.text.casefold().replace(".", "").replace("-", " ").split())
+    return None
+
+
+def _same_words(gold: Node, answer: Node) -> bool:
+    first, second = _text(gold), _text(answer)
+    return first is not None and first == second
+
+
+def _same_parts(gold: Node, answer: Node) -> bool:
+    if gold.kind != answer.kind or len(gold.parts) != len(answer.parts):
+        return False
+    if gold.kind == "cases":
+        return _matched(gold.parts, answer.parts)
+    return all(_same(a, b) for a, b in zip(gold.parts, answer.parts, strict=True))
+
+
+# -- quantities ----------------------------------------------------------------------------------------------------
+
+
+def _same_quantity(gold: Node, answer: Node) -> bool:
+    """Compare what stands before the units; two known units must be the same."""
+    if gold.kind == answer.kind == "unit":
+        first, second = unit_name(gold.text), unit_name(answer.text)
+        if first is not None and second is not None and first != second:
+            return False
+    if "chain" in (gold.kind, answer.kind):
+        return _same_relation(gold, answer)
+    return _same(*(node.parts[0] if node.kind == "unit" else node for node in (gold, answer)))
+
+
+def _same_share(gold: Node, answer: Node) -> bool:
+    """Compare percentages; `50%` is 50 and 0.5, for references are written either way."""
+    inside = [node.parts[0] if node.kind == "pct" else node for node in (gold, answer)]
+    if _same(inside[0], inside[1]):
+        return True
+    if gold.kind == answer.kind:
+        return False
+    hundredth = [Node("div", (node.parts[0], number(100))) if node.kind == "pct" else node for node in (gold, answer)]
+    return _same(hundredth[0], hundredth[1])
+
+
+# -- several answers -----------------------------------------------------------------------------------------------
+
+
+def _same_collection(gold: Node, answer: Node) -> bool:
+    if gold.kind == answer.kind == "tuple":
+        same_brackets = gold.text == answer.text or len(gold.parts) > 2
+        return same_brackets and _in_order(gold.parts, answer.parts)
+    if "tuple" in (gold.kind, answer.kind):
+        other = answer if gold.kind == "tuple" else gold
+        pair = gold if gold.kind == "tuple" else answer
+        if other.kind != "list" or (pair.text != "()" and len(pair.parts) == 2):
+            return False
+        return _in_order(gold.parts, answer.parts)
+    first = gold.parts if gold.kind in _COLLECTIONS else (gold,)
+    second = answer.parts if answer.kind in _COLLECTIONS else (answer,)
+    if "set" in (gold.kind, answer.kind) or gold.text == answer.text or True:
+        first, second = _distinct(first), _distinct(second)
+    return _matched(first, second)
+
+
+def _in_order(first: Sequence[Node], second: Sequence[Node]) -> bool:
+    return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _matched(first: Sequence[Node], second: Sequence[Node]) -> bool:
+    """Tell whether each item of one has its own equal in the other."""
+    if len(first) != len(second) or len(first) > _MOST_ITEMS:
+        return False
+    left = list(second)
+    for item in first:
+        match = next((place for place, other in enumerate(left) if _same(item, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
+
+
+def _distinct(items: Sequence[Node]) -> list[Node]:
+    """Return items without those that repeat an earlier one as it is written."""
+    return list(dict.fromkeys(items))
+
+
+def _written_out(node: Node) -> Node:
+    r"""Return an answer with each plus-minus sign written out, as a list."""
+    if not any(part.kind == "pm" for part in node.walk()):
+        return node
+    if node.kind in ("list", "set"):
+        items = [variant for part in node.parts for variant in _variants(part)]
+        return Node(node.kind, tuple(items), node.text)
+    if node.kind == "where":
+        return Node("where", (_written_out(node.parts[0]), *node.parts[1:]))
+    variants = _variants(node)
+    return variants[0] if len(variants) == 1 else Node("list", tuple(variants), "or")
+
+
+def _variants(node: Node) -> list[Node]:
+    signs = [part.text for part in node.walk() if part.kind == "pm"]
+    if not signs or len(signs) > _MOST_SIGNS:
+        return [node]
+    coupled = "mp" in signs
+    choices = [(1,) * len(signs), (-1,) * len(signs)] if coupled else list(product((1, -1), repeat=len(signs)))
+    return [_with_signs(node, iter(choice))[0] for choice in choices]
+
+
+def _with_signs(node: Node, signs: object) -> tuple[Node, object]:
+    if node.kind == "pm":
+        sign = next(signs) * (-1 if node.text == "mp" else 1)  # type: ignore[call-overload]
+        parts = tuple(_with_signs(part, signs)[0] for part in node.parts)
+        last = parts[-1] if sign > 0 else Node("neg", (parts[-1],))
+        return (last if len(parts) == 1 else Node("add", (parts[0], last))), signs
+    if not node.parts:
+        return node, signs
+    return Node(node.kind, tuple(_with_signs(part, signs)[0] for part in node.parts), node.text, node.value), signs
+
+
+# -- relations -----------------------------------------------------------------------------------------------------
+
+
+def _is_name(node: Node) -> bool:
+    """Tell whether the left side of an equation only names what its right side is."""
+    if node.kind in ("sym", "letters", "word", "const"):
+        return node.kind != "const" or node.text in "eiNZQRC"
+    if node.kind == "call":
+        return node.text[0] in "fgFGP" or (node.text == "abs" and _is_name(node.parts[0]))
+    if node.kind in ("mul", "div", "ratio", "tuple", "list"):
+        return all(_is_name(part) or (part.kind == "tuple") for part in node.parts)
+    return False
+
+
+def _cut(chain: Node) -> Node:
+    """Return a relation without approximations: the name and its value, the exact value before its decimals."""
+    signs, parts = chain.text.split(), list(chain.parts)
+    if "~" not in signs:
+        return chain
+    place = signs.index("~")
+    if place == 0 and _is_name(parts[0]) and not isinstance(parts[0], tuple):
+        return Node("chain", tuple(parts), " ".join("=" if sign == "~" else sign for sign in signs))
+    signs, parts = signs[:place], parts[: place + 1]
+    return parts[0] if not signs else Node("chain", tuple(parts), " ".join(signs))
+
+
+def _reduced(chain: Node, is_gold: bool) -> Node | None:
+    """Return what an equation says that its left side is, None if it isn't of that kind."""
+    signs = set(chain.text.split())
+    first, last = chain.parts[0], chain.parts[-1]
+    if signs == {"in"}:
+        return last if last.kind in _COLLECTIONS or last.kind in ("union", "const") else None
+    if signs != {"="}:
+        return None
+    if not names(first) and not _is_name(first):
+        return last if all(same_value(part, last) for part in chain.parts[:-1]) else None
+    return last if _is_name(first) or not is_gold else None
+
+
+def _same_relation(gold: Node, answer: Node) -> bool:
+    gold = _cut(gold) if gold.kind == "chain" else gold
+    answer = _cut(answer) if answer.kind == "chain" else answer
+    if gold.kind != "chain" or answer.kind != "chain":
+        if gold.kind != "chain" and answer.kind != "chain":
+            return _same(gold, answer)
+        chain, other = (gold, answer) if gold.kind == "chain" else (answer, gold)
+        if other.kind == "list" and _is_equation(chain) and all(part.kind == "chain" for part in other.parts):
+            parts = tuple(Node("chain", pair, "=") for pair in zip(chain.parts, chain.parts[1:], strict=False))
+            return len(parts) == len(other.parts) > 1 and _matched(parts, other.parts)
+        value = _reduced(chain, is_gold=chain is gold)
+        if value is None:
+            return False
+        return _same(value, answer) if chain is gold else _same(gold, value)
+    if _is_equation(gold) and _is_equation(answer):
+        return _same_equation(gold, answer)
+    return _same_chain(gold, answer)
+
+
+def _is_equation(chain: Node) -> bool:
+    return set(chain.text.split()) == {"="}
+
+
+def _same_equation(gold: Node, answer: Node) -> bool:
+    if _is_name(gold.parts[0]) and _is_name(answer.parts[0]) and _same(gold.parts[0], answer.parts[0]):
+        if _same(gold.parts[-1], answer.parts[-1]):
+            return True
+    if len(gold.parts) != len(answer.parts):
+        return False
+    if len(gold.parts) == 2:
+        sides = [difference(*(_bare(part) for part in chain.parts)) for chain in (gold, answer)]
+        return proportion(sides[0], sides[1]) != 0
+    return all(_same(a, b) for a, b in zip(gold.parts, answer.parts, strict=True))
+
+
+def _bare(node: Node) -> Node:
+    return node.parts[0] if node.kind == "unit" else node
+
+
+def _same_chain(gold: Node, answer: Node) -> bool:
+    """Compare relations side by side, read from either end; two sides also by what they differ by."""
+    signs, other = gold.text.split(), answer.text.split()
+    flipped = [_FLIPPED.get(sign, sign) for sign in reversed(other)]
+    for parts, readings in ((answer.parts, other), (answer.parts[::-1], flipped)):
+        if signs == readings and len(parts) == len(gold.parts):
+            if all(_same_side(a, b) for a, b in zip(gold.parts, parts, strict=True)):
+                return True
+    if len(signs) == 1 and len(other) == 1 and signs[0] in _FLIPPED:
+        sign = proportion(difference(*gold.parts), difference(*answer.parts))
+        return sign != 0 and other[0] == (signs[0] if sign > 0 or signs[0] in ("=", "!=") else _FLIPPED[signs[0]])
+    return False
+
+
+def _same_side(first: Node, second: Node) -> bool:
+    """Compare two sides; of a remainder the modulus, too."""
+    moduli = [node.kind == "call" and node.text == "mod" for node in (first, second)]
+    if any(moduli):
+        return all(moduli) and same_value(first, second) and same_value(first.parts[1], second.parts[1])
+    return _same(first, second)
+
+
+# -- families with a parameter -------------------------------------------------------------------------------------
+
+
+def _same_family(gold: Node, answer: Node) -> bool:
+    r"""Compare answers that hold for every integer, such as `\pi/4 + k\pi, k \in \mathbb{Z}`, whatever it is called."""
+    bodies = [node.parts[0] if node.kind == "where" else node for node in (gold, answer)]
+    conditions = [node.parts[1:] if node.kind == "where" else () for node in (gold, answer)]
+    if all(conditions) and {c.parts[1].text for c in conditions[0]} != {c.parts[1].text for c in conditions[1]}:
+        return False
+    parameters = [_parameter(body, condition) for body, condition in zip(bodies, conditions, strict=True)]
+    name = parameters[0] or parameters[1]
+    if name is None:
+        return _same(bodies[0], bodies[1])
+    for place in (0, 1):
+        own = parameters[place]
+        if own is None:
+            free = names(bodies[place]) - names(bodies[1 - place])
+            own = next(iter(free)) if len(free) == 1 else name
+        bodies[place] = substituted(bodies[place], {own: "n"})
+    every = {c.parts[1].text for condition in conditions for c in condition} == {"Z"}
+    items = [_written_out(body) for body in bodies]
+    first, second = (list(item.parts) if item.kind in ("list", "set") else [item] for item in items)
+    if len(first) != len(second) or len(first) > _MOST_ITEMS:
+        return False
+    for item in first:
+        match = next((o for o in second if _same(item, o) or (every and _same_shifted(item, o))), None)
+        if match is None:
+            return False
+        second.remove(match)
+    return True
+
+
+def _parameter(body: Node, conditions: Sequence[Node]) -> str | None:
+    used = names(body)
+    return next((c.parts[0].text for c in conditions if c.parts[0].text in used), None)
+
+
+def _same_shifted(first: Node, second: Node) -> bool:
+    """Tell whether a + b n and c + d n are the same numbers, n running through the integers."""
+    sides = [_reduced(node, is_gold=False) if node.kind == "chain" else node for node in (first, second)]
+    lines = []
+    for side in sides:
+        if side is None or names(side) - {"n"}:
+            return False
+        values = [value_at(side, {"n": mp.mpf(n)}) for n in range(3)]
+        if any(value is None for value in values) or abs(values[0] - 2 * values[1] + values[2]) > mp.mpf(10) ** -30:
+            return False
+        lines.append((values[0], values[1] - values[0]))
+    with mp.workdps(50):
+        (start, step), (other, stride) = lines
+        if not step or abs(abs(step) - abs(stride)) > mp.mpf(10) ** -30 * abs(step):
+            return False
+        turns = (start - other) / step
+        return bool(abs(turns - mp.nint(turns)) < mp.mpf(10) ** -30 * max(1, abs(turns)))

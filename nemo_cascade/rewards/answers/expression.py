@@ -1,0 +1,457 @@
+r"""Read expressions: sums, products, powers, functions. What stands in their brackets is read by `reading`.
+
+Juxtaposed factors bind tighter than `*` and `/` (`1/2x` is 1/(2x)); `2\frac{1}{3}` is a mixed number.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from fractions import Fraction
+
+from nemo_cascade.rewards.answers.cursor import Cursor
+from nemo_cascade.rewards.answers.node import Node, Unreadable, number
+from nemo_cascade.rewards.answers.tokens import Token
+
+_INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
+_NAMES_OF_FUNCTIONS = frozenset("fgFGP")
+_BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_ENDS = frozenset({")", "]", "}", "\\}", ">>", "\\rfloor", "\\rceil", "\\\\", "&", "iff"})
+_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "<<": ">>", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
+_MIXED_LIMIT = 1 << 62
+
+
+class ExpressionParser(Cursor):
+    """Reads the expressions of one answer."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        super().__init__(tokens)
+        self._bars, self._set = [0], [False]
+        self.conditions: list[Node] = []
+
+    @abstractmethod
+    def answer(self) -> Node:
+        """Read what stands in a bracket."""
+
+    @abstractmethod
+    def environment(self, name: str) -> Node:
+        r"""Read what stands between `\begin{...}` and `\end{...}`."""
+
+    def at_end_of_item(self) -> bool:
+        """Tell whether nothing of the present item is left."""
+        token = self.peek()
+        if token.kind in ("end", "sep") or (token.kind == "env" and token.text.startswith("end")):
+            return True
+        if token.kind != "sign":
+            return False
+        return token.text in _ENDS or (token.text in ("|", "||") and bool(self._bars[-1] or self._set[-1]))
+
+    def sum(self) -> Node:
+        """Read terms with their signs."""
+        terms = [self._signed_term()]
+        while self.sees("+", "-", "pm", "mp"):
+            sign = self.take().text
+            term = self._term()
+            if sign in ("pm", "mp"):
+                terms = [Node("pm", (_added(terms), term), sign)]
+            else:
+                terms.append(Node("neg", (term,)) if sign == "-" else term)
+        return _added(terms)
+
+    def _signed_term(self) -> Node:
+        if self.sees("pm", "mp"):
+            sign = self.take().text
+            return Node("pm", (self._term(),), sign)
+        return self._term()
+
+    def _term(self) -> Node:
+        """Read a product."""
+        left = self._unary()
+        while self.sees("*", "/", "mod"):
+            sign = self.take().text
+            if sign == "mod" and self.sees("("):
+                raise Unreadable("a modulus in brackets behind no congruence")
+            right = self._unary()
+            left = Node("div" if sign == "/" else "mul", (left, right)) if sign != "mod" else _call("mod", left, right)
+        return left
+
+    def _unary(self) -> Node:
+        if self.accept("-"):
+            return Node("neg", (self._unary(),))
+        if self.accept("+"):
+            return self._unary()
+        if self.accept("$"):
+            return Node("unit", (self._unary(),), "dollar")
+        return self._juxtaposed()
+
+    def _juxtaposed(self) -> Node:
+        """Read factors that stand side by side, or a mixed number."""
+        factors = [self.factor()]
+        while self._starts_factor():
+            token, before = self.peek(), factors[-1]
+            if before.kind == "word":
+                raise Unreadable("a word beside an expression")
+            if token.kind == "num" and before.kind == "num":
+                factors[-1] = self._mixed_in_line(before)
+                continue
+            if token.kind == "letter" and token.text == "Omega" and before.kind == "num" and self._last_of_item(1):
+                break  # ohms
+            factor = self.factor()
+            if factor.kind == "chain" and token.text == "(":
+                self.conditions.append(factor)
+                continue
+            whole = before.kind == "num" and not before.text and before.value is not None
+            if whole and len(factors) == 1 and token.text == "frac" and _is_fraction(factor):
+                factors[-1] = Node("add", (before, factor))
+            else:
+                factors.append(factor)
+        return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
+
+    def _last_of_item(self, ahead: int) -> bool:
+        self.at += ahead
+        last = self.at_end_of_item()
+        self.at -= ahead
+        return last
+
+    def _mixed_in_line(self, whole: Node) -> Node:
+        """Read the fraction of `2 1/3`."""
+        above, slash, below = self.peek(), self.peek(1), self.peek(2)
+        good = above.spaced and slash.kind == "sign" and slash.text == "/" and below.kind == "num" and below.value
+        if not good or whole.text or above.literal or below.literal or above.value is None or below.value is None:
+            raise Unreadable("two numbers side by side")
+        self.at += 3
+        return Node("add", (whole, Node("div", (number(above.value), number(below.value)))))
+
+    def _starts_factor(self) -> bool:
+        token = self.peek()
+        if token.kind in ("num", "letter", "letters", "const", "call", "command", "big"):
+            return True
+        if token.kind == "env":
+            return token.text.startswith("begin")
+        if token.kind != "sign":
+            return False
+        if token.text in ("|", "||"):
+            return not self._bars[-1] and not self._set[-1]
+        return token.text in _CLOSING
+
+    def factor(self) -> Node:
+        """Read an operand with what is raised, lowered or set behind it."""
+        first = self.peek()
+        node = self._atom()
+        while True:
+            if self.sees("^"):
+                self.at += 1
+                node = self._raised(node)
+            elif self.sees("_"):
+                self.at += 1
+                node = self._lowered(node, first)
+            elif self.sees("!"):
+                marks = 0
+                while self.accept("!"):
+                    marks += 1
+                node = Node("fact", (node,), "!" * marks)
+            elif self.sees("%"):
+                self.at += 1
+                node = Node("pct", (node,))
+            elif self.sees("'"):
+                self.at += 1
+                node = _primed(node)
+            elif self.sees("degree"):
+                self.at += 1
+                node = Node("deg", (node,))
+            else:
+                return node
+
+    def _raised(self, base: Node) -> Node:
+        if self.accept("circ", "degree"):
+            return Node("deg", (base,))
+        if self.accept("'"):
+            return _primed(base)
+        if self.sees("{"):
+            inside = self.peek(1)
+            if inside.text in ("circ", "degree", "'", "+", "*") and self.peek(2).text == "}":
+                self.at += 3
+                if inside.text in ("circ", "degree"):
+                    return Node("deg", (base,))
+                return _primed(base) if inside.text == "'" else _marked(base, inside.text)
+        if self.sees("+", "*") and base.kind in ("const", "sym"):
+            return _marked(base, self.take().text)
+        return Node("pow", (base, self._script(tower=True)))
+
+    def _script(self, tower: bool = False) -> Node:
+        """Read what is raised: a group, or a signed operand, in plain text with a further power on it."""
+        if self.accept("-"):
+            return Node("neg", (self._script(tower),))
+        if self.accept("+"):
+            return self._script(tower)
+        token = self.peek()
+        if token.kind == "letters":
+            return self._first_of(self.take())
+        if token.kind == "num":
+            node = self._number(self.take())
+        else:
+            tower = tower and not self.sees("{")
+            node = self._atom()
+        return Node("pow", (node, self._script(tower))) if tower and self.accept("^") else node
+
+    def _lowered(self, base: Node, first: Token) -> Node:
+        if base.kind == "num":
+            digits = first.text if first.kind == "num" else str(base.value)
+            return _in_base(digits, self._subscript())
+        text = self._subscript()
+        if base.kind == "letters":
+            rest, last = base.text[:-1], _symbol(f"{base.text[-1]}_{text}")
+            return Node("mul", (_letters(rest), last))
+        if base.kind == "sym" or (base.kind == "const" and base.text in "ei"):
+            return _symbol(f"{base.text}_{text}")
+        if base.kind == "const":
+            return base
+        raise Unreadable("a subscript of an expression")
+
+    def _subscript(self) -> str:
+        """Return what is lowered, as text without blanks."""
+        if not self.accept("{"):
+            token = self.take()
+            if token.kind in ("end", "sep"):
+                raise Unreadable("nothing is lowered")
+            return token.text
+        depth, texts = 1, []
+        while True:
+            token = self.take()
+            if token.kind == "end":
+                raise Unreadable("a brace that never closes")
+            depth += (token.text == "{") - (token.text == "}")
+            if depth == 0:
+                return "".join(texts)
+            texts.append(token.text if token.text not in "{}" else "")
+
+    def _atom(self) -> Node:
+        self.deeper()
+        try:
+            return self._operand()
+        finally:
+            self.depth -= 1
+
+    def _operand(self) -> Node:
+        token = self.take()
+        if token.kind == "num":
+            return self._number(token)
+        if token.kind == "letter":
+            return self._letter(token)
+        if token.kind == "letters":
+            return _letters(token.text)
+        if token.kind == "const":
+            return Node("const", text=token.text)
+        if token.kind == "call":
+            return self._call(token.text)
+        if token.kind == "command":
+            return self._command(token.text)
+        if token.kind == "big":
+            return self._big(token.text)
+        if token.kind == "word":
+            texts = [token.text]
+            while self.peek().kind == "word":
+                texts.append(self.take().text)
+            single = len(texts) == 1 and len(token.text) == 1 and token.text.isascii()
+            return _symbol(token.text) if single else Node("word", text=" ".join(texts))
+        if token.kind == "env" and token.text.startswith("begin "):
+            return self.environment(token.text.split(" ")[1].rstrip("*"))
+        if token.kind == "sign":
+            return self._bracket(token.text)
+        raise Unreadable(f"{token.text or 'the end'} in place of an operand")
+
+    def _number(self, token: Token) -> Node:
+        assert token.value is not None
+        return number(token.value, token.literal)
+
+    def _letter(self, token: Token) -> Node:
+        if token.text in _NAMES_OF_FUNCTIONS:
+            start, name = self.at, token.text
+            while self.accept("'"):
+                name += "'"
+            if self.sees("^") and [self.peek(n).text for n in range(1, 5)] == ["{", "-", "1", "}"]:
+                self.at, name = self.at + 5, name + "^-1"
+            if self.accept("("):
+                return Node("call", _arguments(self._inside("(")), name)
+            self.at = start
+        return _symbol(token.text)
+
+    def _bracket(self, opening: str) -> Node:
+        if opening in ("|", "||"):
+            self._bars.append(1)
+            self._set.append(False)
+            inside = self.answer()
+            self._bars.pop()
+            self._set.pop()
+            self.expect(opening)
+            return _call("abs", inside)
+        if opening not in _CLOSING:
+            raise Unreadable(f"{opening} in place of an operand")
+        if opening in ("\\lfloor", "\\lceil"):
+            return _call("floor" if opening == "\\lfloor" else "ceil", self._inside(opening))
+        if opening == "\\{":
+            return self._braces()
+        return self._inside(opening)
+
+    def _inside(self, opening: str) -> Node:
+        """Read a bracket's content and its end: a tuple where it holds several items."""
+        self._bars.append(0)
+        self._set.append(False)
+        inside = self.answer()
+        self._bars.pop()
+        self._set.pop()
+        if opening in ("(", "["):
+            closing = self.expect(")", "]")
+        else:
+            closing = self.expect(_CLOSING[opening])
+        if opening != "{" and inside.kind == "list" and opening in ("(", "[", "<<"):
+            return Node("tuple", inside.parts, "()" if opening == "<<" else opening + closing)
+        return inside
+
+    def _braces(self) -> Node:
+        r"""Read a set, `\{1, 2\}` or `\{x \mid x > 0\}`."""
+        if self.accept("\\}"):
+            return Node("const", text="empty")
+        self._bars.append(0)
+        self._set.append(True)
+        inside = self.answer()
+        if self.accept("|", ":"):
+            self._set[-1] = False
+            condition = self.answer()
+            node = Node("builder", (inside, condition))
+        else:
+            node = Node("set", inside.parts if inside.kind == "list" else (inside,))
+        self._bars.pop()
+        self._set.pop()
+        self.expect("\\}")
+        return node
+
+    def _argument(self) -> Node:
+        """Read what TeX takes as a command's argument: a group, or one digit, letter or command."""
+        token = self.peek()
+        if token.kind == "num" and len(token.text) > 1 and token.text.isdigit():
+            self.take()
+            self.put_back(Token("num", token.text[1:], False, Fraction(token.text[1:])))
+            return number(int(token.text[0]))
+        if token.kind == "letters":
+            return self._first_of(self.take())
+        return self._atom()
+
+    def _first_of(self, token: Token) -> Node:
+        rest = token.text[1:]
+        self.put_back(Token("letter" if len(rest) == 1 else "letters", rest))
+        return _symbol(token.text[0])
+
+    def _command(self, name: str) -> Node:
+        if name == "frac":
+            above = self._argument()
+            return Node("div", (above, self._argument()))
+        if name == "binom":
+            above = self._argument()
+            return _call("binom", above, self._argument())
+        if name == "sqrt":
+            index = number(2)
+            if self.accept("["):
+                index = self.answer()
+                self.expect("]")
+            return Node("pow", (self._argument(), Node("div", (number(1), index))))
+        if self.peek().kind in ("letter", "letters"):  # an angle or a triangle, by its corners
+            return _symbol(f"{name} {self.take().text}")
+        return _symbol(name)
+
+    def _call(self, name: str) -> Node:
+        power = base = None
+        while self.sees("^", "_"):
+            if self.take().text == "^":
+                power = self._script()
+            else:
+                base = self._script()
+        if name == "sqrt":
+            return Node("pow", (self._call_argument()[0], Node("div", (number(1), number(2)))))
+        if power is not None and name in _INVERTIBLE and _is_minus_one(power):
+            name, power = (f"arc{name}" if name in ("sin", "cos", "tan", "cot", "sec", "csc") else f"a{name}"), None
+        if name == "lg" or (name == "log" and base is None):
+            name, base = "log", number(10)
+        arguments = self._call_argument()
+        node = Node("call", (*arguments, base) if base is not None else arguments, name)
+        return node if power is None else Node("pow", (node, power))
+
+    def _call_argument(self) -> tuple[Node, ...]:
+        """Read a function's argument: a bracket, or the factors up to the next function or sign."""
+        if self.sees("(", "{", "["):
+            return _arguments(self._inside(self.take().text))
+        if self.sees("\\{"):
+            return _arguments(self._bracket(self.take().text))
+        if self.accept("-"):
+            return (Node("neg", self._call_argument()),)
+        factors = [self.factor()]
+        while self._starts_factor() and not self.sees("(", "[", "\\{") and self.peek().kind not in ("call", "big"):
+            if self.peek().kind == "num" and factors[-1].kind == "num":
+                raise Unreadable("two numbers side by side")
+            factors.append(self.factor())
+        node = factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
+        while self.sees("/") and self.peek(1).kind == "num":
+            self.take()
+            node = Node("div", (node, self.factor()))
+        return (node,)
+
+    def _big(self, name: str) -> Node:
+        r"""Read a sum, product, integral or limit with what stands below and above it."""
+        below, above = Node("const", text="none"), Node("const", text="none")
+        while self.sees("^", "_"):
+            if self.take().text == "^":
+                above = self._script()
+            else:
+                below = self._script()
+        body = self.sum() if "int" in name else self._term()
+        return Node("big", (body, below, above), name)
+
+
+def _added(terms: list[Node]) -> Node:
+    return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
+
+
+def _call(name: str, *arguments: Node) -> Node:
+    return Node("call", arguments, name)
+
+
+def _symbol(name: str) -> Node:
+    return Node("const", text=name) if name in ("e", "i") else Node("sym", text=name)
+
+
+def _letters(run: str) -> Node:
+    return _symbol(run) if len(run) == 1 else Node("letters", text=run)
+
+
+def _marked(base: Node, mark: str) -> Node:
+    return Node("sym", text=f"{base.text}^{mark}")
+
+
+def _primed(base: Node) -> Node:
+    if base.kind not in ("sym", "letters", "call"):
+        raise Unreadable("a prime behind no name")
+    return Node(base.kind, base.parts, f"{base.text}'") if base.kind != "letters" else Node("sym", text=f"{base.text}'")
+
+
+def _arguments(inside: Node) -> tuple[Node, ...]:
+    return inside.parts if inside.kind in ("list", "tuple", "set") else (inside,)
+
+
+def _is_fraction(node: Node) -> bool:
+    return node.kind == "div" and all(
+        part.kind == "num" and not part.text and part.value is not None and 0 < part.value < _MIXED_LIMIT
+        for part in node.parts
+    )
+
+
+def _is_minus_one(node: Node) -> bool:
+    return node.kind == "neg" and node.parts[0].kind == "num" and node.parts[0].value == 1
+
+
+def _in_base(digits: str, base_text: str) -> Node:
+    """Return the number that digits are in a base."""
+    word = base_text.removeprefix("base").strip("()").casefold()
+    base = _BASES.index(word) + 2 if word in _BASES else int(word) if word.isdigit() and len(word) < 3 else 0
+    whole, _, decimals = digits.partition(".")
+    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in whole + decimals):
+        raise Unreadable(f"{digits} in base {base_text}")
+    return number(Fraction(int(whole + decimals or "0", base), base ** len(decimals)))

@@ -1,0 +1,107 @@
+r"""The plain look of LaTeX: one spelling for what is written in several ways, and no signs that hide what they are."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+
+_LOOK_ALIKE = {
+    "−": "-", "–": "-", "—": "-", "－": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/",
+    "⁄": "/", "∕": "/", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ",
+    "≦": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "≧": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
+    "≡": r"\equiv ", "∅": r"\emptyset ", "∈": r"\in ", "∉": r"\notin ", "∖": r"\setminus ", "→": r"\to ",
+    "°": r"^{\circ}", "º": r"^{\circ}", "℃": r"^{\circ}C", "℉": r"^{\circ}F", "′": "'", "’": "'", "∣": "|", "｜": "|",
+    "∧": r"\land ", "∨": r"\lor ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "⟨": r"\langle ", "⟩": r"\rangle ",
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "…": r"\ldots ", "⋯": r"\ldots ",
+    "，": ", ", "；": "; ", "、": ", ", "：": ":", "（": "(", "）": ")", "［": "[", "］": "]", "｛": r"\{", "｝": r"\}",
+    "＝": "=", "＜": "<", "＞": ">", "＋": "+", "／": "/", "％": r"\%", "．": ".", "。": ".", "！": "!", "＄": r"\$",
+    "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2004": " ", "\u2005": " ", "\u2006": " ", "\u2007": " ",
+    "\u2008": " ", "\u2009": r"\,", "\u200a": " ", "\u202f": r"\,", "\u205f": " ", "\u3000": " ",
+    "ℓ": "l", "ı": r"\imath ", "ⅈ": "i", "ⅇ": "e", "µ": r"\mu ",
+}  # fmt: skip
+_ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
+# What a root sign stands before: a number, a letter or command, or a bracket, which the parser reads as its operand.
+_ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|\\[a-zA-Z]+ ?|[a-zA-Z])?")
+_SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿˣⁱ", "₀₁₂₃₄₅₆₇₈₉₋₊ₙₓᵢ"
+_LIFTED = re.compile(f"[{_SUPERSCRIPTS}]+"), re.compile(f"[{_SUBSCRIPTS}]+")
+_LEVEL = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, "0123456789-+nxi" * 2)
+_SIZES = re.compile(
+    r"\\(?:left|right|mleft|mright|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?"
+    r"|\\(?:display|text|script|scriptscript)style(?![a-zA-Z])"
+    r"|\\(?:no)?limits(?![a-zA-Z])|\\(?:label|tag|vspace|hspace)\*?\s*\{[^{}]*\}"
+)
+_SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace|hfill|hskip|allowbreak|newline)(?![a-zA-Z])|\\[;:>]|~")
+_TEX_MATH = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
+_ROW_SPACING = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
+_MICRO = re.compile(r"[µμ](?=(?:[mgslLFAVWCJ]|Hz|mol)(?![a-zA-Z]))")
+_WHITE = re.compile(r"\s+")
+_ENCLOSED = range(0x2460, 0x2500)
+
+
+def plain_look(latex: str) -> str:
+    r"""Return LaTeX in one spelling: Unicode signs as commands, no sizing, no dollar signs, single blanks, no final dot.
+
+    What separates numbers is kept: thin spaces (`\,`), negative spaces (`\!`), blanks.
+    """
+    if not latex.isascii():
+        latex = _MICRO.sub("u", unicodedata.normalize("NFC", latex))
+        latex = "".join(_LOOK_ALIKE.get(char) or _greek(char) for char in latex)
+        for pattern, sign in zip(_LIFTED, "^_", strict=True):
+            latex = pattern.sub(lambda run, sign=sign: f"{sign}{{{run.group().translate(_LEVEL)}}}", latex)  # type: ignore[misc]
+        latex = _ROOT.sub(_root, latex)
+        latex = "".join(_vulgar(char) for char in latex)
+    latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
+    latex = _TEX_MATH.sub(" ", latex)
+    latex = _WHITE.sub(" ", latex).strip()
+    while latex and latex[-1] in ".,;\\ " and not latex.endswith("\\ldots"):  # a sentence's end, a line break's
+        latex = latex[:-1]
+    return latex
+
+
+def _root(match: re.Match[str]) -> str:
+    operand = match[2]
+    return f"\\sqrt{_ROOTS[match[1]]}" + (f"{{{operand}}}" if operand else "")
+
+
+def _vulgar(char: str) -> str:
+    """Return the command of a vulgar fraction such as ⅓ or of an upright Greek letter, any other character as it is."""
+    if char.isascii() or unicodedata.category(char) != "No" or "FRACTION" not in unicodedata.name(char, ""):
+        return char
+    value = Fraction(unicodedata.numeric(char)).limit_denominator(1000)
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _greek(char: str) -> str:
+    """Return the command of a Greek letter, the letter behind a mathematical alphabet's sign, or the character."""
+    if char.isascii():
+        return char
+    name = unicodedata.name(char, "")
+    if name.startswith("MATHEMATICAL ") and unicodedata.category(char).startswith("L"):
+        char = unicodedata.normalize("NFKC", char)
+        if char.isascii():
+            return char
+        name = unicodedata.name(char, "")
+    words = name.split(" ")
+    if words[0] != "GREEK" or len(words) not in (4, 5) or words[2] != "LETTER" or (len(words) == 5 and words[3] != "FINAL"):
+        return "\\phi " if char in "ϕ" else char
+    command = words[-1].lower().replace("lamda", "lambda")
+    return f"\\{command if words[1] == 'SMALL' else command.capitalize()} "
+
+
+def hidden_characters(text: str) -> str | None:
+    """Name the first character that doesn't show what it is, or None.
+
+    Control characters, invisible and bidirectional formatting, and digits of other scripts let an answer look like
+    one thing to a reader and like another to a parser. Fractions and enclosed numbers (①) show what they are.
+    """
+    for char in text:
+        if char.isascii() and char.isprintable():
+            continue
+        kind = unicodedata.category(char)
+        named = kind == "No" and (ord(char) in _ENCLOSED or "FRACTION" in unicodedata.name(char, ""))
+        disguised_digit = kind in ("Nd", "No") and not named and not char.isascii()
+        if (kind in ("Cc", "Cf", "Cs", "Co", "Cn") and char not in "\t\n\r") or disguised_digit:
+            return f"U+{ord(char):04X}"
+    return None

@@ -1,0 +1,299 @@
+r"""Read an answer: lists, sets, intervals, relations, quantities with units, words, and phrases of all of them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from nemo_cascade.rewards.answers.expression import ExpressionParser
+from nemo_cascade.rewards.answers.node import Node, Unreadable
+from nemo_cascade.rewards.answers.tokens import Token, Tokenizer
+from nemo_cascade.rewards.answers.words import CONDITIONS, NO_UNITS, UNIT_NAMES
+
+_RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "==", "~", "in", "notin", "subset", "to", "not")
+_OPPOSITE = {"=": "!=", "in": "notin"}
+_SET_SIGNS = {"cup": "union", "cap": "meet", "setminus": "minus"}
+_MATRICES = ("pmatrix", "bmatrix", "vmatrix", "Vmatrix", "matrix", "Bmatrix", "smallmatrix", "array")
+_CURRENCY_WORDS = frozenset({"USD", "Rs", "INR", "EUR", "RMB", "GBP", "US"})
+
+
+def read_answer(latex: str) -> Node:
+    """Read an answer of plain look.
+
+    Raises:
+        Unreadable: it is no answer that is known how to read.
+    """
+    tokens = Tokenizer(latex).tokens()
+    if not tokens:
+        raise Unreadable("nothing")
+    return _read(tokens)
+
+
+def _read(tokens: list[Token]) -> Node:
+    parser = AnswerParser(list(tokens))
+    try:
+        node = parser.answer()
+        if parser.at < len(tokens):
+            raise Unreadable(f"{parser.peek().text} is left over")
+    except Unreadable:
+        return _phrase(tokens)
+    return node
+
+
+def _phrase(tokens: list[Token]) -> Node:
+    """Read words and answers by turns, such as `7 if n = 1, 8 otherwise`.
+
+    Raises:
+        Unreadable: there are no words, or what is between them can't be read.
+    """
+    if not any(token.kind == "word" for token in tokens):
+        raise Unreadable("neither an answer nor words")
+    parts: list[Node] = []
+    run: list[Token] = []
+    words: list[str] = []
+    for token in [*tokens, Token("end", "")]:
+        if token.kind in ("word", "end") and run:
+            if inside := _trimmed(run):
+                if any(part.kind == "word" for part in inside):
+                    raise Unreadable("words in one another")
+                parser = AnswerParser(list(inside))
+                parts.append(parser.answer())
+                if parser.at < len(inside):
+                    raise Unreadable(f"{parser.peek().text} is left over")
+            run = []
+        if token.kind == "word":
+            words.append(token.text)
+        elif token.kind != "end":
+            if words and token.kind != "sep":
+                parts.append(Node("word", text=" ".join(words)))
+                words = []
+            run.append(token)
+    if words:
+        parts.append(Node("word", text=" ".join(words)))
+    return parts[0] if len(parts) == 1 else Node("phrase", tuple(parts))
+
+
+def _trimmed(tokens: list[Token]) -> list[Token]:
+    while tokens and tokens[0].kind == "sep":
+        tokens = tokens[1:]
+    while tokens and tokens[-1].kind == "sep":
+        tokens = tokens[:-1]
+    return tokens
+
+
+class AnswerParser(ExpressionParser):
+    """Reads one answer from its tokens."""
+
+    def answer(self) -> Node:
+        """Read items up to a closing bracket or the end: one, or a list."""
+        items, separators = list[Node](), list[str]()
+        literals = list[str]()
+        while True:
+            while self.peek().kind == "sep" or self.sees("\\\\", "iff"):
+                token = self.take()
+                if items and len(separators) < len(items):
+                    separators.append(token.text if token.kind == "sep" else ",")
+                elif items and token.text in ("and", "or"):
+                    separators[-1] = token.text
+            if self.at_end_of_item() and not (not items and self.sees("|", "||")):
+                break
+            if len(items) > len(separators):
+                raise Unreadable("two items without a separator")
+            literals.append(self.peek().text)
+            items.append(self._item())
+        if not items:
+            raise Unreadable("nothing")
+        if len(items) == 1 and not self.conditions:
+            return items[0]
+        return self._gathered(items, separators[: len(items) - 1], literals)
+
+    def _gathered(self, items: list[Node], separators: list[str], literals: list[str]) -> Node:
+        conditions, self.conditions = self.conditions, []
+        main = [item for item in items if not _is_membership(item)]
+        if main and (len(main) < len(items) or conditions):
+            conditions += [item for item in items if _is_membership(item)]
+            if len(main) < len(items):
+                separators = [","] * (len(main) - 1)
+            body = main[0] if len(main) == 1 else Node("list", tuple(main), _separator(separators))
+            if any(_variable(condition) in _names(body) for condition in conditions):
+                return Node("where", (body, *conditions))
+            return Node("list", tuple(items), _separator(separators))
+        if ";" in separators and any(sign != ";" for sign in separators):
+            groups, group = list[Node](), [items[0]]
+            for sign, item in zip(separators, items[1:], strict=True):
+                if sign == ";":
+                    groups.append(_list(group))
+                    group = []
+                group.append(item)
+            return Node("list", (*groups, _list(group)), ";")
+        decimal = None
+        if separators == [","] and all(i.kind == "num" and i.value is not None and i.value.denominator == 1 for i in items):
+            if literals[1].isdigit() and len(literals[1]) != 3 or literals[0] == "0":
+                decimal = Fraction(f"{items[0].value}.{literals[1]}")
+        return Node("list", tuple(items), _separator(separators), decimal)
+
+    def _item(self) -> Node:
+        """Read one item: a relation or expression, its unit, a condition behind it."""
+        start = self.peek()
+        if start.kind == "word" and start.text.strip(".") in _CURRENCY_WORDS and self.peek(1).kind == "num":
+            self.take()
+            return Node("unit", (self._relation(),), start.text)
+        node = self._with_unit(self._relation())
+        if not self.at_end_of_item():
+            raise Unreadable(f"{self.peek().text} is left over")
+        return node
+
+    def _with_unit(self, node: Node) -> Node:
+        """Read the unit behind a quantity."""
+        letter = self.peek()
+        if node.kind == "deg" and letter.kind == "letter" and letter.text in "CF":
+            self.take()
+            return Node("unit", node.parts, f"degree {letter.text}")
+        if self.accept("$"):
+            unit = self._with_unit(Node("unit", (node,), "dollar"))
+            return unit
+        if letter.kind == "letter" and letter.text == "Omega":
+            self.take()
+            return Node("unit", (node,), "ohm")
+        if letter.kind != "word" or node.kind == "word":
+            return node
+        texts = list[str]()
+        while not self.at_end_of_item():
+            token = self.take()
+            if token.kind == "word":
+                texts.append(token.text)
+            elif token.kind == "sign" and token.text in ("^", "/", "*", "{", "}", "-", "(", ")", "$"):
+                texts.append(token.text if token.text in "^/*-" else "")
+            elif token.kind == "num" and texts:
+                texts.append(token.text)
+            elif token.kind in ("letter", "letters") and texts:
+                texts.append(token.text)
+            else:
+                raise Unreadable(f"{token.text} in a unit")
+        if NO_UNITS & {text.casefold() for text in texts}:
+            raise Unreadable("words that are no unit")
+        if any(text.isdigit() and before not in ("^", "-") for before, text in zip(["", *texts], texts, strict=False)):
+            raise Unreadable("a number in a unit")
+        return _unit(node, _unit_text(texts))
+
+    def _relation(self) -> Node:
+        operands, signs = [self._sets()], list[str]()
+        while self.sees(*_RELATIONS):
+            sign = self.take().text
+            if sign == "not":
+                sign = _OPPOSITE.get(self.take().text, "?")
+            signs.append(sign)
+            operands.append(self._sets())
+        return operands[0] if not signs else Node("chain", tuple(operands), " ".join(signs))
+
+    def _sets(self) -> Node:
+        left = self._ratio()
+        while self.sees("cup", "cap", "setminus"):
+            sign = self.take().text
+            left = Node(_SET_SIGNS[sign], (left, self._ratio()))
+        return left
+
+    def _ratio(self) -> Node:
+        parts = [self.sum()]
+        while not self._set[-1] and self.accept(":"):
+            parts.append(self.sum())
+        return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
+
+    def environment(self, name: str) -> Node:
+        r"""Read a matrix, a distinction of cases, or aligned equations."""
+        if name == "array" and self.accept("{"):
+            while not self.accept("}"):
+                if self.take().kind == "end":
+                    raise Unreadable("an array without an end")
+        if name in _MATRICES:
+            return self._matrix(name)
+        if name in ("cases", "dcases", "rcases"):
+            rows = self._rows()
+            if all(len(row) == 1 for row in rows):
+                return _list([row[0] for row in rows])
+            return Node("cases", tuple(Node("row", tuple(row)) for row in rows))
+        return self._aligned()
+
+    def _matrix(self, name: str) -> Node:
+        node = Node("matrix", tuple(Node("row", tuple(row)) for row in self._rows()))
+        return Node("call", (node,), "det") if name == "vmatrix" else node
+
+    def _rows(self) -> list[list[Node]]:
+        rows: list[list[Node]] = [[]]
+        while True:
+            token = self.peek()
+            if token.kind == "end":
+                raise Unreadable("an environment that never ends")
+            if token.kind == "env" and token.text.startswith("end"):
+                self.take()
+                return [row for row in rows if row]
+            if self.accept("\\\\"):
+                rows.append([])
+            elif token.kind == "sep" or (token.kind == "word" and token.text in CONDITIONS - {"otherwise"}) or self.accept("&"):
+                self.at += token.kind in ("sep", "word")
+            else:
+                rows[-1].append(self._item())
+
+    def _aligned(self) -> Node:
+        """Read lines that go on with one another or are items of a list."""
+        end = self.at
+        depth = 0
+        while not (self.tokens[end].kind == "env" and self.tokens[end].text.startswith("end") and depth == 0):
+            depth += (self.tokens[end].kind == "env") * (1 if self.tokens[end].text.startswith("begin") else -1)
+            end += 1
+            if end == len(self.tokens):
+                raise Unreadable("an environment that never ends")
+        inside = [token for token in self.tokens[self.at : end] if token.text != "&" or token.kind != "sign"]
+        lines: list[Token] = []
+        for place, token in enumerate(inside):
+            if token.text == "\\\\" and token.kind == "sign":
+                following = inside[place + 1] if place + 1 < len(inside) else Token("sep", ",")
+                if following.kind == "sign" and following.text in (*_RELATIONS, "+", "-"):
+                    continue
+                token = Token("sep", ",")
+            lines.append(token)
+        self.at = end + 1
+        return _read(_trimmed(lines))
+
+
+def _separator(separators: list[str]) -> str:
+    for sign in ("or", "and", ";"):
+        if sign in separators:
+            return sign
+    return ","
+
+
+def _list(items: list[Node]) -> Node:
+    return items[0] if len(items) == 1 else Node("list", tuple(items), ",")
+
+
+def _unit_text(texts: list[str]) -> str:
+    text = " ".join(texts)
+    for sign in ("^", "/", "*", "-"):
+        text = text.replace(f" {sign}", sign).replace(f"{sign} ", sign)
+    return " ".join(text.split())
+
+
+def _unit(node: Node, text: str) -> Node:
+    """Put a unit around a quantity; around the last operand of a relation."""
+    if node.kind == "chain":
+        return Node("chain", (*node.parts[:-1], Node("unit", (node.parts[-1],), text)), node.text)
+    if node.kind == "unit":  # $5 dollars; 5$ per hour
+        return node if text in UNIT_NAMES else Node("unit", node.parts, f"{node.text} {text}")
+    return Node("unit", (node,), text)
+
+
+def _is_membership(node: Node) -> bool:
+    r"""Tell whether a node says what numbers a variable stands for: `k \in \mathbb{Z}`."""
+    return (
+        node.kind == "chain" and node.text == "in" and node.parts[0].kind in ("sym", "list") and node.parts[1].kind in ("const", "sym")
+    )
+
+
+def _variable(condition: Node) -> str:
+    return next((part.text for part in condition.walk() if part.kind == "sym"), "")
+
+
+def _names(node: Node) -> set[str]:
+    return {part.text for part in node.walk() if part.kind == "sym"} | {
+        letter for part in node.walk() if part.kind == "letters" for letter in part.text
+    }

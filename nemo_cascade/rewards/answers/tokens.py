@@ -1,0 +1,338 @@
+r"""Cut an answer of plain look into tokens: numbers with their separators, letters, commands, words of text, signs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from nemo_cascade.rewards.answers.node import Unreadable
+from nemo_cascade.rewards.answers.words import (
+    ALIASES,
+    AND,
+    CONDITIONS,
+    CONSTANTS,
+    CURRENCY_SIGNS,
+    FUNCTIONS,
+    GREEK,
+    OR,
+    PERCENT,
+    PLAIN_UNITS,
+    VARIANTS,
+)
+
+_LONGEST_EXPONENT = 6  # digits of the exponent of 1e5
+_SEPARATOR = r"(?:,\s?\\!\s*|,|\s?\{\s*,\s*\}|\\,|\\!|\\ | )"
+_GROUPED = re.compile(rf"[1-9]\d{{0,2}}(?P<sep>{_SEPARATOR})\d{{3}}(?:(?P=sep)\d{{3}})*(?![\d]|,\d)(?P<decimals>\.\d+)?")
+_EUROPEAN = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![\d,])")
+_REPEATING = re.compile(
+    r"(?P<head>\d*\.\d*)(?:\\(?:overline|bar)\s*\{?(?P<bar>\d+)\}?"
+    r"|\\dot\s*\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?|(?<=\.)\((?P<paren>\d+)\))"
+)
+_SCIENTIFIC = re.compile(r"(?P<mantissa>\d+(?:\.\d*)?|\.\d+)[eE](?P<exponent>[+-]?\d+)(?![\d.a-zA-Z])")
+_PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+_TIMES_X = re.compile(r"\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
+_COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*|\\(.)", re.DOTALL)
+_LETTERS = re.compile(r"[a-zA-Z]+")
+_WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*", re.UNICODE)
+_TEXT = frozenset(
+    "text textbf textit textrm textnormal textsf texttt textup textmd emph mbox hbox mathrm mathsf mathtt operatorname "
+    "mathord rm".split()
+)
+_STYLES = frozenset("mathbf mathit mathcal mathfrak mathscr bm boldsymbol pmb vec overrightarrow underline boxed fbox ensuremath "
+    "displaylines mathop smash strut cancel".split())  # fmt: skip
+_ACCENTS = frozenset({"overline", "bar", "hat", "widehat", "tilde", "widetilde", "dot", "ddot", "overleftarrow", "wideparen", "overset", "underset"})
+_SIGNS = {
+    "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=",
+    "neq": "!=", "approx": "~", "thickapprox": "~", "simeq": "~", "sim": "~", "equiv": "==", "in": "in", "notin": "notin", "cup": "cup",
+    "cap": "cap", "setminus": "setminus", "backslash": "setminus", "smallsetminus": "setminus", "pm": "pm", "mp": "mp", "times": "*", "cdot": "*",
+    "ast": "*", "div": "/", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", "Vert": "||", "lVert": "||",
+    "rVert": "||", "mod": "mod", "bmod": "mod", "colon": ":", "land": "and", "wedge": "and", "lor": "or", "vee": "or", "prime": "'", "circ": "circ",
+    "degree": "degree", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "langle": "<<", "rangle": ">>",
+    "lfloor": "\\lfloor", "rfloor": "\\rfloor", "lceil": "\\lceil", "rceil": "\\rceil", "cr": "\\\\", "subset": "subset", "subseteq": "subset",
+    "colonequals": "=", "coloneqq": "=", "iff": "iff", "Leftrightarrow": "iff", "Longleftrightarrow": "iff", "top": "top", "to": "to", "rightarrow": "to",
+}  # fmt: skip
+_SETS = {"N": "N", "Z": "Z", "Q": "Q", "R": "R", "C": "C"}
+_OPERATORS = ("\\\\", "**", "<=", ">=", "!=", "==")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token.
+
+    `kind`: num (value), letter, letters (a run), word (of text, or a unit), const, call, command, big, env, sep
+    (`,` `;` `and` `or`), sign. `spaced`: white space stood before it. `literal`: digits as written, of a decimal number.
+    """
+
+    kind: str
+    text: str
+    spaced: bool = False
+    value: Fraction | None = None
+    literal: str = ""
+
+
+class Tokenizer:
+    """Cuts a text into tokens, in one pass from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._at, self._out = text, 0, list[Token]()
+        self._brackets = 0
+        self._roomy = bool(re.search(r",\s", text))
+        self._spaced = False
+
+    def tokens(self) -> list[Token]:
+        """Return the tokens.
+
+        Raises:
+            Unreadable: an unknown character, or a command without what it needs.
+        """
+        while self._at < len(self._text):
+            char = self._text[self._at]
+            if char == " ":
+                self._at, self._spaced = self._at + 1, True
+                continue
+            self._token(char)
+            self._spaced = False
+        return self._out
+
+    def _put(self, kind: str, text: str, value: Fraction | None = None, literal: str = "") -> None:
+        self._out.append(Token(kind, text, self._spaced, value, literal))
+
+    def _token(self, char: str) -> None:
+        text, at = self._text, self._at
+        if char.isdigit() and char.isascii() or (char == "." and text[at + 1 : at + 2].isdigit()):
+            self._number()
+        elif char == "\\":
+            self._command()
+        elif char.isascii() and char.isalpha():
+            self._letters()
+        elif char in CURRENCY_SIGNS:
+            self._at += 1
+            self._put("sign", "$")
+        elif char.isalpha() or not char.isascii():
+            match = _WORD.match(text, at)
+            word = match.group() if match else char
+            self._at += len(word)
+            self._word(word)
+        else:
+            self._sign(char)
+
+    def _sign(self, char: str) -> None:
+        for operator in _OPERATORS:
+            if self._text.startswith(operator, self._at):
+                self._at += len(operator)
+                self._put("sign", "^" if operator == "**" else operator)
+                return
+        self._at += 1
+        if char in ",;":
+            self._put("sep", char)
+        elif char == '"' or (char == "." and self._at < len(self._text)):
+            return  # quotation marks; the dots of an abbreviation
+        else:
+            self._brackets += (char in "([") - (char in ")]")
+            self._put("sign", char)
+
+    def _number(self) -> None:
+        text, at = self._text, self._at
+        if match := _REPEATING.match(text, at):
+            self._at = match.end()
+            self._put("num", match.group(), _repeating(match))
+            return
+        if match := _SCIENTIFIC.match(text, at):
+            if len(match["exponent"]) > _LONGEST_EXPONENT:
+                raise Unreadable("an exponent without bound")
+            self._at = match.end()
+            value = Fraction(match["mantissa"].rstrip(".")) * Fraction(10) ** min(int(match["exponent"]), 10_000)
+            self._put("num", match.group(), value)
+            return
+        grouped = _GROUPED.match(text, at)
+        if grouped and not (self._brackets and not self._roomy and grouped["sep"] == ","):
+            self._at = grouped.end()
+            digits = re.sub(r"\D", "", grouped.group()[: len(grouped.group()) - len(grouped["decimals"] or "")])
+            literal = digits + (grouped["decimals"] or "")
+            self._put("num", digits, Fraction(literal), literal if grouped["decimals"] else "")
+        elif match := _EUROPEAN.match(text, at):
+            self._at = match.end()
+            literal = match.group().replace(".", "").replace(",", ".")
+            self._put("num", literal, Fraction(literal), literal)
+        else:
+            plain = _PLAIN.match(text, at)
+            assert plain is not None
+            self._at = plain.end()
+            literal = plain.group()
+            self._put("num", literal, Fraction(literal), literal if "." in literal else "")
+        if match := _TIMES_X.match(text, self._at):
+            self._at = match.end()
+            self._put("sign", "*")
+
+    def _letters(self) -> None:
+        match = _LETTERS.match(self._text, self._at)
+        assert match is not None
+        run = match.group()
+        self._at = match.end()
+        before = self._out[-1] if self._out else None
+        ends = self._text[self._at : self._at + 2].lstrip()[:1] in ("", ",", ";", ")", "}", "]", "/", "^", ".")
+        # A letter, unless it is the name of something.
+        if len(run) == 1:
+            self._put("letter", run)
+        elif run in AND or run in OR:
+            self._put("sep", "and" if run in AND else "or")
+        elif run in CONDITIONS:
+            self._put("word", run)
+        elif run.casefold() in PERCENT:
+            self._put("sign", "%")
+        elif run == "mod":
+            self._put("sign", "mod")
+        elif before is not None and before.kind == "num" and ends and run in PLAIN_UNITS:
+            self._put("word", run)
+        elif run in FUNCTIONS:
+            self._put("call", ALIASES.get(run, run))
+        elif run in CONSTANTS:
+            self._put("const", CONSTANTS[run])
+        elif run in GREEK:
+            self._put("letter", run)
+        elif run[:-1] in FUNCTIONS and run[-1] == "x" and len(run) in (3, 4):  # sinx, lnx
+            self._put("call", ALIASES.get(run[:-1], run[:-1]))
+            self._put("letter", "x")
+        elif run.endswith("pi") and len(run) == 3 and run[0] in "kn":  # kpi
+            self._put("letter", run[0])
+            self._put("const", "pi")
+        else:
+            self._put("letters", run)
+
+    def _word(self, word: str) -> None:
+        """Put a word of text: a connective, a percent sign, or itself."""
+        folded = word.casefold()
+        if folded in AND or folded in OR:
+            self._put("sep", "and" if folded in AND else "or")
+        elif folded in PERCENT:
+            self._put("sign", "%")
+        else:
+            self._put("word", word)
+
+    def _command(self) -> None:
+        match = _COMMAND.match(self._text, self._at)
+        if match is None:
+            raise Unreadable("a backslash at the end")
+        name = match[1] or match[2]
+        self._at = match.end()
+        if match[1] is None:
+            self._escaped(name)
+        elif name in _TEXT:
+            self._text_argument(name)
+        elif name in ("pmod",):
+            self._put("sign", "mod")
+        elif name in _STYLES or name in ("color", "textcolor"):
+            if name in ("color", "textcolor"):
+                self._argument()
+        elif name in _SIGNS:
+            sign = _SIGNS[name]
+            self._brackets += (sign in ("[", "<<", "\\{")) - (sign in ("]", ">>", "\\}"))
+            self._put("sep" if sign in ("and", "or") else "sign", sign)
+        elif name in ("begin", "end"):
+            self._put("env", f"{name} {self._argument()}")
+        elif name in ("mathbb", "mathds", "Bbb"):
+            self._put("const", _SETS.get(self._argument(), "?"))
+        elif name in ("not",):
+            self._put("sign", "not")
+        elif name.lstrip("dtc") in ("frac", "sqrt", "binom"):
+            self._put("command", name.lstrip("dtc"))
+        elif name in FUNCTIONS or name == "arctg":
+            self._put("call", ALIASES.get(name, name))
+        elif name in CONSTANTS:
+            self._put("const", CONSTANTS[name])
+        elif name in ("sum", "prod", "int", "iint", "iiint", "oint", "lim", "bigcup", "bigcap", "partial"):
+            self._put("big", name)
+        elif name in _ACCENTS:
+            self._accent(name)
+        elif name in ("angle", "triangle", "measuredangle", "Delta") and name != "Delta":
+            self._put("command", name)
+        else:  # Greek letters, and commands that nobody knows, are names
+            self._put("letter", VARIANTS.get(name, name))
+
+    def _escaped(self, char: str) -> None:
+        if char in "{}":
+            self._brackets += 1 if char == "{" else -1
+            self._put("sign", f"\\{char}")
+        elif char == "\\":
+            self._put("sign", "\\\\")
+        elif char == "|":
+            self._put("sign", "||")
+        elif char in "%$&#_":
+            if char in "%$":
+                self._put("sign", char)
+        elif char in ", !":
+            self._spaced = True  # so that two numbers stay two
+        else:
+            raise Unreadable(f"\\{char}")
+
+    def _argument(self) -> str:
+        """Take in a group `{...}`, or one character, and return its text."""
+        text, at = self._text, self._at
+        while at < len(text) and text[at] == " ":
+            at += 1
+        if at >= len(text):
+            raise Unreadable("a command without what it needs")
+        if text[at] != "{":
+            self._at = at + 1
+            return text[at]
+        depth = 0
+        for end in range(at, len(text)):
+            depth += (text[end] == "{") - (text[end] == "}")
+            if depth == 0:
+                self._at = end + 1
+                return text[at + 1 : end].strip()
+        raise Unreadable("a brace that never closes")
+
+    def _text_argument(self, command: str) -> None:
+        """Put what `\\text{...}` holds: a name of mathematics as itself, else words with the numbers among them."""
+        content = self._argument().replace("\\ ", " ")
+        bare = content.strip("() ")
+        if bare in FUNCTIONS and command in ("mathrm", "operatorname", "text", "rm", "mathop"):
+            self._put("call", ALIASES.get(bare, bare))
+            return
+        if bare in ("arctg", "arcsin", "arccos", "arctan"):
+            self._put("call", ALIASES.get(bare, bare))
+            return
+        if command == "mathrm" and len(bare) == 1 and bare.isalpha() and bare == content:
+            unit = self._out and self._out[-1].kind == "num" and bare not in "ei"
+            self._put("word" if unit else "letter", bare)
+            return
+        if command == "operatorname":
+            self._put("letter", bare)
+            return
+        inner = _TextTokenizer(content, self._spaced)
+        self._out += inner.tokens()
+
+    def _accent(self, name: str) -> None:
+        """Put an accented symbol as one name; `\\hat{i}` is the unit vector i."""
+        content = self._argument().replace(" ", "").replace("\\", "")
+        if name in ("overset", "underset"):
+            return
+        if name in ("hat", "widehat") and content in ("i", "j", "k", "imath", "jmath"):
+            self._put("letter", content[0])
+        else:
+            self._put("letter", f"{ {'bar': 'overline', 'widehat': 'hat', 'widetilde': 'tilde'}.get(name, name)}({content})")
+
+
+class _TextTokenizer(Tokenizer):
+    """The same in text: letters are words there, and stay together."""
+
+    def __init__(self, text: str, spaced: bool) -> None:
+        super().__init__(text)
+        self._spaced = spaced
+
+    def _letters(self) -> None:
+        match = _WORD.match(self._text, self._at)
+        assert match is not None
+        self._at = match.end()
+        self._word(match.group())
+
+
+def _repeating(match: re.Match[str]) -> Fraction:
+    """Return the value of a decimal with a period, such as `0.1\\overline{6}`."""
+    head = match["head"]
+    period = match["bar"] or match["paren"] or match["first"] + ((match["middle"] or "") + match["last"] if match["last"] else "")
+    decimals = len(head) - head.index(".") - 1
+    base = Fraction(head if head != "." else "0") if head.strip(".") else Fraction(0)
+    return base + Fraction(int(period), (10 ** len(period) - 1) * 10**decimals)
