@@ -9,6 +9,7 @@ _BARE_BOX = re.compile(r"-?(?:\\[a-zA-Z]+|[\w.]+)")
 _STRAY_END = re.compile(r"\{([^{}\\]*)\\\}")
 _MOST_BETWEEN = 80
 _MARKUP = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|quad|qquad|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|[{}$&*~]|\\\\")
+_LABEL = re.compile(r"(?:\\[(\[]|\$)?\s*[a-zA-Z](?:_\{?\w{1,4}\}?|'|\(\w\))?\s*=\s*$")
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
 _JOIN = re.compile(r"\b(?:and|or)\b|[,;、，]|和|或|及")
 _APART = re.compile(r"[.!?。:=<>]|\n\s*\n|\\(?:ne|approx|to|implies|Rightarrow|rightarrow)\b")
@@ -68,7 +69,10 @@ def _content(text: str, begin: int, end: int) -> tuple[str, int] | None:
 
 def _joined(between: str) -> bool:
     """Tell whether the text between two boxes makes them parts of one answer."""
-    if len(between) > _MOST_BETWEEN or _APART.search(between):
+    if len(between) > _MOST_BETWEEN:
+        return False
+    between = _LABEL.sub(" ", between)  # `and y =`
+    if _APART.search(between):
         return False
     plain = _MARKUP.sub(" ", between)
     words = [word.casefold() for word in _WORD.findall(plain)]

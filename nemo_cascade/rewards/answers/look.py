@@ -36,6 +36,8 @@ _SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace|hfill|hskip|allowbreak|
 _TEX_MATH = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _ROW_SPACING = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
 _MICRO = re.compile(r"[µμ](?=(?:[mgslLFAVWCJ]|Hz|mol)(?![a-zA-Z]))")
+_SQUARE_UNIT = re.compile(r"(?<=\d)\s*(m|cm|mm|km|dm|ft|in|yd)([²³])$")
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _WHITE = re.compile(r"\s+")
 _ENCLOSED = range(0x2460, 0x2500)
 
@@ -47,11 +49,14 @@ def plain_look(latex: str) -> str:
     """
     if not latex.isascii():
         latex = _MICRO.sub("u", unicodedata.normalize("NFC", latex))
+        latex = _SQUARE_UNIT.sub(lambda unit: f"\\text{{ {unit[1]}}}^{2 if unit[2] == '²' else 3}", latex)
         latex = "".join(_LOOK_ALIKE.get(char) or _greek(char) for char in latex)
         for pattern, sign in zip(_LIFTED, "^_", strict=True):
             latex = pattern.sub(lambda run, sign=sign: f"{sign}{{{run.group().translate(_LEVEL)}}}", latex)  # type: ignore[misc]
         latex = _ROOT.sub(_root, latex)
         latex = "".join(_vulgar(char) for char in latex)
+    if "\\begin" not in latex:
+        latex = _DOUBLED.sub(r"\\", latex)  # escaped twice: outside of a table there is no line to break
     latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
     latex = _TEX_MATH.sub(" ", latex)
     latex = _WHITE.sub(" ", latex).strip()
