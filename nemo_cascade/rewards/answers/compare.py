@@ -14,8 +14,12 @@ from nemo_cascade.rewards.verifier import Score, VerifierError
 _LONGEST = 1000  # characters of an answer, unless the reference is longer
 _REMEMBERED = 1024
 _FORMAT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathbf|mathrm|mbox|boxed)(?![a-zA-Z])|[{}]|\\ |\\,")
+_PUNCTUATION = re.compile(r"[\s.,;:\"'`!?~$]+")
+_PUNCTUATION = re.compile(r"[\s.,;:\"'`!?~$]+")
 _CHOICE = re.compile(r"\(?([A-Z])(?:\)|[.:](?!\d))\s*(\S.*)", re.DOTALL)
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])|,\s*[A-Z]\b")
+
+Choice = tuple[str, str]
 
 
 @cache
@@ -41,7 +45,9 @@ def compare(gold: str, answer: str) -> float:
         return Score(0.0, "an empty answer")
     if answer == gold:
         return Score(1.0, detail)
-    reference = _read(gold)
+    reference, chosen = _read(gold), _choice(gold)
+    if reference is None and chosen is not None:
+        reference = _read(chosen[1])
     if reference is None:
         raise VerifierError("record", f"answer {gold[:80]!r} is no LaTeX that can be read")
     found = _read(answer)
@@ -49,7 +55,9 @@ def compare(gold: str, answer: str) -> float:
         return Score(0.0, f"not a final answer: {detail}")
     if found is not None and same_answer(reference, found):
         return Score(1.0, detail)
-    return Score(float(_same_choice(gold, reference, answer, found)), detail)
+    if reference.kind in ("word", "letters", "phrase", "list") and _same_text(gold, answer):
+        return Score(1.0, detail)
+    return Score(float(_same_choice(chosen, reference, _choice(answer), found)), detail)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -60,27 +68,31 @@ def _read(latex: str) -> Node | None:
         return None
 
 
+def _same_text(gold: str, answer: str) -> bool:
+    """Tell whether two texts without numbers are the same but for blanks, formats, punctuation and capitals."""
+    bare = [_PUNCTUATION.sub("", _FORMAT.sub("", text)).casefold() for text in (gold, answer)]
+    return bare[0] == bare[1] and not any(char.isdigit() for char in bare[0])
+
+
 def _left_to_compute(node: Node) -> bool:
     """Tell whether a sum, product, integral or limit is left to be computed."""
     return any(part.kind == "big" for part in node.walk())
 
 
-def _same_choice(gold: str, reference: Node, answer: str, found: Node | None) -> bool:
+def _same_choice(gold: Choice | None, reference: Node, answer: Choice | None, found: Node | None) -> bool:
     r"""Compare the letters of a multiple choice: `\textbf{(A)}\ 5` is A, and a reference of that form is also 5."""
-    choice, chosen = _choice(answer), _choice(gold)
-    if choice is not None and chosen is None:
-        return reference.kind == "sym" and reference.text == choice[0]
-    if chosen is None:
-        return False
-    if choice is not None:
-        return choice[0] == chosen[0]
-    content = _read(chosen[1])
+    if gold is None:
+        return answer is not None and reference.kind == "sym" and reference.text == answer[0]
+    if answer is not None:
+        return answer[0] == gold[0]
+    content = _read(gold[1])
     return found is not None and (
-        (found.kind == "sym" and found.text == chosen[0]) or (content is not None and same_answer(content, found))
+        (found.kind == "sym" and found.text == gold[0]) or (content is not None and same_answer(content, found))
     )
 
 
-def _choice(text: str) -> tuple[str, str] | None:
+def _choice(text: str) -> Choice | None:
+    """Return the letter and the content of a choice, None if a text is none."""
     plain = " ".join(_FORMAT.sub(" ", text).split())
     plain = re.sub(r"\( ?([A-Z]) ?\)", r"(\1)", plain)
     match = _CHOICE.fullmatch(plain)

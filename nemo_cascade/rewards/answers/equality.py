@@ -32,11 +32,13 @@ def same_answer(gold: Node, answer: Node) -> bool:
 
 
 def _same(gold: Node, answer: Node) -> bool:
-    if gold == answer and not _is_number_list(gold):
+    if gold == answer:
         return True
-    for first, second in ((gold, answer), (answer, gold)):  # 1,22 may be 1.22
+    for first, second in ((gold, answer), (answer, gold)):
         if first.kind == "list" and first.value is not None and second.kind == "num" and second.value == first.value:
-            return True
+            return True  # 1,22 may be 1.22
+        if first.kind == "num" and first.parts and second.kind in ("list", "set"):
+            return _matched(first.parts, second.parts)  # 48,384 may be two numbers
     if "where" in (gold.kind, answer.kind):
         return _same_family(gold, answer)
     if "unit" in (gold.kind, answer.kind):
@@ -58,10 +60,6 @@ def _same(gold: Node, answer: Node) -> bool:
         pairs = list(zip(gold.parts, answer.parts, strict=True))
         return all(same_value(Node("mul", (a, pairs[0][1])), Node("mul", (b, pairs[0][0]))) for a, b in pairs)
     return _same_words(gold, answer) or _same_expression(gold, answer)
-
-
-def _is_number_list(node: Node) -> bool:
-    return False and node.kind == "list"
 
 
 def _same_expression(gold: Node, answer: Node) -> bool:
@@ -140,9 +138,7 @@ def _same_collection(gold: Node, answer: Node) -> bool:
         return _in_order(gold.parts, answer.parts)
     first = gold.parts if gold.kind in _COLLECTIONS else (gold,)
     second = answer.parts if answer.kind in _COLLECTIONS else (answer,)
-    if "set" in (gold.kind, answer.kind) or gold.text == answer.text or True:
-        first, second = _distinct(first), _distinct(second)
-    return _matched(first, second)
+    return _matched(_distinct(first), _distinct(second))
 
 
 def _in_order(first: Sequence[Node], second: Sequence[Node]) -> bool:
@@ -345,9 +341,12 @@ def _same_shifted(first: Node, second: Node) -> bool:
         if side is None or names(side) - {"n"}:
             return False
         values = [value_at(side, {"n": mp.mpf(n)}) for n in range(3)]
-        if any(value is None for value in values) or abs(values[0] - 2 * values[1] + values[2]) > mp.mpf(10) ** -30:
+        if any(value is None for value in values):
             return False
-        lines.append((values[0], values[1] - values[0]))
+        with mp.workdps(50):
+            if abs(values[0] - 2 * values[1] + values[2]) > mp.mpf(10) ** -30:
+                return False
+            lines.append((values[0], values[1] - values[0]))
     with mp.workdps(50):
         (start, step), (other, stride) = lines
         if not step or abs(abs(step) - abs(stride)) > mp.mpf(10) ** -30 * abs(step):

@@ -43,6 +43,8 @@ class ExpressionParser(Cursor):
             return True
         if token.kind != "sign":
             return False
+        if token.text == ":":
+            return self._set[-1]
         return token.text in _ENDS or (token.text in ("|", "||") and bool(self._bars[-1] or self._set[-1]))
 
     def sum(self) -> Node:
@@ -95,9 +97,14 @@ class ExpressionParser(Cursor):
                 continue
             if token.kind == "letter" and token.text == "Omega" and before.kind == "num" and self._last_of_item(1):
                 break  # ohms
+            if token.kind == "letter" and token.text in "CF" and before.kind == "deg" and self._last_of_item(1):
+                break  # of temperature
             factor = self.factor()
             if factor.kind == "chain" and token.text == "(":
                 self.conditions.append(factor)
+                continue
+            if before.kind == "deg" and factor.kind == "deg" and len(factors) == 1:  # degrees and their minutes
+                factors[-1] = Node("deg", (Node("add", (before, factor)),))
                 continue
             whole = before.kind == "num" and not before.text and before.value is not None
             if whole and len(factors) == 1 and token.text == "frac" and _is_fraction(factor):
@@ -137,6 +144,9 @@ class ExpressionParser(Cursor):
         """Read an operand with what is raised, lowered or set behind it."""
         first = self.peek()
         node = self._atom()
+        if node.kind == "letters" and self.sees("^", "'", "!"):  # of a run of letters the last is raised
+            self.put_back(Token("letter", node.text[-1]))
+            return Node("mul", (_letters(node.text[:-1]), self.factor()))
         while True:
             if self.sees("^"):
                 self.at += 1
@@ -152,9 +162,11 @@ class ExpressionParser(Cursor):
             elif self.sees("%"):
                 self.at += 1
                 node = Node("pct", (node,))
-            elif self.sees("'"):
-                self.at += 1
-                node = _primed(node)
+            elif self.accept("'"):
+                primes = 1
+                while self.accept("'"):
+                    primes += 1
+                node = _primed(node, primes)
             elif self.sees("degree"):
                 self.at += 1
                 node = Node("deg", (node,))
@@ -165,14 +177,19 @@ class ExpressionParser(Cursor):
         if self.accept("circ", "degree"):
             return Node("deg", (base,))
         if self.accept("'"):
-            return _primed(base)
+            return _primed(base, 1)
         if self.sees("{"):
             inside = self.peek(1)
-            if inside.text in ("circ", "degree", "'", "+", "*") and self.peek(2).text == "}":
+            if inside.text in ("circ", "degree", "+", "*") and self.peek(2).text == "}":
                 self.at += 3
-                if inside.text in ("circ", "degree"):
-                    return Node("deg", (base,))
-                return _primed(base) if inside.text == "'" else _marked(base, inside.text)
+                return Node("deg", (base,)) if inside.text in ("circ", "degree") else _marked(base, inside.text)
+            if inside.text == "'":
+                self.take()
+                primes = 0
+                while self.accept("'"):
+                    primes += 1
+                self.expect("}")
+                return _primed(base, primes)
         if self.sees("+", "*") and base.kind in ("const", "sym"):
             return _marked(base, self.take().text)
         return Node("pow", (base, self._script(tower=True)))
@@ -261,6 +278,9 @@ class ExpressionParser(Cursor):
 
     def _number(self, token: Token) -> Node:
         assert token.value is not None
+        if "," in token.literal:
+            parts = tuple(number(int(digits)) for digits in token.literal.split(","))
+            return Node("num", parts, value=token.value)
         return number(token.value, token.literal)
 
     def _letter(self, token: Token) -> Node:
@@ -296,7 +316,11 @@ class ExpressionParser(Cursor):
         """Read a bracket's content and its end: a tuple where it holds several items."""
         self._bars.append(0)
         self._set.append(False)
+        self._set[-1] = opening == "{" and self.peek(1).text in ("|", ":")
         inside = self.answer()
+        if opening == "{" and self._set[-1] and self.accept("|", ":"):  # braces without their backslashes
+            self._set[-1] = False
+            inside = Node("builder", (inside, self.answer()))
         self._bars.pop()
         self._set.pop()
         if opening in ("(", "["):
@@ -369,9 +393,9 @@ class ExpressionParser(Cursor):
             return Node("pow", (self._call_argument()[0], Node("div", (number(1), number(2)))))
         if power is not None and name in _INVERTIBLE and _is_minus_one(power):
             name, power = (f"arc{name}" if name in ("sin", "cos", "tan", "cot", "sec", "csc") else f"a{name}"), None
-        if name == "lg" or (name == "log" and base is None):
-            name, base = "log", number(10)
         arguments = self._call_argument()
+        if name == "lg" or (name == "log" and base is None and len(arguments) == 1):
+            name, base = "log", number(10)
         node = Node("call", (*arguments, base) if base is not None else arguments, name)
         return node if power is None else Node("pow", (node, power))
 
@@ -403,7 +427,15 @@ class ExpressionParser(Cursor):
             else:
                 below = self._script()
         body = self.sum() if "int" in name else self._term()
+        if below.kind == "chain" and below.parts[0] == Node("const", text="i"):  # an index, no imaginary unit
+            body, below = _with_index_i(body), _with_index_i(below)
         return Node("big", (body, below, above), name)
+
+
+def _with_index_i(node: Node) -> Node:
+    if node == Node("const", text="i"):
+        return Node("sym", text="i")
+    return Node(node.kind, tuple(_with_index_i(part) for part in node.parts), node.text, node.value)
 
 
 def _added(terms: list[Node]) -> Node:
@@ -426,10 +458,13 @@ def _marked(base: Node, mark: str) -> Node:
     return Node("sym", text=f"{base.text}^{mark}")
 
 
-def _primed(base: Node) -> Node:
+def _primed(base: Node, primes: int) -> Node:
+    """Mark a name, or count a number as minutes or seconds of an angle."""
+    if base.kind == "num" and primes < 3:
+        return Node("deg", (Node("div", (base, number(60**primes))),))
     if base.kind not in ("sym", "letters", "call"):
         raise Unreadable("a prime behind no name")
-    return Node(base.kind, base.parts, f"{base.text}'") if base.kind != "letters" else Node("sym", text=f"{base.text}'")
+    return Node("call" if base.kind == "call" else "sym", base.parts, base.text + "'" * primes)
 
 
 def _arguments(inside: Node) -> tuple[Node, ...]:

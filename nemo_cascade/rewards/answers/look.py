@@ -19,7 +19,7 @@ _LOOK_ALIKE = {
     "＝": "=", "＜": "<", "＞": ">", "＋": "+", "／": "/", "％": r"\%", "．": ".", "。": ".", "！": "!", "＄": r"\$",
     "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2004": " ", "\u2005": " ", "\u2006": " ", "\u2007": " ",
     "\u2008": " ", "\u2009": r"\,", "\u200a": " ", "\u202f": r"\,", "\u205f": " ", "\u3000": " ",
-    "ℓ": "l", "ı": r"\imath ", "ⅈ": "i", "ⅇ": "e", "µ": r"\mu ",
+    "∠": r"\angle ", "△": r"\triangle ", "⊥": r"\perp ", "∥": r"\parallel ", "ℓ": "l", "ı": r"\imath ", "ⅈ": "i", "ⅇ": "e", "µ": r"\mu ",
 }  # fmt: skip
 _ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
 # What a root sign stands before: a number, a letter or command, or a bracket, which the parser reads as its operand.
@@ -37,6 +37,12 @@ _TEX_MATH = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _ROW_SPACING = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
 _MICRO = re.compile(r"[µμ](?=(?:[mgslLFAVWCJ]|Hz|mol)(?![a-zA-Z]))")
 _SQUARE_UNIT = re.compile(r"(?<=\d)\s*(m|cm|mm|km|dm|ft|in|yd)([²³])$")
+# A brace that opens and never closes around a table's rows distinguishes cases.
+_CASES = re.compile(
+    r"\\left\s*\\\{\s*\\begin\{(array|aligned|matrix)\}(?:\{[^{}]*\})?(.*?)\\end\{\1\}\s*\\right\s*\.", re.DOTALL
+)
+_DAYTIME = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|(?![a-zA-Z]))")
+_PER_CENT = re.compile(r"(?<![a-zA-Z])per cent(?![a-zA-Z])")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _WHITE = re.compile(r"\s+")
 _ENCLOSED = range(0x2460, 0x2500)
@@ -55,11 +61,12 @@ def plain_look(latex: str) -> str:
             latex = pattern.sub(lambda run, sign=sign: f"{sign}{{{run.group().translate(_LEVEL)}}}", latex)  # type: ignore[misc]
         latex = _ROOT.sub(_root, latex)
         latex = "".join(_vulgar(char) for char in latex)
+    latex = _CASES.sub(r"\\begin{cases}\2\\end{cases}", latex)
     if "\\begin" not in latex:
         latex = _DOUBLED.sub(r"\\", latex)  # escaped twice: outside of a table there is no line to break
     latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
     latex = _TEX_MATH.sub(" ", latex)
-    latex = _WHITE.sub(" ", latex).strip()
+    latex = _PER_CENT.sub("percent", _DAYTIME.sub(r"\1m", _WHITE.sub(" ", latex).strip()))
     while latex and latex[-1] in ".,;\\ " and not latex.endswith("\\ldots"):  # a sentence's end, a line break's
         latex = latex[:-1]
     return latex

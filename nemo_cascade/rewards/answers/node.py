@@ -11,7 +11,8 @@ from fractions import Fraction
 class Node:
     """One part of an answer.
 
-    Expressions: `num` (value; text: the literal, of a decimal), `sym` (text: its name), `const` (pi, e, i, infty,
+    Expressions: `num` (value; text: the literal, of a decimal; parts: the
+    numbers that its commas may separate), `sym` (text: its name), `const` (pi, e, i, infty,
     empty, N, Z, Q, R, C), `letters` (text: a run of letters, a product of symbols or a word), `add`, `mul`, `neg`,
     `div`, `pow`, `pm` (text: pm or mp), `call` (text: the function), `fact` (text: its exclamation marks), `deg`,
     `pct`, `matrix` (of `row`s), `big` (text: sum, prod, int, lim; body, then what stands below and above).

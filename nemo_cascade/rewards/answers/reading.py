@@ -13,6 +13,7 @@ _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "==", "~", "in", "notin", "subset
 _OPPOSITE = {"=": "!=", "in": "notin"}
 _SET_SIGNS = {"cup": "union", "cap": "meet", "setminus": "minus"}
 _MATRICES = ("pmatrix", "bmatrix", "vmatrix", "Vmatrix", "matrix", "Bmatrix", "smallmatrix", "array")
+_CONDITION_WORDS, _INTEGERS = frozenset({"where", "for", "with"}), frozenset({"integer", "integers"})
 _CURRENCY_WORDS = frozenset({"USD", "Rs", "INR", "EUR", "RMB", "GBP", "US"})
 
 
@@ -60,7 +61,7 @@ def _phrase(tokens: list[Token]) -> Node:
                 if parser.at < len(inside):
                     raise Unreadable(f"{parser.peek().text} is left over")
             run = []
-        if token.kind == "word":
+        if token.kind == "word" or (words and not run and token.text == "*"):
             words.append(token.text)
         elif token.kind != "end":
             if words and token.kind != "sep":
@@ -73,11 +74,13 @@ def _phrase(tokens: list[Token]) -> Node:
 
 
 def _trimmed(tokens: list[Token]) -> list[Token]:
-    while tokens and tokens[0].kind == "sep":
-        tokens = tokens[1:]
-    while tokens and tokens[-1].kind == "sep":
-        tokens = tokens[:-1]
-    return tokens
+    """Return tokens without the separators and colons at their ends."""
+    start, end = 0, len(tokens)
+    while start < end and (tokens[start].kind == "sep" or tokens[start].text == ":"):
+        start += 1
+    while end > start and (tokens[end - 1].kind == "sep" or tokens[end - 1].text == ":"):
+        end -= 1
+    return tokens[start:end]
 
 
 class AnswerParser(ExpressionParser):
@@ -134,12 +137,34 @@ class AnswerParser(ExpressionParser):
     def _item(self) -> Node:
         """Read one item: a relation or expression, its unit, a condition behind it."""
         start = self.peek()
-        if start.kind == "word" and start.text.strip(".") in _CURRENCY_WORDS and self.peek(1).kind == "num":
+        if start.kind == "word" and start.text.casefold() in _CONDITION_WORDS:
+            return self._condition()
+        if start.kind in ("word", "letters") and start.text.strip(".") in _CURRENCY_WORDS and self.peek(1).kind == "num":
             self.take()
             return Node("unit", (self._relation(),), start.text)
-        node = self._with_unit(self._relation())
+        self.accept("~")  # about 5 is 5
+        node = self._relation()
+        if self.peek().kind == "word" and self.peek().text.casefold() in _CONDITION_WORDS:
+            self.conditions.append(self._condition())
+        node = self._with_unit(node)
         if not self.at_end_of_item():
             raise Unreadable(f"{self.peek().text} is left over")
+        return node
+
+    def _condition(self) -> Node:
+        r"""Read what numbers a variable stands for: `where n \in \mathbb{Z}`, `for any integer n`."""
+        words = set[str]()
+        while self.peek().kind == "word":
+            words.add(self.take().text.casefold())
+        if words & _INTEGERS and self.peek().kind == "letter":
+            return Node("chain", (Node("sym", text=self.take().text), Node("const", text="Z")), "in")
+        node = self._relation()
+        while self.peek().kind == "word":
+            words.add(self.take().text.casefold())
+        if node.kind == "sym" and words & _INTEGERS:
+            return Node("chain", (node, Node("const", text="Z")), "in")
+        if not _is_membership(node) or words - _CONDITION_WORDS - _INTEGERS - {"is", "an", "any", "all", "every", "each"}:
+            raise Unreadable("a condition of another kind")
         return node
 
     def _with_unit(self, node: Node) -> Node:
@@ -156,24 +181,33 @@ class AnswerParser(ExpressionParser):
             return Node("unit", (node,), "ohm")
         if letter.kind != "word" or node.kind == "word":
             return node
+        texts = self._unit_words()
+        if NO_UNITS & {text.casefold() for text in texts}:
+            raise Unreadable("words that are no unit")
+        if any(text.isdigit() and before != "^" for before, text in zip(["", *texts], texts, strict=False)):
+            raise Unreadable("a number in a unit")
+        return _unit(node, _unit_text(texts))
+
+    def _unit_words(self) -> list[str]:
+        """Take in words, with the powers and divisions among them, up to the end of the item."""
         texts = list[str]()
         while not self.at_end_of_item():
             token = self.take()
             if token.kind == "word":
                 texts.append(token.text)
-            elif token.kind == "sign" and token.text in ("^", "/", "*", "{", "}", "-", "(", ")", "$"):
-                texts.append(token.text if token.text in "^/*-" else "")
-            elif token.kind == "num" and texts:
-                texts.append(token.text)
-            elif token.kind in ("letter", "letters") and texts:
+            elif token.kind == "sign" and token.text == "^":
+                braced = self.accept("{")
+                sign = "-" if self.accept("-") else ""
+                texts += ["^", sign + self.take().text]
+                if braced:
+                    self.expect("}")
+            elif token.kind == "sign" and token.text in ("/", "*", "-", "(", ")", "$"):
+                texts.append(token.text if token.text in "/*-" else "")
+            elif token.kind in ("num", "letter", "letters") and texts:
                 texts.append(token.text)
             else:
                 raise Unreadable(f"{token.text} in a unit")
-        if NO_UNITS & {text.casefold() for text in texts}:
-            raise Unreadable("words that are no unit")
-        if any(text.isdigit() and before not in ("^", "-") for before, text in zip(["", *texts], texts, strict=False)):
-            raise Unreadable("a number in a unit")
-        return _unit(node, _unit_text(texts))
+        return texts
 
     def _relation(self) -> Node:
         operands, signs = [self._sets()], list[str]()

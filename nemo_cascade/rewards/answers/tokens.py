@@ -21,6 +21,8 @@ from nemo_cascade.rewards.answers.words import (
     VARIANTS,
 )
 
+_UNIT_ENDS = ("", ",", ";", ")", "}", "]", "/", "^", ".")  # what may stand behind a unit
+_SHORTEST_WORD = 5  # letters side by side that are no product of variables
 _LONGEST_EXPONENT = 6  # digits of the exponent of 1e5
 _SEPARATOR = r"(?:,\s?\\!\s*|,|\s?\{\s*,\s*\}|\\,|\\!|\\ | )"
 _GROUPED = re.compile(rf"[1-9]\d{{0,2}}(?P<sep>{_SEPARATOR})\d{{3}}(?:(?P=sep)\d{{3}})*(?![\d]|,\d)(?P<decimals>\.\d+)?")
@@ -30,6 +32,7 @@ _REPEATING = re.compile(
     r"|\\dot\s*\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?|(?<=\.)\((?P<paren>\d+)\))"
 )
 _SCIENTIFIC = re.compile(r"(?P<mantissa>\d+(?:\.\d*)?|\.\d+)[eE](?P<exponent>[+-]?\d+)(?![\d.a-zA-Z])")
+_IN_LARGE_BASE = re.compile(r"\d[0-9A-Z]*[A-Z][0-9A-Z]*(?=_\{?(?:1[1-9]|2\d|3[0-6])(?!\d))")
 _PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _TIMES_X = re.compile(r"\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*|\\(.)", re.DOTALL)
@@ -61,7 +64,8 @@ class Token:
     """One token.
 
     `kind`: num (value), letter, letters (a run), word (of text, or a unit), const, call, command, big, env, sep
-    (`,` `;` `and` `or`), sign. `spaced`: white space stood before it. `literal`: digits as written, of a decimal number.
+    (`,` `;` `and` `or`), sign. `spaced`: white space stood before it. `literal`: a decimal number as written, or one whose
+    commas may separate several (48,384).
     """
 
     kind: str
@@ -145,12 +149,18 @@ class Tokenizer:
             value = Fraction(match["mantissa"].rstrip(".")) * Fraction(10) ** min(int(match["exponent"]), 10_000)
             self._put("num", match.group(), value)
             return
+        if match := _IN_LARGE_BASE.match(text, at):
+            self._at = match.end()
+            self._put("num", match.group(), Fraction(0))
+            return
         grouped = _GROUPED.match(text, at)
         if grouped and not (self._brackets and not self._roomy and grouped["sep"] == ","):
             self._at = grouped.end()
             digits = re.sub(r"\D", "", grouped.group()[: len(grouped.group()) - len(grouped["decimals"] or "")])
             literal = digits + (grouped["decimals"] or "")
-            self._put("num", digits, Fraction(literal), literal if grouped["decimals"] else "")
+            listed = grouped["sep"] == "," and not grouped["decimals"]
+            written = grouped.group() if listed else literal if grouped["decimals"] else ""
+            self._put("num", digits, Fraction(literal), written)
         elif match := _EUROPEAN.match(text, at):
             self._at = match.end()
             literal = match.group().replace(".", "").replace(",", ".")
@@ -169,9 +179,13 @@ class Tokenizer:
         match = _LETTERS.match(self._text, self._at)
         assert match is not None
         run = match.group()
+        if (word := _WORD.match(self._text, self._at)) is not None and not word.group().isascii():
+            self._at = word.end()
+            self._word(word.group())
+            return
         self._at = match.end()
         before = self._out[-1] if self._out else None
-        ends = self._text[self._at : self._at + 2].lstrip()[:1] in ("", ",", ";", ")", "}", "]", "/", "^", ".")
+        ends = self._text[self._at : self._at + 2].lstrip()[:1] in _UNIT_ENDS
         # A letter, unless it is the name of something.
         if len(run) == 1:
             self._put("letter", run)
@@ -198,7 +212,7 @@ class Tokenizer:
             self._put("letter", run[0])
             self._put("const", "pi")
         else:
-            self._put("letters", run)
+            self._put("letters" if len(run) < _SHORTEST_WORD else "word", run)
 
     def _word(self, word: str) -> None:
         """Put a word of text: a connective, a percent sign, or itself."""
@@ -288,6 +302,9 @@ class Tokenizer:
         """Put what `\\text{...}` holds: a name of mathematics as itself, else words with the numbers among them."""
         content = self._argument().replace("\\ ", " ")
         bare = content.strip("() ")
+        if bare in PLAIN_UNITS and self._text[self._at : self._at + 2].lstrip()[:1] not in ("(", "_", "\\"):
+            self._put("word", bare)
+            return
         if bare in FUNCTIONS and command in ("mathrm", "operatorname", "text", "rm", "mathop"):
             self._put("call", ALIASES.get(bare, bare))
             return
@@ -295,7 +312,8 @@ class Tokenizer:
             self._put("call", ALIASES.get(bare, bare))
             return
         if command == "mathrm" and len(bare) == 1 and bare.isalpha() and bare == content:
-            unit = self._out and self._out[-1].kind == "num" and bare not in "ei"
+            ends = self._text[self._at : self._at + 2].lstrip()[:1] in _UNIT_ENDS
+            unit = self._out and self._out[-1].kind == "num" and bare not in "ei" and ends
             self._put("word" if unit else "letter", bare)
             return
         if command == "operatorname":

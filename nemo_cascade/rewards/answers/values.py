@@ -120,7 +120,7 @@ class Evaluation:
 
     def __init__(self, point: Mapping[str, Any], radians: bool = False) -> None:
         self._point, self._radians = dict(point), radians
-        self._steps = 0
+        self._steps, self._bound = 0, list[str]()
         self.turned_complex = False
 
     def value(self, node: Node) -> Any:
@@ -150,6 +150,11 @@ class Evaluation:
         return mp.mpf(node.value.numerator) / node.value.denominator
 
     def _sym(self, node: Node) -> Any:
+        name, mark, index = node.text.partition("_")
+        if mark and (bound := [inner for inner in self._bound if inner in index]):
+            for inner in bound:  # the terms of a sequence
+                index = index.replace(inner, mp.nstr(self._point[inner], 8))
+            return point_of(frozenset({f"{name}_{index}"}), 0)[f"{name}_{index}"]
         if node.text not in self._point:
             raise NoValue(node.text)
         return self._point[node.text]
@@ -257,6 +262,7 @@ class Evaluation:
             arguments = [self.value(part) for part in (below, above) if not _is_limit_word(part)]
             return _mixed(node.text + str([part.text for part in (below, above)]), arguments, times=self.value(body))
         kept = self._point.get(name)
+        self._bound.append(name)
         try:
             start = below.parts[1]
             first, last = exact(start), exact(above)
@@ -275,6 +281,7 @@ class Evaluation:
                 sample += _mixed(f"{node.text}{place}", [], times=self.value(body))
             return _mixed(node.text + str([part.text for part in (start, above)]), ends, times=sample)
         finally:
+            self._bound.pop()
             if kept is None:
                 self._point.pop(name, None)
             else:
