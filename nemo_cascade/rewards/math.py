@@ -16,16 +16,31 @@ from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 class MathVerifier:
     r"""Score 1 if the last `\boxed{}` after `</think>` equals the row's `answer`, else 0.
 
-    Source: arXiv 2512.13607, section 4.5, where AceMath's rules compare the answers.
+    Source: arXiv 2512.13607, section 4.5, where AceMath's rules compare the answers. Those aren't printed in full; where
+    two readings could be argued for, this is what holds here:
 
-    Integers and decimals are compared exactly; the rest by the math-verify library on SymPy, where a decimal equals an
-    exact value only to ten places (0.3333 is not 1/3). `50%` equals 50 and 0.5: references are written either way.
-    Units and currency signs around a number are ignored. Several answers must all be there, and nothing else.
+    * Values. Two answers are equal if their values are, exactly where they are rational, else to hundreds of digits
+      (constants) or at points where both are real (expressions in variables). A decimal is the number it says: 0.3333
+      isn't 1/3. It equals an irrational number if it is that rounded to ten or more significant digits. What has no
+      finite value (`\max(\infty, 2)`) equals only what is written the same.
+    * Percent. 50% equals 50 and 0.5, for references are written either way.
+    * Units and currency signs beside a number are ignored where the other answer has none; two known units must be the
+      same. A single letter is a variable, `2s`, unless it is set as text, `2\text{ s}`. Morning isn't evening.
+    * Angles. `60^\circ` equals 60 and \pi/3; inside a function degrees are degrees, bare numbers radians.
+    * Digits. `12,345` is a number, `12, 345` two; where the other answer holds several numbers, so may a comma without
+      a blank. `1,22` is two numbers or a decimal, whichever the other answer is. A number in a base is its value: 54
+      equals `66_8`, 66 doesn't.
+    * Several answers must all be there, and nothing else; their order counts in brackets only. Boxes that only commas,
+      `and` or `or` keep apart are one answer; otherwise the last box counts.
+    * Sets of reals are equal however they are written: interval, inequality, set-builder, in reference and answer.
+    * Equations. `x = 5` equals 5, and `a + b = 7` equals the reference 7. Two equations are equal if one is a multiple
+      of the other. \approx and what follows it is ignored. What an integer parameter is called doesn't matter.
+    * Words are equal without regard to case; `\textbf{(A)}\ 5` is A. Letters that differ only in case are the same
+      variable, unless an answer holds both.
+    * Sums, products, integrals and limits that are left to be computed are no answer, unless the reference has one.
 
-    What costs too much to evaluate (towers of powers, giant factorials, unevaluated integrals: `evaluation_cost`)
-    is no final answer and scores 0 by a static rule, so that the verdict doesn't depend on the machine's load and a
-    policy can't leave its group by writing `9^{9^9}`. What still burns the pool's deadline is an error `timeout`:
-    nobody knows whether it was right, so the sample is dropped from its group and counted.
+    Every verdict takes time linear in the response's length. An answer that can't be read, or holds characters that
+    hide what they are, is wrong; a reference that can't be read is an error `record`.
 
     Args:
         mixed_language_score: score of a response whose reasoning holds text of a foreign script, whatever its answer

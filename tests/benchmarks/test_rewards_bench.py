@@ -1,18 +1,20 @@
 """Speed of verdicts: the pool against the bare library with its own alarm, and the tail at full load."""
 
 import multiprocessing
+import re
 import time
 from pathlib import Path
 
 import pytest
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.evaluation_cost import cost_problem
 from nemo_cascade.rewards.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
 PAIRS = Path(__file__).parents[1] / "golden" / "math_pairs.txt"
 ROUNDS, WORKERS = 8, 2
+# Towers of powers and giant factorials, on each of which the bare library burns its alarm of 5 s.
+COSTLY = re.compile(r"9\^|\*\*|!\)|[0!]!|9!|99999|\\int|\\sum")
 
 pytestmark = pytest.mark.bench
 
@@ -52,8 +54,7 @@ def pool_rate(pool, rows):
 
 
 def test_math_verdicts_per_second_and_tail(capsys):
-    # Without the bombs: the pool rules them at once, the library burns its alarm of 5 s on each.
-    rows = [row for row in pairs() if row[1] and cost_problem(row[1], row[0]) is None]
+    rows = [row for row in pairs() if row[1] and not COSTLY.search(row[1])]
     with VerifierPool(RewardConfig(workers=WORKERS)) as pool:
         pool.self_test(["math"])
         once = pool_rate(pool, rows)

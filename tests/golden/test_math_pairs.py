@@ -8,10 +8,11 @@ from nemo_cascade.rewards.math import MathVerifier
 from nemo_cascade.rewards.response import Response
 
 PAIRS = Path(__file__).with_name("math_pairs.txt")
+KINDS = Path(__file__).with_name("math_kinds.txt")  # more pairs, by the kind of fault that they once showed
 
 
-def pairs():
-    for line in PAIRS.read_text(encoding="utf-8").splitlines():
+def pairs(path=PAIRS):
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             verdict, gold, answer = (part.strip() for part in (line + " ").split(" | "))
             yield gold, answer, verdict == "="
@@ -30,7 +31,7 @@ def test_pairs_are_many_and_balanced():
 
 def test_each_pair_gets_its_verdict(verifier):
     wrong = []
-    for gold, answer, equal in pairs():
+    for gold, answer, equal in [*pairs(), *pairs(KINDS)]:
         text = f"<think>\nsome \\boxed{{thought}}\n</think>\nSo the answer is $\\boxed{{{answer}}}$."
         score = verifier.verify({"answer": gold}, Response(text))
         if score != float(equal):

@@ -8,15 +8,46 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=[{\w\\-])")
 _BARE_BOX = re.compile(r"-?(?:\\[a-zA-Z]+|[\w.]+)")
 _STRAY_END = re.compile(r"\{([^{}\\]*)\\\}")
 _MOST_BETWEEN = 80
-_MARKUP = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|quad|qquad|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|[{}$&*~]|\\\\")
+_MARKUP = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|quad|qquad|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|[{}$&*~]|\\\\"
+)
 _LABEL = re.compile(r"(?:\\[(\[]|\$)?\s*[a-zA-Z](?:_\{?\w{1,4}\}?|'|\(\w\))?\s*=\s*$")
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
 _JOIN = re.compile(r"\b(?:and|or)\b|[,;、，]|和|或|及")
 _APART = re.compile(r"[.!?。:=<>]|\n\s*\n|\\(?:ne|approx|to|implies|Rightarrow|rightarrow)\b")
 # Words that make what follows another answer than what stands before, not a further one.
 _TURN = frozenset(
-    "but not no wait rather instead actually hence so thus therefore is was are it means equals meaning gives which "
-    "wrong incorrect finally final answer then since because however".split()
+    {
+        "actually",
+        "answer",
+        "are",
+        "because",
+        "but",
+        "equals",
+        "final",
+        "finally",
+        "gives",
+        "hence",
+        "however",
+        "incorrect",
+        "instead",
+        "is",
+        "it",
+        "meaning",
+        "means",
+        "no",
+        "not",
+        "rather",
+        "since",
+        "so",
+        "then",
+        "therefore",
+        "thus",
+        "wait",
+        "was",
+        "which",
+        "wrong",
+    }
 )
 _MOST_WORDS = 6
 

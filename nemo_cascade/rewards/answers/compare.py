@@ -14,8 +14,7 @@ from nemo_cascade.rewards.verifier import Score, VerifierError
 _LONGEST = 1000  # characters of an answer, unless the reference is longer
 _REMEMBERED = 1024
 _FORMAT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathbf|mathrm|mbox|boxed)(?![a-zA-Z])|[{}]|\\ |\\,")
-_PUNCTUATION = re.compile(r"[\s.,;:\"'`!?~$]+")
-_PUNCTUATION = re.compile(r"[\s.,;:\"'`!?~$]+")
+_PUNCTUATION = re.compile(r"[\s.\"`?~$]+")
 _CHOICE = re.compile(r"\(?([A-Z])(?:\)|[.:](?!\d))\s*(\S.*)", re.DOTALL)
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])|,\s*[A-Z]\b")
 
@@ -25,7 +24,9 @@ Choice = tuple[str, str]
 @cache
 def warmed_up() -> bool:
     """Load what a comparison needs, once in the process that others are forked from."""
-    return all(compare(*pair) for pair in ((r"\sqrt{12}+x", r"2\sqrt{3}+x"), ("(1,2]", "1<x\\le 2"), ("0.5", r"\frac{1}{2}")))
+    return all(
+        compare(*pair) for pair in ((r"\sqrt{12}+x", r"2\sqrt{3}+x"), ("(1,2]", "1<x\\le 2"), ("0.5", r"\frac{1}{2}"))
+    )
 
 
 def compare(gold: str, answer: str) -> float:
@@ -55,7 +56,7 @@ def compare(gold: str, answer: str) -> float:
         return Score(0.0, f"not a final answer: {detail}")
     if found is not None and same_answer(reference, found):
         return Score(1.0, detail)
-    if reference.kind in ("word", "letters", "phrase", "list") and _same_text(gold, answer):
+    if reference.kind in ("word", "letters", "phrase") and _same_text(gold, answer):
         return Score(1.0, detail)
     return Score(float(_same_choice(chosen, reference, _choice(answer), found)), detail)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 from mpmath import mp
 
-from nemo_cascade.rewards.answers.expressions import (
+from nemo_cascade.rewards.answers.equal_values import (
     difference,
     proportion,
     same_value,
@@ -16,7 +16,8 @@ from nemo_cascade.rewards.answers.expressions import (
 )
 from nemo_cascade.rewards.answers.node import Node, names, number
 from nemo_cascade.rewards.answers.regions import same_region
-from nemo_cascade.rewards.answers.words import unit_name
+from nemo_cascade.rewards.answers.values import exact
+from nemo_cascade.rewards.answers.words import MULTIPLIERS, unit_name
 
 _COLLECTIONS = ("list", "set", "tuple")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -109,7 +110,19 @@ def _same_quantity(gold: Node, answer: Node) -> bool:
             return False
     if "chain" in (gold.kind, answer.kind):
         return _same_relation(gold, answer)
+    scaled = [_scaled(node) for node in (gold, answer)]
+    if any(scaled) and _same(scaled[0] or gold, scaled[1] or answer):  # 5 million is 5,000,000
+        return True
     return _same(*(node.parts[0] if node.kind == "unit" else node for node in (gold, answer)))
+
+
+def _scaled(node: Node) -> Node | None:
+    """Return a quantity with the multiplier that its unit begins with."""
+    first, _, rest = node.text.partition(" ")
+    if node.kind != "unit" or first.casefold() not in MULTIPLIERS:
+        return None
+    inside = Node("mul", (node.parts[0], number(MULTIPLIERS[first.casefold()])))
+    return Node("unit", (inside,), rest) if rest else inside
 
 
 def _same_share(gold: Node, answer: Node) -> bool:
@@ -180,20 +193,20 @@ def _variants(node: Node) -> list[Node]:
     signs = [part.text for part in node.walk() if part.kind == "pm"]
     if not signs or len(signs) > _MOST_SIGNS:
         return [node]
-    coupled = "mp" in signs
+    coupled = "mp" in signs  # a \pm b \mp c
     choices = [(1,) * len(signs), (-1,) * len(signs)] if coupled else list(product((1, -1), repeat=len(signs)))
-    return [_with_signs(node, iter(choice))[0] for choice in choices]
+    return [_with_signs(node, iter(choice)) for choice in choices]
 
 
-def _with_signs(node: Node, signs: object) -> tuple[Node, object]:
+def _with_signs(node: Node, signs: Iterator[int]) -> Node:
     if node.kind == "pm":
-        sign = next(signs) * (-1 if node.text == "mp" else 1)  # type: ignore[call-overload]
-        parts = tuple(_with_signs(part, signs)[0] for part in node.parts)
+        sign = next(signs) * (-1 if node.text == "mp" else 1)
+        parts = tuple(_with_signs(part, signs) for part in node.parts)
         last = parts[-1] if sign > 0 else Node("neg", (parts[-1],))
-        return (last if len(parts) == 1 else Node("add", (parts[0], last))), signs
+        return last if len(parts) == 1 else Node("add", (parts[0], last))
     if not node.parts:
-        return node, signs
-    return Node(node.kind, tuple(_with_signs(part, signs)[0] for part in node.parts), node.text, node.value), signs
+        return node
+    return Node(node.kind, tuple(_with_signs(part, signs) for part in node.parts), node.text, node.value)
 
 
 # -- relations -----------------------------------------------------------------------------------------------------
@@ -216,7 +229,7 @@ def _cut(chain: Node) -> Node:
     if "~" not in signs:
         return chain
     place = signs.index("~")
-    if place == 0 and _is_name(parts[0]) and not isinstance(parts[0], tuple):
+    if place == 0 and _is_name(parts[0]):
         return Node("chain", tuple(parts), " ".join("=" if sign == "~" else sign for sign in signs))
     signs, parts = signs[:place], parts[: place + 1]
     return parts[0] if not signs else Node("chain", tuple(parts), " ".join(signs))
@@ -232,7 +245,10 @@ def _reduced(chain: Node, is_gold: bool) -> Node | None:
         return None
     if not names(first) and not _is_name(first):
         return last if all(same_value(part, last) for part in chain.parts[:-1]) else None
-    return last if _is_name(first) or not is_gold else None
+    if _is_name(first):
+        return last
+    # What was asked for may be a sum, `a + b = 7`; but 0 on the right makes an equation that is left to be solved.
+    return None if is_gold or exact(last) == 0 else last
 
 
 def _same_relation(gold: Node, answer: Node) -> bool:
@@ -259,9 +275,9 @@ def _is_equation(chain: Node) -> bool:
 
 
 def _same_equation(gold: Node, answer: Node) -> bool:
-    if _is_name(gold.parts[0]) and _is_name(answer.parts[0]) and _same(gold.parts[0], answer.parts[0]):
-        if _same(gold.parts[-1], answer.parts[-1]):
-            return True
+    named = _is_name(gold.parts[0]) and _is_name(answer.parts[0]) and _same(gold.parts[0], answer.parts[0])
+    if named and _same(gold.parts[-1], answer.parts[-1]):
+        return True
     if len(gold.parts) != len(answer.parts):
         return False
     if len(gold.parts) == 2:
@@ -279,9 +295,9 @@ def _same_chain(gold: Node, answer: Node) -> bool:
     signs, other = gold.text.split(), answer.text.split()
     flipped = [_FLIPPED.get(sign, sign) for sign in reversed(other)]
     for parts, readings in ((answer.parts, other), (answer.parts[::-1], flipped)):
-        if signs == readings and len(parts) == len(gold.parts):
-            if all(_same_side(a, b) for a, b in zip(gold.parts, parts, strict=True)):
-                return True
+        pairs = zip(gold.parts, parts, strict=False)
+        if signs == readings and all(_same_side(a, b) for a, b in pairs):
+            return True
     if len(signs) == 1 and len(other) == 1 and signs[0] in _FLIPPED:
         sign = proportion(difference(*gold.parts), difference(*answer.parts))
         return sign != 0 and other[0] == (signs[0] if sign > 0 or signs[0] in ("=", "!=") else _FLIPPED[signs[0]])

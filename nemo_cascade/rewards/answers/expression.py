@@ -144,7 +144,7 @@ class ExpressionParser(Cursor):
         """Read an operand with what is raised, lowered or set behind it."""
         first = self.peek()
         node = self._atom()
-        if node.kind == "letters" and self.sees("^", "'", "!"):  # of a run of letters the last is raised
+        if first.kind == "letters" and self.sees("^", "'", "!"):  # of a run of letters the last is raised
             self.put_back(Token("letter", node.text[-1]))
             return Node("mul", (_letters(node.text[:-1]), self.factor()))
         while True:
@@ -231,7 +231,7 @@ class ExpressionParser(Cursor):
             if token.kind in ("end", "sep"):
                 raise Unreadable("nothing is lowered")
             return token.text
-        depth, texts = 1, []
+        depth, texts = 1, list[str]()
         while True:
             token = self.take()
             if token.kind == "end":
@@ -265,11 +265,11 @@ class ExpressionParser(Cursor):
         if token.kind == "big":
             return self._big(token.text)
         if token.kind == "word":
-            texts = [token.text]
+            words = [token.text]
             while self.peek().kind == "word":
-                texts.append(self.take().text)
-            single = len(texts) == 1 and len(token.text) == 1 and token.text.isascii()
-            return _symbol(token.text) if single else Node("word", text=" ".join(texts))
+                words.append(self.take().text)
+            single = len(words) == 1 and len(token.text) == 1 and token.text.isascii()
+            return _symbol(token.text) if single else Node("word", text=" ".join(words))
         if token.kind == "env" and token.text.startswith("begin "):
             return self.environment(token.text.split(" ")[1].rstrip("*"))
         if token.kind == "sign":
@@ -323,10 +323,7 @@ class ExpressionParser(Cursor):
             inside = Node("builder", (inside, self.answer()))
         self._bars.pop()
         self._set.pop()
-        if opening in ("(", "["):
-            closing = self.expect(")", "]")
-        else:
-            closing = self.expect(_CLOSING[opening])
+        closing = self.expect(*(")", "]") if opening in ("(", "[") else (_CLOSING[opening],))
         if opening != "{" and inside.kind == "list" and opening in ("(", "[", "<<"):
             return Node("tuple", inside.parts, "()" if opening == "<<" else opening + closing)
         return inside

@@ -19,7 +19,8 @@ _LOOK_ALIKE = {
     "＝": "=", "＜": "<", "＞": ">", "＋": "+", "／": "/", "％": r"\%", "．": ".", "。": ".", "！": "!", "＄": r"\$",
     "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2004": " ", "\u2005": " ", "\u2006": " ", "\u2007": " ",
     "\u2008": " ", "\u2009": r"\,", "\u200a": " ", "\u202f": r"\,", "\u205f": " ", "\u3000": " ",
-    "∠": r"\angle ", "△": r"\triangle ", "⊥": r"\perp ", "∥": r"\parallel ", "ℓ": "l", "ı": r"\imath ", "ⅈ": "i", "ⅇ": "e", "µ": r"\mu ",
+    "∠": r"\angle ", "△": r"\triangle ", "⊥": r"\perp ", "∥": r"\parallel ", "ℓ": "l",
+    "ı": r"\imath ", "ⅈ": "i", "ⅇ": "e", "µ": r"\mu ",
 }  # fmt: skip
 _ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
 # What a root sign stands before: a number, a letter or command, or a bracket, which the parser reads as its operand.
@@ -44,12 +45,12 @@ _CASES = re.compile(
 _DAYTIME = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|(?![a-zA-Z]))")
 _PER_CENT = re.compile(r"(?<![a-zA-Z])per cent(?![a-zA-Z])")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
-_WHITE = re.compile(r"\s+")
+_WHITE = re.compile(r"[ \t\n\r]+")
 _ENCLOSED = range(0x2460, 0x2500)
 
 
 def plain_look(latex: str) -> str:
-    r"""Return LaTeX in one spelling: Unicode signs as commands, no sizing, no dollar signs, single blanks, no final dot.
+    r"""Return LaTeX in one spelling: Unicode signs as commands, no sizes, no dollar signs, single blanks, no final dot.
 
     What separates numbers is kept: thin spaces (`\,`), negative spaces (`\!`), blanks.
     """
@@ -96,7 +97,12 @@ def _greek(char: str) -> str:
             return char
         name = unicodedata.name(char, "")
     words = name.split(" ")
-    if words[0] != "GREEK" or len(words) not in (4, 5) or words[2] != "LETTER" or (len(words) == 5 and words[3] != "FINAL"):
+    if (
+        words[0] != "GREEK"
+        or len(words) not in (4, 5)
+        or words[2] != "LETTER"
+        or (len(words) == 5 and words[3] != "FINAL")
+    ):
         return "\\phi " if char in "ϕ" else char
     command = words[-1].lower().replace("lamda", "lambda")
     return f"\\{command if words[1] == 'SMALL' else command.capitalize()} "

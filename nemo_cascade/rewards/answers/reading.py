@@ -128,10 +128,10 @@ class AnswerParser(ExpressionParser):
                     group = []
                 group.append(item)
             return Node("list", (*groups, _list(group)), ";")
+        whole = all(item.kind == "num" and item.value is not None and item.value.denominator == 1 for item in items)
         decimal = None
-        if separators == [","] and all(i.kind == "num" and i.value is not None and i.value.denominator == 1 for i in items):
-            if literals[1].isdigit() and len(literals[1]) != 3 or literals[0] == "0":
-                decimal = Fraction(f"{items[0].value}.{literals[1]}")
+        if whole and separators == [","] and ((literals[1].isdigit() and len(literals[1]) != 3) or literals[0] == "0"):
+            decimal = Fraction(f"{items[0].value}.{literals[1]}")
         return Node("list", tuple(items), _separator(separators), decimal)
 
     def _item(self) -> Node:
@@ -139,7 +139,11 @@ class AnswerParser(ExpressionParser):
         start = self.peek()
         if start.kind == "word" and start.text.casefold() in _CONDITION_WORDS:
             return self._condition()
-        if start.kind in ("word", "letters") and start.text.strip(".") in _CURRENCY_WORDS and self.peek(1).kind == "num":
+        if (
+            start.kind in ("word", "letters")
+            and start.text.strip(".") in _CURRENCY_WORDS
+            and self.peek(1).kind == "num"
+        ):
             self.take()
             return Node("unit", (self._relation(),), start.text)
         self.accept("~")  # about 5 is 5
@@ -163,7 +167,14 @@ class AnswerParser(ExpressionParser):
             words.add(self.take().text.casefold())
         if node.kind == "sym" and words & _INTEGERS:
             return Node("chain", (node, Node("const", text="Z")), "in")
-        if not _is_membership(node) or words - _CONDITION_WORDS - _INTEGERS - {"is", "an", "any", "all", "every", "each"}:
+        if not _is_membership(node) or words - _CONDITION_WORDS - _INTEGERS - {
+            "is",
+            "an",
+            "any",
+            "all",
+            "every",
+            "each",
+        }:
             raise Unreadable("a condition of another kind")
         return node
 
@@ -184,8 +195,6 @@ class AnswerParser(ExpressionParser):
         texts = self._unit_words()
         if NO_UNITS & {text.casefold() for text in texts}:
             raise Unreadable("words that are no unit")
-        if any(text.isdigit() and before != "^" for before, text in zip(["", *texts], texts, strict=False)):
-            raise Unreadable("a number in a unit")
         return _unit(node, _unit_text(texts))
 
     def _unit_words(self) -> list[str]:
@@ -203,8 +212,10 @@ class AnswerParser(ExpressionParser):
                     self.expect("}")
             elif token.kind == "sign" and token.text in ("/", "*", "-", "(", ")", "$"):
                 texts.append(token.text if token.text in "/*-" else "")
-            elif token.kind in ("num", "letter", "letters") and texts:
+            elif token.kind in ("letter", "letters") and texts:
                 texts.append(token.text)
+            elif token.kind == "num" and texts and token.text in ("2", "3") and not token.spaced:
+                texts += ["^", token.text]  # cm2
             else:
                 raise Unreadable(f"{token.text} in a unit")
         return texts
@@ -262,20 +273,25 @@ class AnswerParser(ExpressionParser):
                 return [row for row in rows if row]
             if self.accept("\\\\"):
                 rows.append([])
-            elif token.kind == "sep" or (token.kind == "word" and token.text in CONDITIONS - {"otherwise"}) or self.accept("&"):
+            elif (
+                token.kind == "sep"
+                or (token.kind == "word" and token.text in CONDITIONS - {"otherwise"})
+                or self.accept("&")
+            ):
                 self.at += token.kind in ("sep", "word")
             else:
                 rows[-1].append(self._item())
 
     def _aligned(self) -> Node:
         """Read lines that go on with one another or are items of a list."""
-        end = self.at
-        depth = 0
-        while not (self.tokens[end].kind == "env" and self.tokens[end].text.startswith("end") and depth == 0):
-            depth += (self.tokens[end].kind == "env") * (1 if self.tokens[end].text.startswith("begin") else -1)
-            end += 1
+        end, depth = self.at, 1
+        while depth:
             if end == len(self.tokens):
                 raise Unreadable("an environment that never ends")
+            if self.tokens[end].kind == "env":
+                depth += 1 if self.tokens[end].text.startswith("begin") else -1
+            end += 1
+        end -= 1
         inside = [token for token in self.tokens[self.at : end] if token.text != "&" or token.kind != "sign"]
         lines: list[Token] = []
         for place, token in enumerate(inside):
@@ -319,7 +335,10 @@ def _unit(node: Node, text: str) -> Node:
 def _is_membership(node: Node) -> bool:
     r"""Tell whether a node says what numbers a variable stands for: `k \in \mathbb{Z}`."""
     return (
-        node.kind == "chain" and node.text == "in" and node.parts[0].kind in ("sym", "list") and node.parts[1].kind in ("const", "sym")
+        node.kind == "chain"
+        and node.text == "in"
+        and node.parts[0].kind in ("sym", "list")
+        and node.parts[1].kind in ("const", "sym")
     )
 
 

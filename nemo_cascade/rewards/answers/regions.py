@@ -8,7 +8,7 @@ from typing import Any
 
 from mpmath import mp
 
-from nemo_cascade.rewards.answers.expressions import difference, same_value, value_at
+from nemo_cascade.rewards.answers.equal_values import difference, same_value, value_at
 from nemo_cascade.rewards.answers.node import Node, names
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -199,16 +199,24 @@ def _linear(expression: Node, sign: str) -> Region | None:
 
 
 def _before(first: End, second: End) -> bool:
-    return bool(first.value < second.value - _NEAR * max(1, abs(second.value))) if mp.isfinite(second.value) else bool(
-        first.value < second.value
+    return (
+        bool(first.value < second.value - _NEAR * max(1, abs(second.value)))
+        if mp.isfinite(second.value)
+        else bool(first.value < second.value)
     )
 
 
 def _union(regions: Iterable[Region]) -> Region:
-    pieces = sorted((piece for region in regions for piece in region), key=lambda piece: (piece[0].value, not piece[0].closed))
+    pieces = sorted(
+        (piece for region in regions for piece in region), key=lambda piece: (piece[0].value, not piece[0].closed)
+    )
     merged: list[Piece] = []
     for low, high in pieces[:_MOST_PIECES]:
-        if merged and not _before(merged[-1][1], low) and (_before(low, merged[-1][1]) or merged[-1][1].closed or low.closed):
+        if (
+            merged
+            and not _before(merged[-1][1], low)
+            and (_before(low, merged[-1][1]) or merged[-1][1].closed or low.closed)
+        ):
             last_low, last_high = merged[-1]
             if not _before(low, last_low) and not _before(last_low, low) and low.closed:
                 last_low = low

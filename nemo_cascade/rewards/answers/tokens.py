@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from nemo_cascade.rewards.answers.commands import ACCENTS, NUMBER_SETS, SIGNS, STYLES, TEXT
 from nemo_cascade.rewards.answers.node import Unreadable
 from nemo_cascade.rewards.answers.words import (
     ALIASES,
@@ -25,7 +26,9 @@ _UNIT_ENDS = ("", ",", ";", ")", "}", "]", "/", "^", ".")  # what may stand behi
 _SHORTEST_WORD = 5  # letters side by side that are no product of variables
 _LONGEST_EXPONENT = 6  # digits of the exponent of 1e5
 _SEPARATOR = r"(?:,\s?\\!\s*|,|\s?\{\s*,\s*\}|\\,|\\!|\\ | )"
-_GROUPED = re.compile(rf"[1-9]\d{{0,2}}(?P<sep>{_SEPARATOR})\d{{3}}(?:(?P=sep)\d{{3}})*(?![\d]|,\d)(?P<decimals>\.\d+)?")
+_GROUPED = re.compile(
+    rf"[1-9]\d{{0,2}}(?P<sep>{_SEPARATOR})\d{{3}}(?:(?P=sep)\d{{3}})*(?![\d]|,\d)(?P<decimals>\.\d+)?"
+)
 _EUROPEAN = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![\d,])")
 _REPEATING = re.compile(
     r"(?P<head>\d*\.\d*)(?:\\(?:overline|bar)\s*\{?(?P<bar>\d+)\}?"
@@ -38,24 +41,6 @@ _TIMES_X = re.compile(r"\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*|\\(.)", re.DOTALL)
 _LETTERS = re.compile(r"[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*", re.UNICODE)
-_TEXT = frozenset(
-    "text textbf textit textrm textnormal textsf texttt textup textmd emph mbox hbox mathrm mathsf mathtt operatorname "
-    "mathord rm".split()
-)
-_STYLES = frozenset("mathbf mathit mathcal mathfrak mathscr bm boldsymbol pmb vec overrightarrow underline boxed fbox ensuremath "
-    "displaylines mathop smash strut cancel".split())  # fmt: skip
-_ACCENTS = frozenset({"overline", "bar", "hat", "widehat", "tilde", "widetilde", "dot", "ddot", "overleftarrow", "wideparen", "overset", "underset"})
-_SIGNS = {
-    "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=",
-    "neq": "!=", "approx": "~", "thickapprox": "~", "simeq": "~", "sim": "~", "equiv": "==", "in": "in", "notin": "notin", "cup": "cup",
-    "cap": "cap", "setminus": "setminus", "backslash": "setminus", "smallsetminus": "setminus", "pm": "pm", "mp": "mp", "times": "*", "cdot": "*",
-    "ast": "*", "div": "/", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", "Vert": "||", "lVert": "||",
-    "rVert": "||", "mod": "mod", "bmod": "mod", "colon": ":", "land": "and", "wedge": "and", "lor": "or", "vee": "or", "prime": "'", "circ": "circ",
-    "degree": "degree", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]", "langle": "<<", "rangle": ">>",
-    "lfloor": "\\lfloor", "rfloor": "\\rfloor", "lceil": "\\lceil", "rceil": "\\rceil", "cr": "\\\\", "subset": "subset", "subseteq": "subset",
-    "colonequals": "=", "coloneqq": "=", "iff": "iff", "Leftrightarrow": "iff", "Longleftrightarrow": "iff", "top": "top", "to": "to", "rightarrow": "to",
-}  # fmt: skip
-_SETS = {"N": "N", "Z": "Z", "Q": "Q", "R": "R", "C": "C"}
 _OPERATORS = ("\\\\", "**", "<=", ">=", "!=", "==")
 
 
@@ -63,9 +48,13 @@ _OPERATORS = ("\\\\", "**", "<=", ">=", "!=", "==")
 class Token:
     """One token.
 
-    `kind`: num (value), letter, letters (a run), word (of text, or a unit), const, call, command, big, env, sep
-    (`,` `;` `and` `or`), sign. `spaced`: white space stood before it. `literal`: a decimal number as written, or one whose
-    commas may separate several (48,384).
+    Attributes:
+        kind: num, letter, letters (a run), word (of text, or a unit), const, call, command, big, env, sep (`,` `;`
+            `and` `or`), sign.
+        text: what it is, in one spelling.
+        spaced: whether white space stood before it.
+        value: a number's value.
+        literal: a decimal number as written, or one whose commas may separate several (48,384).
     """
 
     kind: str
@@ -104,7 +93,7 @@ class Tokenizer:
 
     def _token(self, char: str) -> None:
         text, at = self._text, self._at
-        if char.isdigit() and char.isascii() or (char == "." and text[at + 1 : at + 2].isdigit()):
+        if (char.isdigit() and char.isascii()) or (char == "." and text[at + 1 : at + 2].isdigit()):
             self._number()
         elif char == "\\":
             self._command()
@@ -189,8 +178,8 @@ class Tokenizer:
         # A letter, unless it is the name of something.
         if len(run) == 1:
             self._put("letter", run)
-        elif run in AND or run in OR:
-            self._put("sep", "and" if run in AND else "or")
+        elif run in ("and", "or"):
+            self._put("sep", run)
         elif run in CONDITIONS:
             self._put("word", run)
         elif run.casefold() in PERCENT:
@@ -232,21 +221,21 @@ class Tokenizer:
         self._at = match.end()
         if match[1] is None:
             self._escaped(name)
-        elif name in _TEXT:
+        elif name in TEXT:
             self._text_argument(name)
         elif name in ("pmod",):
             self._put("sign", "mod")
-        elif name in _STYLES or name in ("color", "textcolor"):
+        elif name in STYLES or name in ("color", "textcolor"):
             if name in ("color", "textcolor"):
                 self._argument()
-        elif name in _SIGNS:
-            sign = _SIGNS[name]
+        elif name in SIGNS:
+            sign = SIGNS[name]
             self._brackets += (sign in ("[", "<<", "\\{")) - (sign in ("]", ">>", "\\}"))
             self._put("sep" if sign in ("and", "or") else "sign", sign)
         elif name in ("begin", "end"):
             self._put("env", f"{name} {self._argument()}")
         elif name in ("mathbb", "mathds", "Bbb"):
-            self._put("const", _SETS.get(self._argument(), "?"))
+            self._put("const", self._number_set())
         elif name in ("not",):
             self._put("sign", "not")
         elif name.lstrip("dtc") in ("frac", "sqrt", "binom"):
@@ -257,12 +246,18 @@ class Tokenizer:
             self._put("const", CONSTANTS[name])
         elif name in ("sum", "prod", "int", "iint", "iiint", "oint", "lim", "bigcup", "bigcap", "partial"):
             self._put("big", name)
-        elif name in _ACCENTS:
+        elif name in ACCENTS:
             self._accent(name)
         elif name in ("angle", "triangle", "measuredangle", "Delta") and name != "Delta":
             self._put("command", name)
         else:  # Greek letters, and commands that nobody knows, are names
             self._put("letter", VARIANTS.get(name, name))
+
+    def _number_set(self) -> str:
+        name = self._argument()
+        if name not in NUMBER_SETS:
+            raise Unreadable(f"the letter {name} of blackboard bold")
+        return name
 
     def _escaped(self, char: str) -> None:
         if char in "{}":
@@ -299,7 +294,7 @@ class Tokenizer:
         raise Unreadable("a brace that never closes")
 
     def _text_argument(self, command: str) -> None:
-        """Put what `\\text{...}` holds: a name of mathematics as itself, else words with the numbers among them."""
+        r"""Put what `\text{...}` holds: a name of mathematics as itself, else words with the numbers among them."""
         content = self._argument().replace("\\ ", " ")
         bare = content.strip("() ")
         if bare in PLAIN_UNITS and self._text[self._at : self._at + 2].lstrip()[:1] not in ("(", "_", "\\"):
@@ -323,14 +318,16 @@ class Tokenizer:
         self._out += inner.tokens()
 
     def _accent(self, name: str) -> None:
-        """Put an accented symbol as one name; `\\hat{i}` is the unit vector i."""
+        r"""Put an accented symbol as one name; `\hat{i}` is the unit vector i."""
         content = self._argument().replace(" ", "").replace("\\", "")
         if name in ("overset", "underset"):
             return
         if name in ("hat", "widehat") and content in ("i", "j", "k", "imath", "jmath"):
             self._put("letter", content[0])
         else:
-            self._put("letter", f"{ {'bar': 'overline', 'widehat': 'hat', 'widetilde': 'tilde'}.get(name, name)}({content})")
+            self._put(
+                "letter", f"{ {'bar': 'overline', 'widehat': 'hat', 'widetilde': 'tilde'}.get(name, name) }({content})"
+            )
 
 
 class _TextTokenizer(Tokenizer):
@@ -348,9 +345,13 @@ class _TextTokenizer(Tokenizer):
 
 
 def _repeating(match: re.Match[str]) -> Fraction:
-    """Return the value of a decimal with a period, such as `0.1\\overline{6}`."""
+    r"""Return the value of a decimal with a period, such as `0.1\overline{6}`."""
     head = match["head"]
-    period = match["bar"] or match["paren"] or match["first"] + ((match["middle"] or "") + match["last"] if match["last"] else "")
+    period = (
+        match["bar"]
+        or match["paren"]
+        or match["first"] + ((match["middle"] or "") + match["last"] if match["last"] else "")
+    )
     decimals = len(head) - head.index(".") - 1
     base = Fraction(head if head != "." else "0") if head.strip(".") else Fraction(0)
     return base + Fraction(int(period), (10 ** len(period) - 1) * 10**decimals)

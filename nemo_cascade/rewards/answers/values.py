@@ -267,7 +267,13 @@ class Evaluation:
             start = below.parts[1]
             first, last = exact(start), exact(above)
             whole = first is not None and last is not None and first.denominator == last.denominator == 1
-            if node.text in ("sum", "prod") and whole and first is not None and last is not None and last - first < _MOST_TERMS:
+            if (
+                node.text in ("sum", "prod")
+                and whole
+                and first is not None
+                and last is not None
+                and last - first < _MOST_TERMS
+            ):
                 total = mp.mpf(node.text == "prod")
                 for term in range(int(first), int(last) + 1):
                     self._point[name] = mp.mpf(term)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth sech csch "
-    "arsinh arcosh artanh arcsinh arccosh arctanh asinh acosh atanh ln log lg exp abs sqrt floor ceil max min gcd lcm "
-    "det sgn sign Re Im arg tg ctg cosec".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FUNCTIONS = _words(
+    """sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth sech csch
+    arsinh arcosh artanh arcsinh arccosh arctanh asinh acosh atanh ln log lg exp abs sqrt floor ceil max min gcd lcm
+    det sgn sign Re Im arg tg ctg cosec"""
 )
 ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
@@ -16,9 +21,9 @@ CONSTANTS = {
     "pi": "pi", "infty": "infty", "infinity": "infty", "inf": "infty", "oo": "infty", "Infinity": "infty",
     "emptyset": "empty", "varnothing": "empty", "imath": "i", "exponentialE": "e",
 }  # fmt: skip
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split()
+GREEK = _words(
+    """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi
+    psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
 )
 VARIANTS = {
     "varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho", "varsigma": "sigma",
@@ -27,11 +32,23 @@ VARIANTS = {
 AND, OR = frozenset({"and", "和", "及", "与", "且", "und", "et"}), frozenset({"or", "或", "oder", "ou"})
 PERCENT = frozenset({"percent", "percentage", "pct", "percents", "percentages"})
 # Words that say under what condition something holds, or that it is something else: never a unit.
-CONDITIONS = frozenset({"if", "when", "where", "for", "otherwise", "with", "unless", "provided", "such", "while", "whenever"})
-NO_UNITS = CONDITIONS | frozenset(
-    "not no is isn't isnt are was wrong incorrect false but except than less more least most over under about "
-    "approximately between from to plus minus times then else nor never only at by versus vs either neither both".split()
+CONDITIONS = frozenset(
+    {"if", "when", "where", "for", "otherwise", "with", "unless", "provided", "such", "while", "whenever"}
 )
+NO_UNITS = CONDITIONS | _words(
+    """not no is isn't isnt are was wrong incorrect false but except than less more least most over under about
+    approximately between from to plus minus times then else nor never only at by versus vs either neither both zero
+    one two three four five six seven eight nine ten eleven twelve twenty"""
+)
+MULTIPLIERS = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "万": 10**4,
+    "亿": 10**8,
+}
 # Units by their canonical name. Plain letters behind a number are a unit only if they stand here with two letters or
 # more: a single letter is a variable (`2s`), unless it is set as text (`2\text{ s}`).
 _UNITS = {
@@ -96,9 +113,10 @@ UNIT_NAMES: dict[str, str] = {alias: name for name, aliases in _UNITS.items() fo
 # Two letters and more that are also how products of variables are written stay products.
 PLAIN_UNITS = frozenset(
     alias for alias in UNIT_NAMES if len(alias) > 1 and alias.isascii() and alias not in {"in", "mi", "Omega"}
-) | frozenset(
-    "unit units square cubic sq cu point points apple apples student students people person persons way ways time times "
-    "coin coins marble marbles hectare hectares acre acres revolution revolutions rev revs rpm per mm2".split()
+) | _words(
+    """unit units square cubic sq cu point points apple apples student students people person persons way ways time
+    times coin coins marble marbles hectare hectares acre acres revolution revolutions rev revs rpm per hundred
+    thousand million billion trillion"""
 )
 CURRENCY_SIGNS = frozenset("€£¥₹₽₩₪₫฿₴₺₿¢￥")
 

@@ -25,7 +25,9 @@ def same_value(gold: Node, answer: Node) -> bool:
         return _same_matrix(gold, answer)
     variables = names(gold) | names(answer)
     if not variables:
-        return _same_constant(gold, answer) or _rounds(gold, answer) or _rounds(answer, gold) or _same_angle(gold, answer)
+        return (
+            _same_constant(gold, answer) or _rounds(gold, answer) or _rounds(answer, gold) or _same_angle(gold, answer)
+        )
     if any(len({name.casefold() for name in group}) < len(group) for group in (names(gold), names(answer))):
         renamed = {name: f"{name}{ord(name[0])}" for name in variables}
         gold, answer = substituted(gold, renamed), substituted(answer, renamed)
@@ -157,7 +159,9 @@ def _rounds(literal: Node, node: Node) -> bool:
     if found is None:
         return False
     with mp.workdps(_DIGITS):
-        return bool(abs(found - sign * mp.mpf(literal.value.numerator) / literal.value.denominator) < mp.mpf(10) ** -decimals)
+        return bool(
+            abs(found - sign * mp.mpf(literal.value.numerator) / literal.value.denominator) < mp.mpf(10) ** -decimals
+        )
 
 
 def _evaluated(node: Node, digits: int, radians: bool = False) -> Any:
