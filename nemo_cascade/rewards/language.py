@@ -2,7 +2,8 @@
 
 Cascade punishes it: -1 in math reasoning, 0 in code, and far below the batch in RLHF, where any non-English token
 answers an English prompt (arXiv 2512.13607, sections 4.3, 4.5 and 4.6). How the paper tells a language isn't said. Here
-it is told by its script, so that a verdict is certain: another language in Latin letters isn't seen.
+it is told by its script, so that a verdict is certain: another language in Latin letters isn't seen. A script's own
+punctuation and digits tell it as its letters do: no tokenizer spells `。` by an English token.
 """
 
 from __future__ import annotations
@@ -42,6 +43,19 @@ _NON_ASCII_RUN = re.compile(r"[^\x00-\x7f]+")
 _MATHEMATICAL = frozenset("ℵℶℷℏℎℓ℘ℜℑℝℕℤℚℂℙ")
 
 
+# Punctuation that one script, or a group of them, has of its own: first and last code point, the script.
+_PUNCTUATION = (
+    (0x060C, 0x060C, "ARABIC"), (0x061B, 0x061F, "ARABIC"), (0x066A, 0x066D, "ARABIC"), (0x06D4, 0x06D4, "ARABIC"),
+    (0x05BE, 0x05F4, "HEBREW"), (0x0964, 0x0965, "DEVANAGARI"), (0x3001, 0x3020, "CJK"), (0x3030, 0x303F, "CJK"),
+    (0xFE30, 0xFE4F, "CJK"), (0xFF01, 0xFF20, "CJK"), (0xFF3B, 0xFF40, "CJK"), (0xFF5B, 0xFF65, "CJK"),
+)  # fmt: skip
+# Scripts whose languages borrow another's punctuation.
+_BORROWED = {
+    "CJK": frozenset({"CJK", "HANGUL", "HIRAGANA"}),
+    "DEVANAGARI": frozenset({"BENGALI", "GURMUKHI", "GUJARATI"}),
+}
+
+
 @lru_cache(maxsize=65_536)
 def script_of(char: str) -> str | None:
     """Return the script of a letter as Unicode names it (`LATIN`, `CJK`, ...), None for what is no letter."""
@@ -54,8 +68,20 @@ def script_of(char: str) -> str | None:
     return "LATIN" if script in ("FULLWIDTH", "FEMININE", "MASCULINE", "MICRO", "ANGSTROM", "KELVIN") else script
 
 
+@lru_cache(maxsize=65_536)
+def _script_of_sign(char: str) -> str | None:
+    """Return the script whose own punctuation mark or digit a character is, None if it is no such sign."""
+    for first, last, script in _PUNCTUATION:
+        if first <= ord(char) <= last:
+            return script
+    if unicodedata.category(char) != "Nd" or char.isascii():
+        return None
+    script = unicodedata.name(char, "").split(" ")[0].split("-")[0]
+    return None if script == "MATHEMATICAL" else "ARABIC" if script == "EXTENDED" else script
+
+
 def foreign_text(text: str, language: str = "en", quoted: str = "") -> str | None:
-    """Return the first run of letters in a script that the language isn't written in, or None.
+    """Return the first run of text in a script that the language isn't written in, or None.
 
     Args:
         text: what is searched, in time linear in its length.
@@ -69,6 +95,8 @@ def foreign_text(text: str, language: str = "en", quoted: str = "") -> str | Non
     for run in _NON_ASCII_RUN.finditer(text):
         for char in run.group():
             script = script_of(char)
+            if script is None and (sign := _script_of_sign(char)) is not None:
+                script = None if allowed & _BORROWED.get(sign, frozenset()) else sign
             if script is not None and script not in allowed and char not in free:
                 return run.group()[:40]
     return None

@@ -16,8 +16,8 @@ from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 class MathVerifier:
     r"""Score 1 if the last `\boxed{}` after `</think>` equals the row's `answer`, else 0.
 
-    Source: arXiv 2512.13607, section 4.5, where AceMath's rules compare the answers. Those aren't printed in full; where
-    two readings could be argued for, this is what holds here:
+    Source: arXiv 2512.13607, section 4.5, where AceMath's rules compare the answers. Those aren't printed in full;
+    where two readings could be argued for, this is what holds here:
 
     * Values. Two answers are equal if their values are, exactly where they are rational, else to hundreds of digits
       (constants) or at points where both are real (expressions in variables). A decimal is the number it says: 0.3333

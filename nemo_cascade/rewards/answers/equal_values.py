@@ -8,7 +8,7 @@ from typing import Any
 from mpmath import mp
 
 from nemo_cascade.rewards.answers.node import Node, names, number
-from nemo_cascade.rewards.answers.values import Evaluation, NoValue, exact, point_of
+from nemo_cascade.rewards.answers.values import Evaluation, NoValue, TooLong, exact, point_of
 
 _DIGITS, _NOISE_DIGITS, _PROOF_DIGITS = 50, 150, 300
 _POINTS, _TRIED = 4, 12
@@ -44,6 +44,8 @@ def proportion(gold: Node, answer: Node) -> int:
             point = point_of(variables, trial)
             try:
                 first, second = Evaluation(point).value(gold), Evaluation(point).value(answer)
+            except TooLong:
+                return 0
             except NoValue:
                 continue
             if not first or not second:
@@ -204,6 +206,8 @@ def _same_at_points(gold: Node, answer: Node, variables: frozenset[str]) -> bool
             evaluations = Evaluation(point), Evaluation(point)
             try:
                 first, second = evaluations[0].value(gold), evaluations[1].value(answer)
+            except TooLong:
+                return False
             except NoValue:
                 continue
             equal = abs(first - second) <= mp.mpf(10) ** -30 * max(abs(first), abs(second), mp.mpf(10) ** -5)
@@ -229,6 +233,8 @@ def _same_at_integers(gold: Node, answer: Node, variables: frozenset[str]) -> bo
         point = {name: mp.mpf(trial + place) for place, name in enumerate(sorted(variables))}
         try:
             first, second = Evaluation(point).value(gold), Evaluation(point).value(answer)
+        except TooLong:
+            return False
         except NoValue:
             continue
         if mp.im(first) or mp.im(second) or abs(first - second) > mp.mpf(10) ** -30 * max(1, abs(first)):

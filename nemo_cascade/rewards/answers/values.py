@@ -21,7 +21,7 @@ from nemo_cascade.rewards.answers.node import Node
 
 _MOST_BITS = 400_000  # of an exact number
 _MOST_TERMS = 300  # of a sum or product that is written out
-_MOST_STEPS = 20_000  # of one evaluation
+_MOST_STEPS = 6_000  # of one evaluation
 _LARGEST_ANGLE = mpmath.mpf(10) ** 40
 _LARGEST_EXPONENT = 10**10  # log2 of the largest value
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
@@ -36,6 +36,10 @@ _UNARY: Mapping[str, Callable[[Any], Any]] = {
 
 class NoValue(Exception):
     """An expression that has no (finite, known) value there."""
+
+
+class TooLong(NoValue):
+    """An expression that takes too many steps to evaluate, there or elsewhere."""
 
 
 def exact(node: Node) -> Fraction | None:
@@ -131,7 +135,7 @@ class Evaluation:
         """
         self._steps += 1
         if self._steps > _MOST_STEPS:
-            raise NoValue("too many steps")
+            raise TooLong("too many steps")
         method = getattr(self, f"_{node.kind}", None)
         if method is None:
             raise NoValue(node.kind)
