@@ -17,7 +17,7 @@ from nemo_cascade.rewards.answers.equal_values import (
 from nemo_cascade.rewards.answers.node import Node, names, number
 from nemo_cascade.rewards.answers.regions import same_region
 from nemo_cascade.rewards.answers.values import exact
-from nemo_cascade.rewards.answers.words import MULTIPLIERS, unit_name
+from nemo_cascade.rewards.answers.words import MULTIPLIERS, NO_UNITS, unit_name
 
 _COLLECTIONS = ("list", "set", "tuple")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -40,6 +40,8 @@ def _same(gold: Node, answer: Node) -> bool:
             return True  # 1,22 may be 1.22
         if first.kind == "num" and first.parts and second.kind in ("list", "set"):
             return _matched(first.parts, second.parts)  # 48,384 may be two numbers
+    if _value_of_sentence(gold) is not None or _value_of_sentence(answer) is not None:
+        return _same(_value_of_sentence(gold) or gold, _value_of_sentence(answer) or answer)
     if "where" in (gold.kind, answer.kind):
         return _same_family(gold, answer)
     if "unit" in (gold.kind, answer.kind):
@@ -61,6 +63,15 @@ def _same(gold: Node, answer: Node) -> bool:
         pairs = list(zip(gold.parts, answer.parts, strict=True))
         return all(same_value(Node("mul", (a, pairs[0][1])), Node("mul", (b, pairs[0][0]))) for a, b in pairs)
     return _same_words(gold, answer) or _same_expression(gold, answer)
+
+
+def _value_of_sentence(node: Node) -> Node | None:
+    """Return what a sentence such as `the answer is 42` says, None if a node is no such sentence."""
+    if node.kind != "phrase" or len(node.parts) != 2 or node.parts[0].kind != "word":
+        return None
+    words = node.parts[0].text.casefold().split()
+    says = words[-1] in ("is", "are", "answer", "equals") or words[-1][-1] in "为是"
+    return node.parts[1] if says and not (NO_UNITS - {"is", "are"}).intersection(words) else None
 
 
 def _same_expression(gold: Node, answer: Node) -> bool:
@@ -244,6 +255,8 @@ def _reduced(chain: Node, is_gold: bool) -> Node | None:
     if signs != {"="}:
         return None
     if not names(first) and not _is_name(first):
+        if len(chain.parts) == 2 and _is_name(last):  # 2 = x
+            return first
         return last if all(same_value(part, last) for part in chain.parts[:-1]) else None
     if _is_name(first):
         return last

@@ -3,6 +3,7 @@ r"""Read an answer: lists, sets, intervals, relations, quantities with units, wo
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 from nemo_cascade.rewards.answers.expression import ExpressionParser
 from nemo_cascade.rewards.answers.node import Node, Unreadable
@@ -48,6 +49,7 @@ def _phrase(tokens: list[Token]) -> Node:
     """
     if not any(token.kind == "word" for token in tokens):
         raise Unreadable("neither an answer nor words")
+    tokens = _with_plain_words(tokens)
     parts: list[Node] = []
     run: list[Token] = []
     words: list[str] = []
@@ -71,6 +73,17 @@ def _phrase(tokens: list[Token]) -> Node:
     if words:
         parts.append(Node("word", text=" ".join(words)))
     return parts[0] if len(parts) == 1 else Node("phrase", tuple(parts))
+
+
+def _with_plain_words(tokens: list[Token]) -> list[Token]:
+    """Return tokens where runs of letters beside words are words, too."""
+    for direction in (1, -1):
+        result: list[Token] = []
+        for token in tokens[::direction]:
+            beside = bool(result) and result[-1].kind == "word" and token.kind == "letters"
+            result.append(Token("word", token.text, token.spaced) if beside else token)
+        tokens = result[::direction]
+    return tokens
 
 
 def _trimmed(tokens: list[Token]) -> list[Token]:
@@ -128,6 +141,8 @@ class AnswerParser(ExpressionParser):
                     group = []
                 group.append(item)
             return Node("list", (*groups, _list(group)), ";")
+        if (grouped := _grouped_solutions(items, separators)) is not None:
+            return grouped
         whole = all(item.kind == "num" and item.value is not None and item.value.denominator == 1 for item in items)
         decimal = None
         if whole and separators == [","] and ((literals[1].isdigit() and len(literals[1]) != 3) or literals[0] == "0"):
@@ -310,6 +325,18 @@ def _separator(separators: list[str]) -> str:
         if sign in separators:
             return sign
     return ","
+
+
+def _grouped_solutions(items: list[Node], separators: list[str]) -> Node | None:
+    """Return `p = 5, q = 2 and p = 7, q = 2` as a list of lists, None where the names don't come again in order."""
+    turns = [place + 1 for place, sign in enumerate(separators) if sign in ("and", "or")]
+    if not turns or "," not in separators or any(item.kind != "chain" for item in items):
+        return None
+    bounds = [0, *turns, len(items)]
+    groups = [items[start:end] for start, end in pairwise(bounds)]
+    if any([item.parts[0] for item in group] != [item.parts[0] for item in groups[0]] for group in groups):
+        return None
+    return Node("list", tuple(_list(group) for group in groups), ";")
 
 
 def _list(items: list[Node]) -> Node:
