@@ -24,7 +24,7 @@ pytestmark = pytest.mark.bench
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\\\[(.+?)\\\]|(?<!\\)\$(.+?)(?<!\\)\$|(?<!\\)\\\((.+?)\\\)", re.DOTALL)
 NO_PROSE = {"and", "or", "percent", "pct", "percentage", "infty", "sqrt", "Answer"}
 # table -> share of its rows without prose that we must agree with
-LEAST = {"math-verify": 0.95, "lighteval": 0.95, "nemo-skills": 1.0, "inspect": 0.95}
+LEAST = {"math-verify": 0.94, "lighteval": 0.94, "nemo-skills": 1.0, "inspect": 0.95}
 
 
 class Names:

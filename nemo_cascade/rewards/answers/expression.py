@@ -290,8 +290,13 @@ class ExpressionParser(Cursor):
                 name += "'"
             if self.sees("^") and [self.peek(n).text for n in range(1, 5)] == ["{", "-", "1", "}"]:
                 self.at, name = self.at + 5, name + "^-1"
+            braced = self.sees("{") and self.peek(1).text == "("
+            self.at += braced
             if self.accept("("):
-                return Node("call", _arguments(self._inside("(")), name)
+                node = Node("call", _arguments(self._inside("(")), name)
+                if braced:
+                    self.expect("}")
+                return node
             self.at = start
         return _symbol(token.text)
 

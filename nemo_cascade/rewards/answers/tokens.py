@@ -307,8 +307,9 @@ class Tokenizer:
             self._put("call", ALIASES.get(bare, bare))
             return
         if command == "mathrm" and len(bare) == 1 and bare.isalpha() and bare == content:
+            before = self._out[-1] if self._out else Token("end", "")
             ends = self._text[self._at : self._at + 2].lstrip()[:1] in _UNIT_ENDS
-            unit = self._out and self._out[-1].kind == "num" and bare not in "ei" and ends
+            unit = bare not in "ei" and ends and (before.kind in ("num", "const") or before.text in ("}", ")"))
             self._put("word" if unit else "letter", bare)
             return
         if command == "operatorname":

@@ -10,12 +10,12 @@ def _words(text: str) -> frozenset[str]:
 FUNCTIONS = _words(
     """sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth sech csch
     arsinh arcosh artanh arcsinh arccosh arctanh asinh acosh atanh ln log lg exp abs sqrt floor ceil max min gcd lcm
-    det sgn sign Re Im arg tg ctg cosec"""
+    det sgn sign Re Im arg tg ctg cosec Abs"""
 )
 ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
     "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "sign": "sgn", "tg": "tan", "ctg": "cot",
-    "cosec": "csc", "arctg": "arctan",
+    "cosec": "csc", "Abs": "abs", "arctg": "arctan",
 }  # fmt: skip
 CONSTANTS = {
     "pi": "pi", "infty": "infty", "infinity": "infty", "inf": "infty", "oo": "infty", "Infinity": "infty",
