@@ -9,6 +9,7 @@ from nemo_cascade.rewards.answers.equality import same_answer
 from nemo_cascade.rewards.answers.look import hidden_characters, plain_look
 from nemo_cascade.rewards.answers.node import Node, Unreadable
 from nemo_cascade.rewards.answers.reading import read_answer
+from nemo_cascade.rewards.answers.words import SAME_AS_SIGN
 from nemo_cascade.rewards.verifier import Score, VerifierError
 
 _LONGEST = 1000  # characters of an answer, unless the reference is longer
@@ -16,6 +17,7 @@ _REMEMBERED = 1024
 _FORMAT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathbf|mathrm|mbox|boxed)(?![a-zA-Z])|[{}]|\\ |\\,")
 _PUNCTUATION = re.compile(r"[\s.\"`?~$]+")
 _CHOICE = re.compile(r"\(?([A-Z])(?:\)|[.:](?!\d))\s*(\S.*)", re.DOTALL)
+_NAMED_CHOICE = re.compile(r"(?:[Cc]hoice|[Oo]ption|[Aa]nswer):? \(?([A-Z])\)?")
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])|,\s*[A-Z]\b")
 
 Choice = tuple[str, str]
@@ -63,16 +65,21 @@ def compare(gold: str, answer: str) -> float:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _read(latex: str) -> Node | None:
+    if (sign := SAME_AS_SIGN.get(_bare(latex))) is not None:
+        return Node("const", text=sign)
     try:
         return read_answer(latex)
-    except (Unreadable, RecursionError):
+    except Unreadable:
         return None
 
 
 def _same_text(gold: str, answer: str) -> bool:
     """Tell whether two texts without numbers are the same but for blanks, formats, punctuation and capitals."""
-    bare = [_PUNCTUATION.sub("", _FORMAT.sub("", text)).casefold() for text in (gold, answer)]
-    return bare[0] == bare[1] and not any(char.isdigit() for char in bare[0])
+    return _bare(gold) == _bare(answer) and not any(char.isdigit() for char in gold)
+
+
+def _bare(text: str) -> str:
+    return _PUNCTUATION.sub("", _FORMAT.sub("", text)).casefold()
 
 
 def _left_to_compute(node: Node) -> bool:
@@ -96,6 +103,8 @@ def _choice(text: str) -> Choice | None:
     """Return the letter and the content of a choice, None if a text is none."""
     plain = " ".join(_FORMAT.sub(" ", text).split())
     plain = re.sub(r"\( ?([A-Z]) ?\)", r"(\1)", plain)
+    if named := _NAMED_CHOICE.fullmatch(plain):
+        return named[1], named[1]
     match = _CHOICE.fullmatch(plain)
     if match is None or _OTHER_CHOICE.search(match[2]):
         return None

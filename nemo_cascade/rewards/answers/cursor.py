@@ -6,18 +6,19 @@ from nemo_cascade.rewards.answers.node import Unreadable
 from nemo_cascade.rewards.answers.tokens import Token
 
 _END = Token("end", "")
-_DEEPEST = 40
+_DEEPEST = 32
 
 
 class Cursor:
     """Reads tokens one by one.
 
     Args:
-        tokens: all tokens of an answer.
+        tokens: all tokens of an answer, or of a part of it.
+        depth: how many brackets are open around them.
     """
 
-    def __init__(self, tokens: list[Token]) -> None:
-        self.tokens, self.at, self.depth = tokens, 0, 0
+    def __init__(self, tokens: list[Token], depth: int = 0) -> None:
+        self.tokens, self.at, self.depth = tokens, 0, depth
 
     def peek(self, ahead: int = 0) -> Token:
         """Return a token without moving; `end` behind the last."""

@@ -70,6 +70,8 @@ def _value_of_sentence(node: Node) -> Node | None:
     if node.kind != "phrase" or len(node.parts) != 2 or node.parts[0].kind != "word":
         return None
     words = node.parts[0].text.casefold().split()
+    if not words:  # a sign of a script that writes no words
+        return None
     says = words[-1] in ("is", "are", "answer", "equals") or words[-1][-1] in "为是"
     return node.parts[1] if says and not (NO_UNITS - {"is", "are"}).intersection(words) else None
 

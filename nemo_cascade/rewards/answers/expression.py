@@ -1,6 +1,7 @@
 r"""Read expressions: sums, products, powers, functions. What stands in their brackets is read by `reading`.
 
-Juxtaposed factors bind tighter than `*` and `/` (`1/2x` is 1/(2x)); `2\frac{1}{3}` is a mixed number.
+Juxtaposed factors bind tighter than `*` and `/` (`1/2x` is 1/(2x)), unless a blank sets them apart from a fraction of
+numbers (`1/2 x`); `2\frac{1}{3}` is a mixed number.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _MIXED_LIMIT = 1 << 62
 class ExpressionParser(Cursor):
     """Reads the expressions of one answer."""
 
-    def __init__(self, tokens: list[Token]) -> None:
-        super().__init__(tokens)
+    def __init__(self, tokens: list[Token], depth: int = 0) -> None:
+        super().__init__(tokens, depth)
         self._bars, self._set = [0], [False]
         self.conditions: list[Node] = []
 
@@ -72,18 +73,38 @@ class ExpressionParser(Cursor):
             sign = self.take().text
             if sign == "mod" and self.sees("("):
                 raise Unreadable("a modulus in brackets behind no congruence")
-            right = self._unary()
-            left = Node("div" if sign == "/" else "mul", (left, right)) if sign != "mod" else _call("mod", left, right)
+            right = self._divisor() if sign == "/" and left.kind == "num" else self._unary()
+            if sign == "*":
+                factors = left.parts if left.kind == "mul" else (left,)
+                left = Node("mul", (*factors, right))
+            else:
+                left = Node("div", (left, right)) if sign == "/" else _call("mod", left, right)
         return left
 
-    def _unary(self) -> Node:
-        if self.accept("-"):
-            return Node("neg", (self._unary(),))
-        if self.accept("+"):
+    def _divisor(self) -> Node:
+        """Read what a number is divided by: a number alone where a blank sets the rest apart, `1/2 x`."""
+        here, after = self.peek(), self.peek(1)
+        if (
+            here.kind != "num"
+            or not after.spaced
+            or after.kind == "num"
+            or (after.kind == "sign" and after.text != "(")
+        ):
             return self._unary()
-        if self.accept("$"):
-            return Node("unit", (self._unary(),), "dollar")
-        return self._juxtaposed()
+        divisor = self._number(self.take())
+        if self._starts_factor():  # what follows is a factor of its own
+            self.tokens.insert(self.at, Token("sign", "*"))
+        return divisor
+
+    def _unary(self) -> Node:
+        negative = False
+        while self.sees("-", "+"):
+            negative ^= self.take().text == "-"
+        dollar = self.accept("$")
+        node = self._juxtaposed()
+        if dollar:
+            node = Node("unit", (node,), "dollar")
+        return Node("neg", (node,)) if negative else node
 
     def _juxtaposed(self) -> Node:
         """Read factors that stand side by side, or a mixed number."""
@@ -196,24 +217,26 @@ class ExpressionParser(Cursor):
 
     def _script(self, tower: bool = False) -> Node:
         """Read what is raised: a group, or a signed operand, in plain text with a further power on it."""
-        if self.accept("-"):
-            return Node("neg", (self._script(tower),))
-        if self.accept("+"):
-            return self._script(tower)
+        negative = False
+        while self.sees("-", "+"):
+            negative ^= self.take().text == "-"
         token = self.peek()
         if token.kind == "letters":
-            return self._first_of(self.take())
-        if token.kind == "num":
+            node = self._first_of(self.take())
+        elif token.kind == "num":
             node = self._number(self.take())
         else:
             tower = tower and not self.sees("{")
             node = self._atom()
-        return Node("pow", (node, self._script(tower))) if tower and self.accept("^") else node
+        if tower and token.kind != "letters" and self.accept("^"):
+            self.deeper()
+            node = Node("pow", (node, self._script(tower)))
+            self.depth -= 1
+        return Node("neg", (node,)) if negative else node
 
     def _lowered(self, base: Node, first: Token) -> Node:
-        if base.kind == "num":
-            digits = first.text if first.kind == "num" else str(base.value)
-            return _in_base(digits, self._subscript())
+        if base.kind == "num" and first.kind == "num":
+            return _in_base(first.text, self._subscript())
         text = self._subscript()
         if base.kind == "letters":
             rest, last = base.text[:-1], _symbol(f"{base.text[-1]}_{text}")
@@ -408,7 +431,10 @@ class ExpressionParser(Cursor):
         if self.sees("\\{"):
             return _arguments(self._bracket(self.take().text))
         if self.accept("-"):
-            return (Node("neg", self._call_argument()),)
+            self.deeper()
+            argument = self._call_argument()
+            self.depth -= 1
+            return (Node("neg", argument),)
         factors = [self.factor()]
         while self._starts_factor() and not self.sees("(", "[", "\\{") and self.peek().kind not in ("call", "big"):
             if self.peek().kind == "num" and factors[-1].kind == "num":
@@ -487,7 +513,7 @@ def _is_minus_one(node: Node) -> bool:
 def _in_base(digits: str, base_text: str) -> Node:
     """Return the number that digits are in a base."""
     word = base_text.removeprefix("base").strip("()").casefold()
-    base = _BASES.index(word) + 2 if word in _BASES else int(word) if word.isdigit() and len(word) < 3 else 0
+    base = _BASES.index(word) + 2 if word in _BASES else int(word) if word.isdecimal() and len(word) < 3 else 0
     whole, _, decimals = digits.partition(".")
     if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in whole + decimals):
         raise Unreadable(f"{digits} in base {base_text}")

@@ -44,6 +44,10 @@ _CASES = re.compile(
 )
 _DAYTIME = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|(?![a-zA-Z]))")
 _PER_CENT = re.compile(r"(?<![a-zA-Z])per cent(?![a-zA-Z])")
+_BARRED, _DOTTED = re.compile("((?:\\d\u0305)+)"), re.compile("(\\d)\u0307")
+# Plain TeX: switches inside braces, fractions written by what stands over what.
+_SWITCH = re.compile(r"\{\s*\\(?:rm|bf|it|sf|tt)\s+([^{}]*)\}")
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _WHITE = re.compile(r"[ \t\n\r]+")
 _ENCLOSED = range(0x2460, 0x2500)
@@ -58,17 +62,23 @@ def plain_look(latex: str) -> str:
         latex = _MICRO.sub("u", unicodedata.normalize("NFC", latex))
         latex = _SQUARE_UNIT.sub(lambda unit: f"\\text{{ {unit[1]}}}^{2 if unit[2] == '²' else 3}", latex)
         latex = "".join(_LOOK_ALIKE.get(char) or _greek(char) for char in latex)
+        latex = _BARRED.sub(lambda run: f"\\overline{{{run[1].replace(chr(0x305), '')}}}", latex)
+        latex = _DOTTED.sub(r"\\dot{\1}", latex)
         for pattern, sign in zip(_LIFTED, "^_", strict=True):
             latex = pattern.sub(lambda run, sign=sign: f"{sign}{{{run.group().translate(_LEVEL)}}}", latex)  # type: ignore[misc]
         latex = _ROOT.sub(_root, latex)
         latex = "".join(_vulgar(char) for char in latex)
+    latex = _SWITCH.sub(r"\\text{\1}", latex)
+    latex = _OVER.sub(lambda m: f"\\{'frac' if m[2] == 'over' else 'binom'}{{{m[1]}}}{{{m[3]}}}", latex)
     latex = _CASES.sub(r"\\begin{cases}\2\\end{cases}", latex)
     if "\\begin" not in latex:
         latex = _DOUBLED.sub(r"\\", latex)  # escaped twice: outside of a table there is no line to break
     latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
     latex = _TEX_MATH.sub(" ", latex)
     latex = _PER_CENT.sub("percent", _DAYTIME.sub(r"\1m", _WHITE.sub(" ", latex).strip()))
-    while latex and latex[-1] in ".,;\\ " and not latex.endswith("\\ldots"):  # a sentence's end, a line break's
+    if latex.startswith("**") and latex.endswith("**"):
+        latex = latex[2:-2].strip()
+    while latex and latex[-1] in ".,;\\ " and not latex.endswith("..."):  # a sentence's end, a line break's
         latex = latex[:-1]
     return latex
 

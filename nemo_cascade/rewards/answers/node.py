@@ -33,6 +33,15 @@ class Node:
         for part in self.parts:
             yield from part.walk()
 
+    def height(self) -> int:
+        """Return how many nodes are on the way down to the deepest."""
+        tallest, waiting = 0, [(self, 1)]
+        while waiting:
+            node, height = waiting.pop()
+            tallest = max(tallest, height)
+            waiting += [(part, height + 1) for part in node.parts]
+        return tallest
+
 
 def number(value: Fraction | int, literal: str = "") -> Node:
     """Return a number's node."""

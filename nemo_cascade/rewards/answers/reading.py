@@ -13,6 +13,7 @@ from nemo_cascade.rewards.answers.words import CONDITIONS, NO_UNITS, UNIT_NAMES
 _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "==", "~", "in", "notin", "subset", "to", "not")
 _OPPOSITE = {"=": "!=", "in": "notin"}
 _SET_SIGNS = {"cup": "union", "cap": "meet", "setminus": "minus"}
+_TALLEST = 80  # operations on operations, so that no walk through them is deep
 _MATRICES = ("pmatrix", "bmatrix", "vmatrix", "Vmatrix", "matrix", "Bmatrix", "smallmatrix", "array")
 _CONDITION_WORDS, _INTEGERS = frozenset({"where", "for", "with"}), frozenset({"integer", "integers"})
 _CURRENCY_WORDS = frozenset({"USD", "Rs", "INR", "EUR", "RMB", "GBP", "US"})
@@ -27,21 +28,24 @@ def read_answer(latex: str) -> Node:
     tokens = Tokenizer(latex).tokens()
     if not tokens:
         raise Unreadable("nothing")
-    return _read(tokens)
+    node = _read(tokens, 0)
+    if node.height() > _TALLEST:
+        raise Unreadable("too many operations on one another")
+    return node
 
 
-def _read(tokens: list[Token]) -> Node:
-    parser = AnswerParser(list(tokens))
+def _read(tokens: list[Token], depth: int) -> Node:
+    parser = AnswerParser(list(tokens), depth)
     try:
         node = parser.answer()
         if parser.at < len(tokens):
             raise Unreadable(f"{parser.peek().text} is left over")
     except Unreadable:
-        return _phrase(tokens)
+        return _phrase(tokens, depth)
     return node
 
 
-def _phrase(tokens: list[Token]) -> Node:
+def _phrase(tokens: list[Token], depth: int) -> Node:
     """Read words and answers by turns, such as `7 if n = 1, 8 otherwise`.
 
     Raises:
@@ -58,7 +62,7 @@ def _phrase(tokens: list[Token]) -> Node:
             if inside := _trimmed(run):
                 if any(part.kind == "word" for part in inside):
                     raise Unreadable("words in one another")
-                parser = AnswerParser(list(inside))
+                parser = AnswerParser(list(inside), depth)
                 parts.append(parser.answer())
                 if parser.at < len(inside):
                     raise Unreadable(f"{parser.peek().text} is left over")
@@ -146,7 +150,7 @@ class AnswerParser(ExpressionParser):
         whole = all(item.kind == "num" and item.value is not None and item.value.denominator == 1 for item in items)
         decimal = None
         if whole and separators == [","] and ((literals[1].isdigit() and len(literals[1]) != 3) or literals[0] == "0"):
-            decimal = Fraction(f"{items[0].value}.{literals[1]}")
+            decimal = Fraction(f"{literals[0]}.{literals[1]}") if literals[0].isdigit() else None
         return Node("list", tuple(items), _separator(separators), decimal)
 
     def _item(self) -> Node:
@@ -317,7 +321,10 @@ class AnswerParser(ExpressionParser):
                 token = Token("sep", ",")
             lines.append(token)
         self.at = end + 1
-        return _read(_trimmed(lines))
+        self.deeper()
+        node = _read(_trimmed(lines), self.depth)
+        self.depth -= 1
+        return node
 
 
 def _separator(separators: list[str]) -> str:

@@ -24,23 +24,30 @@ from nemo_cascade.rewards.answers.words import (
 
 _UNIT_ENDS = ("", ",", ";", ")", "}", "]", "/", "^", ".")  # what may stand behind a unit
 _SHORTEST_WORD = 5  # letters side by side that are no product of variables
-_LONGEST_EXPONENT = 6  # digits of the exponent of 1e5
+_LONGEST_EXPONENT = 5  # digits, with their sign, of the exponent of 1e5
+_LONGEST_NUMBER = 4000  # digits; Python reads no longer ones
 _SEPARATOR = r"(?:,\s?\\!\s*|,|\s?\{\s*,\s*\}|\\,|\\!|\\ | )"
 _GROUPED = re.compile(
     rf"[1-9]\d{{0,2}}(?P<sep>{_SEPARATOR})\d{{3}}(?:(?P=sep)\d{{3}})*(?![\d]|,\d)(?P<decimals>\.\d+)?"
 )
-_EUROPEAN = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![\d,])")
+_EUROPEAN = re.compile(r"[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+(?![\d,])|(?:\.\d{3}){2,}(?![\d.])|(?:'\d{3})+(?!\d))")
 _REPEATING = re.compile(
     r"(?P<head>\d*\.\d*)(?:\\(?:overline|bar)\s*\{?(?P<bar>\d+)\}?"
     r"|\\dot\s*\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?|(?<=\.)\((?P<paren>\d+)\))"
+    r"|(?P<start>\d*\.\d{0,12}?)(?P<block>\d{1,12}?)(?P=block)+ ?(?:\.\.\.|\\[lc]?dots(?![a-zA-Z]))"
 )
 _SCIENTIFIC = re.compile(r"(?P<mantissa>\d+(?:\.\d*)?|\.\d+)[eE](?P<exponent>[+-]?\d+)(?![\d.a-zA-Z])")
 _IN_LARGE_BASE = re.compile(r"\d[0-9A-Z]*[A-Z][0-9A-Z]*(?=_\{?(?:1[1-9]|2\d|3[0-6])(?!\d))")
+_RUN = re.compile(r"[\d.,]*")
 _PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+_LAID_OUT = dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "flatfrac"), "frac")
+_LAID_OUT |= dict.fromkeys(("binom", "dbinom", "tbinom"), "binom") | {"sqrt": "sqrt"}
 _TIMES_X = re.compile(r"\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*|\\(.)", re.DOTALL)
 _LETTERS = re.compile(r"[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*", re.UNICODE)
+_DEEPEST_TEXT = 8
+_DIGITS = "0123456789"
 _OPERATORS = ("\\\\", "**", "<=", ">=", "!=", "==")
 
 
@@ -69,7 +76,7 @@ class Tokenizer:
 
     def __init__(self, text: str) -> None:
         self._text, self._at, self._out = text, 0, list[Token]()
-        self._brackets = 0
+        self._brackets = self._depth = 0
         self._roomy = bool(re.search(r",\s", text))
         self._spaced = False
 
@@ -93,7 +100,7 @@ class Tokenizer:
 
     def _token(self, char: str) -> None:
         text, at = self._text, self._at
-        if (char.isdigit() and char.isascii()) or (char == "." and text[at + 1 : at + 2].isdigit()):
+        if char in _DIGITS or (char == "." and text[at + 1 : at + 2] in _DIGITS and at + 1 < len(text)):
             self._number()
         elif char == "\\":
             self._command()
@@ -127,15 +134,17 @@ class Tokenizer:
 
     def _number(self) -> None:
         text, at = self._text, self._at
+        if len(_RUN.match(text, at).group()) > _LONGEST_NUMBER:  # type: ignore[union-attr]
+            raise Unreadable("a number without bound")
         if match := _REPEATING.match(text, at):
             self._at = match.end()
             self._put("num", match.group(), _repeating(match))
             return
         if match := _SCIENTIFIC.match(text, at):
-            if len(match["exponent"]) > _LONGEST_EXPONENT:
-                raise Unreadable("an exponent without bound")
+            if len(match["exponent"]) > _LONGEST_EXPONENT or len(match["mantissa"]) > _LONGEST_NUMBER:
+                raise Unreadable("a number without bound")
             self._at = match.end()
-            value = Fraction(match["mantissa"].rstrip(".")) * Fraction(10) ** min(int(match["exponent"]), 10_000)
+            value = Fraction(match["mantissa"].rstrip(".")) * Fraction(10) ** int(match["exponent"])
             self._put("num", match.group(), value)
             return
         if match := _IN_LARGE_BASE.match(text, at):
@@ -152,8 +161,8 @@ class Tokenizer:
             self._put("num", digits, Fraction(literal), written)
         elif match := _EUROPEAN.match(text, at):
             self._at = match.end()
-            literal = match.group().replace(".", "").replace(",", ".")
-            self._put("num", literal, Fraction(literal), literal)
+            literal = match.group().replace(".", "").replace("'", "").replace(",", ".")
+            self._put("num", literal, Fraction(literal), literal if "." in literal else "")
         else:
             plain = _PLAIN.match(text, at)
             assert plain is not None
@@ -221,6 +230,8 @@ class Tokenizer:
         self._at = match.end()
         if match[1] is None:
             self._escaped(name)
+        elif name in ("bf", "it", "sf", "tt", "cal", "rm"):
+            return  # a switch to another face
         elif name in TEXT:
             self._text_argument(name)
         elif name in ("pmod",):
@@ -238,8 +249,8 @@ class Tokenizer:
             self._put("const", self._number_set())
         elif name in ("not",):
             self._put("sign", "not")
-        elif name.lstrip("dtc") in ("frac", "sqrt", "binom"):
-            self._put("command", name.lstrip("dtc"))
+        elif name in _LAID_OUT:
+            self._put("command", _LAID_OUT[name])
         elif name in FUNCTIONS or name == "arctg":
             self._put("call", ALIASES.get(name, name))
         elif name in CONSTANTS:
@@ -315,7 +326,9 @@ class Tokenizer:
         if command == "operatorname":
             self._put("letter", bare)
             return
-        inner = _TextTokenizer(content, self._spaced)
+        if self._depth == _DEEPEST_TEXT:
+            raise Unreadable("text in text without end")
+        inner = _TextTokenizer(content, self._spaced, self._depth + 1)
         self._out += inner.tokens()
 
     def _accent(self, name: str) -> None:
@@ -334,9 +347,9 @@ class Tokenizer:
 class _TextTokenizer(Tokenizer):
     """The same in text: letters are words there, and stay together."""
 
-    def __init__(self, text: str, spaced: bool) -> None:
+    def __init__(self, text: str, spaced: bool, depth: int) -> None:
         super().__init__(text)
-        self._spaced = spaced
+        self._spaced, self._depth = spaced, depth
 
     def _letters(self) -> None:
         match = _WORD.match(self._text, self._at)
@@ -347,12 +360,10 @@ class _TextTokenizer(Tokenizer):
 
 def _repeating(match: re.Match[str]) -> Fraction:
     r"""Return the value of a decimal with a period, such as `0.1\overline{6}`."""
-    head = match["head"]
-    period = (
-        match["bar"]
-        or match["paren"]
-        or match["first"] + ((match["middle"] or "") + match["last"] if match["last"] else "")
-    )
+    head = match["head"] or match["start"]
+    period = match["bar"] or match["paren"] or match["block"]
+    if period is None:
+        period = match["first"] + ((match["middle"] or "") + match["last"] if match["last"] else "")
     decimals = len(head) - head.index(".") - 1
     base = Fraction(head if head != "." else "0") if head.strip(".") else Fraction(0)
     return base + Fraction(int(period), (10 ** len(period) - 1) * 10**decimals)

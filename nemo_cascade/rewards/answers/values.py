@@ -229,6 +229,8 @@ class Evaluation:
 
     def _call(self, node: Node) -> Any:
         name = node.text
+        if name == "det" and node.parts[0].kind == "matrix":
+            return mp.det(mp.matrix([[self.value(entry) for entry in row.parts] for row in node.parts[0].parts]))
         if name in _TRIGONOMETRIC:
             outer, self._radians = self._radians, True
             arguments = [self.value(part) for part in node.parts]

@@ -148,3 +148,9 @@ def unit_name(text: str) -> str | None:
         else:
             return None
     return " ".join(found) + power if found else None
+
+
+# Words for what has a sign, without blanks.
+SAME_AS_SIGN = dict.fromkeys(("allrealnumbers", "allreals", "realnumbers", "anyrealnumber"), "R")
+SAME_AS_SIGN |= dict.fromkeys(("nosolution", "nosolutions", "norealsolution", "norealsolutions", "emptyset"), "empty")
+SAME_AS_SIGN |= {"infinity": "infty"}
