@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.sandbox import SandboxConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -40,6 +41,11 @@ class Settings:
     def needs_s(self) -> float:
         """Seconds that one verdict may take by its own limits; 0: it has none."""
         return 0.0
+
+
+def longest_s(cpu_s: float) -> float:
+    """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
+    return 3 * cpu_s + 10
 
 
 @block
@@ -67,7 +73,8 @@ class CodeSettings(Settings):
     per_test_s: PositiveFloat = 6.0
     """CPU seconds of one run of a whole program."""
     total_s: PositiveFloat = 40.0
-    """CPU seconds of all tests together; less than reward.deadlines.code."""
+    """CPU seconds of all tests together; on a busy machine a verdict takes several times that by the clock, which must fit
+    into reward.deadlines.code."""
     max_tests: PositiveInt = 50
     """Most tests that are run; of more, an even choice from small to large."""
     memory_mib: PositiveInt = 512
@@ -80,8 +87,8 @@ class CodeSettings(Settings):
 
     @property
     def needs_s(self) -> float:
-        """All tests' CPU seconds."""
-        return self.total_s
+        """All tests and compiling, by the clock."""
+        return longest_s(self.total_s) + SandboxConfig().compile_limits.wall_s
 
 
 @block
@@ -93,8 +100,8 @@ class InstructionSettings(Settings):
     partial: bool = False
     """Score the share of followed constraints instead of all or nothing."""
     reading: Literal["words", "reference"] = "words"
-    """words: a constraint is what its instruction asks. reference: what the code of IFEval's reference accepts, for scores
-    that are compared with published ones."""
+    """words: a constraint is what its instruction asks. reference: what the code of IFEval's reference accepts, for
+    scores that are compared with published ones."""
 
 
 @block

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from nemo_cascade.config.verifiers import longest_s
 from nemo_cascade.rewards.verifier import VerifierError
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ class ConfinedRuns:
         """Return how long a verdict with this much CPU time may take by the clock, compiling included."""
         from nemo_cascade.config.sandbox import SandboxConfig
 
-        return _longest_s(cpu_s) + (_settings or SandboxConfig()).compile_limits.wall_s
+        return longest_s(cpu_s) + (_settings or SandboxConfig()).compile_limits.wall_s
 
     def allowance(self, cpu_s: float) -> Allowance:
         """Return what a verdict with this much CPU time may use."""
-        return Allowance(cpu_s, _longest_s(cpu_s), self._waiting_s)
+        return Allowance(cpu_s, longest_s(cpu_s), self._waiting_s)
 
     def run(self, program: Program, cpu_s: float, output_kib: int = 256, allowance: Allowance | None = None) -> Outcome:
         """Run a program with this much CPU time.
@@ -134,11 +135,6 @@ class ConfinedRuns:
             # A verifier runs one program at a time; how many verifiers there are is the pool's to say.
             self._sandbox = Sandbox(replace(_settings or SandboxConfig(), workers=1))
         return self._sandbox
-
-
-def _longest_s(cpu_s: float) -> float:
-    """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
-    return 3 * cpu_s + 10
 
 
 def python_or_cpp(language: str) -> Literal["python", "cpp"]:
