@@ -21,9 +21,9 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import RewardModelStage, SftStage
+from nemo_cascade.data.files import data_files, hash_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.hygiene import Found, Overlap, PromptRows, Search, find_prompts
-from nemo_cascade.data.sources import data_files, hash_files
 from nemo_cascade.data.words import WORDS_VERSION
 from nemo_cascade.errors import DataError
 from nemo_cascade.telemetry.jsonl import write_atomically

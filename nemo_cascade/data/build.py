@@ -17,12 +17,12 @@ from nemo_cascade.data import store
 from nemo_cascade.data.admit import Admitted, admit
 from nemo_cascade.data.blend import epoch_entries
 from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
+from nemo_cascade.data.files import hash_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.packing import Packing, pack_best_fit
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.quarantine import QUARANTINE, bad_rows, write_bad_rows
 from nemo_cascade.data.screen import SCREENS, screen
-from nemo_cascade.data.sources import hash_files
 from nemo_cascade.data.summary import SUMMARY, histograms, summary_page
 from nemo_cascade.data.tokenised import SHARDS, Part, TokenisedSet, make_shards, plan_parts
 from nemo_cascade.types import Int64

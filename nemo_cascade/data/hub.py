@@ -19,13 +19,15 @@ from typing import Any
 from blake3 import blake3
 
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.data.sources import without_nulls
+from nemo_cascade.data.files import SPLITS, split_folder
+from nemo_cascade.data.tables import without_nulls
 from nemo_cascade.errors import DataError
 
 SCHEME = "hf://"
 HUB = "hub"
 """Folder of all fetched sets, in data_dir."""
 _FILE_BYTES = 256 << 20
+_DEFAULT_SPLIT = "train"
 _STATE, _DONE = "state.json", "fetched.json"
 
 
@@ -33,14 +35,15 @@ def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
     """Return where a source's files lie, fetching them if it's a set of the hub that wasn't yet.
 
     Args:
-        source: `path` of local files, or `hf://NAME`; a NAME that is a local folder is read by `datasets` as well.
+        source: `path` of local files, or `hf://NAME`; a NAME that is a local folder is read by `datasets` as well. Of a
+            folder that `datasets` saved with several splits, `split` is taken.
         data_dir: where prepared data lives.
 
     Raises:
-        DataError: the set can't be read; says why.
+        DataError: the set can't be read, or the source says of local files what only sets of the hub have; says why.
     """
     if not source.path.startswith(SCHEME):
-        return source.path
+        return _local(source)
     name = source.path.removeprefix(SCHEME)
     recipe = {"name": name, "subset": source.subset, "split": source.split, "revision": source.revision}
     key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
@@ -51,6 +54,20 @@ def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
                 _fetch(partial, recipe)
                 partial.rename(final)
     return str(final)
+
+
+def _local(source: DataFileConfig) -> str:
+    root = Path(source.path)
+    has_splits = (root / SPLITS).is_file()
+    said = {"subset": source.subset, "revision": source.revision, "split": None if has_splits else source.split}
+    if unread := [f"{name}={value}" for name, value in said.items() if value not in (None, _DEFAULT_SPLIT)]:
+        raise DataError(
+            "local files have no such thing",
+            value=f"{source.path}, {', '.join(unread)}",
+            limit="of hf:// sets only; `split` also of a folder that `datasets` saved with several",
+            mend="give the path of just the files that are meant",
+        )
+    return str(split_folder(root, source.split)) if has_splits else source.path
 
 
 @contextmanager
@@ -102,7 +119,8 @@ def _write_file(file: Path, rows: Iterator[Mapping[str, Any]]) -> int:
     if first is None:
         return 0
     count, size = 0, 0
-    with file.open("w", encoding="utf-8") as stream:
+    # Half a surrogate pair is written as its escape, as JSON has it: its row is told when it is read.
+    with file.open("w", encoding="utf-8", errors="backslashreplace") as stream:
         for row in itertools.chain([first], rows):
             size += stream.write(json.dumps(without_nulls(dict(row)), ensure_ascii=False, default=str) + "\n")
             count += 1

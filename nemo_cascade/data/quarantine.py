@@ -21,7 +21,7 @@ class BadRow:
     Attributes:
         file: where it is.
         line: line of a JSONL file, row of another, from 1.
-        kind: broken, untrainable or overlong.
+        kind: broken, untrainable, unusable or overlong.
         reason: what is wrong with it.
     """
 

@@ -28,7 +28,8 @@ from nemo_cascade.data.tokenise import Sample
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Raised with every change of what a row is read as, too."""
 FACTS = "shard.json"
 TOKENS, MASK, SAMPLES, BAD = "tokens.bin", "mask.bin", "samples.npy", "bad.jsonl"
 SAMPLE = np.dtype([("begin", "<i8"), ("line", "<i8"), ("length", "<i4"), ("trained", "<i4")])

@@ -26,7 +26,7 @@ from nemo_cascade.data.columns import Schema
 from nemo_cascade.data.parallel import available_cores, map_processes
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.schemas import schema_of
-from nemo_cascade.data.shards import FORMAT_VERSION, open_shard, write_shard
+from nemo_cascade.data.shards import FORMAT_VERSION, SAMPLE, open_shard, write_shard
 from nemo_cascade.data.tokenise import tokenised
 from nemo_cascade.data.units import Unit, plan_units, read_unit, unit_content
 from nemo_cascade.telemetry.progress import Progress
@@ -130,7 +130,7 @@ class TokenisedSet:
         opened = {key: open_shard(root / key) for key in dict.fromkeys(p.key for p in parts)}
         self.parts, self.shards = list(parts), [opened[p.key] for p in parts]
         tables = [shard.samples() for shard in self.shards]
-        self.samples: NDArray[Any] = np.concatenate(tables)
+        self.samples: NDArray[Any] = np.concatenate([np.empty(0, SAMPLE), *tables])
         self.part_of: Int64 = np.repeat(np.arange(len(tables)), [len(t) for t in tables])
 
     @property

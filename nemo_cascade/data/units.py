@@ -13,7 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from nemo_cascade.data.sources import RawRow, data_files, parquet_facts, read_raw, table_rows
+from nemo_cascade.data.files import data_files
+from nemo_cascade.data.raw_row import RawRow
+from nemo_cascade.data.sources import read_raw
+from nemo_cascade.data.tables import parquet_facts, table_rows
 
 UNIT_BYTES = 64 << 20
 _READ_BYTES = 4 << 20
@@ -86,8 +89,7 @@ def plan_units(path: str | Path, max_rows: int | None = None, unit_bytes: int = 
 def read_unit(unit: Unit) -> Iterator[RawRow]:
     """Stream a unit's rows; lines are counted from 1 at the unit's begin. Blank lines are passed over."""
     if not unit.file.endswith(".jsonl"):
-        for number, row in itertools.islice(table_rows(Path(unit.file), unit.groups), unit.max_rows):
-            yield RawRow(unit.file, number, row)
+        yield from itertools.islice(table_rows(Path(unit.file), unit.groups), unit.max_rows)
         return
     with open(unit.file, "rb") as stream:
         stream.seek(unit.begin)
@@ -97,7 +99,7 @@ def read_unit(unit: Unit) -> Iterator[RawRow]:
                 return
             left -= len(line)
             if line.strip():
-                yield RawRow(unit.file, number, line)
+                yield RawRow(unit.file, number, line, len(line))
 
 
 def unit_content(unit: Unit) -> UnitContent:
@@ -112,7 +114,11 @@ def unit_content(unit: Unit) -> UnitContent:
     hasher.update(f"{Path(unit.file).suffix} {unit.max_rows}".encode())
     if unit.groups is not None:  # what the bytes mean stands at the file's end
         facts = parquet_facts(Path(unit.file))
-        hasher.update(str([facts.row_group(g).to_dict() for g in unit.groups]).encode())
+        groups = [facts.row_group(g) for g in unit.groups]
+        columns = [g.column(c) for g in groups for c in range(g.num_columns)]
+        # Without the columns' least and greatest values, which may be no text.
+        hasher.update(str([(g.num_rows, g.total_byte_size) for g in groups]).encode())
+        hasher.update(str([(c.path_in_schema, c.num_values, c.compression, c.encodings) for c in columns]).encode())
         hasher.update(facts.schema.to_arrow_schema().serialize())
     return UnitContent(hasher.hexdigest(), lines)
 
@@ -120,6 +126,8 @@ def unit_content(unit: Unit) -> UnitContent:
 def _group_units(file: Path, max_rows: int | None, unit_bytes: int) -> tuple[list[Unit], int]:
     """Cut a parquet file into units of whole row groups. Returns them and the rows that they read."""
     facts = parquet_facts(file)
+    if not facts.num_row_groups:  # nothing is read, as of an empty file of lines
+        return [Unit(str(file), 0, 0, range(0))], 0
     units: list[Unit] = []
     rows, first, before, size = 0, 0, 0, 0
     for number in range(facts.num_row_groups):
