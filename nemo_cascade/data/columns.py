@@ -5,25 +5,31 @@ JSON text in one (`FAIL_TO_PASS | json`), files in one (`contents | files`: path
 file_path, content}, either perhaps as JSON text), a column that may be absent (`tools?`), or a text with columns in
 braces (`{problem}\n\n{hint}`). Fields that make the conversation are `messages` (turns, also ShareGPT's from/value), or
 `system`, `user`, `reasoning` and `assistant`; `user` may itself be turns. What else is named stands in the row under
-that name, beside all of the set's own columns, which verifiers may read.
+that name, beside all of the set's own columns, which verifiers may read. A column that holds NaN has no value.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.data.inline_tools import lift_tools
+from nemo_cascade.data.json_text import read_json
 
 OWN = "own"
 NO_PREFERENCE = "neither response is preferred"
 _BRACES = re.compile(r"\{([A-Za-z_][\w.]*)\}")
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "function": "tool", "observation": "tool"}
 _PARTS = ("system", "user", "reasoning", "assistant")
-_OURS = ("messages", "mode", "tools", "chosen", "rejected")
+OURS = ("messages", "mode", "tools", "chosen", "rejected")
+# What a mapping of the conversation needn't repeat: no set means anything else by these names.
+UNDOUBTED = ("tools", "chosen", "rejected")
+# A list of objects, as JSON or as Python writes it, however it goes on.
+_LIKE_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 
 
 class _LacksColumn(Exception):
@@ -44,6 +50,7 @@ class Schema:
         inline_tools: tools are declared in the system text, and calls and results are written into the turns' texts.
         preference: (column, first response, second response): a negative number prefers the first, 0 neither.
         guessed: columns that are assumed.
+        kept: columns that have our names and stay without being mapped.
     """
 
     basis: str = ""
@@ -51,11 +58,20 @@ class Schema:
     inline_tools: bool = False
     preference: tuple[str, str, str] | None = None
     guessed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Everything that a mapped row depends on beside the row."""
-        return json.dumps([sorted(self.fields.items()), self.inline_tools, self.preference]) if self.basis else OWN
+        facts = [sorted(self.fields.items()), self.inline_tools, self.preference, self.kept]
+        return json.dumps(facts) if self.basis else OWN
+
+    @property
+    def columns_read(self) -> frozenset[str] | None:
+        """The columns that a configuration's mapping reads, none for our own rows; None: a released set's are known."""
+        if self.basis and not self.kept:
+            return None
+        return frozenset(path.rstrip("?").split(".")[0] for where in self.fields.values() for path in _paths(where))
 
     def apply(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
         """Map a row. Returns ours and None, or an empty row and what's wrong with it."""
@@ -64,10 +80,10 @@ class Schema:
         try:
             found = {name: _value(raw, where) for name, where in self.fields.items()}
             # Names that mean something to us aren't taken over from a set that may mean something else.
-            row = {k: v for k, v in raw.items() if k not in _OURS}
+            row = {k: v for k, v in raw.items() if k not in OURS or k in self.kept}
             row |= {k: v for k, v in found.items() if k not in _PARTS and v is not None}
             if "messages" in found:
-                row["messages"] = _turns(found["messages"])
+                row["messages"] = [*_system(found), *_turns(found["messages"])]
             elif "user" in found:
                 row["messages"] = _conversation(found)
             if self.preference is not None:
@@ -91,17 +107,27 @@ def _paths(where: str) -> list[str]:
 
 def _value(raw: Mapping[str, Any], where: str) -> Any:
     if _BRACES.search(where):
-        return _BRACES.sub(lambda match: str(_column(raw, match[1])), where)
+        return _BRACES.sub(lambda match: _text(_column(raw, match[1]), match[1]), where)
     column, _, kind = (part.strip() for part in where.partition("|"))
-    if column.endswith("?") and raw.get(column[:-1]) is None:
-        return None
-    value = _column(raw, column.rstrip("?"))
+    try:
+        value = _column(raw, column.rstrip("?"))
+    except _LacksColumn:
+        if column.endswith("?"):
+            return None
+        raise
     if kind in ("json", "files") and isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
+            value = read_json(value)
+        except ValueError as error:
             raise ValueError(f"column {column!r} is broken JSON: {error}") from error
     return _files(value, column) if kind == "files" else value
+
+
+def _text(value: Any, column: str) -> str:
+    """Return what stands in a text for a column's value; a list or an object has no one spelling."""
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"column {column!r} is no text but {type(value).__name__}")
+    return str(value)
 
 
 def _files(value: Any, column: str) -> dict[str, str]:
@@ -118,18 +144,39 @@ def _files(value: Any, column: str) -> dict[str, str]:
 def _column(raw: Mapping[str, Any], path: str) -> Any:
     value: Any = raw
     for name in path.split("."):
-        if not isinstance(value, Mapping) or value.get(name) is None:
+        if not isinstance(value, Mapping) or _is_missing(value.get(name)):
             raise _LacksColumn(path, raw)
         value = value[name]
     return value
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def written_turns(text: str) -> list[Any] | None:
+    """Read turns out of their JSON text; None where the text is none, though it may begin with a bracket.
+
+    Raises:
+        ValueError: it is meant to be, and is broken.
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = read_json(text)
+    except ValueError as error:
+        if _LIKE_TURNS.match(text):
+            raise ValueError(f"turns that are broken JSON: {error}") from error
+        return None
+    are_turns = isinstance(found, list) and all(isinstance(t, Mapping) and {"role", "from"} & t.keys() for t in found)
+    return found if are_turns else None
+
+
 def _turns(given: Any) -> list[Any]:
-    """Read turns, of our own form or ShareGPT's; a text is one user's turn."""
+    """Read turns, of our own form or ShareGPT's; a text is one user's turn, unless it is the JSON of turns."""
     if isinstance(given, str):
-        if not given.lstrip().startswith("["):
-            return [{"role": "user", "content": given}]
-        given = json.loads(given)
+        turns = written_turns(given)
+        given = [{"role": "user", "content": given}] if turns is None else turns
     if not isinstance(given, list):
         raise TypeError("the conversation is no list of turns")
     return [_turn(message) for message in given]
@@ -141,19 +188,17 @@ def _turn(message: Any) -> Any:
     turn = dict(message)
     if "from" in turn and "value" in turn:
         turn |= {"role": turn.pop("from"), "content": turn.pop("value")}
-    if isinstance(turn.get("content"), list):
-        parts = turn["content"]
-        if not all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in parts):
-            raise ValueError("a turn holds more than text")
-        turn["content"] = "".join(p["text"] for p in parts)
     role = turn.get("role")
     return {**turn, "role": _ROLES.get(role, role)} if isinstance(role, str) else turn
 
 
+def _system(found: Mapping[str, Any]) -> list[Any]:
+    text = found.get("system")
+    return [] if text is None or text == "" else [{"role": "system", "content": _text(text, "system")}]
+
+
 def _conversation(found: Mapping[str, Any]) -> list[Any]:
-    turns = _turns(found["user"])
-    if isinstance(found.get("system"), str) and found["system"].strip():
-        turns = [{"role": "system", "content": found["system"]}, *turns]
+    turns = [*_system(found), *_turns(found["user"])]
     if "assistant" in found:
         thought = {"reasoning_content": found["reasoning"]} if found.get("reasoning") else {}
         turns.append({"role": "assistant", "content": found["assistant"], **thought})
@@ -162,7 +207,7 @@ def _conversation(found: Mapping[str, Any]) -> list[Any]:
 
 def _preferred(raw: Mapping[str, Any], columns: tuple[str, str, str]) -> dict[str, Any]:
     strength, first, second = (_column(raw, column) for column in columns)
-    if not isinstance(strength, int | float):
+    if not isinstance(strength, int | float) or isinstance(strength, bool) or not math.isfinite(strength):
         raise TypeError(f"column {columns[0]!r} is no number")
     if strength == 0:
         raise ValueError(NO_PREFERENCE)

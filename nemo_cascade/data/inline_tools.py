@@ -5,10 +5,10 @@ Nemotron-Cascade's released SFT rows have them written out in Cascade 1's format
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
+from nemo_cascade.data.json_text import read_json
 from nemo_cascade.data.templates.turns import THINK_CLOSE
 
 # "... within <tools></tools> XML tags:\n<tools>\n{...}\n</tools>\n\nFor each ... <tool_call>\n{...}\n</tool_call>"
@@ -55,6 +55,6 @@ def _calls(answer: str, i: int) -> list[Any]:
 
 def _json(text: str, i: int) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return read_json(text)
+    except ValueError as error:
         raise ValueError(f"turn {i} writes a tool or a call that is no JSON: {error}") from error

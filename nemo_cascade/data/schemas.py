@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nemo_cascade.data.columns import OWN, OWN_ROWS, Schema
+from nemo_cascade.data.columns import OURS, OWN, OWN_ROWS, UNDOUBTED, Schema
 from nemo_cascade.errors import DataError
 
 _CARD = "the set's card"
@@ -129,11 +129,18 @@ def schema_of(name: str, columns: Mapping[str, str] | None = None) -> Schema:
     """Return a set's mapping, with single fields overridden.
 
     Raises:
-        DataError: no set of that name.
+        DataError: no set of that name, or a mapping that names the conversation twice or in part.
     """
     if name not in SCHEMAS:
         raise DataError("unknown schema", value=name, limit=", ".join(SCHEMAS))
     schema = SCHEMAS[name]
     if not columns:
         return schema
-    return replace(schema, basis=schema.basis or "configuration", fields={**schema.fields, **columns})
+    fields = {**schema.fields, **columns}
+    made = [name for name in ("user", "reasoning", "assistant") if name in fields]
+    if not schema.basis:  # rows whose messages aren't mapped are ours but for what is
+        schema = replace(schema, basis="configuration", kept=UNDOUBTED if made or "messages" in fields else OURS)
+    if ("messages" in fields and made) or (made and "user" not in fields):
+        limit = "`messages`, or `user` and perhaps `reasoning` and `assistant`; `system` beside either"
+        raise DataError("columns that make no one conversation", value=", ".join(sorted(fields)), limit=limit)
+    return replace(schema, fields=fields)
