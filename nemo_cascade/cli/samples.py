@@ -16,6 +16,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
 from nemo_cascade.data.chat import Mask, Mode, encode_segments
 from nemo_cascade.data.hub import local_path
+from nemo_cascade.data.rendered import render_prompt, render_samples
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.sources import decode_row, read_raw
 from nemo_cascade.data.templates import Segment
@@ -97,9 +98,9 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
         rendered: list[list[Segment]] = []
         problems = [problem] if problem is not None else []
         if problem is None and mode is None:
-            rendered, problems = tokenizer.template.samples(row)
+            rendered, problems = render_samples(tokenizer, row)
         elif problem is None and mode is not None:
-            segments, problems = tokenizer.template.prompt(row, mode)
+            segments, problems = render_prompt(tokenizer, row, mode)
             rendered = [segments] if not problems else []
         if problems:
             yield Shown(raw.place, np.empty(0, np.int32), np.empty(0, np.uint8), "; ".join(problems))
@@ -109,18 +110,18 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
 
 def _pairs(config: RunConfig, stage: RewardModelStage, tokenizer: ChatTokenizer) -> Iterator[Shown]:
     """Yield the two texts of each pair; what is marked is where the score is read."""
+    from nemo_cascade.data.pairs import SIDES, read_pair
     from nemo_cascade.data.scored import encode_scored
 
     schema = schema_of(stage.data.schema, stage.data.columns)
     for raw in read_raw(local_path(stage.data, config.data_dir)):
-        row, problem = decode_row(raw, schema)
-        replies = [row.get(side) for side in ("chosen", "rejected")]
-        if problem is not None or not all(isinstance(reply, str) for reply in replies):
-            told = problem or "`chosen` and `rejected` aren't texts"
+        pair = read_pair(raw, tokenizer, schema)
+        told = "neither response is preferred" if pair.tied else pair.broken or pair.unusable
+        if told:
             yield Shown(raw.place, np.empty(0, np.int32), np.empty(0, np.uint8), told)
             continue
-        encoded = encode_scored(tokenizer, [(row["messages"], str(reply)) for reply in replies])
-        for side, ids in zip(("chosen", "rejected"), encoded, strict=True):
+        encoded = encode_scored(tokenizer, [(pair.messages, reply) for reply in pair.replies])
+        for side, ids in zip(SIDES, encoded, strict=True):
             mask = np.zeros(len(ids), np.uint8)
             mask[-1] = 1
             yield Shown(f"{raw.place} {side}", ids, mask)

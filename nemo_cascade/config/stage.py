@@ -105,8 +105,9 @@ class PairDataConfig(DataFileConfig):
     overlong: Literal["refuse", "drop"] = "refuse"
     """A pair longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
     max_bad_fraction: Fraction = 0.0
-    """Largest share of pairs that may be dropped (equal responses, an empty one, overlong) before the run is refused;
-    a released set's ties don't count."""
+    """Largest share of pairs that may be dropped (broken, equal responses, an empty one, overlong) before the run is
+    refused; those that are allowed are listed in the tokenised data's quarantine.jsonl. A released set's ties don't
+    count."""
     shuffle_seed: NonNegativeInt = 0
     """Seeds the order of the pairs, together with the run's seed."""
 

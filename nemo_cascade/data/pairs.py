@@ -5,7 +5,6 @@ Which pairs share a micro-batch is settled step by step, so that a global batch 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from array import array
@@ -20,23 +19,28 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
-from nemo_cascade.data.columns import NO_PREFERENCE, Schema
+from nemo_cascade.data.columns import NO_PREFERENCE, Schema, written_turns
+from nemo_cascade.data.files import hash_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
+from nemo_cascade.data.mode_flags import without_flag
 from nemo_cascade.data.prepared import make_folder
+from nemo_cascade.data.quarantine import QUARANTINE, BadRow, write_bad_rows
+from nemo_cascade.data.raw_row import RawRow
+from nemo_cascade.data.rendered import checked_row
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.scored import encode_scored, scored_answer
-from nemo_cascade.data.sources import Problems, RawRow, decode_row, hash_files, read_raw, refuse_bad_share
-from nemo_cascade.data.templates import Template
+from nemo_cascade.data.sources import Problems, decode_row, read_raw, refuse_bad_share
+from nemo_cascade.data.tokenise import row_chunks
 from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32, Int64, PackedBatch
 
 SIDES = ("chosen", "rejected")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Raised with every change of what a row is read as, too."""
 TOKENS, OFFSETS, PROMPTS, STATS = "tokens.bin", "offsets.npy", "prompts.npy", "stats.json"
 FILES = (TOKENS, OFFSETS, PROMPTS)
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,28 @@ class _Tally:
     overlong: Problems = field(default_factory=Problems)
     unusable: Problems = field(default_factory=Problems)
     tied: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+
+    def leave_out(self, raw: RawRow, kind: str, reason: str) -> None:
+        """Count a row that is no pair to train on: it is broken, unusable or overlong."""
+        counts = {"broken": self.broken, "unusable": self.unusable, "overlong": self.overlong}
+        counts[kind].add(f"{raw.place}: {reason}")
+        self.bad.append(BadRow(raw.file, raw.line, kind, reason))
 
 
 @dataclass
-class _Pair:
+class ReadPair:
+    """A row as a pair: messages and the two replies; or what's wrong with it.
+
+    Attributes:
+        raw: the row.
+        messages: the question.
+        replies: chosen and rejected, without their thinking.
+        broken: why it is no pair.
+        unusable: why it teaches nothing.
+        tied: neither reply is preferred.
+    """
+
     raw: RawRow
     messages: list[Mapping[str, Any]] = field(default_factory=list)
     replies: tuple[str, ...] = ()
@@ -135,8 +157,9 @@ def build_pair_stores(
     """Return the tokenised pairs to train on and to hold out, built under `folder` unless they are there already.
 
     A row has `messages`, ending in a user turn, `chosen` and `rejected`: a text each, or messages that end with the
-    reply. Thinking is taken out of the replies (`data.scored`). Pairs of a released set of which neither response is
-    preferred are left out and counted; they aren't bad (arXiv 2512.13607, section 4.2: HelpSteer3's 40K become 36K).
+    reply; where these begin alike, that beginning may stand for `messages`. Thinking is taken out of the replies
+    (`data.scored`). Pairs of a released set of which neither response is preferred are left out and counted; they
+    aren't bad (arXiv 2512.13607, section 4.2: HelpSteer3's 40K become 36K).
 
     Args:
         data: files and rules.
@@ -202,11 +225,12 @@ def _build(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema
 def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema: Schema) -> None:
     tally = _Tally()
     with (folder / TOKENS).open("wb") as tokens:
-        for chunk in _chunks(path, tokenizer.template, schema):
+        for chunk in _chunks(path, tokenizer, schema):
             _admit(chunk, tokenizer, tally, rules, tokens)
         tokens.flush()
         os.fsync(tokens.fileno())
     _refuse_bad(tally, rules, path)
+    write_bad_rows(folder / QUARANTINE, tally.bad)
     lengths = np.frombuffer(tally.lengths, np.int64)
     np.save(folder / OFFSETS, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     np.save(folder / PROMPTS, np.frombuffer(tally.prompts, np.uint64))
@@ -218,57 +242,78 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
         "dropped_overlong": tally.overlong.total,
         "dropped_tied": tally.tied,
         "dropped_unusable": tally.unusable.total,
-        "first_dropped": [*tally.unusable.first, *tally.overlong.first],
+        "dropped_broken": tally.broken.total,
+        "first_dropped": [*tally.broken.first, *tally.unusable.first, *tally.overlong.first],
         "bytes": {name: (folder / name).stat().st_size for name in FILES},
     }
     (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
 
-def _chunks(path: str, template: Template, schema: Schema) -> Iterator[list[_Pair]]:
-    rows = read_raw(path)
-    while chunk := list(itertools.islice(rows, _CHUNK)):
-        yield [_read(raw, template, schema) for raw in chunk]
+def _chunks(path: str, tokenizer: ChatTokenizer, schema: Schema) -> Iterator[list[ReadPair]]:
+    for chunk in row_chunks(read_raw(path)):
+        yield [read_pair(raw, tokenizer, schema) for raw in chunk]
 
 
-def _read(raw: RawRow, template: Template, schema: Schema) -> _Pair:
+def read_pair(raw: RawRow, tokenizer: ChatTokenizer, schema: Schema) -> ReadPair:
+    """Read a row as a pair."""
     row, broken = decode_row(raw, schema)
     if broken == NO_PREFERENCE:
-        return _Pair(raw, tied=True)
+        return ReadPair(raw, tied=True)
     if broken:
-        return _Pair(raw, broken=broken)
-    messages = row.get("messages")
-    _, problems = template.prompt({"messages": messages}, "no_think")
+        return ReadPair(raw, broken=broken)
+    asked = row.get("messages") or _common_turns(row)
+    checked, problems = checked_row(tokenizer, {**row, "messages": asked})
+    messages = checked.get("messages")
+    problems += tokenizer.template.prompt({"messages": messages}, "no_think")[1]
+    if row.get("tools"):
+        problems.append("has `tools`, which no reward model is shown")
     replies = []
     for side in SIDES:
-        reply = _reply(row.get(side), messages)
-        if reply is None:
-            problems.append(f"`{side}` is neither a text nor messages that end with a reply to `messages`")
-        replies.append(scored_answer(reply or ""))
+        reply, trouble = _reply(row.get(side), asked)
+        replies.append(scored_answer(reply))
+        if not trouble and (found := tokenizer.control_in(replies[-1])):
+            trouble = f"holds the control token {found}"
+        problems += [f"`{side}` {trouble}"] if trouble else []
     if problems:
-        return _Pair(raw, broken="; ".join(problems))
+        return ReadPair(raw, broken="; ".join(problems))
     unusable = None
     if not all(reply.strip() for reply in replies):
         unusable = "a response is empty"
     elif replies[0].strip() == replies[1].strip():
         unusable = "the responses are equal"
-    return _Pair(raw, list(messages or ()), tuple(replies), unusable=unusable)
+    return ReadPair(raw, list(messages or ()), tuple(replies), unusable=unusable)
 
 
-def _reply(given: Any, messages: Any) -> str | None:
-    """Return a response's text; published sets give it alone, as one turn, or with the conversation before it."""
-    if isinstance(given, str):
-        return given
-    if not isinstance(given, list) or not given or not all(isinstance(turn, Mapping) for turn in given):
+def _common_turns(row: Mapping[str, Any]) -> list[Any] | None:
+    """Return the turns before the replies of a row that has them in `chosen` and `rejected` only."""
+    sides = [row.get(side) for side in SIDES]
+    if not all(isinstance(turns, list) and len(turns) > 1 for turns in sides):
         return None
+    before = [turns[:-1] for turns in sides if turns]
+    return before[0] if before[0] == before[1] else None
+
+
+def _reply(given: Any, messages: Any) -> tuple[str, str]:
+    """Return a response's text and what's wrong with it; sets give it alone, as a turn, or with the conversation."""
+    no_reply = "is neither a text nor messages that end with a reply to `messages`"
+    if given is None:
+        return "", "isn't there, or isn't mapped"
+    if isinstance(given, str):
+        try:
+            return ("", "is the JSON of turns, not a text") if written_turns(given) else (given, "")
+        except ValueError as error:
+            return "", f"is {error}"
+    if not isinstance(given, list) or not given or not all(isinstance(turn, Mapping) for turn in given):
+        return "", no_reply
     *before, last = given
     plain = [[(turn.get("role"), turn.get("content")) for turn in turns] for turns in (before, messages or ())]
     if last.get("role") != "assistant" or not isinstance(last.get("content"), str) or (before and plain[0] != plain[1]):
-        return None
-    return str(last["content"])
+        return "", no_reply
+    return last["content"], "calls a tool, which isn't scored" if last.get("tool_calls") else ""
 
 
 def _admit(
-    chunk: list[_Pair],
+    chunk: list[ReadPair],
     tokenizer: ChatTokenizer,
     tally: _Tally,
     rules: Mapping[str, Any],
@@ -279,11 +324,11 @@ def _admit(
     usable = []
     for pair in chunk:
         if pair.broken:
-            tally.broken.add(f"{pair.raw.place}: {pair.broken}")
+            tally.leave_out(pair.raw, "broken", pair.broken)
         elif pair.tied:
             tally.tied += 1
         elif pair.unusable:
-            tally.unusable.add(f"{pair.raw.place}: {pair.unusable}")
+            tally.leave_out(pair.raw, "unusable", pair.unusable)
         else:
             usable.append(pair)
     encoded = iter(encode_scored(tokenizer, [(pair.messages, reply) for pair in usable for reply in pair.replies]))
@@ -291,23 +336,26 @@ def _admit(
         both = [next(encoded) for _ in SIDES]
         total = sum(padded_length(len(ids), rules["document_multiple"]) for ids in both)
         if total > rules["seq_length"]:
-            tally.overlong.add(f"{pair.raw.place}: {total} tokens")
+            tally.leave_out(pair.raw, "overlong", f"{total} tokens")
             continue
         for ids in both:
             tokens.write(ids.tobytes())
             tally.lengths.append(len(ids))
-        question = json.dumps([[turn["role"], turn["content"]] for turn in pair.messages])
+        asked = [[turn["role"], without_flag(turn.get("content") or "")] for turn in pair.messages]
+        question = json.dumps([asked, *([turn["tool_calls"]] for turn in pair.messages if turn.get("tool_calls"))])
         tally.prompts.append(int.from_bytes(blake3(question.encode()).digest(8), "little"))
 
 
 def _refuse_bad(tally: _Tally, rules: Mapping[str, Any], path: str) -> None:
-    tally.broken.refuse("rows are no pairs", "mend or remove the rows")
+    if not rules["max_bad_fraction"]:
+        tally.broken.refuse("rows are no pairs", "mend or remove the rows, or set data.max_bad_fraction")
     if rules["overlong"] == "refuse":
         tally.overlong.refuse(
             f"pairs are longer than seq_length={rules['seq_length']}",
             "raise seq_length, or set data.overlong=drop and data.max_bad_fraction",
         )
-    found = {"teach nothing": tally.unusable, f"longer than seq_length={rules['seq_length']}": tally.overlong}
+    overlong = f"longer than seq_length={rules['seq_length']}"
+    found = {"are no pairs": tally.broken, "teach nothing": tally.unusable, overlong: tally.overlong}
     refuse_bad_share("pairs", found, tally.rows, rules["max_bad_fraction"])
     if not tally.lengths:
         raise DataError("no pair to train on", value=f"{tally.rows} rows read", mend=f"check {path}")

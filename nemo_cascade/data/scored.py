@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nemo_cascade.data.chat import Segment, encode_segments
-from nemo_cascade.data.templates.chatml import FLAGS
+from nemo_cascade.data.mode_flags import without_flag
 from nemo_cascade.data.tokenizer import ChatTokenizer
 from nemo_cascade.types import Int32
 
@@ -41,7 +41,5 @@ def encode_scored(tokenizer: ChatTokenizer, texts: Sequence[tuple[Sequence[Mappi
 
 
 def _unflagged(message: Mapping[str, Any]) -> dict[str, Any]:
-    content = str(message["content"])
-    for flag in FLAGS.values():
-        content = content.removesuffix(flag)
-    return {"role": message["role"], "content": content}
+    kept = {name: value for name, value in message.items() if name != "mode"}
+    return {**kept, "content": without_flag(str(message["content"]))}

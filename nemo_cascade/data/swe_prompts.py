@@ -126,8 +126,8 @@ class RepairPrompts:
 
     def _fitting(self, rng: Random, files: Mapping[str, str], shown: list[str], room: int) -> list[str]:
         """Draw noise files that fit by the sum of their tokens; the finished prompt is measured after that."""
-        control = self._tokenizer.template.control
-        noise = [p for p in sorted(files) if p not in shown and not any(c in files[p] for c in control)]
+        control_in = self._tokenizer.control_in
+        noise = [p for p in sorted(files) if p not in shown and control_in(files[p], tags=True) is None]
         rng.shuffle(noise)
         chosen: list[str] = []
         for path in noise:

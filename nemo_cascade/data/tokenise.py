@@ -8,8 +8,10 @@ from typing import Any
 
 from nemo_cascade.data.chat import NO_REPLY, ChatTokenizer, Mask, encode_segments
 from nemo_cascade.data.columns import Schema
-from nemo_cascade.data.sources import RawRow, decode_row
-from nemo_cascade.data.templates import Segment, Template
+from nemo_cascade.data.raw_row import RawRow
+from nemo_cascade.data.rendered import render_samples
+from nemo_cascade.data.sources import decode_row
+from nemo_cascade.data.templates import Segment
 from nemo_cascade.types import Int32
 
 # Encodings of a chunk are held at once, some hundred bytes a token: bounded by text, not by rows.
@@ -47,11 +49,11 @@ class Sample:
         return self.broken is None and not self.untrainable
 
 
-def conversations(rows: Iterable[RawRow], template: Template, schema: Schema) -> Iterator[Sample]:
+def conversations(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema) -> Iterator[Sample]:
     """Decode, map and render rows, and say which are conversations to train on."""
     for raw in rows:
         row, broken = decode_row(raw, schema)
-        rendered, problems = ([], [broken]) if broken else template.samples(row)
+        rendered, problems = ([], [broken]) if broken else render_samples(tokenizer, row)
         if problems == [NO_REPLY]:
             yield Sample(raw.line, row, untrainable=True)
         elif problems:
@@ -62,8 +64,8 @@ def conversations(rows: Iterable[RawRow], template: Template, schema: Schema) ->
 
 def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema) -> Iterator[Sample]:
     """Stream rows as samples; those that are fit are tokenised."""
-    for chunk in _chunks(rows):
-        samples = list(conversations(chunk, tokenizer.template, schema))
+    for chunk in row_chunks(rows):
+        samples = list(conversations(chunk, tokenizer, schema))
         fit = [s for s in samples if s.fit]
         encoded = encode_segments(tokenizer, [s.segments for s in fit])
         for sample, (ids, mask) in zip(fit, encoded, strict=True):
@@ -71,13 +73,13 @@ def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema) 
         yield from samples
 
 
-def _chunks(rows: Iterable[RawRow]) -> Iterator[list[RawRow]]:
+def row_chunks(rows: Iterable[RawRow]) -> Iterator[list[RawRow]]:
+    """Take rows so many at a time as may be held at once, tokenised."""
     chunk: list[RawRow] = []
     size = 0
     for raw in rows:
         chunk.append(raw)
-        # A row of a parquet file isn't bytes; their number alone bounds a chunk of them.
-        size += len(raw.payload) if isinstance(raw.payload, bytes) else 0
+        size += raw.size
         if size >= _CHUNK_BYTES or len(chunk) >= _CHUNK_ROWS:
             yield chunk
             chunk, size = [], 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from blake3 import blake3
@@ -14,14 +17,30 @@ from nemo_cascade.data.pieces import PieceEncoder, piece_encoder
 from nemo_cascade.data.templates import NAMED, JinjaTemplate, Template, Tokens
 from nemo_cascade.data.templates.chatml import TURN_END, TURN_START
 from nemo_cascade.data.templates.install import chat_template_of, tokenizer_settings
+from nemo_cascade.data.templates.turns import THINK_CLOSE, THINK_OPEN
+from nemo_cascade.data.token_texts import any_of
 from nemo_cascade.errors import DataError, TemplateError
 from nemo_cascade.types import Int32
 
 __all__ = ["TURN_END", "TURN_START", "ChatTokenizer", "load_tokenizer"]
 
-# Tokenizers that add a space or drop one at the start of a text can't be fed segment by segment.
-_ROUND_TRIPS = ("x", " x", "\nx\n", "<think>\nx\n</think>\nx", "user\nx /no_think", "12 + 3 = 15.")
-_PROOFS = 64
+# Letters of both cases and of other scripts, digits, spaces and line ends: what a normalizer may change.
+_ROUND_TRIPS = (
+    *("x", " x", "\nx\n", "<think>\nx\n</think>\nx", "user\nx /no_think", "12 + 3 = 15."),
+    *(
+        "If A < B, say NO.",
+        "tab\there,  two spaces",
+        "x\r\ny\n\n\n",
+        "caf\u00e9 na\u00efve \u00dcber",
+        "e\u0301",
+        "x\u00b2 \u2264 \u00bd",
+    ),
+    *("\u4f60\u597d\uff0c\u4e16\u754c", "\u041f\u0440\u0438\u0432\u0435\u0442", "\U0001f600 \u201cok\u201d\u2026"),
+)
+# A text begins with each of these where a stretch of a conversation ends: tokenised apart, they must join to the same.
+_JOINS = (("user\n", "It is 4."), ("\n", "x"), ("</think>\n", "No."), ("a", "b"), ("x", " y"))
+# What the fast way is compared with the tokenizer's own on: long enough to meet every kind of piece.
+_PROOFS, _PROOF_CHARACTERS, _LONGEST_PROOF = 64, 1 << 18, 1 << 15
 
 
 class ChatTokenizer:
@@ -36,14 +55,29 @@ class ChatTokenizer:
     """
 
     def __init__(self, backend: Tokenizer, folder: str, fingerprint: str, template: Template) -> None:
-        backend.no_padding()
-        backend.no_truncation()
+        control = {*template.control, *_special(backend)}
+        # Think tags are structure where the template writes them, whether or not the tokenizer has them as tokens.
+        tags = {tag for tag in (THINK_OPEN, THINK_CLOSE) if tag in template.jinja}
+        self._control = any_of(control), any_of(control | tags)
         self._backend, self.folder, self.fingerprint, self.template = backend, folder, fingerprint, template
         end_id = backend.token_to_id(template.turn_end)
         self._proven = False
         assert end_id is not None, "load_tokenizer checks the control tokens"
         self.end_id = int(end_id)
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def control_in(self, text: str, *, tags: bool = False) -> str | None:
+        """Return the first control token in a text; None if there is none.
+
+        What the template writes between turns, and every special token, would be read as structure wherever it stood.
+
+        Args:
+            text: of a message, a tool, a reply.
+            tags: look for think tags, too, where the template writes them.
+        """
+        pattern = self._control[tags]
+        found = pattern.search(text) if pattern is not None else None
+        return None if found is None else found[0]
 
     def encode(self, text: str) -> Int32:
         """Encode a text, special tokens in it included. Shape [tokens]."""
@@ -59,11 +93,19 @@ class ChatTokenizer:
             return self._encode_slowly(texts)
         encoded = [self._pieces.ids(text) for text in texts]
         if not self._proven:
-            own = self._encode_slowly(texts[:_PROOFS])
-            if different := [t for t, a, b in zip(texts, encoded, own, strict=False) if not np.array_equal(a, b)]:
-                raise DataError("text encoded piece by piece isn't what the tokenizer encodes", value=different[0])
-            self._proven = True
+            self._prove(self._pieces, texts)
         return encoded
+
+    def _prove(self, pieces: PieceEncoder, texts: Sequence[str]) -> None:
+        """Compare the fast way with the tokenizer's own on the beginnings of the first texts, bounded in all."""
+        some, left = [text[:_LONGEST_PROOF] for text in texts[:_PROOFS]], _PROOF_CHARACTERS
+        for text in some:
+            if (left := left - len(text)) < 0:
+                break
+            (own,) = self._encode_slowly([text])
+            if not np.array_equal(pieces.ids(text), own):
+                raise DataError("text encoded piece by piece isn't what the tokenizer encodes", value=text[:1000])
+        self._proven = True
 
     def _encode_slowly(self, texts: Sequence[str]) -> list[Int32]:
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -94,16 +136,48 @@ def load_tokenizer(path: str | Path) -> ChatTokenizer:
         backend = Tokenizer.from_buffer(raw)
     except ValueError as error:
         raise DataError(f"not a fast tokenizer: {error}", value=str(file)) from error
+    # What it would add or cut of its own is no part of any text.
+    backend.no_padding()
+    backend.no_truncation()
     tokenizer = ChatTokenizer(backend, str(path), blake3(raw).hexdigest(), _template(backend, Path(path)))
-    changed = [t for t in _ROUND_TRIPS if tokenizer.decode(tokenizer.encode(t)) != t]
-    if changed:
-        raise DataError(
-            "the tokenizer doesn't give back the text that it encodes",
-            value=[f"{t!r} -> {tokenizer.decode(tokenizer.encode(t))!r}" for t in changed],
-            limit="decode(encode(text)) == text, with no space added or dropped at the start",
-            mend="use a byte-level BPE tokenizer without add_prefix_space",
-        )
+    _prove_exact(tokenizer, backend)
     return tokenizer
+
+
+def _prove_exact(tokenizer: ChatTokenizer, backend: Tokenizer) -> None:
+    """Refuse a tokenizer that changes texts, or that encodes a stretch otherwise than as a part of the whole."""
+
+    def refuse(what: str, found: Sequence[str], mend: str) -> None:
+        if found:
+            raise DataError(what, value=list(found), limit="decode(encode(text)) == text, of any stretch", mend=mend)
+
+    apart = [(a, b, tokenizer.decode(np.concatenate([tokenizer.encode(a), tokenizer.encode(b)]))) for a, b in _JOINS]
+    refuse(
+        "the tokenizer adds a space in front of every text, so what is encoded in stretches isn't the whole",
+        [f"{a!r} and {b!r} -> {back!r}" for a, b, back in apart if back == f"{a} {b}"],
+        "use a byte-level BPE tokenizer without add_prefix_space, or set the prefix's scheme to never",
+    )
+    written = tokenizer.template.control if tokenizer.template in NAMED.values() else ()
+    probes = [*_ROUND_TRIPS, *(f"{token}\nx {token}" for token in written)]
+    backs = {text: tokenizer.decode(tokenizer.encode(text)) for text in probes} | {a + b: back for a, b, back in apart}
+    # One spelling of a character instead of another that Unicode calls the same is no change.
+    changed = {t: back for t, back in backs.items() if normalize("NFC", back) != normalize("NFC", t)}
+    stripping = [
+        t.content
+        for t in backend.get_added_tokens_decoder().values()
+        if (t.lstrip or t.rstrip) and any(t.content in text for text in changed)
+    ]
+    refuse("added tokens swallow the spaces beside them (lstrip, rstrip)", stripping, "set both to false")
+    normalizes = json.loads(backend.to_str())["normalizer"] is not None
+    refuse(
+        "the tokenizer doesn't give back the text that it encodes" + "; its normalizer changes it" * normalizes,
+        [f"{text!r} -> {back!r}" for text, back in changed.items()],
+        "use a byte-level BPE tokenizer without a lossy normalizer and without add_prefix_space",
+    )
+
+
+def _special(backend: Tokenizer) -> frozenset[str]:
+    return frozenset(t.content for t in backend.get_added_tokens_decoder().values() if t.special)
 
 
 def _template(backend: Tokenizer, folder: Path) -> Template:
@@ -125,11 +199,27 @@ def _template(backend: Tokenizer, folder: Path) -> Template:
                     mend="add them to the tokenizer and resize the model's embedding",
                 )
             return template
-    special = frozenset(t.content for t in backend.get_added_tokens_decoder().values() if t.special)
-    settings = tokenizer_settings(folder)
-    named = {k: v["content"] if isinstance(v, dict) else v for k, v in settings.items() if k.endswith("_token") and v}
-    texts = {k: v for k, v in named.items() if isinstance(v, str)}
-    return JinjaTemplate(text, Tokens(special, lambda t: backend.encode(t, add_special_tokens=False).ids, texts))
+    named = {k: v for k, v in _named_tokens(folder).items() if v}
+    return JinjaTemplate(
+        text, Tokens(_special(backend), lambda t: backend.encode(t, add_special_tokens=False).ids, named)
+    )
+
+
+def _named_tokens(folder: Path) -> dict[str, str]:
+    """Return `bos_token`, `eos_token` and so on, from where HF's loader reads them.
+
+    A folder whose settings don't list the added tokens is of an older form: special_tokens_map.json then overrides them
+    (transformers, tokenization_utils_base.py, `_from_pretrained`).
+    """
+    settings: Mapping[str, Any] = tokenizer_settings(folder)
+    beside = folder / "special_tokens_map.json"
+    if "added_tokens_decoder" not in settings and beside.is_file():
+        try:
+            settings = {**settings, **json.loads(beside.read_text(encoding="utf-8"))}
+        except (ValueError, TypeError) as error:
+            raise DataError(f"special tokens that can't be read: {error}", value=str(beside)) from error
+    named = {k: v["content"] if isinstance(v, dict) else v for k, v in settings.items() if k.endswith("_token")}
+    return {k: v for k, v in named.items() if isinstance(v, str)}
 
 
 def _is_single(backend: Tokenizer, token: str) -> bool:

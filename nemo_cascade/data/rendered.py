@@ -1,0 +1,69 @@
+"""Render a row by its tokenizer's template, unless something in it would be read as the template's structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemo_cascade.data.conversation import said_in_call, texts_of
+from nemo_cascade.data.mode_flags import flag_of, with_one_flag
+from nemo_cascade.data.templates import Cascade1, Mode, Segment
+from nemo_cascade.data.tokenizer import ChatTokenizer
+
+
+def render_samples(tokenizer: ChatTokenizer, row: Mapping[str, Any]) -> tuple[list[list[Segment]], list[str]]:
+    """Render a training row into samples; see `Template.samples`. Returns them, or everything that's wrong."""
+    checked, problems = checked_row(tokenizer, row)
+    return ([], problems) if problems else tokenizer.template.samples(checked)
+
+
+def render_prompt(tokenizer: ChatTokenizer, row: Mapping[str, Any], mode: Mode) -> tuple[list[Segment], list[str]]:
+    """Render a prompt; see `Template.prompt`. Returns its segments, or everything that's wrong.
+
+    What a row itself says of the mode must be the mode that it is asked in: its record tells the verifier that one.
+    """
+    checked, problems = checked_row(tokenizer, row)
+    problems += [f"asks for {said} where prompts.mode asks for {mode}" for said in _modes_said(checked) if said != mode]
+    return ([], problems) if problems else tokenizer.template.prompt(checked, mode)
+
+
+def checked_row(tokenizer: ChatTokenizer, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Return a row whose flags are written as the template writes them, and what may not stand in it."""
+    messages = row.get("messages")
+    problems: list[str] = []
+    for text in texts_of(row.get("tools") or ()):
+        if found := tokenizer.control_in(text, tags=True):
+            problems.append(f"a tool holds the control token {found}")
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        return row, problems
+    flagged = isinstance(tokenizer.template, Cascade1)
+    read = []
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            return row, problems  # told by the template
+        role, content = message.get("role"), message.get("content")
+        if found := _control_in(tokenizer, message):
+            problems.append(f"turn {i} ({role}) holds the control token {found}")
+        if flagged and role in ("user", "system") and isinstance(content, str) and "think" in content:
+            message, trouble = with_one_flag(message)
+            problems += [f"turn {i} ({role}) {trouble}"] if trouble else []
+        read.append(message)
+    return {**row, "messages": read}, problems
+
+
+def _control_in(tokenizer: ChatTokenizer, message: Mapping[str, Any]) -> str | None:
+    tags = message.get("role") != "assistant"
+    texts = [text for value in message.values() for text in ((value,) if type(value) is str else texts_of(value))]
+    # What is escaped in the JSON of a call isn't where the call is written.
+    texts += [text for call in message.get("tool_calls") or () for text in texts_of(said_in_call(call))]
+    return next(filter(None, (tokenizer.control_in(text, tags=tags) for text in texts)), None)
+
+
+def _modes_said(row: Mapping[str, Any]) -> set[str]:
+    """Return the modes that a row names for the reply to its last user's turn."""
+    said = {row.get("mode")}
+    messages = row.get("messages")
+    asked = [m for m in messages if isinstance(m, Mapping) and m.get("role") == "user"] if messages else []
+    for message in asked[-1:]:
+        said |= {message.get("mode"), flag_of(str(message.get("content")))}
+    return {mode for mode in said if mode is not None}
