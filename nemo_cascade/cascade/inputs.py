@@ -27,6 +27,7 @@ from nemo_cascade.data.templates.install import install
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
+from nemo_cascade.rewards.records import record_problem
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         )
         log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
     elif stage is not None:
-        prompts = load_prompts(stage.prompt_sets, tokenizer, room - stage.sampling.max_tokens, config.data_dir)
+        limit = room - stage.sampling.max_tokens
+        prompts = load_prompts(stage.prompt_sets, tokenizer, limit, config.data_dir, record_problem)
         prompts.first(stage.prompts_per_step)
         log.info(
             "%s: %d prompts, %d of them duplicates, %d left out for their length, %d bad rows",
@@ -112,5 +114,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         suite = config.evaluation.suites[name]
         limit = room - suite.sampling.max_tokens
         path, schema = local_path(suite, config.data_dir), schema_of(suite.schema, suite.columns)
-        prompts = PromptSet.load(path, name, suite.verifier, suite.mode, tokenizer, limit, schema)
+        prompts = PromptSet.load(
+            path, name, suite.verifier, suite.mode, tokenizer, limit, schema, record_check=record_problem
+        )
         prompts.first(suite.num_prompts)

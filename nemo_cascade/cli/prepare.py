@@ -72,9 +72,11 @@ def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
     else:
         from nemo_cascade.data.prompts import load_prompts
         from nemo_cascade.data.tokenizer import load_tokenizer
+        from nemo_cascade.rewards.records import record_problem
 
         room = config.rollout.max_model_len - stage.sampling.max_tokens
-        prompts = load_prompts(stage.prompt_sets, load_tokenizer(tokenizer), room, config.data_dir)
+        loaded = load_tokenizer(tokenizer)
+        prompts = load_prompts(stage.prompt_sets, loaded, room, config.data_dir, record_problem)
         out.print(f"{escape(name)}: {len(prompts)} prompts, {prompts.duplicates} of them duplicates\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,20 @@ from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.columns import OWN_ROWS, Schema
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.quarantine import BadRow, write_bad_rows
+from nemo_cascade.data.raw_row import RawRow
+from nemo_cascade.data.rendered import render_prompt
 from nemo_cascade.data.schemas import schema_of
-from nemo_cascade.data.sources import Problems, RawRow, decode_row, read_raw
+from nemo_cascade.data.sources import Problems, decode_row, read_raw
 from nemo_cascade.data.swe_prompts import RepairPrompts
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32, Prompt
+
+RecordCheck = Callable[[str, Mapping[str, Any]], str | None]
+"""(verifier, row) -> why that verifier can't judge any response to the row; None if it can."""
+
+
+def _any_record(verifier: str, record: Mapping[str, Any]) -> str | None:
+    return None
 
 
 @dataclass
@@ -29,6 +38,7 @@ class _Found:
     modes: list[Mode]
     lengths: tuple[int, int | None]
     max_prompt_tokens: int
+    record_check: RecordCheck
     prompts: dict[str, Prompt] = field(default_factory=dict)
     quick: list[Prompt] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
@@ -51,6 +61,8 @@ class _Found:
             self.unbuilt.append(BadRow(raw.file, raw.line, "overlong", f"{kind}: {problem}"))
             return
         encoded, problems = ([], [problem]) if problem else self._encode(row)
+        if not problems and (unjudged := self.record_check(self.verifier, row)):
+            problems = [f"verifier {self.verifier} can't judge it: {unjudged}"]
         if problems:
             if not (self.bad and (self.bad[-1].file, self.bad[-1].line) == (raw.file, raw.line)):
                 self.bad.append(BadRow(raw.file, raw.line, "broken", "; ".join(dict.fromkeys(problems))))
@@ -72,7 +84,7 @@ class _Found:
             self.quick.append(Prompt(prompt_id, self.domain, self.verifier, ids, quick))
 
     def _encode(self, row: Mapping[str, Any]) -> tuple[list[Int32], list[str]]:
-        rendered = [self.tokenizer.template.prompt(row, mode) for mode in self.modes]
+        rendered = [render_prompt(self.tokenizer, row, mode) for mode in self.modes]
         if problems := [p for _, found in rendered for p in found]:
             return [], problems
         return [ids for ids, _ in encode_segments(self.tokenizer, [segments for segments, _ in rendered])], []
@@ -109,6 +121,7 @@ class PromptSet:
         lengths: tuple[int, int | None] = (0, None),
         max_bad_fraction: float = 0.0,
         repair: RepairPromptConfig | None = None,
+        record_check: RecordCheck = _any_record,
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
@@ -117,14 +130,15 @@ class PromptSet:
         Its id is `<file stem>/<line>`, lines from 1. With the mode half, every other prompt of a batch is asked to
         think. Prompts with fewer or more tokens than `lengths` says are left out, and rows that are no prompts if they
         are no more than max_bad_fraction of all. Where `repair` is enabled, the messages are built of the row's files,
-        and an id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed.
+        and an id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed. A
+        row that its verifier can't judge, says `record_check`, is no prompt.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
                 counted, the first twenty named by file and line; or no prompt at all.
         """
         modes: list[Mode] = ["think", "no_think"] if mode == "half" else [mode]
-        found = _Found(domain, verifier, tokenizer, modes, lengths, max_prompt_tokens)
+        found = _Found(domain, verifier, tokenizer, modes, lengths, max_prompt_tokens, record_check)
         budget = min(lengths[1] or max_prompt_tokens, max_prompt_tokens)
         builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
         rows = 0
@@ -202,7 +216,11 @@ class PromptSet:
 
 
 def load_prompts(
-    sets: Sequence[PromptSetConfig], tokenizer: ChatTokenizer, max_prompt_tokens: int, data_dir: str | Path
+    sets: Sequence[PromptSetConfig],
+    tokenizer: ChatTokenizer,
+    max_prompt_tokens: int,
+    data_dir: str | Path,
+    record_check: RecordCheck = _any_record,
 ) -> PromptSet:
     """Load an RL stage's prompts, of all its sets.
 
@@ -211,15 +229,20 @@ def load_prompts(
         tokenizer: of the policy.
         max_prompt_tokens: what the response leaves of the model's length.
         data_dir: where prepared data lives; bad rows that the rules allow are listed under its quarantine.
+        record_check: tells rows that their verifier can't judge.
 
     Raises:
         DataError: see `PromptSet.load` and `PromptSet.joined`.
     """
-    return PromptSet.joined([_load_set(rules, tokenizer, max_prompt_tokens, data_dir) for rules in sets])
+    return PromptSet.joined([_load_set(rules, tokenizer, max_prompt_tokens, data_dir, record_check) for rules in sets])
 
 
 def _load_set(
-    rules: PromptSetConfig, tokenizer: ChatTokenizer, max_prompt_tokens: int, data_dir: str | Path
+    rules: PromptSetConfig,
+    tokenizer: ChatTokenizer,
+    max_prompt_tokens: int,
+    data_dir: str | Path,
+    record_check: RecordCheck,
 ) -> PromptSet:
     prompts = PromptSet.load(
         local_path(rules, data_dir),
@@ -232,6 +255,7 @@ def _load_set(
         lengths=(rules.min_tokens, rules.max_tokens),
         max_bad_fraction=rules.max_bad_fraction,
         repair=rules.repair,
+        record_check=record_check,
     )
     if prompts.bad:
         name = f"{Path(prompts.source).stem}-{rules.domain}-{rules.verifier}.jsonl"

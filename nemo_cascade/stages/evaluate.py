@@ -17,6 +17,7 @@ from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.rewards.guards import obeys_mode
+from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.types import FinishReason
@@ -88,6 +89,7 @@ def _run_suite(
         tokenizer=tokenizer,
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
         schema=schema_of(suite.schema, suite.columns),
+        record_check=record_problem,
     ).first(suite.num_prompts)
     by_id = {p.prompt_id: p for p in prompts}
     samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}

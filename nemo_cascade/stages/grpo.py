@@ -21,6 +21,7 @@ from nemo_cascade.config.stage import GrpoStage
 from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import load_prompts
 from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.ending import Ending
@@ -37,7 +38,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     config, roles = context.config, context.roles
     tokenizer = load_tokenizer(context.parent_hf)
     room = config.rollout.max_model_len - stage.sampling.max_tokens
-    prompts = load_prompts(stage.prompt_sets, tokenizer, room, config.data_dir)
+    prompts = load_prompts(stage.prompt_sets, tokenizer, room, config.data_dir, record_problem)
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
