@@ -27,6 +27,7 @@ def epoch_entries(
     the sources bring tokens in their proportion, as many as they can without any one going over what it may bring: the
     scarcest is used to its end, the others are drawn down, and nothing is repeated more often than was asked for.
     Samples of a pass that isn't whole are drawn from the seed and the source's number, whatever the other sources are.
+    A source whose share holds none of those that were drawn still brings one, the shortest: none is left out unsaid.
 
     Args:
         source_of_sample: [n], number of each sample's source in `sources`.
@@ -41,7 +42,8 @@ def epoch_entries(
         is how often each sample is seen.
 
     Raises:
-        DataError: a weighted source has no sample, or the blend holds none.
+        DataError: a weighted source has no sample, or one that is longer than all that it may bring; or the blend holds
+            none.
     """
     of_source = np.asarray(source_of_sample, dtype=np.int64)
     size = np.asarray(lengths, dtype=np.int64)
@@ -56,9 +58,23 @@ def epoch_entries(
         if rest:
             drawn = np.random.default_rng([seed, number]).permutation(members)
             times[drawn[: np.searchsorted(np.cumsum(size[drawn]), rest, side="right")]] += 1
+        if not times[members].any():
+            shortest = members[np.argmin(size[members])]
+            _refuse_small_cap(sources[number], int(size[shortest]))
+            times[shortest] = 1
     if not times.any():
-        raise DataError("the blend holds no sample", mend="raise repeat or max_tokens of a source")
+        raise DataError("the blend holds no sample", mend="add sources")
     return np.repeat(np.arange(len(size), dtype=np.int64), times)
+
+
+def _refuse_small_cap(source: SourceConfig, shortest: int) -> None:
+    if source.max_tokens is not None and source.max_tokens < shortest:
+        raise DataError(
+            "a source may bring less than its shortest sample",
+            value=f"{source.path}, {shortest} tokens",
+            limit=f"max_tokens={source.max_tokens}",
+            mend="raise max_tokens, or remove the source",
+        )
 
 
 def _targets(tokens: np.ndarray, sources: Sequence[SourceConfig], domain_weights: Mapping[str, float]) -> list[float]:

@@ -1,7 +1,8 @@
 """Find texts that share runs of words with evaluation prompts.
 
 A prompt counts as seen in a text that holds any n words of it in a row; a prompt of fewer words, in a question that has
-just these. Runs that many prompts share are their boilerplate ("put your final answer in ...") and left out, counted.
+just these; one without any word, in a question of the same characters. Runs that many different prompts share are
+their boilerplate ("put your final answer in ...") and left out, counted; who has no others is looked for as a whole.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from nemo_cascade.data.sources import Problems, data_files, decode_row, read_raw
-from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, row_prompt
+from nemo_cascade.data.files import data_files
+from nemo_cascade.data.sources import Problems, decode_row, read_raw
+from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, row_questions, text_hash
 
 MOST_SHARED = 8
 """A run of words that more prompts than this share is boilerplate."""
@@ -43,32 +45,39 @@ class NgramIndex:
 
     def __init__(self, prompts: Sequence[PromptText], n: int) -> None:
         self.n, self.prompts, self._words = n, list(prompts), WordHashes()
-        self._whole: dict[bytes, int] = {}
+        # Prompts that are found as a whole: by their words, or by their characters where they have none.
+        self._whole: dict[bytes | int, int] = {}
         runs, owners = [], []
+        different: dict[bytes | int, int] = {}
         for number, prompt in enumerate(prompts):
             hashes = self._words.of(prompt.text)
-            found = np.unique(ngram_hashes(hashes, n))
-            runs.append(found)
-            owners.append(np.full(len(found), number))
-            if 0 < len(hashes) < n:
-                self._whole.setdefault(hashes.tobytes(), number)
+            whole = _as_whole(prompt.text, hashes)
+            if different.setdefault(whole, number) != number:
+                continue  # a prompt that stands in its file many times is no boilerplate
+            runs.append(np.unique(ngram_hashes(hashes, n)))
+            owners.append(np.full(len(runs[-1]), number))
         every, owner = np.concatenate([*runs, np.empty(0, np.uint64)]), np.concatenate([*owners, np.empty(0, np.int64)])
         self._runs, first, counts = np.unique(every, return_index=True, return_counts=True)
         kept = counts <= MOST_SHARED
         self.boilerplate = int((~kept).sum())
         self._runs, self._owner = self._runs[kept], owner[first[kept]].astype(np.int64)
+        with_own = np.unique(owner[np.isin(every, self._runs)]).tolist()
+        searched = set(with_own)
+        self._whole = {whole: number for whole, number in different.items() if number not in searched}
         self._table = np.zeros(1 << _TABLE_BITS, bool)
         self._table[self._slot(self._runs)] = True
 
-    def match(self, text: str, question: str) -> int | None:
-        """Return a prompt that is seen in a text, or whose few words are just the question; None if there is none."""
-        hashes = self._words.of(text)
-        if (found := self.match_runs(ngram_hashes(hashes, self.n))) is not None:
+    def match(self, text: str, asked: Sequence[str]) -> int | None:
+        """Return a prompt that is seen in a text, or that is just one of its questions; None if there is none.
+
+        Args:
+            text: all of it.
+            asked: its questions, together and each by itself (`words.as_asked`).
+        """
+        if (found := self.match_runs(ngram_hashes(self._words.of(text), self.n))) is not None:
             return found
-        if self._whole:
-            asked = hashes if question is text else self._words.of(question)
-            return self._whole.get(asked.tobytes()) if len(asked) < self.n else None
-        return None
+        wholes = (self._whole.get(_as_whole(q, self._words.of(q))) for q in asked) if self._whole else ()
+        return next((found for found in wholes if found is not None), None)
 
     def match_runs(self, runs: UInt64) -> int | None:
         """Return a prompt that has one of these runs of n words, hashed; None if there is none."""
@@ -85,6 +94,10 @@ class NgramIndex:
         return (runs & np.uint64((1 << _TABLE_BITS) - 1)).astype(np.int64)
 
 
+def _as_whole(text: str, word_hashes: UInt64) -> bytes | int:
+    return word_hashes.tobytes() if len(word_hashes) else text_hash(text)
+
+
 def read_prompts(paths: Iterable[str | Path]) -> list[PromptText]:
     """Read the prompts of evaluation sets: user turns, or a column `prompt`, `question`, `problem`, `input`, `text`.
 
@@ -96,7 +109,7 @@ def read_prompts(paths: Iterable[str | Path]) -> list[PromptText]:
         for file in data_files(path):
             for raw in read_raw(file):
                 row, broken = decode_row(raw)
-                text = "" if broken else row_prompt(row)
+                text = "" if broken else "\n".join(row_questions(row))
                 if broken or not text.strip():
                     problems.add(f"{raw.place}: {broken or 'no prompt'}")
                 else:

@@ -32,6 +32,19 @@ _CHUNK = 4096
 _PAIRS = 1 << 18
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a sample says.
+
+    Attributes:
+        text: of its conversation.
+        beside: what it is said with; samples that differ in it aren't the same, however alike their texts.
+    """
+
+    text: str
+    beside: str = ""
+
+
 @dataclass(frozen=True)
 class Duplicates:
     """Which samples repeat an earlier one.
@@ -57,12 +70,12 @@ def fingerprint_key(config: DedupConfig, shard: str) -> str:
     return blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def write_fingerprints(folder: Path, texts: Iterable[str], config: DedupConfig) -> None:
-    """Write the fingerprints of some texts into a folder."""
+def write_fingerprints(folder: Path, samples: Iterable[Said], config: DedupConfig) -> None:
+    """Write the fingerprints of some samples into a folder."""
     exact: list[int] = []
     bands, signatures = [], []
-    for chunk in _chunks(texts, _CHUNK):
-        exact += map(text_hash, chunk)
+    for chunk in _chunks(samples, _CHUNK):
+        exact += (text_hash(said.text) ^ _beside(said) for said in chunk)
         if config.method == "near":
             signature, known = near_signatures(chunk, config)
             bands.append(band_hashes(signature, known, config))
@@ -75,16 +88,25 @@ def write_fingerprints(folder: Path, texts: Iterable[str], config: DedupConfig) 
         np.save(folder / SIGNATURES, np.concatenate(signatures) if signatures else empty)
 
 
-def near_signatures(texts: Sequence[str], config: DedupConfig) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """Sketch texts by MinHash over runs of words.
+def near_signatures(samples: Sequence[Said], config: DedupConfig) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Sketch samples by MinHash over runs of words.
 
     Returns:
         [N, P] minima, and [N] whether a text is long enough to be compared (two runs that share no word).
     """
     hashes = _word_hashes()
-    words = [hashes.of(text) for text in texts]
+    words = [hashes.of(said.text) for said in samples]
     known = np.array([len(found) >= 2 * config.shingle_words for found in words], bool)
-    return min_hashes([ngram_hashes(found, config.shingle_words) for found in words], config.permutations), known
+    # Said beside something else, no run is the same.
+    runs = [
+        ngram_hashes(found, config.shingle_words) ^ np.uint64(_beside(said))
+        for found, said in zip(words, samples, strict=True)
+    ]
+    return min_hashes(runs, config.permutations), known
+
+
+def _beside(said: Said) -> int:
+    return text_hash(said.beside) if said.beside else 0
 
 
 def min_hashes(sets: Sequence[UInt64], permutations: int) -> NDArray[np.uint32]:
@@ -190,10 +212,10 @@ def _earlier_equal(hashes: UInt64) -> Int64:
     return earlier
 
 
-def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    for text in texts:
-        chunk.append(text)
+def _chunks(samples: Iterable[Said], size: int) -> Iterator[list[Said]]:
+    chunk: list[Said] = []
+    for said in samples:
+        chunk.append(said)
         if len(chunk) == size:
             yield chunk
             chunk = []

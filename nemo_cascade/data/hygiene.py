@@ -14,11 +14,12 @@ from pathlib import Path
 
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText, read_prompts
+from nemo_cascade.data.files import data_files
 from nemo_cascade.data.parallel import available_cores, map_processes
 from nemo_cascade.data.prompt_index import How, PromptIndex, hashed_row, row_bands
 from nemo_cascade.data.schemas import schema_of
-from nemo_cascade.data.sources import data_files, decode_row, read_raw
-from nemo_cascade.data.words import WordHashes, conversation_text, row_prompt
+from nemo_cascade.data.sources import decode_row, read_raw
+from nemo_cascade.data.words import WordHashes, as_asked, conversation_text, row_questions
 
 _CHUNK = 4096
 # Below so much data, starting processes takes longer than reading it here.
@@ -137,15 +138,12 @@ def _texts(rows: PromptRows) -> Iterator[tuple[str, list[str]]]:
     screen = _screen(rows.screened, rows.screened_ngram) if rows.screened else None
     for raw in read_raw(rows.path):
         row, broken = decode_row(raw, schema)
-        text = "" if broken else row_prompt(row)
-        if not text.strip():
+        asked = [] if broken else as_asked(row_questions(row))
+        if not asked or not asked[0].strip():
             continue
-        messages = row.get("messages") or []
-        if screen is not None and screen.match(conversation_text(messages), text) is not None:
+        if screen is not None and screen.match(conversation_text(row.get("messages") or ()), asked) is not None:
             continue
-        turns = [conversation_text([message], ("user",)) for message in messages]
-        asked = [turn for turn in turns if turn.strip()]
-        yield raw.place, [text, *(asked if len(asked) > 1 else [])]
+        yield raw.place, asked
 
 
 @cache

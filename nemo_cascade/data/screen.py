@@ -6,7 +6,8 @@ source or another packing reads nothing again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,14 +19,14 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.stage import DedupConfig, SftDataConfig
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText, prompts_key, read_prompts
-from nemo_cascade.data.dedup import find_duplicates, fingerprint_key, write_fingerprints
+from nemo_cascade.data.dedup import Said, find_duplicates, fingerprint_key, write_fingerprints
 from nemo_cascade.data.parallel import map_processes
 from nemo_cascade.data.prepared import check_seal, make_folder, remove_leftovers, seal
 from nemo_cascade.data.shards import open_shard
 from nemo_cascade.data.sources import Problems, decode_row
 from nemo_cascade.data.tokenised import Part, TokenisedSet, pool_size
 from nemo_cascade.data.units import read_unit
-from nemo_cascade.data.words import conversation_text
+from nemo_cascade.data.words import as_asked, conversation_text, questions
 
 SCREENS = "screens"
 """Folder of what was found shard by shard, beside the shards."""
@@ -155,7 +156,7 @@ def _fingerprint(work: _Work) -> None:
     assert dedup is not None, "made with it"
 
     def write(building: Path) -> None:
-        write_fingerprints(building, (conversation_text(messages) for messages in _messages(work)), dedup)
+        write_fingerprints(building, map(_said, _rows(work)), dedup)
         seal(building)
 
     make_folder(Path(work.folder), write)
@@ -167,9 +168,9 @@ def _seek(work: _Work) -> None:
     def write(building: Path) -> None:
         indexes = [_index(work.prompts, n) for n in work.ngrams]
         hits = []
-        for messages in _messages(work):
-            text, question = conversation_text(messages), conversation_text(messages, ("user",))
-            found = (index.match(text, question) for index in indexes)
+        for row in _rows(work):
+            text, asked = conversation_text(row["messages"]), as_asked(questions(row["messages"]))
+            found = (index.match(text, asked) for index in indexes)
             hits.append([-1 if hit is None else hit for hit in found])
         np.save(building / HITS, np.asarray(hits, np.int32).reshape(-1, len(indexes)))
         seal(building)
@@ -177,12 +178,17 @@ def _seek(work: _Work) -> None:
     make_folder(Path(work.folder), write)
 
 
-def _messages(work: _Work) -> Iterator[Any]:
-    """Yield the conversations that became a shard's samples, each once."""
+def _said(row: Mapping[str, Any]) -> Said:
+    tools = json.dumps(row["tools"], sort_keys=True) if row.get("tools") else ""
+    return Said(conversation_text(row["messages"]), tools)
+
+
+def _rows(work: _Work) -> Iterator[dict[str, Any]]:
+    """Yield the rows that became a shard's samples, each once."""
     lines = set(open_shard(Path(work.shard)).samples()["line"].tolist())
     for raw in read_unit(work.part.unit):
         if raw.line in lines:
-            yield decode_row(raw, work.part.schema)[0]["messages"]
+            yield decode_row(raw, work.part.schema)[0]
 
 
 @cache

@@ -5,23 +5,28 @@ Shapes: m words of one text, n words of an n-gram.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from nemo_cascade.data.conversation import said_in_call, texts_of
+from nemo_cascade.data.mode_flags import without_flag
+
 UInt64 = NDArray[np.uint64]
 
-WORDS_VERSION = 1
+WORDS_VERSION = 2
 """Raised with every change of what counts as the same word: it is part of the key of everything made of them."""
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
-# Scripts without spaces: each character is a word.
-_UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
+# Scripts without spaces: each character is a word. Thai, Lao, Tibetan, Myanmar, Khmer; kana, bopomofo, Han.
+_UNSPACED = re.compile(
+    "([\u0e01-\u0e2e\u0e81-\u0eae\u0f40-\u0f6c\u1000-\u102a\u1780-\u17b3"
+    "\u3040-\u30ff\u3105-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+)
 _WORD = re.compile(r"\w+")
 _TO_SPACE = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 # Odd, so that multiplying by it loses nothing modulo 2^64 (2^64 over the golden ratio).
@@ -90,25 +95,34 @@ def text_hash(text: str) -> int:
     return xxhash.xxh3_64_intdigest(canonical(text).encode(errors="surrogatepass"))
 
 
-def conversation_text(messages: Any, roles: tuple[str, ...] | None = None) -> str:
-    """Join the texts of a conversation's turns: reasoning, content and tool calls, of all roles or of some."""
+def conversation_text(messages: Any) -> str:
+    """Join the texts of a conversation's turns: reasoning, content and tool calls, as they are and not as JSON."""
     parts: list[str] = []
     for message in messages:
-        if roles is not None and message.get("role") not in roles:
-            continue
-        for name in ("reasoning_content", "content", "tool_calls"):
-            value = message.get(name)
-            if value:
-                parts.append(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+        for name in ("reasoning_content", "content"):
+            parts += filter(None, texts_of(message.get(name)))
+        for call in message.get("tool_calls") or ():
+            parts += texts_of(said_in_call(call))
     return "\n".join(parts)
 
 
-def row_prompt(row: Mapping[str, Any]) -> str:
-    """Return the question of a row: the user turns of its messages, or its column of a usual name; empty if none."""
+def questions(messages: Any) -> list[str]:
+    """Return the texts of a conversation's user turns, without their mode flags; those that say something."""
+    texts = ["\n".join(texts_of(m.get("content"))) for m in messages if m.get("role") == "user"]
+    return [question for text in texts if (question := without_flag(text)).strip()]
+
+
+def row_questions(row: Mapping[str, Any]) -> list[str]:
+    """Return the questions of a row: the user turns of its messages, or its column of a usual name; empty if none."""
     messages = row.get("messages")
-    if isinstance(messages, list) and all(isinstance(m, Mapping) for m in messages):
-        return conversation_text(messages, ("user",))
+    if isinstance(messages, Sequence) and all(isinstance(m, Mapping) for m in messages):
+        return questions(messages)
     for name in ("prompt", "question", "problem", "input", "text"):
         if isinstance(row.get(name), str):
-            return str(row[name])
-    return ""
+            return [without_flag(row[name])] if row[name].strip() else []
+    return []
+
+
+def as_asked(asked: Sequence[str]) -> list[str]:
+    """Return the questions of a row in all ways in which a prompt may be met: together, and each by itself."""
+    return ["\n".join(asked), *(asked if len(asked) > 1 else [])]
