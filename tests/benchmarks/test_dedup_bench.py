@@ -7,7 +7,7 @@ import pytest
 
 from nemo_cascade.config.stage import DedupConfig
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText
-from nemo_cascade.data.dedup import find_duplicates, write_fingerprints
+from nemo_cascade.data.dedup import Said, find_duplicates, write_fingerprints
 from tests.planted import KINDS, plant, table
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
@@ -46,7 +46,7 @@ def test_repeats(planted, tmp_path):
         folders = [tmp_path / f"{method}{i}" for i in range(SHARDS)]
         for folder, first, last in zip(folders, cuts, cuts[1:], strict=False):
             folder.mkdir()
-            write_fingerprints(folder, planted.rows[first:last], config)
+            write_fingerprints(folder, map(Said, planted.rows[first:last]), config)
         mapped = time.process_time() - begin
         found = find_duplicates(folders, config)
         seconds = time.process_time() - begin
@@ -63,7 +63,7 @@ def test_contaminations(planted):
     for n in (9, 13):
         index = NgramIndex([PromptText(p, str(i)) for i, p in enumerate(planted.prompts)], n)
         begin = time.process_time()
-        found = {i for i, text in enumerate(planted.rows) if index.match(text, text) is not None}
+        found = {i for i, text in enumerate(planted.rows) if index.match(text, [text]) is not None}
         seconds = time.process_time() - begin
         recall, precision = show(f"{n} words in a row", found, planted.contaminations, ROWS, seconds)
         assert all(share == 1 for kind, (_, share) in recall.items() if kind != "three words")

@@ -82,5 +82,13 @@ def test_interleaved_samples_are_blended_as_if_they_lay_apart():
 def test_epoch_without_samples_is_refused():
     with pytest.raises(DataError, match="no sample"):
         drawn([source(weight=1), source(weight=1)], [5, 0])
-    with pytest.raises(DataError, match="the blend holds no sample"):
+    with pytest.raises(DataError, match=r"less than its shortest sample; got: general.jsonl, 50 tokens.*max_tokens=1"):
         drawn([source(max_tokens=1)], [5], equal=50)
+
+
+def test_source_whose_share_is_less_than_a_sample_still_brings_its_shortest():
+    of_source, lengths = np.array([0, 1, 1, 1]), np.array([10, 900, 700, 800])
+    entries = epoch_entries(of_source, lengths, [source(weight=1), source(weight=1)], 0)
+    assert entries.tolist() == [0, 2]
+    entries = epoch_entries(of_source, lengths, [source(), source(repeat=0.01)], 0)
+    assert entries.tolist() == [0, 2]

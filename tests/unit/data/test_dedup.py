@@ -4,7 +4,7 @@ import pytest
 from nemo_cascade.config.stage import DecontaminateConfig, DedupConfig
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText
-from nemo_cascade.data.dedup import find_duplicates, write_fingerprints
+from nemo_cascade.data.dedup import Said, find_duplicates, write_fingerprints
 from nemo_cascade.data.words import canonical, ngram_hashes, words
 from nemo_cascade.errors import DataError
 from tests.planted import plant, table, write
@@ -22,7 +22,7 @@ def duplicates(folder, texts, config, shards):
     for number in range(shards):
         folders.append(folder / f"{shards}-{number}")
         folders[-1].mkdir()
-        write_fingerprints(folders[-1], texts[cuts[number] : cuts[number + 1]], config)
+        write_fingerprints(folders[-1], map(Said, texts[cuts[number] : cuts[number + 1]]), config)
     return find_duplicates(folders, config)
 
 
@@ -52,7 +52,7 @@ def test_exact_duplicates_are_those_whose_spelling_alone_differs(planted, tmp_pa
 @pytest.mark.parametrize("n", [9, 13])
 def test_contaminations_are_found_as_planted_and_no_other(planted, n):
     index = NgramIndex([PromptText(p, str(i)) for i, p in enumerate(planted.prompts)], n)
-    found = {i for i, text in enumerate(planted.rows) if index.match(text, text) is not None}
+    found = {i for i, text in enumerate(planted.rows) if index.match(text, [text]) is not None}
     # A repeat of a contaminated row can't be: repeats are drawn of clean rows only.
     recall, precision = table(found, planted.contaminations)
     for kind, (count, share) in recall.items():
@@ -93,11 +93,11 @@ def test_short_prompts_are_compared_whole_and_boilerplate_is_left_out():
     prompts = [PromptText("What is 2+2?", "e:1")]
     prompts += [PromptText(f"{name} {ending}", f"e:{i}") for i, name in enumerate("abcdefghijkl", 2)]
     index = NgramIndex(prompts, 9)
-    assert index.match("what is 2 + 2", "what is 2 + 2") == 0
-    assert index.match("a long text that asks what is 2 + 2 somewhere", "what is 3 + 2") is None
-    assert index.match(f"z {ending}", f"z {ending}") is None
+    assert index.match("what is 2 + 2", ["what is 2 + 2"]) == 0
+    assert index.match("a long text that asks what is 2 + 2 somewhere", ["what is 3 + 2"]) is None
+    assert index.match(f"z {ending}", [f"z {ending}"]) is None
     assert index.boilerplate > 0
-    assert index.match(f"c {ending}", f"c {ending}") == 3
+    assert index.match(f"c {ending}", [f"c {ending}"]) == 3
 
 
 def test_build_drops_and_reports_what_it_finds_by_source(tokenizer, planted, tmp_path):

@@ -115,7 +115,9 @@ def test_rows_that_are_no_pairs_are_named(build):
     ]
     with pytest.raises(DataError, match="5 rows are no pairs") as refused:
         build([pair(0), *wrong])
-    assert "rows.jsonl:2: `rejected` is neither" in str(refused.value)
+    told = str(refused.value)
+    assert "rows.jsonl:2: `rejected` isn't there, or isn't mapped" in told
+    assert "rows.jsonl:3: `chosen` is neither a text nor messages that end with a reply" in told
 
 
 def test_a_prompt_that_is_trained_on_can_measure_nothing(build):

@@ -12,8 +12,10 @@ from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.raw_row import RawRow
 from nemo_cascade.data.schemas import SCHEMAS, schema_of
-from nemo_cascade.data.sources import decode_row, read_raw, without_nulls
+from nemo_cascade.data.sources import decode_row, read_raw
+from nemo_cascade.data.tables import without_nulls
 from nemo_cascade.data.templates import NAMED
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation, sft_stage
@@ -239,6 +241,9 @@ def test_columns_of_a_configuration_are_a_mapping_or_override_one():
     assert "mode" not in row, "a set's own `mode` isn't ours"
     assert schema_of("acereason_sft", {"user": "question"}).apply({"question": "x", "output": "y"})[1] is None
     assert schema.key != schema_of("own").key
+    for columns in ({"messages": "x", "user": "y"}, {"assistant": "x"}, {"reasoning": "x", "messages": "y"}):
+        with pytest.raises(DataError, match="columns that make no one conversation"):
+            schema_of("own", columns)
     with pytest.raises(DataError, match=r"unknown schema; got: helpsteer; allowed: own, "):
         schema_of("helpsteer")
 
@@ -262,13 +267,15 @@ def test_a_column_that_is_missing_is_told_beside_those_there_are_and_those_expec
 
 
 def test_sharegpt_turns_and_parts_of_text_are_read():
-    read = schema_of("own", {"messages": "conversations"}).apply
+    def read(raw):
+        return decode_row(RawRow("f", 1, raw), schema_of("own", {"messages": "conversations"}))
+
     raw = {
         "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": [{"type": "text", "text": "a"}]}]
     }
     assert read(raw)[0]["messages"] == [USER, ASSISTANT]
     raw["conversations"][1]["value"] = [{"type": "image", "url": "x"}]
-    assert read(raw)[1] == "a turn holds more than text"
+    assert read(raw)[1] == "turn 1 (assistant) holds more than text"
 
 
 def test_mapped_source_is_packed_and_its_bad_rows_are_quarantined_within_the_share(tokenizer, write_jsonl, tmp_path):
