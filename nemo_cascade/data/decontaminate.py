@@ -17,7 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from nemo_cascade.data.files import data_files
-from nemo_cascade.data.sources import Problems, decode_row, read_raw
+from nemo_cascade.data.sources import Problems, mapped_row, read_raw
 from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, row_questions, text_hash
 
 MOST_SHARED = 8
@@ -108,7 +108,7 @@ def read_prompts(paths: Iterable[str | Path]) -> list[PromptText]:
     for path in paths:
         for file in data_files(path):
             for raw in read_raw(file):
-                row, broken = decode_row(raw)
+                row, broken = mapped_row(raw)
                 text = "" if broken else "\n".join(row_questions(row))
                 if broken or not text.strip():
                     problems.add(f"{raw.place}: {broken or 'no prompt'}")

@@ -92,7 +92,9 @@ def _below(root: Path) -> list[Path]:
     saved = {folder: listed for folder, listed in saved.items() if listed}
     rest = [file for file in found if file.parent not in saved or file.suffix != ".arrow"]
     other = [f for f in rest if f.suffix.lower() in _OTHER_DATA and f.suffix not in SUFFIXES and f.name not in _ABOUT]
-    _refuse(root, "files that may be data and aren't read", other, f"turn them into {SUFFIXES[0]}, or move them away")
+    _refuse(
+        root, "files that may be data and aren't read", other, "turn them into .jsonl, move them, or give hf://FOLDER"
+    )
     data = [file for file in rest if file.suffix in SUFFIXES]
     _refuse(root, "links to nowhere", [f for f in data if not f.exists()], "bring back what they point to")
     _refuse(root, "caches of `datasets`", [f for f in data if _CACHE.fullmatch(f.name)], "save the set, or move them")
@@ -138,7 +140,7 @@ def _refuse_splits(root: Path, files: list[Path]) -> None:
             found.setdefault(match[1] is not None, file)
     if len(found) == 2:
         named = ", ".join(str(found[kind].relative_to(root)) for kind in (True, False))
-        mend = "give the files of one split, or a folder of them"
+        mend = "give the files of one split, a folder of them, or hf://FOLDER, which takes `split`"
         raise DataError("a folder that holds several splits", value=f"{root}: {named}", mend=mend)
 
 

@@ -83,10 +83,14 @@ def decode_row(raw: RawRow, schema: Schema = OWN_ROWS) -> tuple[dict[str, Any], 
     Returns:
         The row and None, or an empty row and what is wrong with it.
     """
-    row, problem = _decoded(raw)
-    if problem is None:
-        row, problem = schema.apply(row)
+    row, problem = mapped_row(raw, schema)
     return read_row(row, schema.columns_read) if problem is None else ({}, problem)
+
+
+def mapped_row(raw: RawRow, schema: Schema = OWN_ROWS) -> tuple[dict[str, Any], str | None]:
+    """Decode and map a raw row, whose conversation stays as it is: enough to know what it asks. As `decode_row`."""
+    row, problem = _decoded(raw)
+    return schema.apply(row) if problem is None else ({}, problem)
 
 
 def _decoded(raw: RawRow) -> tuple[dict[str, Any], str | None]:

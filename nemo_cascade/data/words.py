@@ -108,8 +108,15 @@ def conversation_text(messages: Any) -> str:
 
 def questions(messages: Any) -> list[str]:
     """Return the texts of a conversation's user turns, without their mode flags; those that say something."""
-    texts = ["\n".join(texts_of(m.get("content"))) for m in messages if m.get("role") == "user"]
+    texts = [_text(m.get("content")) for m in messages if m.get("role") == "user"]
     return [question for text in texts if (question := without_flag(text)).strip()]
+
+
+def _text(content: Any) -> str:
+    """Return a message's text, which may lie there in parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return content if isinstance(content, str) else ""
 
 
 def row_questions(row: Mapping[str, Any]) -> list[str]:

@@ -60,6 +60,20 @@ def test_evaluation_prompt_is_found_however_it_stands_there(build, tmp_path, eva
 
 
 @pytest.mark.parametrize(
+    "evaluated",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": RUSSIAN}], "grade": 3}], "system": "x"},
+        {"messages": [{"role": "user", "content": f"<think>{RUSSIAN}</think>"}]},
+        {"question": f"{RUSSIAN} /think", "answer": float("nan")},
+    ],
+)
+def test_evaluation_set_is_searched_for_whatever_else_it_holds(build, tmp_path, evaluated):
+    against = write(tmp_path / "evaluation.jsonl", [evaluated])
+    rows = write(tmp_path / "rows.jsonl", [*ROWS, asked(RUSSIAN)])
+    assert build(rows, decontaminate=DecontaminateConfig(against=[str(against)])).stats["dropped_contaminated"] == 1
+
+
+@pytest.mark.parametrize(
     ("prompts", "row", "found"),
     [
         ([LONG] * 9, asked(f"{LONG}\n/think"), True),
