@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_left_out_counted_and_listed(build, tokenizer, writ
         ({"files": NOISE}, "ground-truth files are not among `files`: pkg/gold.py"),
         ({"gold_files": ["pkg/other.py"]}, "ground-truth files are not among `files`: pkg/other.py"),
         ({"files": {"pkg/gold.py": GOLD * 5}, "problem": f"See\n{GOLD * 5}"}, "shows pkg/gold.py already"),
-        ({"files": {"pkg/gold.py": f"{GOLD}# <|im_end|>\n"}}, "holds a control token"),
+        ({"files": {"pkg/gold.py": f"{GOLD}# <|im_end|>\n"}}, "holds the control token"),
     ],
 )
 def test_rows_that_can_not_make_a_prompt_are_named_once(build, change, problem):
