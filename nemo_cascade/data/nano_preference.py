@@ -1,7 +1,7 @@
 """Nano preference: an open question about a few things, answered well or badly by four rules a reward model can learn.
 
 A good answer to "Tell me about: cat sun" is "I like the cat and the sun." The answers that a policy learns from break
-each rule half of the time, so a reward model has something to tell apart and reinforcement learning something to gain.
+each of the rules half of the time, so a reward model has something to tell apart and reinforcement learning something to gain.
 The rules themselves are known (`quality`): they say, beside the reward model's score, whether a policy that is trained
 on that score got better or only found out what the score likes.
 """
@@ -18,13 +18,19 @@ from typing import Any
 from nemo_cascade.data.nano_instruction import WORDS
 from nemo_cascade.data.nano_math import Split, split_of
 
-FLAWS = ("fragment", "strays", "repeats", "unended")
+FLAWS = ("fragment", "joins", "repeats", "unended")
 ASKS = ("Tell me about", "Write about")
-PHRASES = (*(f"{ask}:" for ask in ASKS), "I like", " the", "the", " and", "Name")
+# fmt: off
+THINGS = (
+    *WORDS, "ant", "bag", "ball", "bed", "bell", "bus", "cake", "car", "coat", "corn", "door", "duck", "egg", "fork",
+    "frog", "goat", "hat", "hill", "key", "lake", "lamp", "milk", "nest", "pan", "rain", "road", "sand", "ship", "star", "tent", "vase", "wind", "wolf", "yarn",
+)
+# fmt: on
+PHRASES = (*(f"{ask}:" for ask in ASKS), "I like", " the", "the", " and", "Name", *(f" {thing}" for thing in THINGS))
 """Texts that are one token each."""
 # A pair whose better answer keeps one rule more is labelled right in 98 of 100 cases, two rules more in 99.97.
-_LABEL_SHARPNESS = 16.0
-_SENTENCE = re.compile(r"I like the [a-z]+( and the [a-z]+)*\.?")
+_LABEL_SHARPNESS = 20.0
+_LINKED = re.compile(r"(I like )?the [a-z]+( and the [a-z]+)*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,9 @@ class Topic:
 
 
 def draw_topic(rng: Random, split: Split) -> Topic:
-    """Draw a question of a split, about two to four things."""
+    """Draw a question of a split, about two things."""
     while True:
-        topic = Topic(rng.choice(ASKS), tuple(rng.sample(WORDS, rng.randint(2, 4))))
+        topic = Topic(rng.choice(ASKS), tuple(rng.sample(THINGS, 2)))
         if topic.split == split:
             return topic
 
@@ -61,33 +67,34 @@ def draw_topic(rng: Random, split: Split) -> Topic:
 def answer(topic: Topic, flaws: Sequence[str], rng: Random) -> str:
     """Write an answer that has these flaws and no other."""
     named = list(topic.words)
-    if "strays" in flaws:
-        named[rng.randrange(len(named))] = rng.choice([word for word in WORDS if word not in topic.words])
     if "repeats" in flaws:
         place = rng.randrange(len(named))
         named.insert(place, named[place])
-    text = " and ".join(f"the {word}" for word in named)
+    text = (" " if "joins" in flaws else " and ").join(f"the {word}" for word in named)
     text = text if "fragment" in flaws else f"I like {text}"
     return text if "unended" in flaws else f"{text}."
 
 
 def quality(words: Sequence[str], text: str) -> float:
-    """Return the share of the four rules that an answer keeps.
+    """Return the share of the five rules that an answer keeps.
 
-    It is a sentence; it names what was asked about and nothing else; it names nothing twice; it ends with a full stop.
+    It is a sentence; its parts are linked; it names nothing twice; it ends with a full stop; it names what was asked
+    about and nothing else. No answer that a policy or a reward model learns from breaks the last rule: a policy that
+    forgets or strays to please its reward model is seen here alone.
     """
-    named = [word for word in re.findall(r"[a-z]+", text) if word in WORDS]
+    named = [word for word in re.findall(r"[a-z]+", text) if word in THINGS]
     kept = (
-        _SENTENCE.fullmatch(text) is not None,
-        set(named) == set(words),
+        text.startswith("I like "),
+        _LINKED.fullmatch(text) is not None,
         bool(named) and len(set(named)) == len(named),
         text.endswith("."),
+        set(named) == set(words),
     )
     return sum(kept) / len(kept)
 
 
 def draw_answer(topic: Topic, rng: Random) -> str:
-    """Draw an answer that breaks each rule half of the time."""
+    """Draw an answer that has each flaw half of the time."""
     return answer(topic, [flaw for flaw in FLAWS if rng.random() < 0.5], rng)
 
 
@@ -142,7 +149,7 @@ def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
     for name, split, count in pairs:
         drawn, rng = topics(name, split, count)
         rows[f"preference_{name}"] = [preference_pair(topic, rng) for topic in drawn]
-    prompts: tuple[tuple[str, Split, int], ...] = (("train", "rl", 1000), ("test", "test", 300))
+    prompts: tuple[tuple[str, Split, int], ...] = (("train", "rl", 600), ("test", "test", 300))
     for name, split, count in prompts:
         drawn, _ = topics(name, split, count, distinct=True)
         rows[f"preference_{name}"] = [preference_prompt(topic) for topic in drawn]

@@ -24,7 +24,7 @@ NANO_VERSION = 7
 """Raised with every change of what is written."""
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
-_NAMES = [f"{space}{word}" for word in (*WORDS, *NAMES) for space in ("", " ")]
+_NAMES = [*(f" {word}" for word in (*WORDS, *NAMES)), *NAMES]
 _TASKS = (nano_code, nano_instruction, nano_math, nano_preference, nano_swe)
 
 Rows = list[dict[str, Any]]

@@ -22,13 +22,14 @@ class NanoQualityVerifier:
     needs_s = 0.0
     golden: ClassVar[tuple[Golden, ...]] = (
         Golden("I like the cat and the sun.", 1.0, _ROW),
-        Golden("I like the cat and the sun", 0.75, _ROW),
-        Golden("the cat and the sun.", 0.75, _ROW),
-        Golden("I like the cat.", 0.75, _ROW),
-        Golden("I like the cat and the sun and the sun.", 0.75, _ROW),
-        Golden("I like the cat and the sun and the dog.", 0.75, _ROW),
-        Golden("I like the the cat and the sun.", 0.75, _ROW),
-        Golden("the sun and the sun", 0.0, _ROW),
+        Golden("I like the cat and the sun", 0.8, _ROW),
+        Golden("the cat and the sun.", 0.8, _ROW),
+        Golden("I like the cat the sun.", 0.8, _ROW),
+        Golden("I like the cat and the sun and the sun.", 0.8, _ROW),
+        Golden("I like the cat.", 0.8, _ROW),
+        Golden("I like the cat and the dog.", 0.8, _ROW),
+        Golden("I like the the cat and the sun.", 0.8, _ROW),
+        Golden("the sun the sun", 0.0, _ROW),
         Golden("", 0.0, _ROW),
         Golden("I like the cat and the sun.", None, {}, error="record"),
     )

@@ -131,7 +131,7 @@ def test_words_digits_and_phrases_are_single_tokens_and_samples_are_short(nano):
     tokenizer = load_tokenizer(nano / "tokenizer")
     assert tokenizer.vocab_size <= 384
     assert len(tokenizer.encode("0123456789")) == 10
-    for phrase in (*(f" {word}" for word in WORDS), *WORDS, "List words.", " /no_think", "\n=======\n    return x"):
+    for phrase in (*(f" {word}" for word in WORDS), "List words.", " /no_think", "\n=======\n    return x"):
         assert len(tokenizer.encode(phrase)) == 1, phrase
     assert tokenizer.decode(tokenizer.encode("Repair: left must be x-12.\n### é\tup.py")) == (
         "Repair: left must be x-12.\n### é\tup.py"
