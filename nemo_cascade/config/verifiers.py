@@ -73,8 +73,8 @@ class CodeSettings(Settings):
     per_test_s: PositiveFloat = 6.0
     """CPU seconds of one run of a whole program."""
     total_s: PositiveFloat = 40.0
-    """CPU seconds of all tests together; on a busy machine a verdict takes several times that by the clock, which must fit
-    into reward.deadlines.code."""
+    """CPU seconds of all tests together; on a busy machine a verdict takes several times that by the clock, which must
+    fit into reward.deadlines.code."""
     max_tests: PositiveInt = 50
     """Most tests that are run; of more, an even choice from small to large."""
     memory_mib: PositiveInt = 512

@@ -1,9 +1,9 @@
-"""Nano preference: an open question about a few things, answered well or badly by four rules a reward model can learn.
+"""Nano preference: an open question about two things, answered well or badly by four rules a reward model can learn.
 
 A good answer to "Tell me about: cat sun" is "I like the cat and the sun." The answers that a policy learns from break
-each of the rules half of the time, so a reward model has something to tell apart and reinforcement learning something to gain.
-The rules themselves are known (`quality`): they say, beside the reward model's score, whether a policy that is trained
-on that score got better or only found out what the score likes.
+each of the rules half of the time, so a reward model has something to tell apart and reinforcement learning something
+to gain. The rules themselves are known (`quality`): they say, beside the reward model's score, whether a policy that is
+trained on that score got better or only found out what the score likes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ THINGS = (
     "frog", "goat", "hat", "hill", "key", "lake", "lamp", "milk", "nest", "pan", "rain", "road", "sand", "ship", "star", "tent", "vase", "wind", "wolf", "yarn",
 )
 # fmt: on
-PHRASES = (*(f"{ask}:" for ask in ASKS), "I like", " the", "the", " and", "Name", *(f" {thing}" for thing in THINGS))
+# fmt: off
+PHRASES = (
+    *(f"{ask}:" for ask in ASKS), "I like", " the", "the", " and", "Name", *(f" {thing}" for thing in THINGS),
+)
+# fmt: on
 """Texts that are one token each."""
 # A pair whose better answer keeps one rule more is labelled right in 98 of 100 cases, two rules more in 99.97.
 _LABEL_SHARPNESS = 20.0
