@@ -23,7 +23,8 @@ ASKS = ("Tell me about", "Write about")
 # fmt: off
 THINGS = (
     *WORDS, "ant", "bag", "ball", "bed", "bell", "bus", "cake", "car", "coat", "corn", "door", "duck", "egg", "fork",
-    "frog", "goat", "hat", "hill", "key", "lake", "lamp", "milk", "nest", "pan", "rain", "road", "sand", "ship", "star", "tent", "vase", "wind", "wolf", "yarn",
+    "frog", "goat", "hat", "hill", "key", "lake", "lamp", "milk", "nest", "pan", "rain", "road", "sand", "ship",
+    "star", "tent", "vase", "wind", "wolf", "yarn",
 )
 # fmt: on
 # fmt: off
