@@ -194,7 +194,8 @@ class RewardGroup:
 
     @property
     def _silence_s(self) -> float:
-        return 2 * self.config.deadline_s + SILENCE_MARGIN_S
+        """Longest time without a verdict while some are in flight: each takes its own deadline at most."""
+        return max(self.config.deadline_s, *self.config.deadlines.values(), 0.0) * 2 + SILENCE_MARGIN_S
 
     def _confirm(self, leave: int) -> None:
         """Wait until at most `leave` submissions are unconfirmed; raise what a submission raised."""
