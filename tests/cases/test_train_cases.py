@@ -649,4 +649,5 @@ def test_k18_without_suites_no_engine_is_asked():
 def test_k19_nano_on_one_gpu_plans(monkeypatch):
     monkeypatch.setattr(host, "gpu_present", lambda: True)
     overrides = ["cascade=nano", "cluster=dgx_h100", "cluster.gpus_per_node=1", "precision=bf16", "parallel=single"]
+    overrides.append("rollout.num_engines=1")
     assert preflight(overrides, None, fresh_folder=True, elsewhere=True).stages
