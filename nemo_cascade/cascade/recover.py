@@ -70,6 +70,9 @@ class StageModels:
 
     def hf(self, model: str, base: str = LAST) -> Path:
         """Return the weights of a model, made if they aren't there; merges are of the parent and the model `base`."""
+        # In a resumed run the engines may not be up. They keep the folder that they start from, to start again from it
+        # and for its config; these folders are removed, the parent's stays.
+        self.context.roles.rollout(self.context.parent_hf)
         target = self.folder(model) / "hf"
         if target.exists():
             return target

@@ -55,6 +55,7 @@ class World:
             (self.start / "config.json").write_text("{}")
             write_model(self.start, START, self._companion(tmp_path))
         self.checkpoints, self.scored, self.parents, self.provenance = checkpoints, [], [], {}
+        self.engines_start_from = []
         monkeypatch.setattr(runner, "evaluate", self.evaluate)
         monkeypatch.setattr(recover, "export_checkpoint", self.export)
         monkeypatch.setattr(runner, "RUN_STAGE", {GrpoStage: self.train})
@@ -92,7 +93,7 @@ class World:
 
     def run(self):
         write_record(self.folder.path, self.config, self.provenance)
-        roles = SimpleNamespace(forget=lambda: None)
+        roles = SimpleNamespace(forget=lambda: None, rollout=self.engines_start_from.append)
         return self.runner()._cascade(roles)
 
     def runner(self):

@@ -45,9 +45,13 @@ def typed(scene, option):
 )
 def test_each_ruling_takes_the_cascade_on_to_its_end(held, capsys, option, outcome, model, stage, next_starts_from):
     assert typed(held, option) == 0
+    held.engines_start_from.clear()
     assert run_command(held.folder.path) in capsys.readouterr().out
     assert held.run() == 0
     assert held.result == (outcome, model, stage, next_starts_from)
+    # Engines that are first needed for a model that is only tried start from a folder that stays.
+    assert all((folder / "config.json").is_file() for folder in held.engines_start_from)
+    assert bool(held.engines_start_from) == (option == "--recover")
     assert held.run() == 0  # nothing is left to do, nothing is ruled twice
     records = held.runner().ledger.records
     ruled = [r for r in records if r.event == "ruled"]
