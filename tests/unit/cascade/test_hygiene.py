@@ -127,7 +127,7 @@ def planted(tmp_path):
             write(places[name], [(answered if name == "sft" else user)(text) for text in rows])
         sft, rl = config.stages["sft1"], config.stages["math_rl"]
         sft = replace(sft, data=replace(sft.data, sources=[replace(sft.data.sources[0], path=str(places["sft"]))]))
-        rl = replace(rl, prompts=replace(rl.prompts, path=str(places["rl"])))
+        rl = replace(rl, prompts=replace(rl.prompts, path=str(places["rl"])), mixed_with=[])
         suite = replace(config.evaluation.suites["math"], path=str(places["suite"]))
         evaluation = replace(config.evaluation, suites={"math": suite})
         hygiene = replace(config.hygiene, **rules)

@@ -89,11 +89,12 @@ def test_a_composition_is_checked_down_to_its_parts():
     wrong = refused(place % "{terms:[{verifier:math,options:{langage:ru}}]}")
     assert any("did you mean evaluation.suites.math.reward.terms.0.options.language?" in line for line in wrong)
     assert any("clip=[lowest, highest]" in line for line in refused(place % "{terms:[{verifier:math}],clip:[1,0]}"))
-    config, _ = compose(["cascade=nano", place % "{terms:[{verifier:code,options:{total_s:9}}]}"])
+    deadline = "++reward.deadlines.mix=60"
+    config, _ = compose(["cascade=nano", deadline, place % "{terms:[{verifier:code,options:{total_s:9}}]}"])
     assert config.evaluation.suites["math"].reward["terms"][0]["options"]["max_tests"] == 50
-    assert any("reward.deadlines.mix=10" in str(v) for v in violations(config, list(VERIFIERS))) is False
-    config, _ = compose(["cascade=nano", place % "{terms:[{verifier:code,options:{total_s:12}}]}"])
-    assert any("under reward.deadlines.mix=10" in str(v) for v in violations(config, list(VERIFIERS)))
+    assert any("reward.deadlines.mix=60" in str(v) for v in violations(config, list(VERIFIERS))) is False
+    config, _ = compose(["cascade=nano", deadline, place % "{terms:[{verifier:code,options:{total_s:12}}]}"])
+    assert any("under reward.deadlines.mix=60" in str(v) for v in violations(config, list(VERIFIERS)))
 
 
 def test_a_suite_does_not_judge_by_the_settings_of_training():
@@ -126,7 +127,7 @@ def test_mixed_prompt_sets_have_settings_of_their_own():
 
 def test_limits_that_do_not_fit_into_the_deadline_are_refused_before_anything_starts():
     config, _ = compose(["cascade=nano", "evaluation.suites.code.reward.total_s=61"])
-    assert any("evaluation.suites.code.reward of code: 61 s" in str(v) for v in violations(config, list(VERIFIERS)))
+    assert any("evaluation.suites.code.reward of code: 213 s" in str(v) for v in violations(config, list(VERIFIERS)))
 
 
 def test_explain_knows_the_settings_of_the_verifier_that_stands_there():

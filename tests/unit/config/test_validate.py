@@ -111,7 +111,6 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         "stages.sft2.data.sources.2.path=",
         "stages.sft2.data.sources.3.path=",
         "stages.math_rl.prompts.path=",
-        "stages.math_rl.mixed_with.0.path=",
         "evaluation.suites.math.path=",
         "evaluation.suites.instruction.path=",
         "evaluation.suites.math.verifier=mth; allowed: math, instruction, preference, genrm; mend: did you mean math?",
