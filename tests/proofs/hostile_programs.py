@@ -243,7 +243,9 @@ for pid in [*range(2, 40), os.getppid()]:
 import ctypes, fcntl, os
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_size_t
-needle = ("KRAM"[::-1] + "-secret").encode()
+# What is looked for never stands in this program's own memory, whatever is copied here: it is compared shifted.
+SHIFT = bytes((i + 85) % 256 for i in range(256))
+needle = bytes(SHIFT[c] for c in reversed(b"terces-KRAM"))
 PAGE, MOST = 4096, 32 << 20
 out, into = os.pipe()
 fcntl.fcntl(into, 1031, 1 << 20)
@@ -251,11 +253,11 @@ os.set_blocking(into, False)
 local = ctypes.c_int()
 anchors = [id(object()), id(needle), libc.malloc(16), libc.malloc(100000), libc.malloc(1 << 20), ctypes.addressof(local)]
 anchors += [ctypes.cast(libc.getpid, ctypes.c_void_p).value, id(os.__dict__), id(bytearray(3000))]
-seen, own = set(), id(needle) // PAGE * PAGE
+seen = set()
 def look(page):
     # What isn't mapped can't be written from; the kernel says so, and nothing is hurt.
     count = libc.write(into, ctypes.c_void_p(page), PAGE)
-    if count > 0 and needle in os.read(out, count) and page not in (own, own + PAGE):
+    if count > 0 and needle in os.read(out, count).translate(SHIFT):
         print("ESCAPED", hex(page))
     seen.add(page)
     return count > 0

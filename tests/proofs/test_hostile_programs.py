@@ -256,8 +256,11 @@ def test_a_solution_can_not_find_what_other_runs_were_told(sandbox, mark):
         assert sandbox.judge(Program("python", HONEST), secret_test).passed
         sandbox.run(Program("python", "input()", stdin=f"{mark}-secret"))
     case = next(case for case in ALL if case.name == "own memory holds nobody's secret")
-    program = Program("python", case.source.replace("KRAM", mark[::-1]))
+    source = case.source.replace("KRAM", mark[::-1])
+    limits = replace(case.limits, memory_mib=1024)
+    planted = sandbox.run(Program("python", f"kept = bytearray(b'{mark}-secret')\n{source}"), limits)
+    assert "ESCAPED" in planted.stdout, planted
     for _ in range(4):
-        outcome = sandbox.run(program, replace(case.limits, memory_mib=1024))
+        outcome = sandbox.run(Program("python", source), limits)
         assert outcome.ok, outcome
         assert outcome.stdout == "looked through it\n", outcome.stdout

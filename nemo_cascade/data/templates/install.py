@@ -27,7 +27,11 @@ def chat_template_of(folder: Path) -> str | None:
     if isinstance(found, list):  # several by name
         named = (t for t in found if isinstance(t, dict))
         found = next((t.get("template") for t in named if t.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    if any("\ud800" <= c <= "\udfff" for c in found):
+        raise TemplateError("holds half a character (a lone surrogate)", value=str(folder / _SETTINGS))
+    return found
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
