@@ -148,7 +148,7 @@ def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
         return drawn, rng
 
     rows: dict[str, list[dict[str, Any]]] = {}
-    drawn, rng = topics("sft", "sft", 8000)
+    drawn, rng = topics("sft", "sft", 6500)
     rows["preference_sft"] = [preference_sample(topic, rng, thinks=i % 3 == 2) for i, topic in enumerate(drawn)]
     pairs: tuple[tuple[str, Split, int], ...] = (("pairs", "sft", 6000), ("holdout", "test", 600))
     for name, split, count in pairs:

@@ -49,10 +49,10 @@ class Domain:
 
 
 DOMAINS = {
-    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (7500, 0.0), (3000, 0.6)),
+    "math": Domain(partial(draw_problem, digits=(3, 3)), math_prompt, math_sample, (6500, 0.0), (3000, 0.6)),
     "instruction": Domain(draw_order, instruction_prompt, instruction_sample, (8000, 0.0), (3000, 0.6)),
-    "code": Domain(draw_function, code_prompt, code_sample, (3000, 0.0), (2500, 0.45)),
-    "swe": Domain(draw_repair, swe_prompt, swe_sample, (2500, 0.0), (4000, 0.5)),
+    "code": Domain(draw_function, code_prompt, code_sample, (2000, 0.0), (2500, 0.45)),
+    "swe": Domain(draw_repair, swe_prompt, swe_sample, (2500, 0.0), (3500, 0.5)),
 }
 
 
