@@ -82,7 +82,7 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             rng = Random(f"{seed}/{kind}/{name}")
             tasks = _distinct(count, partial(domain.draw, rng, split))
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
-    plain: tuple[tuple[str, Split, int], ...] = (("train", "rl", 700), ("test", "test", 500))
+    plain: tuple[tuple[str, Split, int], ...] = (("train", "rl", 1500), ("test", "test", 500))
     for kind, part, count in plain:
         problems = _distinct(count, partial(draw_plain, Random(f"{seed}/{kind}/at_once"), part))
         rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in problems]

@@ -47,7 +47,7 @@ def test_sums_that_are_asked_for_at_once_carry_nothing_and_none_of_them_is_train
     test, rl, sft = (
         {r["messages"][0]["content"] for r in read(nano, f"at_once_{kind}")} for kind in ("test", "train", "sft")
     )
-    assert (len(test), len(rl)) == (500, 700)
+    assert (len(test), len(rl)) == (500, 1500)
     assert not test & rl
     assert not test & sft
     assert not rl & sft
