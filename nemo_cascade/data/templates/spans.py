@@ -66,6 +66,7 @@ class _Beginnings:
         self._text, self._done, self._hasher = text, 0, blake3()
 
     def hash(self, end: int) -> bytes:
+        """Return the hash of the first `end` characters."""
         if end < self._done:
             self._done, self._hasher = 0, blake3()
         self._hasher.update(self._text[self._done : end].encode())
