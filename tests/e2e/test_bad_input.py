@@ -112,7 +112,7 @@ def test_tokenizer_without_special_tokens_is_refused(tmp_path, prepared):
 
 
 def test_prompts_planted_in_sft_are_found_by_file_and_line(tmp_path, prepared):
-    """An evaluation prompt as it is, and an RL prompt with three words changed, among 21,000 rows."""
+    """An evaluation prompt as it is, and an RL prompt with three words changed, among the 19,000 rows of SFT."""
     asked = (
         "A farmer has three fields and sows wheat on two of them every spring, each row of seeds taking him a quarter "
         "of an hour. If one field has twelve rows, how long does he work in all before the fourth of May?"
@@ -131,10 +131,11 @@ def test_prompts_planted_in_sft_are_found_by_file_and_line(tmp_path, prepared):
     source = spoiled_source(tmp_path, prepared, 777, with_prompt(evaluated["content"]))
     sft = tmp_path / "spoiled.jsonl"
     lines = sft.read_text().splitlines()
-    sft.write_text("\n".join([*lines[:19_999], with_prompt(planted)(lines[19_999]), *lines[20_000:]]) + "\n")
+    lines[-1] = with_prompt(planted)(lines[-1])
+    sft.write_text("\n".join(lines) + "\n")
     text = run(tmp_path, *MICRO, "rollout.max_model_len=512", source, f"stages.math_rl.prompts.path={rl}")
     suite = tmp_path / "runs" / "data" / "nano" / "math_test.jsonl"
     assert "prompt sets overlap that must be disjoint" in text
     assert f"{sft}:777 is exactly {suite}:7" in text
     assert "1 of 41 prompts of stages.math_rl.prompts, allowed 0 of them, are in stages.sft1.data.sources.0" in text
-    assert f"{sft}:20000 shares a run of words with {rl}:41" in text
+    assert f"{sft}:{len(lines)} shares a run of words with {rl}:41" in text
