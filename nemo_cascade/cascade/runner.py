@@ -38,25 +38,19 @@ from nemo_cascade.cascade.rulings import carry_out, pending
 from nemo_cascade.cascade.story import outcome_line, ways_on_text
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
-from nemo_cascade.stages.grpo import run_grpo
-from nemo_cascade.stages.reward_model import run_reward_model
+from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.stages.roles import Roles
-from nemo_cascade.stages.sft import run_sft
 from nemo_cascade.telemetry.jsonl import write_atomically
 
 log = logging.getLogger(__name__)
 
 HELD = 3  # exit code of a cascade that its gate stopped
 
-RUN_STAGE: dict[type, Callable[[StageContext, Any], None]] = {
-    SftStage: run_sft,
-    RewardModelStage: run_reward_model,
-    GrpoStage: run_grpo,
-}
+JUDGED_ALONE: dict[str, Callable[[RunConfig, StageContext, Any], Decision]] = {"reward_model": judge_reward_model}
+"""Stage kinds that are judged by a measure of their own, not by the scores of the domains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +155,7 @@ class CascadeRunner:
         parent_hash = hash_folder(parent.hf)
         self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
         log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
-        RUN_STAGE[type(planned.stage)](context, planned.stage)
+        KINDS[planned.kind].run(context, planned.stage)
         self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 
     def _context(self, planned: PlannedStage, parent: Standing, roles: Roles) -> StageContext:
@@ -196,10 +190,10 @@ class CascadeRunner:
         context, ruled = self._context(planned, parent, roles), pending(self.ledger, planned.name)
         # `--recover` came by hand: what follows is what the configuration would say with `on_regression: recover`.
         config = self.config if ruled is None else with_gate(self.config, planned.name, on_regression="recover")
-        if isinstance(planned.stage, RewardModelStage):
-            decision = judge_reward_model(config, context, planned.stage)
+        models = StageModels(context, planned.stage)
+        if judge := JUDGED_ALONE.get(planned.kind):
+            decision = judge(config, context, planned.stage)
         else:
-            models = StageModels(context, planned.stage)
             decision = self._judge(config, planned, parent, models, roles)
         if ruled is not None:
             asked = f"another model was asked for by hand: {ruled.details['because']}"
@@ -207,8 +201,7 @@ class CascadeRunner:
         decision.save(planned.folder / "gate.json")
         weights = hash_folder(planned.folder / "hf")
         self.ledger.append("decided", planned.name, parent=parent.name, weights=weights, **decision.summary())
-        if planned.moves_policy:
-            models.discard()
+        models.discard()
         log.info("gate after %s: %s (%s)", planned.name, decision.outcome, decision.reason)
         return decision
 
@@ -249,14 +242,14 @@ class CascadeRunner:
 
     def _select(self, planned: PlannedStage, models: StageModels, roles: Roles) -> str:
         """Make a stage's best kept checkpoint its result where `select` says so; return which of its models that is."""
-        if models.stage.select == "last":
+        most = planned.stage.selection_prompts()
+        if most is None:
             return LAST
         if known := self.ledger.find("selected", planned.name):
             return str(known.details["model"])
         models.keep(LAST)
         suites = scorable_suites(self.config, self.reward_models)
         promised = [domain for domain in planned.stage.promise.improve if domain in suites] or list(suites)
-        most = models.stage.select_prompts
         few = {name: replace(suites[name], num_prompts=min(most, suites[name].num_prompts)) for name in promised}
         merits: dict[str, float] = {}
         for model in models.checkpoints():
@@ -292,10 +285,11 @@ class CascadeRunner:
 
     def _skipped(self, planned: PlannedStage) -> Decision | None:
         """Decide about a stage that can't be trained, for a reward model that it needs was rolled back."""
-        needed = planned.stage.reward_model if isinstance(planned.stage, GrpoStage) else None
-        if needed not in self.config.stages or needed in self.reward_models:
+        judges = [use.reference for use in planned.stage.models() if use.role == "reward"]
+        gone = [judge for judge in judges if judge in self.config.stages and judge not in self.reward_models]
+        if not gone:
             return None
-        gate, reason = stage_gate(self.config, planned.name), f"its reward model {needed} was rolled back"
+        gate, reason = stage_gate(self.config, planned.name), f"its reward model {gone[0]} was rolled back"
         decision = Decision(planned.name, "skip", (reason,), (), gate.alpha, gate.tolerance)
         planned.folder.mkdir(parents=True, exist_ok=True)
         decision.save(planned.folder / "gate.json")

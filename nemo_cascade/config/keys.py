@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
-from nemo_cascade.config.stage import PromptSetConfig, StageBase
+from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.prompts import PromptSetConfig
 from nemo_cascade.config.verifiers import SETTINGS, PartSettings
 from nemo_cascade.errors import CascadeError
 

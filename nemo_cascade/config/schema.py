@@ -22,7 +22,7 @@ from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
-from nemo_cascade.config.stage import Stage
+from nemo_cascade.config.stages import Stage
 from nemo_cascade.config.verifiers import complete
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

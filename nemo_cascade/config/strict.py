@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from nemo_cascade.config import keys
 from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.config.stage import GENRM, PREFERENCE
+from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
 from nemo_cascade.config.verifiers import SETTINGS, MixSettings
 from nemo_cascade.errors import CascadeError, ConfigError
 
@@ -110,13 +110,13 @@ def _bare(part: Any) -> Any:
 
 def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """Yield everything that names a verifier, with its path."""
-    stages, evaluation = data.get("stages"), data.get("evaluation")
+    cascade, evaluation = data.get("stages"), data.get("evaluation")
     suites = evaluation.get("suites") if isinstance(evaluation, dict) else None
     places: dict[tuple[str, ...], Any] = {}
-    for name, stage in stages.items() if isinstance(stages, dict) else ():
-        if isinstance(stage, dict):
-            more = stage.get("mixed_with")
-            places["stages", str(name), "prompts"] = stage.get("prompts")
+    for name, given in cascade.items() if isinstance(cascade, dict) else ():
+        if isinstance(given, dict):
+            more = given.get("mixed_with")
+            places["stages", str(name), "prompts"] = given.get("prompts")
             for index, rules in enumerate(more if isinstance(more, list) else ()):
                 places["stages", str(name), "mixed_with", str(index)] = rules
     for name, suite in suites.items() if isinstance(suites, dict) else ():
@@ -127,9 +127,9 @@ def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], M
 def _gate_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> list[CascadeError]:
     """A stage's `gate` is a free mapping in the schema; here its fields are held to those of the gate."""
     problems: list[CascadeError] = []
-    stages = data.get("stages")
-    for name, stage in stages.items() if isinstance(stages, Mapping) else ():
-        changes = stage.get("gate") if isinstance(stage, Mapping) else None
+    cascade = data.get("stages")
+    for name, given in cascade.items() if isinstance(cascade, Mapping) else ():
+        changes = given.get("gate") if isinstance(given, Mapping) else None
         if isinstance(changes, Mapping):
             try:
                 _adapter(GateConfig).validate_json(json.dumps(changes, default=str), strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage, StageBase
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.errors import CheckpointError
 from nemo_cascade.stages.roles import Roles, stage_setup
 from nemo_cascade.telemetry.metrics import MetricsLog
@@ -160,11 +160,11 @@ def finish(context: StageContext, policy: PolicyGroup) -> None:
     context.roles.policy_now_holds(context.hf_folder)
 
 
-def export_checkpoint(context: StageContext, stage: SftStage | GrpoStage, checkpoint: Path, target: Path) -> None:
+def export_checkpoint(context: StageContext, stage: StageBase, checkpoint: Path, target: Path) -> None:
     """Write the weights of one of a trained stage's checkpoints as an HF folder; the policy holds them afterwards."""
     last = max(int(path.name.removeprefix("step_")) for path in checkpoint.parent.glob("step_*"))
-    updates = stage.updates_per_batch if isinstance(stage, GrpoStage) else 1
-    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, last * updates))
+    updates = last * stage.size().updates_per_step
+    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, updates))
     policy.load_checkpoint(str(checkpoint))
     policy.export_hf(str(target))
     context.roles.policy_now_holds(target)
