@@ -36,8 +36,11 @@ from nemo_cascade.cascade.recover import StageModels, judge_reward_model
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.rulings import carry_out, pending
 from nemo_cascade.cascade.story import outcome_line, ways_on_text
+from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.validate_judges import verifiers_of
+from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
@@ -84,7 +87,8 @@ class CascadeRunner:
 
     def run(self) -> int:
         """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
-        self.ledger.append("run_started", config=config_hash(self.config), code=code_version(), seed=self.config.seed)
+        started: dict[str, Any] = {"config": config_hash(self.config), "code": code_version(), "seed": self.config.seed}
+        self.ledger.append("run_started", None, **started, **self._plugins())
         self._record_hygiene()
         try:
             with Roles(self.config, self.folder.path / "logs") as roles:
@@ -94,6 +98,23 @@ class CascadeRunner:
             raise
         finally:
             write_report(self.folder.path)
+
+    def _plugins(self) -> dict[str, Any]:
+        """Return the hashes of the files that the user's verifiers are written in, {} where there are none.
+
+        Raises:
+            RunFolderError: a file isn't what it was when the run began.
+        """
+        now, before = plugin_hashes(verifiers_of(self.config).values()), self.ledger.find("run_started")
+        changed = [name for name, known in (before.details.get("plugins", {}) if before else {}).items()
+                   if now.get(name) != known]  # fmt: skip
+        if changed and self.config.resume != "fork":
+            raise RunFolderError(
+                "the code of a verifier changed since the run began",
+                value=", ".join(changed),
+                mend="restore it, or go on with it from here: resume=fork; or name=ANOTHER",
+            )
+        return {"plugins": now} if now else {}
 
     def _record_hygiene(self) -> None:
         """Store the report of the search for shared prompts beside what is trained on them."""

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from nemo_cascade.config import keys
+from nemo_cascade.config.plugins import anchored, is_plugin
 from nemo_cascade.config.schema import GateConfig, RunConfig
 from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
-from nemo_cascade.config.verifiers import SETTINGS, MixSettings
+from nemo_cascade.config.verifiers import SETTINGS, MixSettings, settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 
 _YAML_KINDS = {bool: "true or false", int: "a number", float: "a number"}
@@ -69,7 +70,7 @@ class _Rewards:
             self._check(where, place, "reward")
 
     def _check(self, where: tuple[str, ...], place: Mapping[str, Any], field: str) -> None:
-        block: Any = SETTINGS.get(str(place.get("verifier")))
+        block: Any = settings_block(anchored(str(place.get("verifier"))))
         given = place.get(field, {})
         if block is None or not isinstance(given, Mapping):
             return  # which is another violation, and found elsewhere
@@ -90,7 +91,7 @@ class _Rewards:
         """Check a part of a composed verifier, which may be any verifier of single responses but such a one."""
         name = part["verifier"]
         allowed = [known for known in SETTINGS if known not in ("mix", PREFERENCE, GENRM)]
-        if name in allowed:
+        if name in allowed or is_plugin(name):
             self._check(where, part, "options")
             return
         near = keys.nearest(name, allowed)

@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from nemo_cascade.config import host
+from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
-from nemo_cascade.config.verifiers import SETTINGS, settings_of
+from nemo_cascade.config.verifiers import SETTINGS, has_settings, plugin_settings, settings_of
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -28,18 +29,34 @@ def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
     yield from _scorer_room(config)
 
 
-def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
-    used = {f"evaluation.suites.{name}.verifier": suite.verifier for name, suite in config.evaluation.suites.items()}
+def verifiers_of(config: RunConfig) -> dict[str, str]:
+    """Return every verifier that a run names, by the key that names it; parts of composed ones, too."""
+    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
     for name, stage in config.stages.items():
-        used |= {f"stages.{name}.{key}.verifier": rules.verifier for key, rules in stage.tasks().items()}
-    yield from _unknown(used, [*known, PREFERENCE, GENRM])
+        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
+    named = {f"{place}.verifier": verifier for place, (verifier, _) in places.items()}
+    for place, (_, reward) in places.items():
+        for kind in ("gates", "terms"):
+            parts = reward.get(kind)
+            for number, part in enumerate(parts if isinstance(parts, list) else ()):
+                named[f"{place}.reward.{kind}.{number}.verifier"] = str(part["verifier"])
+    return named
+
+
+def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
+    yield from _unknown(verifiers_of(config), [*known, PREFERENCE, GENRM])
     timed = {*known, *SETTINGS} - {PREFERENCE, GENRM}
     yield from _unknown({f"reward.deadlines.{name}": name for name in config.reward.deadlines}, sorted(timed))
 
 
 def _unknown(used: Mapping[str, str], known: Sequence[str]) -> Problems:
     for key, name in used.items():
-        if name not in known:
+        if is_plugin(name):
+            try:
+                plugin_settings(name)
+            except CascadeError as error:
+                yield CascadeError(f"{key}: {error.what}", value=error.value, limit=error.limit, mend=error.mend)
+        elif name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             mend = f"did you mean {near[0]}?" if near else None
             yield CascadeError("unknown verifier", value=f"{key}={name}", limit=", ".join(known), mend=mend)
@@ -51,7 +68,7 @@ def _deadlines(config: RunConfig) -> Problems:
     for name, stage in config.stages.items():
         places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
     for place, (verifier, reward) in places.items():
-        if verifier not in SETTINGS:
+        if not has_settings(verifier):
             continue
         needs_s = settings_of(verifier, reward).needs_s
         deadline_s = config.reward.deadlines.get(verifier, config.reward.deadline_s)

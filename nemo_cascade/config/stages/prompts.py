@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validato
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.verifiers import complete
+from nemo_cascade.config.verifiers import VerifierName, complete
 
 PREFERENCE = "preference"
 """The verifier that is a reward model."""
@@ -37,8 +37,9 @@ class PromptSetConfig(DataFileConfig):
 
     domain: str
     """Domain that is rewarded."""
-    verifier: str
-    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm)."""
+    verifier: VerifierName
+    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm); or
+    your own, `my_package.my_module:Name` or `my_file.py:name` (README, Adding)."""
     reward: dict[str, Any] = field(default_factory=dict)
     """The verifier's settings for these prompts (config/verifiers.py); a suite has its own."""
     mode: Literal["think", "no_think", "half"] = "think"
