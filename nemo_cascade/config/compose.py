@@ -27,7 +27,8 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
 CONFIG_NAME = "config"
-SHIPPED_CONF = Path(__file__).resolve().parents[2] / "conf"
+# In a checkout the package's conf/ is a link to the one beside it; a wheel has the files themselves.
+SHIPPED_CONF = (Path(__file__).resolve().parents[1] / "conf").resolve()
 EXPERIMENTS = "experiment"
 """A folder of it that is no config group: several runs each, read by `nemo-cascade experiment`."""
 
