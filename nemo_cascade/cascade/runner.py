@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,22 @@ JUDGED_ALONE: dict[str, Callable[[RunConfig, StageContext, Any], Decision]] = {"
 
 
 @dataclass(frozen=True, slots=True)
+class Watchers:
+    """Who is told what happens in a run, in the run's own process; what they raise stops it.
+
+    Attributes:
+        on_step: stage's name, step (from 1), its line of metrics. Steps that a resumed run makes again come again.
+        on_stage: stage's name and the gate's decision, of stages that are decided now.
+    """
+
+    on_step: Callable[[str, int, Mapping[str, Any]], None] | None = None
+    on_stage: Callable[[str, Decision], None] | None = None
+
+
+NOBODY = Watchers()
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """The checkpoint that the next stage starts from.
 
@@ -78,10 +94,17 @@ class Standing:
 
 
 class CascadeRunner:
-    """One run folder, worked on until every stage is decided."""
+    """One run folder, worked on until every stage is decided.
 
-    def __init__(self, config: RunConfig, folder: RunFolder, inputs: Inputs) -> None:
-        self.config, self.folder, self.inputs = config, folder, inputs
+    Args:
+        config: the run.
+        folder: where it lies.
+        inputs: what its stages read, checked.
+        watchers: are told of steps and decisions as they come.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, inputs: Inputs, watchers: Watchers = NOBODY) -> None:
+        self.config, self.folder, self.inputs, self.watchers = config, folder, inputs, watchers
         self.ledger = Ledger(folder.ledger)
         self.reward_models: dict[str, Path] = {}
 
@@ -134,6 +157,8 @@ class CascadeRunner:
                 self._train(planned, parent, roles)
                 decision = self._gate(planned, parent, roles)
                 write_report(self.folder.path)
+                if self.watchers.on_stage is not None:
+                    self.watchers.on_stage(planned.name, decision)
             if decision.outcome == "hold":
                 ways = ways_on_text(self.folder, planned.name)
                 log.error("the gate holds the cascade after %s: %s%s", planned.name, decision.reason, ways)
@@ -191,6 +216,7 @@ class CascadeRunner:
             roles=roles,
             reward_models=self.reward_models,
             record=self.ledger.append,
+            watch=self.watchers.on_step,
         )
 
     def _score(self, name: str, index: int, folder: Path, hf: Path, roles: Roles) -> Scores:
@@ -336,10 +362,10 @@ def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator
         yield folder
 
 
-def run_cascade(config: RunConfig, provenance: dict[str, Any]) -> int:
+def run_cascade(config: RunConfig, provenance: dict[str, Any], watchers: Watchers = NOBODY) -> int:
     """Run or resume a cascade; the run folder tells what is done. Returns the exit code."""
     for line in too_small(config):
         log.warning("%s", line)
     inputs = check_inputs(config)
     with opened_run_folder(config, provenance) as folder:
-        return CascadeRunner(config, folder, inputs).run()
+        return CascadeRunner(config, folder, inputs, watchers).run()

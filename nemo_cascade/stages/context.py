@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,6 +48,7 @@ class StageContext:
         roles: actors.
         reward_models: HF folders of the reward models that were trained so far, by stage.
         record: appends an event to the ledger (`Ledger.append`).
+        watch: is told the stage's name, each step and its line of metrics; None: nobody watches.
     """
 
     config: RunConfig
@@ -59,6 +61,7 @@ class StageContext:
     roles: Roles
     reward_models: Mapping[str, Path]
     record: Callable[..., object]
+    watch: Callable[[str, int, Mapping[str, Any]], None] | None = None
 
     @property
     def hf_folder(self) -> Path:
@@ -77,7 +80,8 @@ class StageContext:
     def metrics(self, steps_done: int) -> Iterator[MetricsLog]:
         """Open metrics.jsonl (and other sinks) behind the steps that are done: later lines will be made again."""
         board = self.folder / "tensorboard" if self.config.logging.tensorboard else None
-        with MetricsLog(self.folder / "metrics.jsonl", tensorboard_dir=board) as metrics:
+        watch = None if self.watch is None else partial(self.watch, self.name)
+        with MetricsLog(self.folder / "metrics.jsonl", tensorboard_dir=board, watch=watch) as metrics:
             metrics.truncate_from(steps_done + 1)
             yield metrics
 

@@ -1,8 +1,7 @@
-"""The built wheel outside the checkout: the shipped recipes are in it, and a verifier of one's own is used in GRPO."""
+"""The built wheel outside the checkout: its recipes, a verifier of one's own in GRPO, and a run driven by a script."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
@@ -36,8 +35,21 @@ def installed(tmp_path_factory):
     return folder
 
 
-def run(folder, *words):
-    command = [sys.executable, "-m", "nemo_cascade", "run", *words]
+SCRIPT = """
+import json, sys
+import nemo_cascade as nc
+
+steps, stages = [], []
+run = nc.run(*sys.argv[1:], on_step=lambda stage, step, line: steps.append([stage, step, sorted(line)]),
+             on_stage=lambda stage, decision: stages.append([stage, decision.outcome]))
+told = {"steps": steps, "stages": stages, "scores": run.scores().to_pylist(), "outcome": run.outcome,
+        "rollouts": run.rollouts("math_rl", 1).to_pylist(), "metrics": run.metrics("math_rl").column_names}
+print("TOLD" + json.dumps(told))
+"""
+
+
+def run(folder, *words, python=("-m", "nemo_cascade", "run")):
+    command = [sys.executable, *python, *words]
     environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
@@ -62,13 +74,20 @@ def test_a_verifier_of_ones_own_rewards_grpo_and_its_settings_are_checked(instal
     assert "stages.math_rl.prompts.reward.mots" in text
     assert "did you mean" in text
 
-    code, text = run(installed, *own, "+stages.math_rl.prompts.reward.most=20")
+    code, text = run(installed, *own, "+stages.math_rl.prompts.reward.most=20", python=["-c", SCRIPT])
     assert code == 0, text
-    log = next(installed.glob("runs/own/stages/*-math_rl/rollouts/step_000001.jsonl.gz"))
-    rollouts = [json.loads(line) for line in gzip.decompress(log.read_bytes()).splitlines()]
-    assert rollouts
-    for rollout in rollouts:
+    told = json.loads(next(line for line in text.splitlines() if line.startswith("TOLD"))[4:])
+    assert told["rollouts"]
+    for rollout in told["rollouts"]:
         assert rollout["reward"] == pytest.approx(min(len(rollout["response"].removesuffix("<|im_end|>")), 20) / 20)
+    assert [step[:2] for step in told["steps"]] == [["sft1", n] for n in (1, 2, 3, 4)] + [
+        ["math_rl", 1],
+        ["math_rl", 2],
+    ]
+    assert told["steps"][-1][2] == sorted(told["metrics"])
+    assert told["stages"] == [["sft1", "promote"], ["math_rl", "promote"]]
+    assert told["outcome"] == "2 of 2 stages decided: 2 promoted"
+    assert {row["stage"] for row in told["scores"]} == {"start", "sft1", "math_rl"}
 
     (installed / "own_reward.py").write_text(REWARD.replace("min(", "-min("))
     code, text = run(installed, *own, "+stages.math_rl.prompts.reward.most=20", "stages.math_rl.checkpoint_every=3")
