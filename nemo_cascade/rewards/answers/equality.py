@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from mpmath import mp
 
@@ -42,7 +42,7 @@ def _same(gold: Node, answer: Node) -> bool:
             return True  # 1,22 may be 1.22
         if first.kind == "num" and first.parts and second.kind in ("list", "set", "num") and second.parts:
             return _matched(first.parts, second.parts)  # 48,384 may be two numbers
-    gold, answer = _quantities(gold), _quantities(answer)
+    gold, answer = _plain_form(gold, answer), _plain_form(answer, gold)
     if _value_of_sentence(gold) is not None or _value_of_sentence(answer) is not None:
         return _same(_value_of_sentence(gold) or gold, _value_of_sentence(answer) or answer)
     if "where" in (gold.kind, answer.kind):
@@ -144,6 +144,32 @@ def _scaled(node: Node) -> Node | None:
         return None
     inside = Node("mul", (node.parts[0], number(MULTIPLIERS[words.pop(place).casefold()])))
     return Node("unit", (inside,), " ".join(words)) if words else inside
+
+
+def _plain_form(node: Node, other: Node) -> Node:
+    """Return a point without its name, `4 to 3` as a ratio, quantities as a list, anything else as it is.
+
+    Args:
+        node: an answer.
+        other: what it is compared with.
+    """
+    if node.kind == "phrase":
+        if len(node.parts) == 3 and node.parts[1] == Node("word", text="to"):
+            return Node("ratio", node.parts[::2])
+        return _quantities(node)
+    pair = node.parts if node.kind == "call" else node.parts[-1].parts if node.kind == "mul" else ()
+    named = (node.kind == "call" and node.text.isupper()) or (node.kind == "mul" and _is_point(node))
+    if not named or len(pair) < 2 or other.kind == node.kind:
+        return node
+    if other.kind not in (*_COLLECTIONS, "chain") and node.parts[0] == Node("sym", text="C"):
+        return Node("call", pair, "binom")
+    return Node("tuple", pair, "()") if other.kind in ("tuple", "list", "chain") else node
+
+
+def _is_point(node: Node) -> bool:
+    r"""Tell whether a node is a point by its name and its coordinates: `A(1, 2)`."""
+    name, place = node.parts[0], node.parts[-1]
+    return len(node.parts) == 2 and name.kind == "sym" and name.text[0].isupper() and place.kind == "tuple"
 
 
 def _quantities(node: Node) -> Node:
@@ -271,7 +297,7 @@ def _is_name(node: Node) -> bool:
         return node.kind != "const" or node.text in "eiNZQRC"
     if node.kind == "call":
         return node.text[0] in "fgFGP" or (node.text == "abs" and _is_name(node.parts[0]))
-    if node.kind in ("mul", "div", "ratio", "tuple", "list"):
+    if node.kind in ("mul", "div", "ratio", "tuple", "list", "matrix", "row"):
         return all(_is_name(part) or (part.kind == "tuple") for part in node.parts)
     return False
 
@@ -314,7 +340,12 @@ def _same_relation(gold: Node, answer: Node) -> bool:
             return _same(gold, answer)
         chain, other = (gold, answer) if gold.kind == "chain" else (answer, gold)
         if other.kind == "list" and _is_equation(chain) and all(part.kind == "chain" for part in other.parts):
-            parts = tuple(Node("chain", pair, "=") for pair in zip(chain.parts, chain.parts[1:], strict=False))
+            sides = [side.parts if side.kind == "tuple" else () for side in chain.parts]
+            if len(sides) == 2 and len(sides[0]) == len(sides[1]) > 1:  # (x, y) = (1, 2)
+                pairs = list(zip(*sides, strict=True))
+            else:
+                pairs = list(pairwise(chain.parts))
+            parts = tuple(Node("chain", pair, "=") for pair in pairs)
             return len(parts) == len(other.parts) > 1 and _matched(parts, other.parts)
         value = _reduced(chain, is_gold=chain is gold)
         if value is None:

@@ -180,8 +180,10 @@ class ExpressionParser(Lookahead):
                 return node
 
     def _raised(self, base: Node) -> Node:
-        if self.accept("circ", "degree") or (base.kind == "num" and self.accept_small_o()):
+        if self.accept("circ", "degree") or (base.kind == "num" and self.accept_raised("o")):
             return Node("deg", (base,))
+        if base.kind == "num" and self.accept_raised("st", "nd", "rd", "th"):
+            return Node("unit", (base,), "th")
         if self.accept("'"):
             return primed(base, 1)
         if self.sees("{"):

@@ -43,6 +43,9 @@ _NOTHING = re.compile(r"(?<=[\d)\]])\{\}|^\{\}(?=[\w^_])")
 # Intervals as they're written in France: ]0, 1[ without its ends.
 _TURNED = re.compile(r"([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])")
 _EMPTY = re.compile(r"(?<![^\W\d_])[Øø](?![^\W\d_])")
+_CHOOSE = re.compile(
+    r"(?<![\w}\])])(?:\{\})?[_^](?:\{(\w{1,9})\}|(\w)) ?(?:C|\\mathrm ?\{C\}) ?_ ?(?:\{(\w{1,9})\}|(\w))"
+)
 _PLUS_MINUS = re.compile(r"\+/-|^\+-")
 _TEX_MATH = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _ROW_SPACING = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
@@ -85,6 +88,7 @@ def plain_look(latex: str) -> str:
     if "\\begin" not in latex:
         latex = _DOUBLED.sub(r"\\", latex)  # escaped twice: outside of a table there is no line to break
     latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
+    latex = _CHOOSE.sub(lambda m: f"\\binom{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}", latex)
     latex = _NOTHING.sub("", _TEX_MATH.sub(" ", latex))
     if "[" in latex or "]" in latex:
         latex = _TURNED.sub(_interval, latex)

@@ -66,10 +66,10 @@ class Lookahead(Cursor):
         scale = following.kind in ("word", "letters") or (following.kind == "letter" and following.text in "CFK")
         return self.peek().kind == "word" and self.peek().text.casefold() in DEGREES and not scale
 
-    def accept_small_o(self) -> bool:
-        """Move behind the letter o, which people raise where they can't type a degree sign."""
+    def accept_raised(self, *texts: str) -> bool:
+        """Move behind what is raised if it is one of these letters or words."""
         braced = self.sees("{")
-        if self.peek(braced).text != "o" or (braced and self.peek(2).text != "}"):
+        if self.peek(braced).text not in texts or (braced and self.peek(2).text != "}"):
             return False
         self.at += 3 if braced else 1
         return True
