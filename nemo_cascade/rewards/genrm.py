@@ -115,7 +115,7 @@ def _with_keys(value: Any) -> Mapping[str, Any] | None:
 
 
 def _whole_number(value: Any) -> int | None:
-    if isinstance(value, str) and len(value) < 20:
+    if isinstance(value, str) and len(value) < 20 and value.isascii() and "_" not in value:
         try:
             value = float(value)
         except ValueError:

@@ -12,10 +12,12 @@ from nemo_cascade.rewards.response import THINK_CLOSE, THINK_OPEN, Response, is_
 from nemo_cascade.rewards.verifier import Golden, Score
 
 # Control tokens of the families' templates: <|eot_id|> and the like in ASCII and in DeepSeek's wide bars, Nemotron's
-# <SPECIAL_12> and <extra_id_1>, Mistral's and Llama 2's [INST], Gemma's turns, GLM's prefix, sentencepiece's own.
+# <SPECIAL_12> and <extra_id_1>, Mistral's and Llama 2's [INST], Gemma's turns, GLM's prefix, MiniMax's brackets, Seed's
+# names, sentencepiece's own, bytes and unused places of a vocabulary.
 _SPECIAL = re.compile(
     r"<\|[A-Za-z][\w\- ]{2,}\|>|<｜[^<>\n]{1,40}｜>|<SPECIAL_\d+>|<extra_id_\d+>|</?(?:start|end)_of_turn>|"
-    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>|\[gMASK\]|<(?:sop|eop|bos|eos|pad|unk)>"
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>|\[gMASK\]|<(?:sop|eop|bos|eos|pad|unk|eod|eot)>|"
+    r"\]~!?b[\[\]]|\[e~\[|<seed:\w{1,20}>|<0x[0-9A-F]{2}>|<(?:reserved_|unused)\d+>|\[unused\d+\]"
 )
 _SENTENCE = re.compile(r"<(/?)s>")
 # A word, or one sign of a script that writes none apart.

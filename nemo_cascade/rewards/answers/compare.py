@@ -88,9 +88,13 @@ def _left_to_compute(node: Node) -> bool:
 
 
 def _same_choice(gold: Choice | None, reference: Node, answer: Choice | None, found: Node | None) -> bool:
-    r"""Compare the letters of a multiple choice: `\textbf{(A)}\ 5` is A, and a reference of that form is also 5."""
+    r"""Compare the letters of a multiple choice: `\textbf{(A)}\ 5` is A, and also 5."""
     if gold is None:
-        return answer is not None and reference.kind == "sym" and reference.text == answer[0]
+        if answer is None:
+            return False
+        content = _read(answer[1])
+        letter = reference.kind == "sym" and reference.text == answer[0]
+        return letter or (content is not None and same_answer(reference, content))
     if answer is not None:
         return answer[0] == gold[0]
     content = _read(gold[1])

@@ -191,7 +191,10 @@ def _same_constant(gold: Node, answer: Node, radians: bool = False) -> bool:
 def _same_angle(gold: Node, answer: Node) -> bool:
     r"""Tell whether one is the other in degrees: `60^\circ` is \pi/3."""
     degrees = [any(part.kind == "deg" for part in node.walk()) for node in (gold, answer)]
-    circle = [any(part.kind == "const" and part.text == "pi" for part in node.walk()) for node in (gold, answer)]
+    circle = [
+        any((part.kind, part.text) == ("const", "pi") or part.text.startswith("arc") for part in node.walk())
+        for node in (gold, answer)
+    ]
     if degrees[0] == degrees[1] or not circle[degrees[0]]:
         return False
     return _same_constant(gold, answer, radians=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from mpmath import mp
 
@@ -23,6 +23,7 @@ _COLLECTIONS = ("list", "set", "tuple")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _MOST_ITEMS = 200
 _MOST_SIGNS = 4  # independent plus-minus signs of one answer
+_CHOICES = frozenset("ABCDEFGH")
 _LONGEST_PRODUCT = 3  # letters that may be a product in any order; more of them are a word
 
 
@@ -36,10 +37,12 @@ def _same(gold: Node, answer: Node) -> bool:
     if gold == answer:
         return True
     for first, second in ((gold, answer), (answer, gold)):
-        if first.kind == "list" and first.value is not None and second.kind == "num" and second.value == first.value:
+        one = second.kind not in (*_COLLECTIONS, "chain", "phrase")
+        if one and first.kind == "list" and first.value is not None and _same(number(first.value), second):
             return True  # 1,22 may be 1.22
-        if first.kind == "num" and first.parts and second.kind in ("list", "set"):
+        if first.kind == "num" and first.parts and second.kind in ("list", "set", "num") and second.parts:
             return _matched(first.parts, second.parts)  # 48,384 may be two numbers
+    gold, answer = _plain_form(gold, answer), _plain_form(answer, gold)
     if _value_of_sentence(gold) is not None or _value_of_sentence(answer) is not None:
         return _same(_value_of_sentence(gold) or gold, _value_of_sentence(answer) or answer)
     if "where" in (gold.kind, answer.kind):
@@ -53,6 +56,8 @@ def _same(gold: Node, answer: Node) -> bool:
         return same_set
     if "chain" in (gold.kind, answer.kind):
         return _same_relation(gold, answer)
+    if {gold.kind, answer.kind} == {"tuple", "matrix"}:
+        return _same_vector(gold, answer)
     if gold.kind in ("phrase", "cases", "row") or answer.kind in ("phrase", "cases", "row"):
         return _same_parts(gold, answer)
     if gold.kind in _COLLECTIONS or answer.kind in _COLLECTIONS:
@@ -66,7 +71,9 @@ def _same(gold: Node, answer: Node) -> bool:
 
 
 def _value_of_sentence(node: Node) -> Node | None:
-    """Return what a sentence such as `the answer is 42` says, None if a node is no such sentence."""
+    """Return what a sentence such as `the answer is 42` says, or `Answer: 42`; None if a node is no such sentence."""
+    if node.kind == "ratio" and len(node.parts) == 2 and node.parts[0].kind == "word" and node.parts[1].kind != "word":
+        return node.parts[1]
     if node.kind != "phrase" or len(node.parts) != 2 or node.parts[0].kind != "word":
         return None
     words = node.parts[0].text.casefold().split()
@@ -130,12 +137,49 @@ def _same_quantity(gold: Node, answer: Node) -> bool:
 
 
 def _scaled(node: Node) -> Node | None:
-    """Return a quantity with the multiplier that its unit begins with."""
-    first, _, rest = node.text.partition(" ")
-    if node.kind != "unit" or first.casefold() not in MULTIPLIERS:
+    """Return a quantity with the multiplier among the first words of its unit: `5 million dollars`, `$5 million`."""
+    words = node.text.split()
+    place = next((place for place, word in enumerate(words[:2]) if word.casefold() in MULTIPLIERS), None)
+    if node.kind != "unit" or place is None:
         return None
-    inside = Node("mul", (node.parts[0], number(MULTIPLIERS[first.casefold()])))
-    return Node("unit", (inside,), rest) if rest else inside
+    inside = Node("mul", (node.parts[0], number(MULTIPLIERS[words.pop(place).casefold()])))
+    return Node("unit", (inside,), " ".join(words)) if words else inside
+
+
+def _plain_form(node: Node, other: Node) -> Node:
+    """Return a point without its name, `4 to 3` as a ratio, quantities as a list, anything else as it is.
+
+    Args:
+        node: an answer.
+        other: what it is compared with.
+    """
+    if node.kind == "phrase":
+        if len(node.parts) == 3 and node.parts[1] == Node("word", text="to"):
+            return Node("ratio", node.parts[::2])
+        return _quantities(node)
+    pair = node.parts if node.kind == "call" else node.parts[-1].parts if node.kind == "mul" else ()
+    named = (node.kind == "call" and node.text.isupper()) or (node.kind == "mul" and _is_point(node))
+    if not named or len(pair) < 2 or other.kind == node.kind:
+        return node
+    if other.kind not in (*_COLLECTIONS, "chain") and node.parts[0] == Node("sym", text="C"):
+        return Node("call", pair, "binom")
+    return Node("tuple", pair, "()") if other.kind in ("tuple", "list", "chain") else node
+
+
+def _is_point(node: Node) -> bool:
+    r"""Tell whether a node is a point by its name and its coordinates: `A(1, 2)`."""
+    name, place = node.parts[0], node.parts[-1]
+    return len(node.parts) == 2 and name.kind == "sym" and name.text[0].isupper() and place.kind == "tuple"
+
+
+def _quantities(node: Node) -> Node:
+    """Return `3 hours 20 minutes` as a list of quantities, anything else as it is."""
+    numbers, words = node.parts[::2], node.parts[1::2]
+    if node.kind != "phrase" or len(numbers) != len(words) or any(part.kind != "word" for part in words):
+        return node
+    if any(part.kind != "num" for part in numbers) or any(unit_name(word.text) is None for word in words):
+        return node
+    return Node("list", tuple(Node("unit", (n,), word.text) for n, word in zip(numbers, words, strict=True)), "and")
 
 
 def _same_share(gold: Node, answer: Node) -> bool:
@@ -159,12 +203,34 @@ def _same_collection(gold: Node, answer: Node) -> bool:
     if "tuple" in (gold.kind, answer.kind):
         other = answer if gold.kind == "tuple" else gold
         pair = gold if gold.kind == "tuple" else answer
+        if other.kind == "set" and len(other.parts) == 1:
+            return _same(other.parts[0], pair)
         if other.kind != "list" or (pair.text != "()" and len(pair.parts) == 2):
             return False
         return _in_order(gold.parts, answer.parts)
-    first = gold.parts if gold.kind in _COLLECTIONS else (gold,)
-    second = answer.parts if answer.kind in _COLLECTIONS else (answer,)
+    first, second = (node.parts if node.kind in _COLLECTIONS else _choices(node) for node in (gold, answer))
+    labels = [{part.text.casefold() for part in parts if part.kind == "unit"} for parts in (first, second)]
+    if labels[0] == labels[1] and len(labels[0]) == len(first) == len(second) > 1:  # 4 red and 3 blue
+        by_label = [sorted(parts, key=lambda part: part.text.casefold()) for parts in (first, second)]
+        return _in_order(by_label[0], by_label[1])
     return _matched(_distinct(first), _distinct(second))
+
+
+def _choices(node: Node) -> tuple[Node, ...]:
+    """Return the letters of several choices, `ABD`; anything else as one item."""
+    if node.kind == "letters" and set(node.text) <= _CHOICES and list(node.text) == sorted(set(node.text)):
+        return tuple(Node("sym", text=letter) for letter in node.text)
+    return (node,)
+
+
+def _same_vector(gold: Node, answer: Node) -> bool:
+    """Compare a matrix with a tuple: a row or a column with its entries in order, any matrix with a tuple of rows."""
+    matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
+    if all(part.kind == "tuple" for part in other.parts):
+        rows = [part.parts for part in other.parts]
+    else:
+        rows = [other.parts] if len(matrix.parts) == 1 else [(part,) for part in other.parts]
+    return same_value(matrix, Node("matrix", tuple(Node("row", row) for row in rows)))
 
 
 def _in_order(first: Sequence[Node], second: Sequence[Node]) -> bool:
@@ -231,7 +297,7 @@ def _is_name(node: Node) -> bool:
         return node.kind != "const" or node.text in "eiNZQRC"
     if node.kind == "call":
         return node.text[0] in "fgFGP" or (node.text == "abs" and _is_name(node.parts[0]))
-    if node.kind in ("mul", "div", "ratio", "tuple", "list"):
+    if node.kind in ("mul", "div", "ratio", "tuple", "list", "matrix", "row"):
         return all(_is_name(part) or (part.kind == "tuple") for part in node.parts)
     return False
 
@@ -274,7 +340,12 @@ def _same_relation(gold: Node, answer: Node) -> bool:
             return _same(gold, answer)
         chain, other = (gold, answer) if gold.kind == "chain" else (answer, gold)
         if other.kind == "list" and _is_equation(chain) and all(part.kind == "chain" for part in other.parts):
-            parts = tuple(Node("chain", pair, "=") for pair in zip(chain.parts, chain.parts[1:], strict=False))
+            sides = [side.parts if side.kind == "tuple" else () for side in chain.parts]
+            if len(sides) == 2 and len(sides[0]) == len(sides[1]) > 1:  # (x, y) = (1, 2)
+                pairs = list(zip(*sides, strict=True))
+            else:
+                pairs = list(pairwise(chain.parts))
+            parts = tuple(Node("chain", pair, "=") for pair in pairs)
             return len(parts) == len(other.parts) > 1 and _matched(parts, other.parts)
         value = _reduced(chain, is_gold=chain is gold)
         if value is None:
@@ -290,7 +361,7 @@ def _is_equation(chain: Node) -> bool:
 
 
 def _same_equation(gold: Node, answer: Node) -> bool:
-    named = _is_name(gold.parts[0]) and _is_name(answer.parts[0]) and _same(gold.parts[0], answer.parts[0])
+    named = _is_name(gold.parts[0]) and _is_name(answer.parts[0]) and _same_name(gold.parts[0], answer.parts[0])
     if named and _same(gold.parts[-1], answer.parts[-1]):
         return True
     if len(gold.parts) != len(answer.parts):
@@ -299,6 +370,14 @@ def _same_equation(gold: Node, answer: Node) -> bool:
         sides = [difference(*(_bare(part) for part in chain.parts)) for chain in (gold, answer)]
         return proportion(sides[0], sides[1]) != 0
     return all(_same(a, b) for a, b in zip(gold.parts, answer.parts, strict=True))
+
+
+def _same_name(first: Node, second: Node) -> bool:
+    """Tell whether two left sides name the same; y is any function's value."""
+    return _same(first, second) or {(n.kind, n.text if n.kind == "sym" else "") for n in (first, second)} == {
+        ("sym", "y"),
+        ("call", ""),
+    }
 
 
 def _bare(node: Node) -> Node:

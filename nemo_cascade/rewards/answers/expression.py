@@ -9,24 +9,33 @@ from __future__ import annotations
 from abc import abstractmethod
 from fractions import Fraction
 
-from nemo_cascade.rewards.answers.cursor import Cursor
+from nemo_cascade.rewards.answers.build import (
+    added,
+    arguments_of,
+    call_of,
+    in_base,
+    is_fraction,
+    is_minus_one,
+    letters,
+    marked,
+    multiplied,
+    primed,
+    symbol,
+    with_index_i,
+)
+from nemo_cascade.rewards.answers.lookahead import CLOSING, Lookahead
 from nemo_cascade.rewards.answers.node import Node, Unreadable, number
 from nemo_cascade.rewards.answers.tokens import Token
 
 _INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
 _NAMES_OF_FUNCTIONS = frozenset("fgFGP")
-_BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_ENDS = frozenset({")", "]", "}", "\\}", ">>", "\\rfloor", "\\rceil", "\\\\", "&", "iff"})
-_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "<<": ">>", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
-_MIXED_LIMIT = 1 << 62
 
 
-class ExpressionParser(Cursor):
+class ExpressionParser(Lookahead):
     """Reads the expressions of one answer."""
 
     def __init__(self, tokens: list[Token], depth: int = 0) -> None:
         super().__init__(tokens, depth)
-        self._bars, self._set = [0], [False]
         self.conditions: list[Node] = []
 
     @abstractmethod
@@ -37,17 +46,6 @@ class ExpressionParser(Cursor):
     def environment(self, name: str) -> Node:
         r"""Read what stands between `\begin{...}` and `\end{...}`."""
 
-    def at_end_of_item(self) -> bool:
-        """Tell whether nothing of the present item is left."""
-        token = self.peek()
-        if token.kind in ("end", "sep") or (token.kind == "env" and token.text.startswith("end")):
-            return True
-        if token.kind != "sign":
-            return False
-        if token.text == ":":
-            return self._set[-1]
-        return token.text in _ENDS or (token.text in ("|", "||") and bool(self._bars[-1] or self._set[-1]))
-
     def sum(self) -> Node:
         """Read terms with their signs."""
         terms = [self._signed_term()]
@@ -55,10 +53,10 @@ class ExpressionParser(Cursor):
             sign = self.take().text
             term = self._term()
             if sign in ("pm", "mp"):
-                terms = [Node("pm", (_added(terms), term), sign)]
+                terms = [Node("pm", (added(terms), term), sign)]
             else:
                 terms.append(Node("neg", (term,)) if sign == "-" else term)
-        return _added(terms)
+        return added(terms)
 
     def _signed_term(self) -> Node:
         if self.sees("pm", "mp"):
@@ -78,7 +76,7 @@ class ExpressionParser(Cursor):
                 factors = left.parts if left.kind == "mul" else (left,)
                 left = Node("mul", (*factors, right))
             else:
-                left = Node("div", (left, right)) if sign == "/" else _call("mod", left, right)
+                left = Node("div", (left, right)) if sign == "/" else call_of("mod", left, right)
         return left
 
     def _divisor(self) -> Node:
@@ -92,7 +90,7 @@ class ExpressionParser(Cursor):
         ):
             return self._unary()
         divisor = self._number(self.take())
-        if self._starts_factor():  # what follows is a factor of its own
+        if self.starts_factor():  # what follows is a factor of its own
             self.tokens.insert(self.at, Token("sign", "*"))
         return divisor
 
@@ -100,26 +98,28 @@ class ExpressionParser(Cursor):
         negative = False
         while self.sees("-", "+"):
             negative ^= self.take().text == "-"
-        dollar = self.accept("$")
+        currency = (self.take().literal or "dollar") if self.sees("$") else ""
         node = self._juxtaposed()
-        if dollar:
-            node = Node("unit", (node,), "dollar")
+        if currency:
+            node = Node("unit", (node,), currency)
         return Node("neg", (node,)) if negative else node
 
     def _juxtaposed(self) -> Node:
         """Read factors that stand side by side, or a mixed number."""
         factors = [self.factor()]
-        while self._starts_factor():
+        while self.starts_factor():
             token, before = self.peek(), factors[-1]
             if before.kind == "word":
                 raise Unreadable("a word beside an expression")
             if token.kind == "num" and before.kind == "num":
                 factors[-1] = self._mixed_in_line(before)
                 continue
-            if token.kind == "letter" and token.text == "Omega" and before.kind == "num" and self._last_of_item(1):
+            if token.kind == "letter" and token.text == "Omega" and before.kind == "num" and self.last_of_item(1):
                 break  # ohms
-            if token.kind == "letter" and token.text in "CF" and before.kind == "deg" and self._last_of_item(1):
+            if token.kind == "letter" and token.text in "CF" and before.kind == "deg" and self.last_of_item(1):
                 break  # of temperature
+            if token.text == "(" and before.kind not in ("sym", "letters", "call") and self.opens_words():
+                break  # a unit in brackets
             factor = self.factor()
             if factor.kind == "chain" and token.text == "(":
                 self.conditions.append(factor)
@@ -128,17 +128,14 @@ class ExpressionParser(Cursor):
                 factors[-1] = Node("deg", (Node("add", (before, factor)),))
                 continue
             whole = before.kind == "num" and not before.text and before.value is not None
-            if whole and len(factors) == 1 and token.text == "frac" and _is_fraction(factor):
-                factors[-1] = Node("add", (before, factor))
+            share = factor.kind == "pct"
+            fraction = factor.parts[0] if share else factor
+            if whole and len(factors) == 1 and token.text == "frac" and is_fraction(fraction):
+                mixed = Node("add", (before, fraction))
+                factors[-1] = Node("pct", (mixed,)) if share else mixed
             else:
                 factors.append(factor)
-        return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
-
-    def _last_of_item(self, ahead: int) -> bool:
-        self.at += ahead
-        last = self.at_end_of_item()
-        self.at -= ahead
-        return last
+        return multiplied(factors)
 
     def _mixed_in_line(self, whole: Node) -> Node:
         """Read the fraction of `2 1/3`."""
@@ -149,25 +146,13 @@ class ExpressionParser(Cursor):
         self.at += 3
         return Node("add", (whole, Node("div", (number(above.value), number(below.value)))))
 
-    def _starts_factor(self) -> bool:
-        token = self.peek()
-        if token.kind in ("num", "letter", "letters", "const", "call", "command", "big"):
-            return True
-        if token.kind == "env":
-            return token.text.startswith("begin")
-        if token.kind != "sign":
-            return False
-        if token.text in ("|", "||"):
-            return not self._bars[-1] and not self._set[-1]
-        return token.text in _CLOSING
-
     def factor(self) -> Node:
         """Read an operand with what is raised, lowered or set behind it."""
         first = self.peek()
         node = self._atom()
         if first.kind == "letters" and self.sees("^", "'", "!"):  # of a run of letters the last is raised
             self.put_back(Token("letter", node.text[-1]))
-            return Node("mul", (_letters(node.text[:-1]), self.factor()))
+            return Node("mul", (letters(node.text[:-1]), self.factor()))
         while True:
             if self.sees("^"):
                 self.at += 1
@@ -187,32 +172,34 @@ class ExpressionParser(Cursor):
                 primes = 1
                 while self.accept("'"):
                     primes += 1
-                node = _primed(node, primes)
-            elif self.sees("degree"):
+                node = primed(node, primes)
+            elif self.sees("degree") or (node.kind == "num" and self.sees_degrees()):
                 self.at += 1
                 node = Node("deg", (node,))
             else:
                 return node
 
     def _raised(self, base: Node) -> Node:
-        if self.accept("circ", "degree"):
+        if self.accept("circ", "degree") or (base.kind == "num" and self.accept_raised("o")):
             return Node("deg", (base,))
+        if base.kind == "num" and self.accept_raised("st", "nd", "rd", "th"):
+            return Node("unit", (base,), "th")
         if self.accept("'"):
-            return _primed(base, 1)
+            return primed(base, 1)
         if self.sees("{"):
             inside = self.peek(1)
             if inside.text in ("circ", "degree", "+", "*") and self.peek(2).text == "}":
                 self.at += 3
-                return Node("deg", (base,)) if inside.text in ("circ", "degree") else _marked(base, inside.text)
+                return Node("deg", (base,)) if inside.text in ("circ", "degree") else marked(base, inside.text)
             if inside.text == "'":
                 self.take()
                 primes = 0
                 while self.accept("'"):
                     primes += 1
                 self.expect("}")
-                return _primed(base, primes)
+                return primed(base, primes)
         if self.sees("+", "*") and base.kind in ("const", "sym"):
-            return _marked(base, self.take().text)
+            return marked(base, self.take().text)
         return Node("pow", (base, self._script(tower=True)))
 
     def _script(self, tower: bool = False) -> Node:
@@ -236,33 +223,18 @@ class ExpressionParser(Cursor):
 
     def _lowered(self, base: Node, first: Token) -> Node:
         if base.kind == "num" and first.kind == "num":
-            return _in_base(first.text, self._subscript())
-        text = self._subscript()
+            return in_base(first.text, self.subscript())
+        if base.kind == "num" and base.value is not None and first.text == "(":  # (1011)_2
+            return in_base(base.text or str(base.value), self.subscript())
+        text = self.subscript()
         if base.kind == "letters":
-            rest, last = base.text[:-1], _symbol(f"{base.text[-1]}_{text}")
-            return Node("mul", (_letters(rest), last))
+            rest, last = base.text[:-1], symbol(f"{base.text[-1]}_{text}")
+            return Node("mul", (letters(rest), last))
         if base.kind == "sym" or (base.kind == "const" and base.text in "ei"):
-            return _symbol(f"{base.text}_{text}")
+            return symbol(f"{base.text}_{text}")
         if base.kind == "const":
             return base
         raise Unreadable("a subscript of an expression")
-
-    def _subscript(self) -> str:
-        """Return what is lowered, as text without blanks."""
-        if not self.accept("{"):
-            token = self.take()
-            if token.kind in ("end", "sep"):
-                raise Unreadable("nothing is lowered")
-            return token.text
-        depth, texts = 1, list[str]()
-        while True:
-            token = self.take()
-            if token.kind == "end":
-                raise Unreadable("a brace that never closes")
-            depth += (token.text == "{") - (token.text == "}")
-            if depth == 0:
-                return "".join(texts)
-            texts.append(token.text if token.text not in "{}" else "")
 
     def _atom(self) -> Node:
         self.deeper()
@@ -278,7 +250,7 @@ class ExpressionParser(Cursor):
         if token.kind == "letter":
             return self._letter(token)
         if token.kind == "letters":
-            return _letters(token.text)
+            return letters(token.text)
         if token.kind == "const":
             return Node("const", text=token.text)
         if token.kind == "call":
@@ -292,7 +264,7 @@ class ExpressionParser(Cursor):
             while self.peek().kind == "word":
                 words.append(self.take().text)
             single = len(words) == 1 and len(token.text) == 1 and token.text.isascii()
-            return _symbol(token.text) if single else Node("word", text=" ".join(words))
+            return symbol(token.text) if single else Node("word", text=" ".join(words))
         if token.kind == "env" and token.text.startswith("begin "):
             return self.environment(token.text.split(" ")[1].rstrip("*"))
         if token.kind == "sign":
@@ -316,42 +288,42 @@ class ExpressionParser(Cursor):
             braced = self.sees("{") and self.peek(1).text == "("
             self.at += braced
             if self.accept("("):
-                node = Node("call", _arguments(self._inside("(")), name)
+                node = Node("call", arguments_of(self._inside("(")), name)
                 if braced:
                     self.expect("}")
                 return node
             self.at = start
-        return _symbol(token.text)
+        return symbol(token.text)
 
     def _bracket(self, opening: str) -> Node:
         if opening in ("|", "||"):
-            self._bars.append(1)
-            self._set.append(False)
+            self.bars.append(1)
+            self.in_set.append(False)
             inside = self.answer()
-            self._bars.pop()
-            self._set.pop()
+            self.bars.pop()
+            self.in_set.pop()
             self.expect(opening)
-            return _call("abs", inside)
-        if opening not in _CLOSING:
+            return call_of("abs", inside)
+        if opening not in CLOSING:
             raise Unreadable(f"{opening} in place of an operand")
         if opening in ("\\lfloor", "\\lceil"):
-            return _call("floor" if opening == "\\lfloor" else "ceil", self._inside(opening))
+            return call_of("floor" if opening == "\\lfloor" else "ceil", self._inside(opening))
         if opening == "\\{":
             return self._braces()
         return self._inside(opening)
 
     def _inside(self, opening: str) -> Node:
         """Read a bracket's content and its end: a tuple where it holds several items."""
-        self._bars.append(0)
-        self._set.append(False)
-        self._set[-1] = opening == "{" and self.peek(1).text in ("|", ":")
+        self.bars.append(0)
+        self.in_set.append(False)
+        self.in_set[-1] = opening == "{" and self.peek(1).text in ("|", ":")
         inside = self.answer()
-        if opening == "{" and self._set[-1] and self.accept("|", ":"):  # braces without their backslashes
-            self._set[-1] = False
+        if opening == "{" and self.in_set[-1] and self.accept("|", ":"):  # braces without their backslashes
+            self.in_set[-1] = False
             inside = Node("builder", (inside, self.answer()))
-        self._bars.pop()
-        self._set.pop()
-        closing = self.expect(*(")", "]") if opening in ("(", "[") else (_CLOSING[opening],))
+        self.bars.pop()
+        self.in_set.pop()
+        closing = self.expect(*(")", "]") if opening in ("(", "[") else (CLOSING[opening],))
         if opening != "{" and inside.kind == "list" and opening in ("(", "[", "<<"):
             return Node("tuple", inside.parts, "()" if opening == "<<" else opening + closing)
         return inside
@@ -360,17 +332,17 @@ class ExpressionParser(Cursor):
         r"""Read a set, `\{1, 2\}` or `\{x \mid x > 0\}`."""
         if self.accept("\\}"):
             return Node("const", text="empty")
-        self._bars.append(0)
-        self._set.append(True)
+        self.bars.append(0)
+        self.in_set.append(True)
         inside = self.answer()
         if self.accept("|", ":"):
-            self._set[-1] = False
+            self.in_set[-1] = False
             condition = self.answer()
             node = Node("builder", (inside, condition))
         else:
             node = Node("set", inside.parts if inside.kind == "list" else (inside,))
-        self._bars.pop()
-        self._set.pop()
+        self.bars.pop()
+        self.in_set.pop()
         self.expect("\\}")
         return node
 
@@ -388,7 +360,7 @@ class ExpressionParser(Cursor):
     def _first_of(self, token: Token) -> Node:
         rest = token.text[1:]
         self.put_back(Token("letter" if len(rest) == 1 else "letters", rest))
-        return _symbol(token.text[0])
+        return symbol(token.text[0])
 
     def _command(self, name: str) -> Node:
         if name == "frac":
@@ -396,7 +368,7 @@ class ExpressionParser(Cursor):
             return Node("div", (above, self._argument()))
         if name == "binom":
             above = self._argument()
-            return _call("binom", above, self._argument())
+            return call_of("binom", above, self._argument())
         if name == "sqrt":
             index = number(2)
             if self.accept("["):
@@ -404,8 +376,8 @@ class ExpressionParser(Cursor):
                 self.expect("]")
             return Node("pow", (self._argument(), Node("div", (number(1), index))))
         if self.peek().kind in ("letter", "letters"):  # an angle or a triangle, by its corners
-            return _symbol(f"{name} {self.take().text}")
-        return _symbol(name)
+            return symbol(f"{name} {self.take().text}")
+        return symbol(name)
 
     def _call(self, name: str) -> Node:
         power = base = None
@@ -414,9 +386,13 @@ class ExpressionParser(Cursor):
                 power = self._script()
             else:
                 base = self._script()
-        if name == "sqrt":
-            return Node("pow", (self._call_argument()[0], Node("div", (number(1), number(2)))))
-        if power is not None and name in _INVERTIBLE and _is_minus_one(power):
+        if name in ("sqrt", "cbrt"):
+            plain = self.peek().kind in ("num", "letter")  # sqrt3/2
+            root = Node("div", (number(1), number(2 if name == "sqrt" else 3)))
+            return Node("pow", (self._atom() if plain else self._call_argument()[0], root))
+        if name == "factorial":
+            return Node("fact", self._call_argument(), "!")
+        if power is not None and name in _INVERTIBLE and is_minus_one(power):
             name, power = (f"arc{name}" if name in ("sin", "cos", "tan", "cot", "sec", "csc") else f"a{name}"), None
         arguments = self._call_argument()
         if name == "lg" or (name == "log" and base is None and len(arguments) == 1):
@@ -427,20 +403,20 @@ class ExpressionParser(Cursor):
     def _call_argument(self) -> tuple[Node, ...]:
         """Read a function's argument: a bracket, or the factors up to the next function or sign."""
         if self.sees("(", "{", "["):
-            return _arguments(self._inside(self.take().text))
+            return arguments_of(self._inside(self.take().text))
         if self.sees("\\{"):
-            return _arguments(self._bracket(self.take().text))
+            return arguments_of(self._bracket(self.take().text))
         if self.accept("-"):
             self.deeper()
             argument = self._call_argument()
             self.depth -= 1
             return (Node("neg", argument),)
         factors = [self.factor()]
-        while self._starts_factor() and not self.sees("(", "[", "\\{") and self.peek().kind not in ("call", "big"):
+        while self.starts_factor() and not self.sees("(", "[", "\\{") and self.peek().kind not in ("call", "big"):
             if self.peek().kind == "num" and factors[-1].kind == "num":
                 raise Unreadable("two numbers side by side")
             factors.append(self.factor())
-        node = factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
+        node = multiplied(factors)
         while self.sees("/") and self.peek(1).kind == "num":
             self.take()
             node = Node("div", (node, self.factor()))
@@ -456,65 +432,5 @@ class ExpressionParser(Cursor):
                 below = self._script()
         body = self.sum() if "int" in name else self._term()
         if below.kind == "chain" and below.parts[0] == Node("const", text="i"):  # an index, no imaginary unit
-            body, below = _with_index_i(body), _with_index_i(below)
+            body, below = with_index_i(body), with_index_i(below)
         return Node("big", (body, below, above), name)
-
-
-def _with_index_i(node: Node) -> Node:
-    if node == Node("const", text="i"):
-        return Node("sym", text="i")
-    return Node(node.kind, tuple(_with_index_i(part) for part in node.parts), node.text, node.value)
-
-
-def _added(terms: list[Node]) -> Node:
-    return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
-
-
-def _call(name: str, *arguments: Node) -> Node:
-    return Node("call", arguments, name)
-
-
-def _symbol(name: str) -> Node:
-    return Node("const", text=name) if name in ("e", "i") else Node("sym", text=name)
-
-
-def _letters(run: str) -> Node:
-    return _symbol(run) if len(run) == 1 else Node("letters", text=run)
-
-
-def _marked(base: Node, mark: str) -> Node:
-    return Node("sym", text=f"{base.text}^{mark}")
-
-
-def _primed(base: Node, primes: int) -> Node:
-    """Mark a name, or count a number as minutes or seconds of an angle."""
-    if base.kind == "num" and primes < 3:
-        return Node("deg", (Node("div", (base, number(60**primes))),))
-    if base.kind not in ("sym", "letters", "call"):
-        raise Unreadable("a prime behind no name")
-    return Node("call" if base.kind == "call" else "sym", base.parts, base.text + "'" * primes)
-
-
-def _arguments(inside: Node) -> tuple[Node, ...]:
-    return inside.parts if inside.kind in ("list", "tuple", "set") else (inside,)
-
-
-def _is_fraction(node: Node) -> bool:
-    return node.kind == "div" and all(
-        part.kind == "num" and not part.text and part.value is not None and 0 < part.value < _MIXED_LIMIT
-        for part in node.parts
-    )
-
-
-def _is_minus_one(node: Node) -> bool:
-    return node.kind == "neg" and node.parts[0].kind == "num" and node.parts[0].value == 1
-
-
-def _in_base(digits: str, base_text: str) -> Node:
-    """Return the number that digits are in a base."""
-    word = base_text.removeprefix("base").strip("()").casefold()
-    base = _BASES.index(word) + 2 if word in _BASES else int(word) if word.isdecimal() and len(word) < 3 else 0
-    whole, _, decimals = digits.partition(".")
-    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in whole + decimals):
-        raise Unreadable(f"{digits} in base {base_text}")
-    return number(Fraction(int(whole + decimals or "0", base), base ** len(decimals)))

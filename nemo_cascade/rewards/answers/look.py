@@ -19,7 +19,7 @@ _LOOK_ALIKE = {
     "＝": "=", "＜": "<", "＞": ">", "＋": "+", "／": "/", "％": r"\%", "．": ".", "。": ".", "！": "!", "＄": r"\$",
     "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2004": " ", "\u2005": " ", "\u2006": " ", "\u2007": " ",
     "\u2008": " ", "\u2009": r"\,", "\u200a": " ", "\u202f": r"\,", "\u205f": " ", "\u3000": " ",
-    "∠": r"\angle ", "△": r"\triangle ", "⊥": r"\perp ", "∥": r"\parallel ", "ℓ": "l",
+    "⌀": r"\emptyset ", "∠": r"\angle ", "△": r"\triangle ", "⊥": r"\perp ", "∥": r"\parallel ", "ℓ": "l",
     "ı": r"\imath ", "ⅈ": "i", "ⅇ": "e", "µ": r"\mu ",
 }  # fmt: skip
 _ROOTS = {"√": "", "∛": "[3]", "∜": "[4]"}
@@ -33,7 +33,20 @@ _SIZES = re.compile(
     r"|\\(?:display|text|script|scriptscript)style(?![a-zA-Z])"
     r"|\\(?:no)?limits(?![a-zA-Z])|\\(?:label|tag|vspace|hspace)\*?\s*\{[^{}]*\}"
 )
-_SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace|hfill|hskip|allowbreak|newline)(?![a-zA-Z])|\\[;:>]|~")
+_SPACES = re.compile(
+    r"\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|hfill?|allowbreak|newline|null|nobreak|mathstrut|strut|relax"
+    r"|nonumber|notag|noindent|centering|par)(?![a-zA-Z])|\\(?:kern|hskip|mkern|mskip)\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|mu)"
+    r"|\\[;:>]|~"
+)
+# Braces that hold nothing, behind a number or bracket: they end a command or set signs apart.
+_NOTHING = re.compile(r"(?<=[\d)\]])\{\}|^\{\}(?=[\w^_])")
+# Intervals as they're written in France: ]0, 1[ without its ends.
+_TURNED = re.compile(r"([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])")
+_EMPTY = re.compile(r"(?<![^\W\d_])[Øø](?![^\W\d_])")
+_CHOOSE = re.compile(
+    r"(?<![\w}\])])(?:\{\})?[_^](?:\{(\w{1,9})\}|(\w)) ?(?:C|\\mathrm ?\{C\}) ?_ ?(?:\{(\w{1,9})\}|(\w))"
+)
+_PLUS_MINUS = re.compile(r"\+/-|^\+-")
 _TEX_MATH = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _ROW_SPACING = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
 _MICRO = re.compile(r"[µμ](?=(?:[mgslLFAVWCJ]|Hz|mol)(?![a-zA-Z]))")
@@ -61,6 +74,7 @@ def plain_look(latex: str) -> str:
     if not latex.isascii():
         latex = _MICRO.sub("u", unicodedata.normalize("NFC", latex))
         latex = _SQUARE_UNIT.sub(lambda unit: f"\\text{{ {unit[1]}}}^{2 if unit[2] == '²' else 3}", latex)
+        latex = _EMPTY.sub("∅", latex)
         latex = "".join(_LOOK_ALIKE.get(char) or _greek(char) for char in latex)
         latex = _BARRED.sub(lambda run: f"\\overline{{{run[1].replace(chr(0x305), '')}}}", latex)
         latex = _DOTTED.sub(r"\\dot{\1}", latex)
@@ -74,13 +88,23 @@ def plain_look(latex: str) -> str:
     if "\\begin" not in latex:
         latex = _DOUBLED.sub(r"\\", latex)  # escaped twice: outside of a table there is no line to break
     latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
-    latex = _TEX_MATH.sub(" ", latex)
+    latex = _CHOOSE.sub(lambda m: f"\\binom{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}", latex)
+    latex = _NOTHING.sub("", _TEX_MATH.sub(" ", latex))
+    if "[" in latex or "]" in latex:
+        latex = _TURNED.sub(_interval, latex)
+    latex = _PLUS_MINUS.sub(r"\\pm ", latex)
     latex = _PER_CENT.sub("percent", _DAYTIME.sub(r"\1m", _WHITE.sub(" ", latex).strip()))
-    if latex.startswith("**") and latex.endswith("**"):
-        latex = latex[2:-2].strip()
+    for mark in ("**", "`"):
+        if latex.startswith(mark) and latex.endswith(mark) and len(latex) > 2 * len(mark):
+            latex = latex[len(mark) : -len(mark)].strip()
     while latex and latex[-1] in ".,;\\ " and not latex.endswith("..."):  # a sentence's end, a line break's
         latex = latex[:-1]
     return latex
+
+
+def _interval(match: re.Match[str]) -> str:
+    opening, inside, closing = match.groups()
+    return f"{'(' if opening == ']' else '['}{inside}{')' if closing == '[' else ']'}"
 
 
 def _root(match: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
+from nemo_cascade.rewards.answers.build import in_base
 from nemo_cascade.rewards.answers.expression import ExpressionParser
 from nemo_cascade.rewards.answers.node import Node, Unreadable
 from nemo_cascade.rewards.answers.tokens import Token, Tokenizer
@@ -13,6 +14,7 @@ from nemo_cascade.rewards.answers.words import CONDITIONS, NO_UNITS, UNIT_NAMES
 _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "==", "~", "in", "notin", "subset", "to", "not")
 _OPPOSITE = {"=": "!=", "in": "notin"}
 _SET_SIGNS = {"cup": "union", "cap": "meet", "setminus": "minus"}
+_LARGEST_WHOLE = 10**12  # before a decimal comma
 _TALLEST = 80  # operations on operations, so that no walk through them is deep
 _MATRICES = ("pmatrix", "bmatrix", "vmatrix", "Vmatrix", "matrix", "Bmatrix", "smallmatrix", "array")
 _CONDITION_WORDS, _INTEGERS = frozenset({"where", "for", "with"}), frozenset({"integer", "integers"})
@@ -128,6 +130,7 @@ class AnswerParser(ExpressionParser):
 
     def _gathered(self, items: list[Node], separators: list[str], literals: list[str]) -> Node:
         conditions, self.conditions = self.conditions, []
+        items = _each_unequal(items)
         main = [item for item in items if not _is_membership(item)]
         if main and (len(main) < len(items) or conditions):
             conditions += [item for item in items if _is_membership(item)]
@@ -147,11 +150,7 @@ class AnswerParser(ExpressionParser):
             return Node("list", (*groups, _list(group)), ";")
         if (grouped := _grouped_solutions(items, separators)) is not None:
             return grouped
-        whole = all(item.kind == "num" and item.value is not None and item.value.denominator == 1 for item in items)
-        decimal = None
-        if whole and separators == [","] and ((literals[1].isdigit() and len(literals[1]) != 3) or literals[0] == "0"):
-            decimal = Fraction(f"{literals[0]}.{literals[1]}") if literals[0].isdigit() else None
-        return Node("list", tuple(items), _separator(separators), decimal)
+        return Node("list", tuple(items), _separator(separators), _decimal_comma(items, separators, literals))
 
     def _item(self) -> Node:
         """Read one item: a relation or expression, its unit, a condition behind it."""
@@ -165,7 +164,8 @@ class AnswerParser(ExpressionParser):
         ):
             self.take()
             return Node("unit", (self._relation(),), start.text)
-        self.accept("~")  # about 5 is 5
+        if self.sees("~", "=", ":"):  # about 5 is 5
+            self.take()
         node = self._relation()
         if self.peek().kind == "word" and self.peek().text.casefold() in _CONDITION_WORDS:
             self.conditions.append(self._condition())
@@ -203,18 +203,38 @@ class AnswerParser(ExpressionParser):
         if node.kind == "deg" and letter.kind == "letter" and letter.text in "CF":
             self.take()
             return Node("unit", node.parts, f"degree {letter.text}")
-        if self.accept("$"):
-            unit = self._with_unit(Node("unit", (node,), "dollar"))
-            return unit
+        if self.sees("$"):
+            return self._with_unit(Node("unit", (node,), self.take().literal or "dollar"))
+        if (base := self._base_in_words(node)) is not None:
+            return base
+        opened = self.sees("(") and self.opens_words()
+        if opened:
+            self.take()
+            letter = self.peek()
         if letter.kind == "letter" and letter.text == "Omega":
             self.take()
             return Node("unit", (node,), "ohm")
-        if letter.kind != "word" or node.kind == "word":
+        if not opened and (letter.kind != "word" or node.kind == "word"):
             return node
         texts = self._unit_words()
+        if opened:
+            self.expect(")")
         if NO_UNITS & {text.casefold() for text in texts}:
             raise Unreadable("words that are no unit")
         return _unit(node, _unit_text(texts))
+
+    def _base_in_words(self, node: Node) -> Node | None:
+        """Read a base in words behind the digits, `204 base 5` or `204 (base 5)`; None where there is none."""
+        start = self.at
+        opened, words = self.accept("("), list[str]()
+        while self.peek().kind in ("word", "letters") and self.peek().text.casefold() in ("in", "base"):
+            words.append(self.take().text.casefold())
+        if node.kind == "num" and "base" in words and self.peek().kind in ("num", "word"):
+            base = self.take().text
+            if not opened or self.accept(")"):
+                return in_base(node.text or str(node.value), base)
+        self.at = start
+        return None
 
     def _unit_words(self) -> list[str]:
         """Take in words, with the powers and divisions among them, up to the end of the item."""
@@ -229,6 +249,8 @@ class AnswerParser(ExpressionParser):
                 texts += ["^", sign + self.take().text]
                 if braced:
                     self.expect("}")
+            elif token.kind == "letters" and len(token.text) > 2:
+                texts.append(token.text)
             elif token.kind == "sign" and token.text in ("/", "*", "-", "(", ")", "$"):
                 texts.append(token.text if token.text in "/*-" else "")
             elif token.kind in ("letter", "letters") and texts:
@@ -240,7 +262,8 @@ class AnswerParser(ExpressionParser):
         return texts
 
     def _relation(self) -> Node:
-        operands, signs = [self._sets()], list[str]()
+        nameless = self.sees("<", ">", "<=", ">=", "!=")  # `> 5`
+        operands, signs = [Node("sym") if nameless else self._sets()], list[str]()
         while self.sees(*_RELATIONS):
             sign = self.take().text
             if sign == "not":
@@ -257,8 +280,8 @@ class AnswerParser(ExpressionParser):
         return left
 
     def _ratio(self) -> Node:
-        parts = [self.sum()]
-        while not self._set[-1] and self.accept(":"):
+        parts = [_without_sets(self.sum())]
+        while not self.in_set[-1] and self.accept(":"):
             parts.append(self.sum())
         return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
 
@@ -325,6 +348,41 @@ class AnswerParser(ExpressionParser):
         node = _read(_trimmed(lines), self.depth)
         self.depth -= 1
         return node
+
+
+def _without_sets(node: Node) -> Node:
+    r"""Return `\mathbb{R} - \{2\}` as a difference of sets, any other sum as it is."""
+    if node.kind != "add" or node.parts[0].kind not in ("const", "set", "tuple", "builder"):
+        return node
+    left = node.parts[0]
+    for part in node.parts[1:]:
+        if part.kind != "neg" or part.parts[0].kind not in ("set", "tuple", "builder"):
+            return node
+        left = Node("minus", (left, part.parts[0]))
+    return left
+
+
+def _each_unequal(items: list[Node]) -> list[Node]:
+    r"""Return `x \ne 1, 2` as an inequality for each number."""
+    first = items[0]
+    if first.kind != "chain" or first.text != "!=" or any(item.kind not in ("num", "neg", "div") for item in items[1:]):
+        return items
+    return [first, *(Node("chain", (first.parts[0], item), "!=") for item in items[1:])]
+
+
+def _decimal_comma(items: list[Node], separators: list[str], literals: list[str]) -> Fraction | None:
+    """Return the number that `1,22` may be, None where the comma can only separate."""
+    if separators != [","] or not literals[1].isdigit():
+        return None
+    negative = items[0].kind == "neg"
+    whole, decimals = items[0].parts[0] if negative else items[0], items[1]
+    if any(item.kind != "num" or item.value is None or item.value.denominator != 1 for item in (whole, decimals)):
+        return None
+    assert whole.value is not None
+    if whole.value >= _LARGEST_WHOLE or (len(literals[1]) == 3 and whole.value):
+        return None
+    value = Fraction(f"{whole.value}.{literals[1]}")
+    return -value if negative else value
 
 
 def _separator(separators: list[str]) -> str:

@@ -64,7 +64,7 @@ def _is_region(node: Node) -> bool:
 
 def _variables(node: Node) -> frozenset[str]:
     if node.kind in ("chain", "list"):
-        return names(node)
+        return names(node) - {""}
     return frozenset()
 
 
@@ -141,7 +141,7 @@ def _interval(node: Node) -> Region | None:
 def _solutions(chain: Node) -> Region | None:
     signs = chain.text.split()
     if signs in (["in"], ["notin"]):
-        inside = region_of(chain.parts[1])
+        inside = region_of(_as_set(chain.parts[1]))
         return inside if inside is None or signs == ["in"] else _complement(inside)
     together: Region = _ALL
     for left, sign, right in zip(chain.parts, signs, chain.parts[1:], strict=False):
@@ -150,6 +150,13 @@ def _solutions(chain: Node) -> Region | None:
             return None
         together = _meet(together, compared)
     return together
+
+
+def _as_set(node: Node) -> Node:
+    """Return the set that braces without their backslashes are."""
+    return (
+        node if node.kind not in ("num", "neg", "list") else Node("set", node.parts if node.kind == "list" else (node,))
+    )
 
 
 def _compared(left: Node, sign: str, right: Node) -> Region | None:

@@ -24,20 +24,28 @@ from nemo_cascade.rewards.answers.words import (
 
 _UNIT_ENDS = ("", ",", ";", ")", "}", "]", "/", "^", ".")  # what may stand behind a unit
 _SHORTEST_WORD = 5  # letters side by side that are no product of variables
+_SHORTEST_NAME = 3  # the same of a capital and small letters, such as `June`
+_DAYTIMES = ("AM", "PM")
+_BASE_OF_LOG = re.compile(r"\d{1,2}(?=\()")
+_CURRENCIES = {"pounds": "£", "euro": "€", "yen": "¥", "texteuro": "€"}
 _LONGEST_EXPONENT = 5  # digits, with their sign, of the exponent of 1e5
 _LONGEST_NUMBER = 4000  # digits; Python reads no longer ones
 _SEPARATOR = r"(?:,\s?\\!\s*|,|\s?\{\s*,\s*\}|\\,|\\!|\\ | )"
 _GROUPED = re.compile(
     rf"[1-9]\d{{0,2}}(?P<sep>{_SEPARATOR})\d{{3}}(?:(?P=sep)\d{{3}})*(?![\d]|,\d)(?P<decimals>\.\d+)?"
 )
-_EUROPEAN = re.compile(r"[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+(?![\d,])|(?:\.\d{3}){2,}(?![\d.])|(?:'\d{3})+(?!\d))")
+_EUROPEAN = re.compile(
+    r"[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+(?![\d,])|(?:\.\d{3}){2,}(?![\d.])|(?:'\d{3})+(?!\d)"
+    r"|(?: \d{3})+,(?!\d{3}(?!\d))\d+(?![\d,]))"
+)
+_INDIAN = re.compile(r"[1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?(?![\d,])")
 _REPEATING = re.compile(
     r"(?P<head>\d*\.\d*)(?:\\(?:overline|bar)\s*\{?(?P<bar>\d+)\}?"
     r"|\\dot\s*\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?|(?<=\.)\((?P<paren>\d+)\))"
     r"|(?P<start>\d*\.\d{0,12}?)(?P<block>\d{1,12}?)(?P=block)+ ?(?:\.\.\.|\\[lc]?dots(?![a-zA-Z]))"
 )
 _SCIENTIFIC = re.compile(r"(?P<mantissa>\d+(?:\.\d*)?|\.\d+)[eE](?P<exponent>[+-]?\d+)(?![\d.a-zA-Z])")
-_IN_LARGE_BASE = re.compile(r"\d[0-9A-Z]*[A-Z][0-9A-Z]*(?=_\{?(?:1[1-9]|2\d|3[0-6])(?!\d))")
+_IN_LARGE_BASE = re.compile(r"(?=\d*[A-Z])(?:\d[0-9A-Z]*|[0-9A-Z]{2,})(?=\)?_\s?\{?\s?(?:1[1-9]|2\d|3[0-6])(?!\d))")
 _RUN = re.compile(r"[\d.,]*")
 _PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _LAID_OUT = dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "flatfrac"), "frac")
@@ -100,7 +108,10 @@ class Tokenizer:
 
     def _token(self, char: str) -> None:
         text, at = self._text, self._at
-        if char in _DIGITS or (char == "." and text[at + 1 : at + 2] in _DIGITS and at + 1 < len(text)):
+        if match := _IN_LARGE_BASE.match(text, at):
+            self._at = match.end()
+            self._put("num", match.group(), Fraction(0))
+        elif char in _DIGITS or (char == "." and text[at + 1 : at + 2] in _DIGITS and at + 1 < len(text)):
             self._number()
         elif char == "\\":
             self._command()
@@ -108,7 +119,7 @@ class Tokenizer:
             self._letters()
         elif char in CURRENCY_SIGNS:
             self._at += 1
-            self._put("sign", "$")
+            self._put("sign", "$", literal=char)
         elif char.isalpha() or not char.isascii():
             match = _WORD.match(text, at)
             word = match.group() if match else char
@@ -121,7 +132,7 @@ class Tokenizer:
         for operator in _OPERATORS:
             if self._text.startswith(operator, self._at):
                 self._at += len(operator)
-                self._put("sign", "^" if operator == "**" else operator)
+                self._put("sign", {"**": "^", "==": "="}.get(operator, operator))
                 return
         self._at += 1
         if char in ",;":
@@ -147,22 +158,23 @@ class Tokenizer:
             value = Fraction(match["mantissa"].rstrip(".")) * Fraction(10) ** int(match["exponent"])
             self._put("num", match.group(), value)
             return
-        if match := _IN_LARGE_BASE.match(text, at):
-            self._at = match.end()
-            self._put("num", match.group(), Fraction(0))
-            return
         grouped = _GROUPED.match(text, at)
         if grouped and not (self._brackets and not self._roomy and grouped["sep"] == ","):
             self._at = grouped.end()
             digits = re.sub(r"\D", "", grouped.group()[: len(grouped.group()) - len(grouped["decimals"] or "")])
             literal = digits + (grouped["decimals"] or "")
-            listed = grouped["sep"] == "," and not grouped["decimals"]
+            listed = grouped["sep"] == "," and not grouped["decimals"] and ",0" not in grouped.group()
             written = grouped.group() if listed else literal if grouped["decimals"] else ""
             self._put("num", digits, Fraction(literal), written)
         elif match := _EUROPEAN.match(text, at):
             self._at = match.end()
-            literal = match.group().replace(".", "").replace("'", "").replace(",", ".")
+            literal = re.sub(r"[.' ]", "", match.group()).replace(",", ".")
             self._put("num", literal, Fraction(literal), literal if "." in literal else "")
+        elif not self._brackets and (match := _INDIAN.match(text, at)):
+            self._at = match.end()
+            literal = match.group().replace(",", "")
+            written = literal if "." in literal else "" if ",0" in match.group() else match.group()
+            self._put("num", literal, Fraction(literal), written)
         else:
             plain = _PLAIN.match(text, at)
             assert plain is not None
@@ -197,8 +209,14 @@ class Tokenizer:
             self._put("sign", "mod")
         elif before is not None and before.kind == "num" and ends and run in PLAIN_UNITS:
             self._put("word", run)
+        elif run in _DAYTIMES and before is not None and before.kind == "num" and self._spaced:
+            self._put("word", run.lower())
         elif run in FUNCTIONS:
             self._put("call", ALIASES.get(run, run))
+            if run == "log" and (base := _BASE_OF_LOG.match(self._text, self._at)):  # log2(x)
+                self._at = base.end()
+                self._put("sign", "_")
+                self._put("num", base.group(), Fraction(base.group()))
         elif run in CONSTANTS:
             self._put("const", CONSTANTS[run])
         elif run in GREEK:
@@ -210,7 +228,9 @@ class Tokenizer:
             self._put("letter", run[0])
             self._put("const", "pi")
         else:
-            self._put("letters" if len(run) < _SHORTEST_WORD else "word", run)
+            applied = self._text[self._at : self._at + 2].lstrip()[:1] in tuple("(_^'[\\")
+            name = run[0].isupper() and run[1:].islower() and len(run) >= _SHORTEST_NAME and not applied
+            self._put("word" if name or len(run) >= _SHORTEST_WORD else "letters", run)
 
     def _word(self, word: str) -> None:
         """Put a word of text: a connective, a percent sign, or itself."""
@@ -236,9 +256,12 @@ class Tokenizer:
             self._text_argument(name)
         elif name in ("pmod",):
             self._put("sign", "mod")
-        elif name in STYLES or name in ("color", "textcolor"):
-            if name in ("color", "textcolor"):
-                self._argument()
+        elif name in STYLES:
+            return
+        elif name in ("color", "textcolor", "phantom", "hphantom", "vphantom"):
+            self._argument()
+        elif name in _CURRENCIES:
+            self._put("sign", "$", literal=_CURRENCIES[name])
         elif name in SIGNS:
             sign = SIGNS[name]
             self._brackets += (sign in ("[", "<<", "\\{")) - (sign in ("]", ">>", "\\}"))
@@ -323,6 +346,9 @@ class Tokenizer:
             unit = bare not in "ei" and ends and (before.kind in ("num", "const") or before.text in ("}", ")"))
             self._put("word" if unit else "letter", bare)
             return
+        if bare == "i" and self._out and self._out[-1].kind == "num":
+            self._put("letter", bare)  # no unit has this sign
+            return
         if command == "operatorname":
             self._put("letter", bare)
             return
@@ -338,6 +364,8 @@ class Tokenizer:
             return
         if name in ("hat", "widehat") and content in ("i", "j", "k", "imath", "jmath"):
             self._put("letter", content[0])
+        elif name == "overline" and len(content) == 2 and content.isupper():  # a segment, by its ends
+            self._put("letters", content)
         else:
             self._put(
                 "letter", f"{ {'bar': 'overline', 'widehat': 'hat', 'widetilde': 'tilde'}.get(name, name) }({content})"

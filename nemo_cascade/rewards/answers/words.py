@@ -9,17 +9,17 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTIONS = _words(
     """sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth sech csch
-    arsinh arcosh artanh arcsinh arccosh arctanh asinh acosh atanh ln log lg exp abs sqrt floor ceil max min gcd lcm
-    det sgn sign Re Im arg tg ctg cosec Abs"""
+    arsinh arcosh artanh arcsinh arccosh arctanh asinh acosh atanh ln log lg exp abs sqrt cbrt floor ceil max min gcd
+    lcm det sgn sign Re Im arg tg ctg cosec Abs binomial binom comb nCr factorial"""
 )
 ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
     "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "sign": "sgn", "tg": "tan", "ctg": "cot",
-    "cosec": "csc", "Abs": "abs", "arctg": "arctan",
+    "cosec": "csc", "Abs": "abs", "arctg": "arctan", "binomial": "binom", "comb": "binom", "nCr": "binom",
 }  # fmt: skip
 CONSTANTS = {
     "pi": "pi", "infty": "infty", "infinity": "infty", "inf": "infty", "oo": "infty", "Infinity": "infty",
-    "emptyset": "empty", "varnothing": "empty", "imath": "i", "exponentialE": "e",
+    "emptyset": "empty", "varnothing": "empty", "imath": "i", "exponentialE": "e", "uppi": "pi", "upi": "pi",
 }  # fmt: skip
 GREEK = _words(
     """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi
@@ -27,7 +27,8 @@ GREEK = _words(
 )
 VARIANTS = {
     "varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho", "varsigma": "sigma",
-    "varpi": "pi_", "varkappa": "kappa",
+    "varpi": "pi_", "varkappa": "kappa", "jmath": "j", "cdots": "ldots", "dots": "ldots", "dotsc": "ldots",
+    "dotsb": "ldots", "dotsm": "ldots", "dotso": "ldots",
 }  # fmt: skip
 AND, OR = frozenset({"and", "和", "及", "与", "且", "und", "et"}), frozenset({"or", "或", "oder", "ou"})
 PERCENT = frozenset({"percent", "percentage", "pct", "percents", "percentages"})
@@ -40,6 +41,7 @@ NO_UNITS = CONDITIONS | _words(
     approximately between from to plus minus times then else nor never only at by versus vs either neither both zero
     one two three four five six seven eight nine ten eleven twelve twenty"""
 )
+DEGREES = frozenset({"deg", "degree", "degrees", "度"})
 MULTIPLIERS = {
     "hundred": 10**2,
     "thousand": 10**3,
@@ -154,3 +156,4 @@ def unit_name(text: str) -> str | None:
 SAME_AS_SIGN = dict.fromkeys(("allrealnumbers", "allreals", "realnumbers", "anyrealnumber"), "R")
 SAME_AS_SIGN |= dict.fromkeys(("nosolution", "nosolutions", "norealsolution", "norealsolutions", "emptyset"), "empty")
 SAME_AS_SIGN |= {"infinity": "infty"}
+SAME_AS_SIGN |= dict.fromkeys(("dne", "doesnotexist"), "none")

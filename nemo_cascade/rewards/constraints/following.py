@@ -12,7 +12,7 @@ from typing import Any, Literal
 from nemo_cascade.rewards.constraints.ifeval import IFEVAL
 from nemo_cascade.rewards.constraints.ifeval_reference import IFEVAL_REFERENCE
 from nemo_cascade.rewards.constraints.iftrain import IFTRAIN
-from nemo_cascade.rewards.constraints.text import Check
+from nemo_cascade.rewards.constraints.text import Check, plain_text
 from nemo_cascade.rewards.response import is_visible
 from nemo_cascade.rewards.verifier import VerifierError
 
@@ -49,7 +49,7 @@ def parse_constraints(record: Mapping[str, Any]) -> list[Constraint]:
         if not isinstance(entry, Mapping):
             raise VerifierError("record", "field 'ground_truth' holds no constraints")
         names, arguments = entry.get("instruction_id"), entry.get("kwargs")
-    arguments = _parsed(arguments)
+    names, arguments = _parsed(names), _parsed(arguments)
     if not isinstance(names, Sequence) or isinstance(names, str) or not names:
         raise VerifierError("record", "field 'instruction_id_list' must be a list of constraint types")
     if not isinstance(arguments, Sequence) or len(arguments) != len(names):
@@ -74,6 +74,7 @@ def follows(answer: str, constraint: Constraint, mode: Literal["strict", "loose"
         VerifierError: an argument that the type needs is absent or malformed (kind `record`).
     """
     check = READINGS[reading][constraint.name]
+    answer = plain_text(answer) if reading == "words" else answer
     variants = [answer] if mode == "strict" else _loose_variants(answer)
     return any(is_visible(variant) and check(variant, constraint.arguments) for variant in variants)
 

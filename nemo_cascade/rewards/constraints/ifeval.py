@@ -30,12 +30,18 @@ from nemo_cascade.rewards.response import is_visible
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]*\]")
 # Emphasis as Markdown reads it, but not within a word: `3*4*5` is a product.
-_HIGHLIGHT = re.compile(r"(?<![\w*\\])(\*{1,3})(?![\s*])[^*\n]*(?<![\s\\*])\1(?![\w*])")
+_UNPARTED = r"[\u3040-\u30ff\u3400-\u9fff]"  # signs of scripts that set no blanks between words
+_HIGHLIGHT = re.compile(
+    rf"(?:(?<![\w*\\])|(?<={_UNPARTED}))(\*{{1,3}})(?![\s*])[^*\n]*(?<![\s\\*])\1(?:(?![\w*])|(?={_UNPARTED}))"
+)
 _BULLET = re.compile(r"[ \t]*(?:\*(?!\*)|-(?![->]|[.$€£]?\d)|\+(?=\s))(?=.*\S)")
 _RULE = re.compile(r"\s*([*-])(?:[ \t]*\1){2,}\s*")
 _EMPHASISED = re.compile(r"\s*\*(?![\s*])[^*\n]*(?<!\s)\*(?!\w)")
 _COMMAS = re.compile("[,،、，]")
-_QUOTES = {'"': '"', "“": "”", "„": "“”", "”": "”", "‟": "”", "＂": "＂"}
+_QUOTES = {
+    '"': '"”', "“": '”"', "„": '“”"', "”": "”", "‟": "”", "＂": "＂", "«": "»", "»": "«", "「": "」", "『": "』",
+}  # fmt: skip
+_FENCE = re.compile(r"(?:```|~~~)[ \t]*(?:json)?[ \t]*\n?", re.IGNORECASE)
 _CLOSING_MARKS = " \t\r\n*_`~\"'”’»)"
 
 
@@ -89,7 +95,8 @@ def first_word_is(text: str, word: str) -> bool:
 
 
 def _placeholders(text: str, a: Arguments) -> bool:
-    return len(_PLACEHOLDER.findall(text)) >= count_argument(a, "num_placeholders")
+    filled = sum(is_visible(placeholder[1:-1]) for placeholder in _PLACEHOLDER.findall(text))
+    return filled >= count_argument(a, "num_placeholders")
 
 
 def _postscript(text: str, a: Arguments) -> bool:
@@ -120,7 +127,18 @@ def _sections(text: str, a: Arguments) -> bool:
 
 
 def _json(text: str, a: Arguments) -> bool:
-    return isinstance(json_value(text), (dict, list))
+    body = text.strip()
+    if opening := _FENCE.match(body):
+        body = body[opening.end() :].removesuffix(opening[0][:3])
+    try:
+        return isinstance(json.loads(body, parse_constant=_no_constant), (dict, list))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _no_constant(name: str) -> None:
+    """Refuse NaN and infinities, which Python reads, but JSON doesn't have."""
+    raise ValueError(name)
 
 
 def json_value(text: str) -> object:
@@ -137,7 +155,8 @@ def json_value(text: str) -> object:
 def _title(text: str, a: Arguments) -> bool:
     for line in text.split("\n"):
         start, end = line.find("<<"), line.rfind(">>")
-        if 0 <= start < end and line[start:end].lstrip("<").rstrip(">").strip():
+        operator = bool(line[:start].strip()) and line[start + 2 : start + 3].isspace()  # cout << x; cin >> y
+        if 0 <= start < end and not operator and line[start:end].lstrip("<").rstrip(">").strip():
             return True
     return False
 
@@ -154,10 +173,10 @@ def _repeat_prompt(text: str, a: Arguments) -> bool:
 
 
 def _end(text: str, a: Arguments) -> bool:
-    end = text_argument(a, "end_phrase").strip().lower()
+    text, end = (" ".join(t.replace("’", "'").lower().split()) for t in (text, text_argument(a, "end_phrase")))
     # Marks behind the phrase that close a quotation or an emphasis are no words that follow it.
     bare = end.rstrip(_CLOSING_MARKS) or end
-    return text.strip().lower().endswith(end) or text.lower().rstrip(_CLOSING_MARKS).endswith(bare)
+    return text.endswith(end) or text.rstrip(_CLOSING_MARKS).endswith(bare)
 
 
 def _capital_words(text: str, a: Arguments) -> bool:

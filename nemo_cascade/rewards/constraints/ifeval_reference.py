@@ -69,6 +69,10 @@ def _nth_paragraph_first_word(text: str, a: Arguments) -> bool:
     return re.split(r"[.,?!'\"]", first, maxsplit=1)[0].lower() == text_argument(a, "first_word").lower()
 
 
+def _placeholders(text: str, a: Arguments) -> bool:
+    return len(re.findall(r"\[[^\]\n]*\]", text)) >= count_argument(a, "num_placeholders")
+
+
 def _bullets(text: str, a: Arguments) -> bool:
     starts = [line.lstrip()[:2] for line in text.splitlines()]
     count = sum(s[:1] == "-" or (s[:1] == "*" and s[1:] not in ("*", "")) for s in starts)
@@ -114,6 +118,7 @@ IFEVAL_REFERENCE: Mapping[str, Check] = {
     "length_constraints:number_paragraphs": _number_paragraphs,
     "length_constraints:number_words": _number_words,
     "length_constraints:nth_paragraph_first_word": _nth_paragraph_first_word,
+    "detectable_content:number_placeholders": _placeholders,
     "detectable_format:number_bullet_lists": _bullets,
     "detectable_format:number_highlighted_sections": _highlights,
     "detectable_format:json_format": _json,

@@ -57,7 +57,7 @@ def _keyword_position(text: str, a: Arguments) -> bool:
     if not 1 <= n <= len(found):
         return False
     sentence = tokens(found[n - 1])
-    return 1 <= m <= len(sentence) and sentence[m - 1] == text_argument(a, "keyword").strip()
+    return 1 <= m <= len(sentence) and sentence[m - 1].lower() == text_argument(a, "keyword").strip().lower()
 
 
 def _start_end(text: str, a: Arguments) -> bool:
@@ -79,26 +79,29 @@ def _two_paragraphs(text: str, a: Arguments) -> bool:
     return len(blank_line_paragraphs(text)) == 2
 
 
+def _bare_words(text: str) -> list[str]:
+    """Return what blanks part, without the signs around it; signs alone, such as an emoji, are no word."""
+    return [word for part in text.split() if (word := bare_word(part))]
+
+
 def _first_word_sentences(text: str, a: Arguments) -> bool:
-    word = text_argument(a, "first_word").strip().lower()
-    found = sentences(text)
-    return bool(found) and all(bare_word(sentence.split()[0]) == word for sentence in found)
+    word = bare_word(text_argument(a, "first_word"))
+    found = [words for sentence in sentences(text) if (words := _bare_words(sentence))]
+    return bool(found) and all(words[0] == word for words in found)
 
 
 def _first_word(text: str, a: Arguments) -> bool:
-    parts = text.split()
-    return bool(parts) and bare_word(parts[0]) == text_argument(a, "first_word").strip().lower()
+    return _bare_words(text)[:1] == [bare_word(text_argument(a, "first_word"))]
 
 
 def _last_word_sentences(text: str, a: Arguments) -> bool:
-    word = text_argument(a, "last_word").strip().lower()
-    found = sentences(text)
-    return bool(found) and all(bare_word(sentence.split()[-1]) == word for sentence in found)
+    word = bare_word(text_argument(a, "last_word"))
+    found = [words for sentence in sentences(text) if (words := _bare_words(sentence))]
+    return bool(found) and all(words[-1] == word for words in found)
 
 
 def _last_word(text: str, a: Arguments) -> bool:
-    parts = text.split()
-    return bool(parts) and bare_word(parts[-1]) == text_argument(a, "last_word").strip().lower()
+    return _bare_words(text)[-1:] == [bare_word(text_argument(a, "last_word"))]
 
 
 def _hyphenated_sentences(text: str, a: Arguments) -> bool:
@@ -141,8 +144,10 @@ def _copy_span(text: str, a: Arguments) -> bool:
 
 def _repeat_phrase(text: str, a: Arguments) -> bool:
     """Find the phrase `small_n` times, each time with exactly one inner word replaced."""
-    phrase = text_argument(a, "phrase").split()
-    parts = [re.sub(r"[.,;:!?\"]", "", word) for word in text.split()]
+    phrase, parts = (
+        [re.sub(r"[.,;:!?\"]", "", word).lower() for word in words.split()]
+        for words in (text_argument(a, "phrase"), text)
+    )
     matches = 0
     for start in range(len(parts) - len(phrase) + 1):
         window = parts[start : start + len(phrase)]
@@ -156,11 +161,11 @@ def _no_dot(text: str, a: Arguments) -> bool:
 
 
 def _no_exclamation(text: str, a: Arguments) -> bool:
-    return "!" not in text
+    return not any(mark in text for mark in "!！‼")
 
 
 def _lowercase_words(text: str, a: Arguments) -> bool:
-    return len(re.findall(r"\b[a-z]+\b", text)) <= count_argument(a, "N")
+    return sum(token.islower() for token in tokens(text)) <= count_argument(a, "N")
 
 
 def _composition(text: str, a: Arguments) -> bool:

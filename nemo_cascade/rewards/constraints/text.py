@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
+from unicodedata import normalize
 
 from nemo_cascade.rewards.language import script_of
 from nemo_cascade.rewards.verifier import VerifierError
@@ -17,8 +18,10 @@ _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"\w+(?:[-.'’,](?:(?<!,)|(?<=\d,)(?=\d))\w+)*")
 _DIVIDER = re.compile(r"\s?\*\*\*\s?|^[ \t]*\* \* \*[ \t]*$", re.MULTILINE)
 # Whole runs of marks, whatever follows: a pattern that looks at what follows takes time quadratic in a run's length.
-_MARKS = re.compile(r"[.!?…。！？]++[\"'”’)\]」』]*+")
+_MARKS = re.compile(r"[.!?…。！？।॥؟۔]++[\"'”’)\]」』]*+")
 _WIDE_MARKS = frozenset("。！？")
+# Few marks: putting a long run of them in order takes time quadratic in its length.
+_MARKED_LETTER = re.compile(r"[^\W\d_][\u0300-\u036f]{1,3}")
 _LETTERS_WITH_DOTS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _ELLIPSES = frozenset({"...", "…", "...."})
 _MOST_ABBREVIATED = 12
@@ -26,6 +29,13 @@ _ABBREVIATIONS = frozenset({
     "mr", "mrs", "ms", "dr", "prof", "st", "capt", "lt", "gen", "sen", "rep", "rev", "jr", "sr", "co", "inc", "ltd",
     "corp", "vs", "etc", "e.g", "i.e", "cf", "vol", "approx", "dept",
 })  # fmt: skip
+_BEFORE_NUMBERS = frozenset({"no", "nos", "fig", "figs", "eq", "pp", "ch", "sec"})
+
+
+def plain_text(text: str) -> str:
+    r"""Return a text with `\n` for every line's end, letters composed, and no byte order mark before it."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    return _MARKED_LETTER.sub(lambda letter: normalize("NFC", letter[0]), text)
 
 
 def words(text: str) -> list[str]:
@@ -45,9 +55,9 @@ def tokens(text: str) -> list[str]:
 def sentences(text: str) -> tuple[str, ...]:
     """Split into sentences after `.`, `!`, `?` and their like.
 
-    No sentence ends after a common abbreviation, a single initial, the number of a list's item, an ellipsis that goes
-    on in small letters, or inside a number or an address. A line break in the middle of a sentence is a space; an empty
-    line ends one.
+    No sentence ends after a common abbreviation (of some only before a number: `No. 5`), a single initial, the number
+    of a list's item, an ellipsis that goes on in small letters, or inside a number or an address. A line break in the
+    middle of a sentence is a space; an empty line ends one.
     """
     found = []
     for block in re.split(r"\n[ \t]*\n", text):
@@ -71,6 +81,8 @@ def _is_abbreviation(block: str, dot: int) -> bool:
     if not pieces or len(pieces[-1]) > _MOST_ABBREVIATED:  # a word that is longer than any abbreviation
         return False
     word = pieces[-1].strip("([\"'“‘*_").lower()
+    if word in _BEFORE_NUMBERS:
+        return block[dot + 1 : dot + 3].strip()[:1].isdecimal()
     if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i"):
         return True
     if word.isdecimal():  # at the beginning of a line
@@ -102,11 +114,13 @@ def keyword_pattern(keyword: str) -> re.Pattern[str]:
     """Return the pattern of a keyword as a whole word, ignoring case.
 
     Only of languages that set words apart by blanks and don't join particles to them: at another letter the word may
-    go on (Chinese, Thai, Korean, Arabic, ...).
+    go on (Chinese, Thai, Korean, Arabic, ...). Underscores around a word are emphasis, within one they join it.
     """
     word = keyword.strip()
-    before, after = ("(?<!\\w)" if _stands_apart(word[:1]) else ""), ("(?!\\w)" if _stands_apart(word[-1:]) else "")
-    return re.compile(f"{before}{re.escape(word)}{after}", re.IGNORECASE)
+    before = r"(?<![^\W_])(?<![^\W_]_)" if _stands_apart(word[:1]) else ""
+    after = r"(?![^\W_])(?!_[^\W_])" if _stands_apart(word[-1:]) else ""
+    spelled = re.sub("['’]", "['’]", re.escape(word))
+    return re.compile(f"{before}{spelled}{after}", re.IGNORECASE)
 
 
 def _stands_apart(char: str) -> bool:
@@ -121,7 +135,7 @@ def count_word(text: str, keyword: str) -> int:
 
 def bare_word(word: str) -> str:
     """Return a word without what stands around it, in small letters."""
-    return re.sub(r"[^\w\s'’-]", "", word).strip("'’-_").lower()
+    return re.sub(r"[^\w\s'’-]", "", word).replace("’", "'").strip("'-_").lower()
 
 
 def related(count: int, relation: str, threshold: int) -> bool:
@@ -146,15 +160,16 @@ def text_argument(arguments: Arguments, name: str) -> str:
         value = value[0]
     if not isinstance(value, str) or not value.strip():
         raise VerifierError("record", f"constraint argument {name!r} must be a text, got {value!r}")
-    return value
+    return plain_text(value)
 
 
 def texts_argument(arguments: Arguments, name: str) -> list[str]:
-    """Return a list-of-texts argument."""
+    """Return a list-of-texts argument; a text alone counts as a list of one."""
     value = arguments.get(name)
+    value = [value] if isinstance(value, str) else value
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v.strip() for v in value):
         raise VerifierError("record", f"constraint argument {name!r} must be a list of texts, got {value!r}")
-    return value
+    return [plain_text(text) for text in value]
 
 
 def count_argument(arguments: Arguments, name: str) -> int:
