@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-_QUOTE = r"(?:[ \t]{0,3}>[ \t]?)*"
+# Possessive: a blank between two signs may belong to either, and trying both each time would double the time each time.
+_QUOTE = r"(?:[ \t]{0,3}>[ \t]?)*+"
 _FENCE = re.compile(rf"({_QUOTE})([ \t]*)(`{{3,}}|~{{3,}})[ \t]*(.*)")
 _TAG = re.compile(r"\{?[ \t]*\.?([\w+#-]*)")
 _VERSION = re.compile(r"[\d.]+$")
