@@ -1,5 +1,5 @@
-"""Which data files a path means: never those of another split, of a cache or of a half-finished download, none twice, all
-parts of a set that says how many it has, and none is passed over in silence.
+"""Which data files a path means: never those of another split, of a cache or of a half-finished download; none twice,
+all parts of a set that says how many it has; and none is passed over in silence.
 """
 
 from __future__ import annotations
