@@ -1,4 +1,4 @@
-"""What a run needs and this machine lacks: GPU, packages, Ray cluster, weights, data.
+"""What a run needs and this machine lacks: GPU, packages, Ray cluster, weights, chat template, data.
 
 A plan tells it and goes on, so that a cluster's run can be read on a laptop; a run is refused.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nemo_cascade.config import host
+from nemo_cascade.config.model import CHAT_TEMPLATES
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError
 
@@ -17,7 +18,7 @@ Problems = Iterator[CascadeError]
 
 def lacks(config: RunConfig) -> list[CascadeError]:
     """Return everything that keeps a possible configuration from running on this machine; empty if nothing does."""
-    checks: list[Callable[[RunConfig], Problems]] = [_device, _model, _packages, _cluster, _data]
+    checks: list[Callable[[RunConfig], Problems]] = [_device, _model, _template, _packages, _cluster, _data]
     return [problem for check in checks for problem in check(config)]
 
 
@@ -65,6 +66,13 @@ def _cluster(config: RunConfig) -> Problems:
         yield CascadeError(
             "several machines need a Ray cluster", value=f"cluster.num_nodes={cluster.num_nodes}", mend=mend
         )
+
+
+def _template(config: RunConfig) -> Problems:
+    wanted = config.model.chat_template
+    if wanted not in CHAT_TEMPLATES and not Path(wanted).is_file():
+        limit = f"{', '.join(CHAT_TEMPLATES)}, or the path of a .jinja file"
+        yield CascadeError("no such chat template", value=f"model.chat_template={wanted}", limit=limit)
 
 
 def _data(config: RunConfig) -> Problems:

@@ -10,6 +10,10 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from nemo_cascade.config.base import block
 
 
+CHAT_TEMPLATES = ("cascade1", "cascade2", "nano3", "chatml", "own")
+"""What model.chat_template may name; else it is a path."""
+
+
 @block
 class ModelConfig:
     """Which model, and where its first weights and its tokenizer come from."""

@@ -6,6 +6,7 @@ what this machine lacks, in machine.
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
@@ -19,6 +20,9 @@ from nemo_cascade.config.validate_judges import judge_violations
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
+
+# File systems hold names of 255 bytes; what is made beside a run's folder is named after it.
+_LONGEST_NAME = 200
 
 
 def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeError]:
@@ -40,6 +44,12 @@ def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeErr
 def _run(config: RunConfig) -> Problems:
     if not config.name.strip(".") or set(config.name) & set("/\\\0"):
         yield CascadeError("name can't be a folder", value=repr(config.name), mend="name=letters_and_digits")
+    elif len(config.name.encode()) > _LONGEST_NAME:
+        limit = f"{_LONGEST_NAME} bytes"
+        yield CascadeError("name is too long for a folder", value=f"{len(config.name.encode())} bytes", limit=limit)
+    for key, folder in (("runs_dir", config.runs_dir), ("data_dir", config.data_dir)):
+        if not folder.strip():
+            yield CascadeError(f"{key} names no folder", value=repr(folder), mend=f"{key}=FOLDER, or . for this one")
     for key, value in flatten(asdict(config)).items():  # type: ignore[call-overload]
         # An upper bound may be absent; every other number has to be one.
         if isinstance(value, float) and not math.isfinite(value) and not key.endswith("loss.correction_max"):
@@ -58,6 +68,9 @@ def _device(config: RunConfig) -> Problems:
 
 def _model(config: RunConfig) -> Problems:
     model = config.model
+    if (date := model.chat_template_date) is not None and not _is_date(date):
+        value = f"model.chat_template_date={date}"
+        yield CascadeError("no date", value=value, limit="a day of the calendar, as in 2026-11-29")
     if model.source == "hf" and model.path is None:
         yield CascadeError("model.source=hf needs a folder", value="model.path=null", mend="model.path=FOLDER")
     elif model.source == "random" and not model.architecture:
@@ -67,6 +80,14 @@ def _model(config: RunConfig) -> Problems:
         value = f"model.max_position_embeddings={model.max_position_embeddings}"
         mend = "model.architecture.max_position_embeddings=... for source=random"
         yield CascadeError("only an HF folder's length is set anew", value=value, limit="null", mend=mend)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _precision(config: RunConfig) -> Problems:

@@ -18,6 +18,7 @@ A think tag anywhere else in a reply is refused: whoever reads the reply takes a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,14 +38,25 @@ NOTES = {
 _OF_ROLE = {"user": {"mode"}, "tool": {"name", "tool_call_id"}}
 # Columns beside `messages` that would say something of them, under a name that isn't read.
 _BESIDE = {
-    "system": "write it as the first message",
-    "system_prompt": "write it as the first message",
-    "functions": "name it `tools`",
-    "reasoning_content": "write it into the reply's message",
+    **dict.fromkeys(("system", "system_prompt", "system_message"), "write it as the first message"),
+    **dict.fromkeys(("functions", "available_tools", "tool_definitions", "tool_schemas"), "name it `tools`"),
+    **dict.fromkeys(THOUGHTS, "write it into the reply's message"),
     "chat_template_kwargs": "write `mode` and `tools`",
     "enable_thinking": "name it `mode`: think or no_think",
-    "loss_mask": "write `trained: false` into the message",
-}
+    **dict.fromkeys(("loss_mask", "loss_masks", "weights", "assistant_masks", "completion_mask"),
+                    "write `trained: false` into the message"),
+    **dict.fromkeys(("loss_weight", "sample_weight"), "a source has a `weight`, its rows have none"),
+}  # fmt: skip
+_WHETHER = {"on", "off", "yes", "no", "true", "false"}
+# What other models open their thoughts with.
+_FOREIGN_THOUGHT = re.compile(
+    r"\s*(<(?:thinking|thought|thoughts|reason|seed:think)>|<\|?(?:begin_of_thought|begin_of_thinking|thinking|think)\|>"
+    r"|\[THINK\]|\u25c1think\u25b7|<think\s[^>]*>|(?!<think>)<(?i:think)>|<\|channel\|?>\s*(?:analysis|thought))"
+)
+# What other models end a text or a turn with; `</s>` also closes what is struck out in HTML.
+_FOREIGN_END = re.compile(
+    r"(<\|(?:\w|\u2581)+\|>|<\uff5c(?:\w|\u2581)+\uff5c>|<(?:end_of_turn|eos|end_of_text|end_of_utterance)>|</s>)\s*\Z"
+)
 _PLAIN = {"role", "content"}
 # Keys of a JSON schema under which null is a value.
 _MAY_BE_NULL = ("default", "const", "enum", "examples")
@@ -95,19 +107,65 @@ def texts_of(value: Any) -> Iterator[str]:
         yield str(value)
 
 
+def foreign_mark(reply: str, *, thinks: bool = True) -> str | None:
+    """Say what of another model's format a reply opens or ends with; None where nothing.
+
+    Args:
+        reply: its text.
+        thinks: whether a thought may stand at its beginning.
+    """
+    if thinks and (found := _FOREIGN_THOUGHT.match(reply)):
+        return f"opens with {found[1]!r}: write its thought as <think>, or give the row mode=no_think"
+    found = _FOREIGN_END.search(reply, max(0, len(reply) - 80))
+    if found and not (found[1] == "</s>" and "<s>" in reply):
+        return f"ends with {found[1]!r}, the end of another model's text: cut it off"
+    return None
+
+
+def result_problems(messages: Sequence[Any], *, in_order: bool) -> list[str]:
+    """List the tools' turns that answer no call of the turn before them.
+
+    Args:
+        messages: read.
+        in_order: the template writes no ids, so only their order tells which result is whose.
+    """
+    problems: list[str] = []
+    due: list[Any] = []
+    for i, message in enumerate(messages):
+        if message.get("role") == "assistant":
+            due = [call.get("id") for call in message.get("tool_calls") or ()]
+        elif message.get("role") == "tool":
+            answered = message.get("tool_call_id")
+            if not due or (answered is not None and None not in due and answered not in due):
+                problems.append(f"turn {i} (tool) answers no call of the turn before, or one that has its result")
+                continue
+            known = answered in due
+            if known and in_order and answered != due[0]:
+                problems.append(
+                    f"turn {i} (tool) answers the call {answered!r} where {due[0]!r} is due: the chat template writes "
+                    "no ids, so give the results in the order of the calls"
+                )
+            due.pop(due.index(answered) if known else 0)
+    return problems
+
+
 class _Refused(Exception):
     """Something of a row isn't read as it is meant."""
 
 
 def _refuse_beside(row: Mapping[str, Any], messages: Sequence[Any]) -> None:
     for name, mend in _BESIDE.items():
-        if name in row and not _is_empty(row[name]):
+        # Sets also say beside a row whether it thinks, which its replies show.
+        if not (_is_empty(row.get(name)) or (name in THOUGHTS and str(row[name]).casefold() in _WHETHER)):
             raise _Refused(f"column {name!r} isn't read beside `messages`: {mend}, or map the columns")
     last = messages[-1] if messages else None
-    if isinstance(last, Mapping) and last.get("role") == "assistant":
-        for name in ("trained", "train", "weight"):
-            if row.get(name) is not None and not _switch(row[name], f"column {name!r}"):
-                raise _Refused(f"column {name!r} says {row[name]!r}: leave the row out")
+    replies = isinstance(last, Mapping) and last.get("role") == "assistant"
+    if replies or not _is_empty(row.get("chosen")):
+        for name in SWITCHES:
+            # A loss may also be a number that somebody measured.
+            said = row.get(name) if name != "loss" or row.get(name) in (0, 1) else None
+            if said is not None and not _switch(said, f"column {name!r}"):
+                raise _Refused(f"column {name!r} says {said!r}: leave the row out")
 
 
 def _read_messages(messages: Sequence[Any], *, scored: bool = False) -> list[Any]:
@@ -155,6 +213,8 @@ def _message(message: Mapping[str, Any], *, scored: bool) -> dict[str, Any]:
         if role != "assistant" and _switched(given):
             raise _Refused("is marked to be trained, and only replies are")
         if role == "assistant" and not _switched(given):
+            if scored:
+                raise _Refused("is marked not to be trained: leave the pair out")
             read["trained"] = False
     if unknown := sorted(str(name) for name in given.keys() - known):
         raise _Refused(f"has keys that aren't read: {', '.join(map(repr, unknown))}; remove or rename them")
@@ -282,12 +342,14 @@ def _tools(tools: Any) -> Any:
 
 
 def _with_parameters(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Read the parameters of a specification, which tables hold as JSON text."""
+    """Read the parameters of a specification, which tables hold as JSON text and Anthropic calls `input_schema`."""
     function = function_of(spec)
-    if not isinstance(function.get("parameters"), str):
+    if isinstance(schema := function.get("input_schema"), Mapping | str) and "parameters" not in function:
+        function = {("parameters" if k == "input_schema" else k): v for k, v in function.items()}
+    elif not isinstance(schema := function.get("parameters"), str):
         return spec
-    read = {**function, "parameters": read_json(function["parameters"] or "{}")}
-    return {**spec, "function": read} if function is not spec else read
+    read = {**function, "parameters": read_json(schema or "{}") if isinstance(schema, str) else schema}
+    return {**spec, "function": read} if isinstance(spec.get("function"), Mapping) else read
 
 
 def _without_nulls(value: Any) -> Any:

@@ -99,7 +99,7 @@ def _as_whole(text: str, word_hashes: UInt64) -> bytes | int:
 
 
 def read_prompts(paths: Iterable[str | Path]) -> list[PromptText]:
-    """Read the prompts of evaluation sets: user turns, or a column `prompt`, `question`, `problem`, `input`, `text`.
+    """Read the prompts of evaluation sets: user turns, or a column of a usual name (`words.row_questions`).
 
     Raises:
         DataError: rows without a prompt; counts all and names the first twenty.

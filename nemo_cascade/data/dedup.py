@@ -39,10 +39,12 @@ class Said:
     Attributes:
         text: of its conversation.
         beside: what it is said with; samples that differ in it aren't the same, however alike their texts.
+        exactly: who says what of the text: samples that differ in it aren't exactly the same. Empty: the text.
     """
 
     text: str
     beside: str = ""
+    exactly: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def write_fingerprints(folder: Path, samples: Iterable[Said], config: DedupConfi
     exact: list[int] = []
     bands, signatures = [], []
     for chunk in _chunks(samples, _CHUNK):
-        exact += (text_hash(said.text) ^ _beside(said) for said in chunk)
+        exact += (text_hash(said.exactly or said.text) ^ _beside(said) for said in chunk)
         if config.method == "near":
             signature, known = near_signatures(chunk, config)
             bands.append(band_hashes(signature, known, config))

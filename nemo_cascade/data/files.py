@@ -1,9 +1,11 @@
-"""Which data files a path means: never those of another split, of a cache or of a half-finished download, and none is
-passed over in silence.
+"""Which data files a path means: never those of another split, of a cache or of a half-finished download; none twice,
+all parts of a set that says how many it has; and none is passed over in silence.
 """
 
 from __future__ import annotations
 
+import filecmp
+import itertools
 import json
 import os
 import re
@@ -21,8 +23,26 @@ _STATE = "state.json"
 _OTHER_DATA = {
     *(".json", ".jsonlines", ".ndjson", ".jsonl", ".parquet", ".arrow", ".csv", ".tsv", ".pq", ".feather", ".orc"),
     *(".avro", ".pkl", ".pickle", ".gz", ".zst", ".xz", ".bz2", ".lz4", ".zip", ".tar", ".tgz", ".7z", ".npy", ".npz"),
-    *(".incomplete", ".crdownload", ".xml", ".sqlite", ".db", ".tfrecord", ".bin"),
+    *(".incomplete", ".crdownload", ".xml", ".sqlite", ".db", ".tfrecord", ".bin", ".part", ".partial", ".tmp", ".bak"),
+    ".old",
 }
+# What stands beside a data file and says something of it: a.jsonl.sha256.
+_BESIDE = {".md5", ".sha1", ".sha256", ".blake3", ".crc", ".lock", ".idx", ".index", ".meta", ".metadata", ".license"}
+_PART = re.compile(r"(.*?)(\d{3,})-of-(\d{3,})(.*)")
+_COPY = re.compile(r"( ?\(\d+\)|[ _-]copy( ?\d*)?)\Z", re.IGNORECASE)
+_FIRST_BYTES = (
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file that it stands for: git lfs pull"),
+    (b"\x1f\x8b", "compressed (gzip)", "decompress it"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstandard)", "decompress it"),
+    (b"\xfd7zXZ", "compressed (xz)", "decompress it"),
+    (b"BZh", "compressed (bzip2)", "decompress it"),
+    (b"PK\x03\x04", "a ZIP archive", "unpack it"),
+    (b"PAR1", "a parquet file", "name it .parquet"),
+    (b"ARROW1", "an arrow file", "name it .arrow"),
+    (b"\xff\xfe", "in UTF-16 or UTF-32", "save it in UTF-8"),
+    (b"\xfe\xff", "in UTF-16", "save it in UTF-8"),
+    (b"\0\0\xfe\xff", "in UTF-32", "save it in UTF-8"),
+)
 _ABOUT = {_STATE, SPLITS, "dataset_info.json", "dataset_infos.json", "prepared.json", "hashes.json", "fetched.json"}
 _CACHE = re.compile(r"(cache-|tmp)\w*\.arrow")
 _SPLIT = re.compile(r"(?<![a-z])(?:(train(?:ing)?)|(valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?))(?![a-z])")
@@ -36,7 +56,8 @@ def data_files(path: str | Path) -> list[Path]:
 
     Raises:
         DataError: nothing there, no data file in it, or what may be data and isn't read: files of another kind, several
-            splits, caches, links to nowhere, names that are no text. Names them.
+            splits, caches, links to nowhere, names that are no text, a part of a set missing, a file twice, a file
+            that is something else than its name says. Names them.
     """
     root = Path(path)
     if root.is_dir():
@@ -53,6 +74,8 @@ def data_files(path: str | Path) -> list[Path]:
     _refuse(root, "files that may not be read", unreadable, "change their permissions")
     unnamed = [file for file in files if not _is_text(str(file))]
     _refuse(root, "files whose names are no UTF-8", unnamed, "rename them")
+    for file in files:
+        _refuse_other_content(file)
     return files
 
 
@@ -91,7 +114,7 @@ def _below(root: Path) -> list[Path]:
     saved = {file.parent: _listed(file) for file in found if file.name == _STATE}
     saved = {folder: listed for folder, listed in saved.items() if listed}
     rest = [file for file in found if file.parent not in saved or file.suffix != ".arrow"]
-    other = [f for f in rest if f.suffix.lower() in _OTHER_DATA and f.suffix not in SUFFIXES and f.name not in _ABOUT]
+    other = [f for f in rest if f.suffix not in SUFFIXES and f.name not in _ABOUT and _may_be_data(f)]
     _refuse(
         root, "files that may be data and aren't read", other, "turn them into .jsonl, move them, or give hf://FOLDER"
     )
@@ -99,7 +122,68 @@ def _below(root: Path) -> list[Path]:
     _refuse(root, "links to nowhere", [f for f in data if not f.exists()], "bring back what they point to")
     _refuse(root, "caches of `datasets`", [f for f in data if _CACHE.fullmatch(f.name)], "save the set, or move them")
     _refuse_splits(root, data)
-    return sorted([*(f for f in data if f.is_file()), *(f for listed in saved.values() for f in listed)])
+    files = sorted([*(f for f in data if f.is_file()), *(f for listed in saved.values() for f in listed)])
+    _refuse_gaps(root, files)
+    _refuse_twice(root, files)
+    return files
+
+
+def _may_be_data(file: Path) -> bool:
+    """Tell whether a file that isn't read may hold rows: by any part of its name, or by how it begins."""
+    parts = [suffix.lower().rstrip("~") for suffix in file.suffixes]
+    if parts and parts[-1] in _BESIDE:
+        return False
+    if any(part in _OTHER_DATA for part in parts):
+        return True
+    # A name without a suffix, or one that is a number or a text's, tells nothing.
+    return (not parts or parts[-1] == ".txt" or parts[-1][1:].isdigit()) and _first_bytes(file).lstrip()[:1] in b"{["
+
+
+def _first_bytes(file: Path) -> bytes:
+    if not file.is_file():
+        return b"-"
+    with file.open("rb") as stream:
+        return stream.read(64) or b"-"
+
+
+def _refuse_other_content(file: Path) -> None:
+    """Refuse a file that is something else than its name says."""
+    begin = _first_bytes(file)
+    # A table that is none is told by who reads it.
+    for magic, what, mend in _FIRST_BYTES if file.suffix == ".jsonl" else _FIRST_BYTES[:1]:
+        if begin.startswith(magic):
+            raise DataError(f"named {file.suffix}, and is {what}", value=str(file), mend=mend)
+
+
+def _refuse_gaps(root: Path, files: list[Path]) -> None:
+    """Refuse a set of which some parts aren't there, where its names say how many it has."""
+    there: dict[tuple[Path, str, str, str], set[int]] = {}
+    for file in files:
+        if found := _PART.fullmatch(file.name):
+            there.setdefault((file.parent, found[1], found[3], found[4]), set()).add(int(found[2]))
+    for (folder, begin, count, end), numbers in there.items():
+        first = 1 if 0 not in numbers and int(count) in numbers else 0
+        missing = list(itertools.islice((n for n in range(first, int(count) + first) if n not in numbers), 5))
+        if missing:
+            named = [folder / f"{begin}{number:0{len(count)}}-of-{count}{end}" for number in missing]
+            _refuse(root, "parts of a set that aren't there", named, "bring them, or rename the others")
+
+
+def _refuse_twice(root: Path, files: list[Path]) -> None:
+    """Refuse a folder that holds a file twice: linked, in two forms, or copied, as its name says."""
+    places: dict[tuple[int, int], Path] = {}
+    stems: dict[Path, Path] = {}
+    for file in files:
+        facts, stem = file.stat(), file.with_suffix("")
+        same = places.setdefault((facts.st_dev, facts.st_ino), file)
+        if same == file:
+            same = stems.setdefault(stem, file)
+        if same != file:
+            _refuse(root, "a set's rows twice", [same, file], "leave one of them")
+    for stem, file in stems.items():
+        same = stems.get(stem.with_name(_COPY.sub("", stem.name)), file)
+        if same != file and filecmp.cmp(same, file, shallow=False):
+            _refuse(root, "a set's rows twice", [same, file], "leave one of them")
 
 
 def _walk(root: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 From then on such a source is like any other: hashed, cut into units, the same on every run and on every node that sees
 the folder. Nothing is held in memory. A folder is there when it is complete; a fetch that was interrupted goes on
-behind the last file that was finished.
+behind the last file that was finished. Of a local folder that `datasets` reads, the state of its files is part of the
+key: one that changed is read again.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
         return _local(source)
     name = source.path.removeprefix(SCHEME)
     recipe = {"name": name, "subset": source.subset, "split": source.split, "revision": source.revision}
-    key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    key = blake3(json.dumps({**recipe, **_local_state(Path(name))}, sort_keys=True).encode()).hexdigest()[:12]
     final = Path(data_dir) / HUB / f"{Path(name).name}-{source.split}-{key}"
     if not final.is_dir():
         with _alone(final.parent / f".{final.name}.partial") as partial:
@@ -68,6 +69,12 @@ def _local(source: DataFileConfig) -> str:
             mend="give the path of just the files that are meant",
         )
     return str(split_folder(root, source.split)) if has_splits else source.path
+
+
+def _local_state(root: Path) -> dict[str, Any]:
+    """Return name, size and time of all files of a local folder, or of a file; empty where the name is none."""
+    files = sorted(f for f in (root.rglob("*") if root.is_dir() else [root]) if f.is_file())
+    return {"files": [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]} if files else {}
 
 
 @contextmanager

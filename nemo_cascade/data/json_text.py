@@ -1,7 +1,8 @@
 """Read JSON as people's files hold it: a value, or one line that says why it is none.
 
 Python's reader admits what is no JSON, or can't be written again: NaN, infinities, halves of surrogate pairs, nesting
-without a bound; and it refuses numbers of over 4,300 digits by an error of another kind. Here each is a ValueError.
+without a bound; of a key that stands twice in an object it keeps the last value, in silence; and it refuses numbers of
+over 4,300 digits by an error of another kind. Here each is a ValueError.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ def _finite(text: str) -> float:
     return value
 
 
-_STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
-_WITH_NAN = json.JSONDecoder()
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
+    return made
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_each_key_once)
+_WITH_NAN = json.JSONDecoder(object_pairs_hook=_each_key_once)
 
 
 def read_json(text: str | bytes, *, nan: bool = False) -> Any:
@@ -36,7 +45,8 @@ def read_json(text: str | bytes, *, nan: bool = False) -> Any:
         nan: admit NaN and infinities, which Python and pandas write where a column has no value.
 
     Raises:
-        ValueError: it isn't JSON, isn't UTF-8, holds half a surrogate pair, or is nested more than DEEPEST levels deep.
+        ValueError: it isn't JSON, isn't UTF-8, holds half a surrogate pair or a key twice, or is nested more than
+            DEEPEST levels deep.
     """
     whole = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     try:
@@ -46,7 +56,9 @@ def read_json(text: str | bytes, *, nan: bool = False) -> Any:
     except json.JSONDecodeError:
         raise
     except ValueError as error:
-        raise ValueError("a number of more than 4300 digits" if "digits" in str(error) else str(error)) from None
+        raise ValueError(
+            "a number of more than 4300 digits" if "integer string" in str(error) else str(error)
+        ) from None
     if whole.count("[") + whole.count("{") > DEEPEST:
         _refuse_deep(value)
     if "\\ud" in whole or "\\uD" in whole:

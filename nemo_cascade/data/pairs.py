@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
 from nemo_cascade.data.columns import NO_PREFERENCE, Schema, written_turns
+from nemo_cascade.data.conversation import foreign_mark
 from nemo_cascade.data.files import hash_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
@@ -33,11 +34,12 @@ from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sources import Problems, decode_row, read_raw, refuse_bad_share
 from nemo_cascade.data.tokenise import row_chunks
 from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.data.words import canonical
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32, Int64, PackedBatch
 
 SIDES = ("chosen", "rejected")
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised with every change of what a row is read as, too."""
 TOKENS, OFFSETS, PROMPTS, STATS = "tokens.bin", "offsets.npy", "prompts.npy", "stats.json"
 FILES = (TOKENS, OFFSETS, PROMPTS)
@@ -52,7 +54,7 @@ class PairStore:
         stats: rules, pairs, tokens, what was dropped.
         tokens: [tokens] of all documents: each pair's chosen one, then its rejected one.
         offsets: [2 x pairs + 1], where each document begins.
-        prompts: [pairs], a hash of each pair's prompt.
+        prompts: [pairs], a hash of each pair's prompt: the same for spellings that say the same (`words.canonical`).
     """
 
     folder: Path
@@ -273,6 +275,7 @@ def read_pair(raw: RawRow, tokenizer: ChatTokenizer, schema: Schema) -> ReadPair
         replies.append(scored_answer(reply))
         if not trouble and (found := tokenizer.control_in(replies[-1])):
             trouble = f"holds the control token {found}"
+        trouble = trouble or foreign_mark(replies[-1]) or ""
         problems += [f"`{side}` {trouble}"] if trouble else []
     if problems:
         return ReadPair(raw, broken="; ".join(problems))
@@ -341,7 +344,7 @@ def _admit(
         for ids in both:
             tokens.write(ids.tobytes())
             tally.lengths.append(len(ids))
-        asked = [[turn["role"], without_flag(turn.get("content") or "")] for turn in pair.messages]
+        asked = [[turn["role"], canonical(without_flag(turn.get("content") or ""))] for turn in pair.messages]
         question = json.dumps([asked, *([turn["tool_calls"]] for turn in pair.messages if turn.get("tool_calls"))])
         tally.prompts.append(int.from_bytes(blake3(question.encode()).digest(8), "little"))
 

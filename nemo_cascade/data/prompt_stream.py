@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ class PromptStream:
         self._place = {prompt.prompt_id: i for i, prompt in enumerate(prompts.prompts)}
         if state is not None and state["prompts"] != self._digest:
             raise DataError(
-                "the prompts changed since the checkpoint",
+                "the prompts, or what their verifier judges by, changed since the checkpoint",
                 value=f"{len(prompts)} prompts in {prompts.source}",
                 limit=f"the {len(state['known'])} that the stage began with",
                 mend="bring the file back, or start the stage anew",
@@ -138,6 +139,8 @@ def _digest(prompts: PromptSet) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for prompt in prompts.prompts:
         digest.update(f"{prompt.prompt_id}\0{prompt.token_ids.size}\0".encode() + prompt.token_ids.tobytes())
+        # What a verifier judges by: other references would train another model.
+        digest.update(json.dumps(prompt.record, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_cascade.data.conversation import said_in_call, texts_of
+from nemo_cascade.data.conversation import foreign_mark, result_problems, said_in_call, texts_of
 from nemo_cascade.data.mode_flags import flag_of, with_one_flag
-from nemo_cascade.data.templates import Cascade1, Mode, Segment
+from nemo_cascade.data.templates import NAMED, Cascade1, Cascade2, Mode, Segment
 from nemo_cascade.data.tokenizer import ChatTokenizer
+
+_OPENS, _ENDS = "<[\u25c1 \n\t\r", "> \n\t\r"
+_RESULT = re.compile(r"\s*<tool_response>.*</tool_response>\s*", re.DOTALL)
 
 
 def render_samples(tokenizer: ChatTokenizer, row: Mapping[str, Any]) -> tuple[list[list[Segment]], list[str]]:
@@ -37,18 +41,38 @@ def checked_row(tokenizer: ChatTokenizer, row: Mapping[str, Any]) -> tuple[Mappi
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         return row, problems
     flagged = isinstance(tokenizer.template, Cascade1)
+    # Where a user's turn carries a flag, or hides the thoughts before it, a tool's result may not pass for one.
+    told_apart = isinstance(tokenizer.template, Cascade1 | Cascade2)
+    results, mode = False, row.get("mode")
     read = []
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping):
             return row, problems  # told by the template
         role, content = message.get("role"), message.get("content")
+        mode = message.get("mode") or mode
         if found := _control_in(tokenizer, message):
             problems.append(f"turn {i} ({role}) holds the control token {found}")
+        elif (
+            role == "assistant" and isinstance(content, str) and (mark := _mark_in(content, thinks=mode != "no_think"))
+        ):
+            problems.append(f"turn {i} ({role}) {mark}")
+        results |= role == "tool"
+        if told_apart and role == "user" and isinstance(content, str) and _RESULT.fullmatch(content):
+            problems.append(f"turn {i} (user) is a tool's result: give it the role `tool`, without <tool_response>")
         if flagged and role in ("user", "system") and isinstance(content, str) and "think" in content:
             message, trouble = with_one_flag(message)
             problems += [f"turn {i} ({role}) {trouble}"] if trouble else []
         read.append(message)
+    if results:
+        problems += result_problems(read, in_order=tokenizer.template in NAMED.values())
     return {**row, "messages": read}, problems
+
+
+def _mark_in(reply: str, *, thinks: bool) -> str | None:
+    """Look for marks of another model where a reply doesn't begin and end as nearly all do."""
+    if not reply or (reply[0] not in _OPENS and reply[-1] not in _ENDS):
+        return None
+    return foreign_mark(reply, thinks=thinks)
 
 
 def _control_in(tokenizer: ChatTokenizer, message: Mapping[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ from nemo_cascade.data.shards import open_shard
 from nemo_cascade.data.sources import Problems, decode_row
 from nemo_cascade.data.tokenised import Part, TokenisedSet, pool_size
 from nemo_cascade.data.units import read_unit
-from nemo_cascade.data.words import as_asked, conversation_text, questions
+from nemo_cascade.data.words import as_asked, conversation_text, exactly_said, questions
 
 SCREENS = "screens"
 """Folder of what was found shard by shard, beside the shards."""
@@ -180,7 +180,9 @@ def _seek(work: _Work) -> None:
 
 def _said(row: Mapping[str, Any]) -> Said:
     tools = json.dumps(row["tools"], sort_keys=True) if row.get("tools") else ""
-    return Said(conversation_text(row["messages"]), tools)
+    if untrained := [i for i, message in enumerate(row["messages"]) if message.get("trained") is False]:
+        tools += f" untrained {untrained}"
+    return Said(conversation_text(row["messages"]), tools, exactly_said(row["messages"]))
 
 
 def _rows(work: _Work) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ from nemo_cascade.data.tokenise import Sample
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised with every change of what a row is read as, too."""
 FACTS = "shard.json"
 TOKENS, MASK, SAMPLES, BAD = "tokens.bin", "mask.bin", "samples.npy", "bad.jsonl"

@@ -83,7 +83,9 @@ def _batches(file: Path, groups: range | None) -> Iterator[pa.RecordBatch]:
 
 
 def _refuse_wild(batch: pa.RecordBatch) -> None:
-    """Refuse a batch whose offsets lead elsewhere: read from a damaged arrow file, it would be read out of bounds."""
+    """Refuse a batch whose offsets lead elsewhere, which would be read out of bounds, or with two columns of a name."""
+    if twice := {name for name in batch.schema.names if batch.schema.names.count(name) > 1}:
+        raise pa.ArrowInvalid(f"several columns are named {', '.join(sorted(twice))}")
     for column in batch.columns:
         try:
             column.validate(full=True)

@@ -19,7 +19,7 @@ from nemo_cascade.data.mode_flags import without_flag
 
 UInt64 = NDArray[np.uint64]
 
-WORDS_VERSION = 2
+WORDS_VERSION = 3
 """Raised with every change of what counts as the same word: it is part of the key of everything made of them."""
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 # Scripts without spaces: each character is a word. Thai, Lao, Tibetan, Myanmar, Khmer; kana, bopomofo, Han.
@@ -27,8 +27,16 @@ _UNSPACED = re.compile(
     "([\u0e01-\u0e2e\u0e81-\u0eae\u0f40-\u0f6c\u1000-\u102a\u1780-\u17b3"
     "\u3040-\u30ff\u3105-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
-_WORD = re.compile(r"\w+")
-_TO_SPACE = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
+# An underscore is emphasis in Markdown, and a subscript in LaTeX.
+_WORD = re.compile(r"[^\W_]+")
+_TO_SPACE = {code: " " for code in range(128) if not chr(code).isalnum()}
+# Characters that nobody sees: soft hyphens, joiners, marks of direction, selectors of a glyph's variant.
+_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+")
+# Unicode's compatibility forms would make 22 of 2 squared.
+_RAISED = {
+    ord(raised): f"^{plain}"
+    for raised, plain in zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "0123456789", strict=True)
+}
 # Odd, so that multiplying by it loses nothing modulo 2^64 (2^64 over the golden ratio).
 _STEP = 0x9E3779B97F4A7C15
 _MOST_KNOWN = 1 << 18
@@ -37,8 +45,8 @@ _MOST_KNOWN = 1 << 18
 def canonical(text: str) -> str:
     """Return a text in one of the spellings that count as exactly the same.
 
-    Compatibility forms are unified (NFKC), digits of any script are 0-9, case is folded, white space is one space.
-    Punctuation stays: `2 + 2` isn't `2 - 2`.
+    Compatibility forms are unified (NFKC), but for raised digits, which are written `^2`; digits of any script are 0-9,
+    case is folded, white space is one space, what nobody sees is left out. Punctuation stays: `2 + 2` isn't `2 - 2`.
     """
     return " ".join(_folded(text).split())
 
@@ -54,7 +62,7 @@ def words(text: str) -> list[str]:
 def _folded(text: str) -> str:
     if text.isascii():
         return text.lower()
-    unified = unicodedata.normalize("NFKC", text)
+    unified = unicodedata.normalize("NFKC", _UNSEEN.sub("", text).translate(_RAISED))
     return _FOREIGN_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), unified).casefold()
 
 
@@ -106,6 +114,19 @@ def conversation_text(messages: Any) -> str:
     return "\n".join(parts)
 
 
+def exactly_said(messages: Any) -> str:
+    """Return what a conversation says and who says it, turn by turn: equal only where two teach the same."""
+    parts: list[str] = []
+    for message in messages:
+        marks = [str(message.get("role")), *(["untrained"] if message.get("trained") is False else [])]
+        parts.append(f"\0{' '.join(marks)}\0 {conversation_text([{'content': message.get('content')}])}")
+        if message.get("reasoning_content"):
+            parts.append(f"\0thought\0 {message['reasoning_content']}")
+        if message.get("tool_calls"):
+            parts.append(f"\0calls\0 {conversation_text([{'tool_calls': message['tool_calls']}])}")
+    return " ".join(parts)
+
+
 def questions(messages: Any) -> list[str]:
     """Return the texts of a conversation's user turns, without their mode flags; those that say something."""
     texts = [_text(m.get("content")) for m in messages if m.get("role") == "user"]
@@ -120,14 +141,24 @@ def _text(content: Any) -> str:
 
 
 def row_questions(row: Mapping[str, Any]) -> list[str]:
-    """Return the questions of a row: the user turns of its messages, or its column of a usual name; empty if none."""
-    messages = row.get("messages")
-    if isinstance(messages, Sequence) and all(isinstance(m, Mapping) for m in messages):
-        return questions(messages)
-    for name in ("prompt", "question", "problem", "input", "text"):
-        if isinstance(row.get(name), str):
-            return [without_flag(row[name])] if row[name].strip() else []
+    """Return the questions of a row: the user turns of its messages, or its column of a usual name; empty if none.
+
+    The first column that says something counts; it may be a text or turns.
+    """
+    for name in ("messages", "prompt", "question", "problem", "input", "instruction", "text", "conversations"):
+        given = row.get(name)
+        if isinstance(given, str) and given.strip():
+            return [without_flag(given)]
+        if isinstance(given, Sequence) and given and all(isinstance(m, Mapping) for m in given):
+            return questions([_as_message(m) for m in given])
     return []
+
+
+def _as_message(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a turn of ShareGPT's form as a message."""
+    if "from" not in turn:
+        return turn
+    return {"role": "user" if turn["from"] in ("human", "user") else turn["from"], "content": turn.get("value")}
 
 
 def as_asked(asked: Sequence[str]) -> list[str]:

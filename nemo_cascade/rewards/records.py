@@ -35,8 +35,13 @@ def _math(record: Mapping[str, Any]) -> None:
     answer = field_of(record, "answer", (str, int, float))
     if isinstance(answer, float) and not math.isfinite(answer):
         raise VerifierError("record", f"field 'answer' is {answer}")
-    if not str(answer).strip():
+    from nemo_cascade.rewards.answers.boxes import final_answer
+    from nemo_cascade.rewards.answers.compare import check_reference
+
+    reference = str(answer)
+    if not (gold := final_answer(reference) or reference).strip():
         raise VerifierError("record", "field 'answer' is empty")
+    check_reference(gold)
 
 
 def _instruction(record: Mapping[str, Any]) -> None:

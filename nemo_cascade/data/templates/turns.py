@@ -8,6 +8,7 @@ of what was called and its `tool_call_id`.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -126,8 +127,13 @@ def content_problems(turns: Sequence[Turn]) -> list[str]:
     return [
         f"turn {i} ({t.role}) has no content"
         for i, t in enumerate(turns)
-        if t.role not in ("system", "tool") and not t.content.strip() and not t.calls
+        if t.role not in ("system", "tool") and not t.calls and _says_nothing(t.content)
     ]
+
+
+def _says_nothing(text: str) -> bool:
+    """Tell whether a text holds only white space and characters that nobody sees."""
+    return not text.strip() or all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 def episode_thinks(turns: Sequence[Turn], user: int) -> bool | None:
@@ -175,7 +181,9 @@ def split_reasoning(text: str) -> tuple[str | None, str]:
 
 
 def _shape_problems(messages: Any) -> list[str]:
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+    if isinstance(messages, str | Mapping):
+        return [f"`messages` is no list of turns but {type(messages).__name__}: map it (`columns`)"]
+    if not isinstance(messages, Sequence) or not messages:
         return ["no messages"]
     problems: list[str] = []
     due: tuple[str, ...] = ("user",)

@@ -48,11 +48,7 @@ def compare(gold: str, answer: str) -> float:
         return Score(0.0, "an empty answer")
     if answer == gold:
         return Score(1.0, detail)
-    reference, chosen = _read(gold), _choice(gold)
-    if reference is None and chosen is not None:
-        reference = _read(chosen[1])
-    if reference is None:
-        raise VerifierError("record", f"answer {gold[:80]!r} is no LaTeX that can be read")
+    reference, chosen = _reference(gold)
     found = _read(answer)
     if found is not None and _left_to_compute(found) and not _left_to_compute(reference):
         return Score(0.0, f"not a final answer: {detail}")
@@ -61,6 +57,27 @@ def compare(gold: str, answer: str) -> float:
     if reference.kind in ("word", "letters", "phrase") and _same_text(gold, answer):
         return Score(1.0, detail)
     return Score(float(_same_choice(chosen, reference, _choice(answer), found)), detail)
+
+
+def check_reference(gold: str) -> None:
+    """Read a reference and say nothing.
+
+    Raises:
+        VerifierError: it can't be read (kind `record`).
+    """
+    if not (look := plain_look(gold)):
+        raise VerifierError("record", f"answer {gold[:80]!r} says nothing")
+    _reference(look)
+
+
+def _reference(gold: str) -> tuple[Node, Choice | None]:
+    """Read a reference of plain look: its value, and the choice that it is."""
+    reference, chosen = _read(gold), _choice(gold)
+    if reference is None and chosen is not None:
+        reference = _read(chosen[1])
+    if reference is None:
+        raise VerifierError("record", f"answer {gold[:80]!r} is no LaTeX that can be read")
+    return reference, chosen
 
 
 @lru_cache(maxsize=_REMEMBERED)
