@@ -6,12 +6,20 @@ STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/peers
 RUN    := $(VENV)/bin
 LOG    := $(VENV)-setup.log
+# The second leg: Python 3.12 and the newest megatron-core, what a GPU image has. A pyenv shim may exist without its
+# version being chosen, so each candidate has to run.
+NEWEST_PYTHON ?= $(shell for p in python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python3.12; do \
+                   "$$p" -c '' 2>/dev/null && echo "$$p" && break; done)
+NEWEST       := .venv-newest
+NEWEST_LOCK  := containers/newest.lock
+NEWEST_STAMP := $(NEWEST)/.installed
+NEWEST_LOG   := $(NEWEST)-setup.log
 # One thread per process is the rule on a shared box; the program sets its own count per role.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test bench robust lint format setup clean
+.PHONY: demo test test-newest bench robust lint format setup clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -32,6 +40,22 @@ demo: $(STAMP)
 # Two files at a time; half of a test's time is waiting for processes to start.
 test: $(STAMP)
 	@$(RUN)/pytest tests -m "not gpu and not bench and not long" -n 2 --dist loadfile --durations=15
+
+$(NEWEST_STAMP): $(NEWEST_LOCK)
+	@test -n "$(NEWEST_PYTHON)" || { echo "needs python3.12 (or: make NEWEST_PYTHON=... test-newest)"; exit 1; }
+	@echo "setting up $(NEWEST) from $(NEWEST_LOCK) (about two minutes, once; log: $(NEWEST_LOG))"
+	@rm -rf $(NEWEST) && $(NEWEST_PYTHON) -m venv $(NEWEST) && \
+	  { $(NEWEST)/bin/pip install --no-deps --disable-pip-version-check pip==26.3 setuptools==78.1.1 wheel==0.45.1 && \
+	    $(NEWEST)/bin/pip install --no-deps --no-build-isolation --disable-pip-version-check -r $(NEWEST_LOCK) && \
+	    $(NEWEST)/bin/pip install --no-deps --no-build-isolation --disable-pip-version-check -e . ; } > $(NEWEST_LOG) 2>&1 || \
+	  { tail -n 20 $(NEWEST_LOG); echo "set-up failed; whole log: $(NEWEST_LOG)"; exit 1; }
+	@touch $@
+
+# The training half's proofs on it: parity with transformers, reshard, packing leak, reward model, resume.
+test-newest: $(NEWEST_STAMP)
+	@$(NEWEST)/bin/pytest tests/distributed/test_hf_parity.py tests/distributed/test_reshard.py \
+	  tests/distributed/test_reward_model.py tests/proofs/test_packing_leak.py tests/proofs/test_resume_training.py \
+	  tests/unit/training -n 2 --dist loadfile --durations=5
 
 # Peers that only the benchmarks use; beside the lock's packages, not among them.
 $(PEERS): $(STAMP)
@@ -54,4 +78,4 @@ format: $(STAMP)
 	@$(RUN)/ruff format . && $(RUN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(LOG) runs
+	rm -rf $(VENV) $(LOG) $(NEWEST) $(NEWEST_LOG) runs

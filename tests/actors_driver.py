@@ -55,7 +55,7 @@ def real_roles(cluster, folder):
 def main(how, folder=None):
     with Cluster(ClusterConfig(device="cpu", policy_threads=1)) as cluster:
         kept = real_roles(cluster, folder) if folder else idle_actors(cluster)
-        print("READY", cluster.session, cluster.shared_memory, flush=True)
+        print("READY", cluster.session, flush=True)
         if how == "exception":
             raise RuntimeError("on purpose")
         if how == "signal" and folder:

@@ -32,11 +32,15 @@ class MisbehavingActor(Actor):
         if how == "crash":
             raise ZeroDivisionError("no type of ours")
         if how == "die":
+            print("the device fell off the bus", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         return self.sleep_for_ever()
 
     def visible_gpus(self):
         return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def variable(self, name):
+        return os.environ.get(name)
 
     def sleep_for_ever(self):
         time.sleep(600)

@@ -27,9 +27,9 @@ from nemo_cascade.actors.lifeline import Driver
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
 from nemo_cascade.actors.watch import Watch
 from nemo_cascade.config.host import resolved_device
+from nemo_cascade.config.repeatable import repeatable_environment
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import RuntimeUnavailableError
-from nemo_cascade.rollout.buckets import SHARED_MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ class Cluster:
         driver: this process.
         device: what actors compute on.
         session: folder of Ray's files and of the actors' stack dumps.
-        shared_memory: folder for weight buckets, on this machine.
         slots: the run's GPUs, node by node; empty on CPU.
     """
 
@@ -68,7 +67,6 @@ class Cluster:
         self.driver = Driver.here()
         self.device = resolved_device(config)
         self.session = Path()
-        self.shared_memory = Path()
         self.slots: list[GpuSlot] = []
         self._watch: Watch | None = None
         self._handler_at_start: Any = None
@@ -97,7 +95,7 @@ class Cluster:
         """
         assert not self._running, "the cluster runs already"
         self._make_folders()
-        self._watch = Watch(self.driver.pid, self.driver.ticks, self.session, self.shared_memory)
+        self._watch = Watch(self.driver.pid, self.driver.ticks, self.session)
         atexit.register(self.stop)
         self._running = True
         self._handler_at_start = signal.getsignal(signal.SIGTERM)
@@ -152,6 +150,9 @@ class Cluster:
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
+            # fp32 is fp32, in every library: containers come with TF32 switched on.
+            "NVIDIA_TF32_OVERRIDE": "0",
+            **repeatable_environment(self.config),
             **extra,
         }
 
@@ -167,8 +168,6 @@ class Cluster:
         # Ray's sockets live below this folder, and the path of a socket has 107 bytes: TMPDIR may be too deep.
         base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 24 else "/tmp"
         self.session = Path(tempfile.mkdtemp(prefix="cascade-", dir=base))
-        self.shared_memory = SHARED_MEMORY / self.session.name
-        self.shared_memory.mkdir(mode=0o700)
         (self.session / "stacks").mkdir()
 
     def _start_ray(self) -> None:

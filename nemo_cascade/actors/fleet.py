@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.last_words import last_words
 from nemo_cascade.actors.member import MemberInfo
 from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 ERROR_GRACE_S = 3.0
 CLOSE_DEADLINE_S = 10.0
 STACK_DUMP_S = 1.0
-LAST_WORDS = 1500
 
 
 @dataclass(slots=True)
@@ -71,7 +71,8 @@ class Fleet:
     def _create(self, actor_class: Any, name: str, environment: dict[str, str], options: dict[str, Any]) -> Any:
         remote = ray.remote(actor_class)
         settings = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, **options}
-        settings["runtime_env"] = {"env_vars": environment}
+        own: dict[str, str] = getattr(self.cluster.config.environment, self.role, {})
+        settings["runtime_env"] = {"env_vars": environment | own}
         stacks = str(self.cluster.session / "stacks" / f"{name}.txt")
         return remote.options(**settings).remote(self.cluster.driver, name, stacks)
 
@@ -190,13 +191,11 @@ class Fleet:
         return self.error(f"{name} failed in {method}", value=f"{type(error).__name__}: {error}")
 
     def _last_words(self, name: str) -> str:
-        """Return the end of what a dead actor wrote, if it ran on this machine."""
+        """Return the end of what a dead actor wrote, on whatever node it died."""
         member = next(m for m in self.members if m.name == name)
         if member.info is None:
             return "it died before it was up: look at its log"
-        files = sorted(self.cluster.session.glob(f"session_latest/logs/worker-*-{member.info.pid}.err"))
-        text = files[-1].read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip() if files else ""
-        return f"its last words:\n{text}" if text else "it left no last words: look for the kernel's OOM killer"
+        return last_words(member.info, self.cluster.driver.machine)
 
     def silence(self, names: Sequence[str], method: str, deadline_s: float) -> DeadlineError:
         """Return the error for members that don't answer, with the stack of the first as far as it can be had."""

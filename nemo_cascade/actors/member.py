@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,17 @@ PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """Where an actor runs: process, machine, its file for stack dumps, and Ray's node."""
+    """Where an actor runs: process, machine, its file for stack dumps, Ray's node, host name, and where it writes.
+
+    `log` is the file behind its stderr, on its own node; None where that is no file.
+    """
 
     pid: int
     machine: str
     stacks: str
     node_id: str
+    host: str
+    log: str | None
 
 
 class Actor:
@@ -43,7 +49,16 @@ class Actor:
         """Answer that the actor is up."""
         import ray
 
-        return MemberInfo(os.getpid(), machine_id(), self._stacks, ray.get_runtime_context().get_node_id())
+        node = ray.get_runtime_context().get_node_id()
+        log = os.readlink("/proc/self/fd/2")
+        return MemberInfo(
+            os.getpid(),
+            machine_id(),
+            self._stacks,
+            node,
+            socket.gethostname(),
+            log if os.path.isfile(log) else None,
+        )
 
     def resident_mib(self) -> float:
         """Return this process's resident memory, MiB."""

@@ -27,7 +27,8 @@ def reserve_gpus(count: int, deadline_s: float) -> list[GpuSlot]:
     """Reserve `count` GPUs of the cluster for the run, and find out where they are.
 
     Returns:
-        The GPUs, sorted by node and number.
+        The GPUs, sorted by node and number, the driver's node first: what the policy's first rank hands to the engines
+        beside it, and to the driver, need not cross the network.
 
     Raises:
         RuntimeUnavailableError: the cluster doesn't have them, or not within the deadline.
@@ -41,26 +42,22 @@ def reserve_gpus(count: int, deadline_s: float) -> list[GpuSlot]:
         context = ray.get_runtime_context()
         return GpuSlot(context.get_node_id(), int(context.get_accelerator_ids()["GPU"][0]))
 
+    here = ray.get_runtime_context().get_node_id()
     group = placement_group([{"GPU": 1}] * count, strategy="PACK")
     try:
         ray.get(group.ready(), timeout=deadline_s)
         task = ray.remote(where)
-        return sorted(
-            ray.get(
-                [
-                    task.options(
-                        num_cpus=0,
-                        num_gpus=1,
-                        scheduling_strategy=PlacementGroupSchedulingStrategy(
-                            placement_group=group, placement_group_bundle_index=index
-                        ),
-                    ).remote()
-                    for index in range(count)
-                ],
-                timeout=deadline_s,
-            ),
-            key=lambda slot: (slot.node_id, slot.gpu),
-        )
+        found = [
+            task.options(
+                num_cpus=0,
+                num_gpus=1,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=group, placement_group_bundle_index=index
+                ),
+            ).remote()
+            for index in range(count)
+        ]
+        return in_order(ray.get(found, timeout=deadline_s), here)
     except GetTimeoutError as error:
         raise RuntimeUnavailableError(
             "the cluster does not give the run its GPUs",
@@ -68,6 +65,11 @@ def reserve_gpus(count: int, deadline_s: float) -> list[GpuSlot]:
             limit=f"{count} = cluster.num_nodes * cluster.gpus_per_node",
             mend="wait for the nodes to join, or lower cluster.num_nodes",
         ) from error
+
+
+def in_order(slots: Sequence[GpuSlot], driver_node: str) -> list[GpuSlot]:
+    """Return GPUs sorted by node and number, those of the driver's node first."""
+    return sorted(slots, key=lambda slot: (slot.node_id != driver_node, slot.node_id, slot.gpu))
 
 
 def policy_slots(slots: Sequence[GpuSlot], world_size: int) -> list[GpuSlot]:
@@ -117,8 +119,23 @@ def scorer_slots(slots: Sequence[GpuSlot], config: ScorerConfig) -> list[list[Gp
 
 def placed_on(slots: Sequence[GpuSlot]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the environment and the Ray options that put an actor onto GPUs of one node."""
+    devices = ",".join(str(slot.gpu) for slot in slots)
+    return {"CUDA_VISIBLE_DEVICES": devices}, {"scheduling_strategy": on_node(slots[0].node_id)}
+
+
+def beside_the_driver() -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the environment and the Ray options that put a rank without a GPU onto the driver's node, if it can be.
+
+    Ray would put an actor that asks for nothing anywhere; here the ranks meet on the loopback interface.
+    """
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return {"GLOO_SOCKET_IFNAME": "lo"}, {"scheduling_strategy": on_node(here, soft=True)}
+
+
+def on_node(node_id: str, *, soft: bool = False) -> Any:
+    """Return Ray's strategy that puts something onto a node; `soft` takes another one where that node can't be had."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    devices = ",".join(str(slot.gpu) for slot in slots)
-    strategy = NodeAffinitySchedulingStrategy(node_id=slots[0].node_id, soft=False)
-    return {"CUDA_VISIBLE_DEVICES": devices}, {"scheduling_strategy": strategy}
+    return NodeAffinitySchedulingStrategy(node_id=node_id, soft=soft)

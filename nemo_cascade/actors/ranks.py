@@ -8,9 +8,10 @@ from typing import Any
 
 import ray
 
+from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
 from nemo_cascade.actors.member import Actor
-from nemo_cascade.actors.placement import GpuSlot, placed_on
+from nemo_cascade.actors.placement import GpuSlot, beside_the_driver, placed_on
 
 
 class RankActor(Actor):
@@ -43,6 +44,23 @@ class RankActor(Actor):
             self.worker.close()
 
 
+def flight_recorder(cluster: Cluster, role: str) -> dict[str, str]:
+    """Return what makes NCCL's watchdog write down each rank's last collectives when one of them hangs.
+
+    `torch.distributed.flight_recorder` (fr_trace) tells from the files which rank was missing in which collective.
+    """
+    folder = cluster.log_folder or cluster.session
+    size, file = "2000", str(folder / f"nccl-{role}-")
+    # Torch has renamed them and reads both.
+    return {
+        "TORCH_FR_BUFFER_SIZE": size,
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": size,
+        "TORCH_FR_DUMP_TEMP_FILE": file,
+        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": file,
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+    }
+
+
 def add_ranks(
     fleet: Fleet, actor_class: type[RankActor], world_size: int, threads: int, slots: Sequence[GpuSlot]
 ) -> list[Member]:
@@ -53,7 +71,7 @@ def add_ranks(
         actor_class: what each process is.
         world_size: ranks.
         threads: CPU threads of each.
-        slots: a GPU for each; empty on CPU.
+        slots: a place for each; empty: all of them on the driver's node.
 
     Raises:
         CascadeError: they don't come up.
@@ -61,9 +79,10 @@ def add_ranks(
     cluster = fleet.cluster
     members = []
     for rank in range(world_size):
-        environment, options = placed_on([slots[rank]]) if slots else ({"GLOO_SOCKET_IFNAME": "lo"}, {})
-        if slots:
+        environment, options = placed_on([slots[rank]]) if slots else beside_the_driver()
+        if cluster.device == "gpu":
             environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
+            environment |= flight_recorder(cluster, fleet.role)
         members.append(fleet.add(actor_class, cluster.environment(threads, **environment), **options))
     fleet.wait_until_up(members)
     start = cluster.config.actor_start_deadline_s
@@ -76,6 +95,7 @@ def add_ranks(
             master_port=port,
             device=cluster.device,
             threads=threads,
+            deterministic=cluster.config.deterministic,
         )
         for rank, member in enumerate(members)
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
@@ -17,7 +17,7 @@ from nemo_cascade.actors.member import Actor
 from nemo_cascade.actors.placement import engine_slots, placed_on
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError
-from nemo_cascade.rollout.buckets import SHARED_MEMORY, SyncSummary, WeightBucket
+from nemo_cascade.rollout.buckets import SyncSummary, WeightBucket
 from nemo_cascade.types import Float32, Int32, Prompt, Rollout
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,6 @@ class RolloutActor(Actor):
     def heartbeat(self) -> float:
         """Score two tokens, which takes the whole engine; return the seconds."""
         started = time.monotonic()
-        import numpy as np
-
         self.worker.probe([np.zeros(2, np.int32)])
         return time.monotonic() - started
 
@@ -61,17 +59,16 @@ class RolloutActor(Actor):
         """Get ready for new weights."""
         self.worker.begin_update(version)
 
-    def receive(self, bucket: WeightBucket, payload: bytes | None) -> None:
-        """Load a bucket, from shared memory or, on another machine than its sender, from its bytes."""
-        if payload is None:
+    def receive(self, bucket: WeightBucket, content: NDArray[np.uint8] | None) -> None:
+        """Load a bucket, from its sender's memory or, on another machine than that, from its content."""
+        if content is None:
             self.worker.receive(bucket)
             return
-        local = SHARED_MEMORY / f"{Path(bucket.path).parent.name}-{self.name}"
+        own = bucket.copied(content)
         try:
-            local.write_bytes(payload)
-            self.worker.receive(replace(bucket, path=str(local)))
+            self.worker.receive(own)
         finally:
-            local.unlink(missing_ok=True)
+            own.release()
 
     def finish_update(self, sent: SyncSummary) -> None:
         """Check what was received and take it into use."""
@@ -113,7 +110,7 @@ class RolloutGroup:
         self.restarts: dict[str, int] = {}
         self._restore: Callable[[Member], None] | None = None
         self._fleet = Fleet(cluster, "rollout", RolloutError)
-        self._slots = engine_slots(cluster.slots, config) if cluster.device == "gpu" else []
+        self._slots = engine_slots(cluster.slots, config) if cluster.slots else []
         for index in range(config.num_engines):
             environment, options = self._place(index)
             self._fleet.add(RolloutActor, environment, **options)

@@ -32,7 +32,8 @@ class ModelConfig:
     """Longest sequence, tokens, in place of what the folder of source=hf says; the rotary base stays as it is, so
     positions beyond those of pre-training are learnt in training."""
     layer_spec: Literal["auto", "transformer_engine", "local"] = "auto"
-    """Megatron layers; auto: Transformer Engine where it is installed and a GPU is present, else local."""
+    """Megatron layers; auto: Transformer Engine for bf16 where it is installed and a GPU is present, else local (its
+    fp32 would be TF32)."""
     chat_template: str = "cascade1"
     """Chat format of SFT, RL prompts and the exported tokenizer: cascade1 (/think flags, JSON tools), cascade2 or nano3
     (<think> in the prompt, XML tools), chatml, own (the tokenizer's HF template), or the path of a .jinja file."""

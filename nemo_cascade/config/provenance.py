@@ -21,6 +21,7 @@ import yaml
 from nemo_cascade.config import host
 from nemo_cascade.config.compose import SHIPPED_CONF
 from nemo_cascade.config.origins import flatten
+from nemo_cascade.config.repeatable import repeatability
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.strict import to_run_config
 from nemo_cascade.errors import ConfigError, RunFolderError
@@ -92,7 +93,7 @@ def write_record(folder: Path, config: RunConfig, provenance: Mapping[str, Any])
         provenance: as `compose` returned it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "provenance.yaml", {**provenance, **facts()})
+    _write(folder / "provenance.yaml", {**provenance, **facts(), "repeatable": repeatability(config)})
     _write(folder / "config.yaml", config_values(config))
 
 

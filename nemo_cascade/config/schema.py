@@ -29,6 +29,20 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @block
+class EnvironmentConfig:
+    """Variables of the processes of each role, such as NCCL_IB_HCA; they win over the program's own."""
+
+    policy: dict[str, str] = field(default_factory=dict)
+    """Policy ranks."""
+    rollout: dict[str, str] = field(default_factory=dict)
+    """Engines."""
+    scorer: dict[str, str] = field(default_factory=dict)
+    """The reward model's ranks."""
+    reward: dict[str, str] = field(default_factory=dict)
+    """Verifiers."""
+
+
+@block
 class ClusterConfig:
     """Machines and processes."""
 
@@ -46,6 +60,11 @@ class ClusterConfig:
     """Ray's shared memory on each node."""
     ray_address: str | None = None
     """Existing Ray cluster to join; null starts one on this machine."""
+    deterministic: bool = False
+    """On a GPU: only algorithms that give the same bits every time, in trainer and engine; slower. A CPU has no
+    others."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    """Variables by role."""
     actor_start_deadline_s: PositiveFloat = 300.0
     """A role that isn't up by then stops the run."""
     step_deadline_s: PositiveFloat = 3600.0

@@ -106,6 +106,13 @@ def _machines(config: RunConfig) -> Problems:
     cluster, rollout = config.cluster, config.rollout
     if host.resolved_device(cluster) == "cpu":
         return
+    if cluster.deterministic and rollout.kv_cache_blocks is None:
+        yield CascadeError(
+            "the same bits every time need the same number of KV cache blocks",
+            value="rollout.kv_cache_blocks=null with cluster.deterministic=true",
+            limit="a number",
+            mend="take what a run without it logs, or max_num_seqs x max_model_len / block_size",
+        )
     have = cluster.num_nodes * cluster.gpus_per_node
     trainer, engines = config.parallel.world_size, rollout.num_engines * rollout.tensor_parallel_size
     for name, stage in config.stages.items():

@@ -50,7 +50,7 @@ def build_model(
 
     from nemo_cascade.models.heads import ScalarHead
 
-    layer_spec = resolve_layer_spec(model.layer_spec)
+    layer_spec = resolve_layer_spec(model.layer_spec, precision.dtype)
     problems = layout_problems(arch, parallel)
     if seq_length > arch.max_position_embeddings:
         problems.append(f"seq_length {seq_length} exceeds max_position_embeddings {arch.max_position_embeddings}")
@@ -116,6 +116,7 @@ def transformer_config(
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=precision.dtype == "bf16",
+        deterministic_mode=torch.are_deterministic_algorithms_enabled(),
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,

@@ -12,18 +12,22 @@ from nemo_cascade.models.attention import PackedAttention, RMSNorm
 LayerSpec = Literal["transformer_engine", "local"]
 
 
-def resolve_layer_spec(wanted: Literal["auto", "transformer_engine", "local"]) -> LayerSpec:
+def resolve_layer_spec(
+    wanted: Literal["auto", "transformer_engine", "local"], dtype: Literal["fp32", "bf16"]
+) -> LayerSpec:
     """Return the implementation to build with.
 
     Args:
-        wanted: `model.layer_spec`.
+        wanted: `model.layer_spec`; auto takes local layers for fp32, for Transformer Engine multiplies fp32 in TF32
+            (common/gemm/cublaslt_gemm.cu) and its fast attention refuses it.
+        dtype: `precision.dtype`.
 
     Raises:
         RuntimeUnavailableError: Transformer Engine was asked for and it, or a GPU, is absent.
     """
     installed = importlib.util.find_spec("transformer_engine") is not None
     if wanted == "auto":
-        return "transformer_engine" if backend.HAS_GPU and installed else "local"
+        return "transformer_engine" if backend.HAS_GPU and installed and dtype == "bf16" else "local"
     if wanted == "transformer_engine" and not (backend.HAS_GPU and installed):
         raise RuntimeUnavailableError(
             "model.layer_spec=transformer_engine needs a GPU and the package transformer_engine",

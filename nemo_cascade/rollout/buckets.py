@@ -1,7 +1,10 @@
-"""Weights on their way from trainer to engine: buckets, each a file in shared memory with a manifest and a hash.
+"""Weights on their way from trainer to engine: buckets, each a file in memory with a manifest and a hash.
 
 A bucket's file holds tensors end to end, every one aligned to 64 bytes. The manifest travels beside it (by message),
 so a reader never trusts the file: it checks the size and the blake3 of the bytes before it looks at a tensor.
+
+The file has no name (memfd): processes of the same machine open it through its owner's descriptor, whatever is mounted
+where, and the kernel frees it with its owner, however that ends.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from nemo_cascade.errors import WeightSyncError
 
@@ -22,31 +26,54 @@ if TYPE_CHECKING:
     import torch
 
 ALIGNMENT = 64
-SHARED_MEMORY = Path("/dev/shm")
 # Names are torch's, so that a manifest can be read without torch.
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where a tensor lies in its bucket: HF name, torch dtype name, shape, byte offset and byte count."""
+    """Where a tensor lies in its bucket: HF name, torch dtype name, shape, byte offset and byte count.
+
+    `checksum` is that of `checksums.checksum`, for the engine's workers to prove what they hold; None proves nothing.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    checksum: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WeightBucket:
-    """One bucket: `index` counts from 0 within a sync; `digest` is the blake3 of the whole file."""
+    """One bucket: `index` counts from 0 within a sync; `digest` is the blake3 of the whole file.
+
+    `path` leads to the file for other processes of its owner's machine.
+    """
 
     index: int
     path: str
     entries: tuple[TensorEntry, ...]
     nbytes: int
     digest: str
+
+    def copied(self, content: NDArray[np.uint8]) -> WeightBucket:
+        """Return the same bucket in a file of this process's own, for engines on another machine than its sender.
+
+        Raises:
+            WeightSyncError: there is no memory for it.
+        """
+        descriptor = _reserved(self.index, content.nbytes)
+        with open(descriptor, "r+b", closefd=False) as file:
+            file.write(content.data)
+        return replace(self, path=_path(descriptor))
+
+    def release(self) -> None:
+        """Free the file; only its owner can."""
+        owner, _, descriptor = self.path.removeprefix("/proc/").partition("/fd/")
+        assert int(owner) == os.getpid(), f"{self.path} belongs to another process"
+        os.close(int(descriptor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,76 +100,87 @@ class SyncSummary:
 
 
 def write_buckets(
-    weights: Iterable[tuple[str, torch.Tensor]], folder: Path, bucket_bytes: int, dtype: str
+    weights: Iterable[tuple[str, torch.Tensor]], bucket_bytes: int, dtype: str, *, checksums: bool = False
 ) -> Iterator[WeightBucket]:
-    """Write weights into bucket files under `folder`, yielding each bucket once its file is complete.
+    """Write weights into buckets, yielding each once its file is complete; the caller releases it.
 
     A tensor is never split: one that is larger than `bucket_bytes` has a bucket to itself.
 
     Args:
         weights: HF name and full tensor, on any device.
-        folder: an existing folder in shared memory.
         bucket_bytes: target size of a bucket.
         dtype: torch dtype name that floating-point tensors are cast to, the engine's.
+        checksums: also sum every tensor, on its own device, for the proof of what the engine holds.
 
     Raises:
-        WeightSyncError: shared memory is full.
+        WeightSyncError: there is no memory for a bucket.
     """
     index, size = 0, 0
-    pending: list[tuple[str, torch.Tensor]] = []
+    pending: list[tuple[str, torch.Tensor, int | None]] = []
     for name, tensor in weights:
-        ready = _to_host(tensor, dtype)
-        nbytes = ready.numel() * ready.element_size()
+        cast = _cast(tensor, dtype)
+        nbytes = cast.numel() * cast.element_size()
         if pending and size + nbytes > bucket_bytes:
-            yield _write(pending, folder, index)
+            yield _write(pending, index)
             index, size, pending = index + 1, 0, []
-        pending.append((name, ready))
+        pending.append((name, cast.to("cpu").contiguous(), _checksum(cast) if checksums else None))
         size += nbytes + ALIGNMENT
     if pending:
-        yield _write(pending, folder, index)
+        yield _write(pending, index)
 
 
-def _to_host(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+def _cast(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     import torch
 
-    target = getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to(device="cpu", dtype=target).contiguous()
+    return tensor.detach().to(getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype)
 
 
-def _write(tensors: Sequence[tuple[str, torch.Tensor]], folder: Path, index: int) -> WeightBucket:
+def _checksum(tensor: torch.Tensor) -> int:
+    from nemo_cascade.rollout.checksums import checksum  # torch, which readers of a manifest need not have
+
+    return checksum(tensor)
+
+
+def _write(tensors: Sequence[tuple[str, torch.Tensor, int | None]], index: int) -> WeightBucket:
     import torch
 
     entries, offset = [], 0
-    for name, tensor in tensors:
+    for name, tensor, checksum in tensors:
         nbytes = tensor.numel() * tensor.element_size()
         kind = str(tensor.dtype).removeprefix("torch.")
-        entries.append(TensorEntry(name, kind, tuple(tensor.shape), offset, nbytes))
+        entries.append(TensorEntry(name, kind, tuple(tensor.shape), offset, nbytes, checksum))
         offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
-    path = folder / f"bucket_{index:05d}"
-    with open(path, "w+b") as file:
-        _reserve(file.fileno(), offset, path)
-        with mmap.mmap(file.fileno(), offset) as memory:
-            view = np.frombuffer(memory, dtype=np.uint8)
-            for (_, tensor), entry in zip(tensors, entries, strict=True):
-                view[entry.offset : entry.offset + entry.nbytes] = tensor.view(-1).view(torch.uint8).numpy()
-            digest = blake3(view.data).hexdigest()
-            del view
-    return WeightBucket(index, str(path), tuple(entries), offset, digest)
+    descriptor = _reserved(index, offset)
+    with mmap.mmap(descriptor, offset) as memory:
+        view = np.frombuffer(memory, dtype=np.uint8)
+        for (_, tensor, _), entry in zip(tensors, entries, strict=True):
+            view[entry.offset : entry.offset + entry.nbytes] = tensor.view(-1).view(torch.uint8).numpy()
+        digest = blake3(view.data).hexdigest()
+        del view
+    return WeightBucket(index, _path(descriptor), tuple(entries), offset, digest)
 
 
-def _reserve(descriptor: int, nbytes: int, path: Path) -> None:
-    """Allocate the file now: shared memory that runs out under a mapping would kill the process with SIGBUS."""
+def _path(descriptor: int) -> str:
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _reserved(index: int, nbytes: int) -> int:
+    """Return a file in memory of this size.
+
+    Allocated now: memory that runs out under a mapping would kill the process with SIGBUS.
+    """
+    descriptor = os.memfd_create(f"bucket_{index:05d}", os.MFD_CLOEXEC)
     try:
         os.posix_fallocate(descriptor, 0, nbytes)
     except OSError as error:
-        path.unlink(missing_ok=True)
-        free = os.statvfs(path.parent)
+        os.close(descriptor)
         raise WeightSyncError(
-            f"no room for a weight bucket in {path.parent} ({error.strerror})",
+            f"no memory for a weight bucket ({error.strerror})",
             value=f"{nbytes / 2**20:.0f} MiB",
-            limit=f"{free.f_bavail * free.f_frsize / 2**20:.0f} MiB free",
-            mend="give the container more shared memory (--shm-size), or lower rollout.weight_sync.bucket_mib",
+            limit=f"{psutil.virtual_memory().available / 2**20:.0f} MiB available",
+            mend="give the node more memory, or lower rollout.weight_sync.bucket_mib",
         ) from error
+    return descriptor
 
 
 class OpenBucket:
@@ -174,7 +212,7 @@ class OpenBucket:
                 f"weight bucket {self.bucket.index} changed on its way to the engine",
                 value=f"{self._view.nbytes} bytes, blake3 {digest[:16]}",
                 limit=f"{self.bucket.nbytes} bytes, blake3 {self.bucket.digest[:16]}",
-                mend="the trainer's and the engine's view of shared memory differ: check mounts and memory",
+                mend="memory or network of this node corrupt data: look at its hardware errors",
             )
 
     def tensors(self) -> Iterator[tuple[str, Any]]:

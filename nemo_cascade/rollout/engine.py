@@ -8,6 +8,7 @@ same bits, whatever the engine did before. The samples of a prompt share its pre
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ import numpy as np
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
 from nemo_cascade.models.architectures import read_architecture
+from nemo_cascade.models.maps import EMBEDDING, OUTPUT
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
 from nemo_cascade.rollout.environment import Device, prepare_vllm
+from nemo_cascade.rollout.held_weights import SentWeight, check_held
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import check_prompts, request_seed, sampling_params, stop_token_ids
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
@@ -58,7 +61,7 @@ class RolloutWorker:
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
         self._manifest = WeightManifest.of_folder(self.model_path)
-        self._vocab_size = read_architecture(self.model_path).vocab_size
+        self._arch = read_architecture(self.model_path)
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
@@ -102,7 +105,7 @@ class RolloutWorker:
         self._state.require(SyncPhase.GENERATING, "generate")
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
-        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len, self._vocab_size)
+        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
         requests = {
             f"{index}/{sample}": (prompt, sample)
             for index, prompt in enumerate(prompts)
@@ -256,8 +259,10 @@ class RolloutWorker:
     def finish_update(self, sent: SyncSummary) -> None:
         """Check that everything arrived, forget what the old weights computed, and go back to sampling.
 
+        Where the sender summed its weights, the engine's workers prove that they hold the same, bit by bit.
+
         Raises:
-            WeightSyncError: weights are missing, or what arrived is not what the sender sent.
+            WeightSyncError: weights are missing, or what arrived or is held is not what the sender sent.
         """
         self._state.move(SyncPhase.VERIFYING)
         with self._broken_on_failure():
@@ -274,9 +279,22 @@ class RolloutWorker:
                     value=", ".join(stale[:5]),
                     mend="vLLM's load_weights of this architecture does not cover them: it can't be synchronised",
                 )
+            self._prove_held()
         self._empty_prefix_cache()
         self._version = self._pending_version
         self._state.move(SyncPhase.GENERATING)
+
+    def _prove_held(self) -> None:
+        sent = {
+            entry.name: SentWeight(entry.shape[0] if entry.shape else 1, math.prod(entry.shape[1:]), entry.checksum)
+            for bucket in self._buckets
+            for entry in bucket.entries
+            if entry.checksum is not None
+        }
+        if not sent:
+            return
+        aliases = {OUTPUT.hf[0]: EMBEDDING.hf[0]} if self._arch.tied else {}
+        check_held(sent, self._call("held_slices", self._arch), aliases)
 
     def abort_update(self) -> None:
         """Give up a hand-over that is under way: the engine is broken until it gets a complete one."""
@@ -334,7 +352,10 @@ def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, de
     from nemo_cascade.rollout import vllm_worker
 
     batched_tokens = max(config.max_num_batched_tokens, config.max_num_seqs)
-    by_device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    by_device: dict[str, Any] = {
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "num_gpu_blocks_override": config.kv_cache_blocks,
+    }
     if device == "cpu":
         # A prompt that is prefilled in pieces has its seeded generator rewound after each, which torch's CPU generators
         # can't do: prompts go in whole, so one must fit.

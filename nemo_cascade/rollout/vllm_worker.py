@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 import vllm._custom_ops as custom_ops
+from vllm.distributed import get_tp_group
 from vllm.distributed.weight_transfer import base
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers import utils as layer_dispatch
 from vllm.platforms import current_platform
 
+from nemo_cascade.models.architectures import Architecture
 from nemo_cascade.rollout.buckets import OpenBucket, WeightBucket
+from nemo_cascade.rollout.held_weights import HeldSlice, held_slices
 
 TRANSFER = "nemo_cascade_shared_memory"
 
@@ -82,6 +85,11 @@ class WorkerExtension:
         """Return the parameters of this worker's model that the last hand-over did not reach."""
         names = (name for name, _ in self.model_runner.get_model().named_parameters())
         return sorted(name for name in names if name not in self.weight_transfer_engine.written)
+
+    def held_slices(self, arch: Architecture) -> list[HeldSlice]:
+        """Sum what this worker's model holds, slice by slice of the HF tensors."""
+        group = get_tp_group()
+        return held_slices(self.model_runner.get_model(), arch, group.rank_in_group, group.world_size)
 
     def set_probe_temperature(self, temperature: float) -> None:
         """Scale the log-probs of prompt tokens, which vLLM always computes at temperature 1. 1 restores vLLM's own."""

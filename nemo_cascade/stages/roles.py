@@ -135,7 +135,7 @@ class Roles:
         self._policy_holds = self._rollout_holds = None
 
     def engines_with(self, hf_folder: Path, version: int) -> RolloutGroup:
-        """Return the engines holding the weights of `hf_folder`, by a verified sync where they hold others.
+        """Return the engines holding the weights of `hf_folder`, by a sync where they hold others.
 
         The version is `version`, or the next one where the engines are at or beyond that.
         """
@@ -144,7 +144,8 @@ class Roles:
             if self._policy_holds != str(hf_folder):
                 self.policy(forward_setup(self.config, hf_folder))
                 self.policy_now_holds(hf_folder)
-            self.sync(max(version, self._rollout_version + 1), verify=True)
+            verify = self.config.rollout.weight_sync.verify != "off"
+            self.sync(max(version, self._rollout_version + 1), verify=verify)
         return rollout
 
     def _policy_group(self, parallel: ParallelConfig) -> PolicyGroup:

@@ -30,7 +30,6 @@ from megatron.core import dist_checkpointing, parallel_state  # isort: skip
 from megatron.core.dist_checkpointing import ShardedObject, ShardedTensor  # isort: skip
 from megatron.core.dist_checkpointing.core import CheckpointingException  # isort: skip
 from megatron.core.dist_checkpointing.dict_utils import nested_values  # isort: skip
-from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy  # isort: skip
 from megatron.core.dist_checkpointing.strategies.fully_parallel import (  # isort: skip
     FullyParallelLoadStrategyWrapper,
     FullyParallelSaveStrategyWrapper,
@@ -80,7 +79,7 @@ def save(folder: Path, model: torch.nn.Module, optimizer: Any, saved: Saved) -> 
     sharded = {"model": model.sharded_state_dict(metadata=metadata), "random": _random_state()}
     sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=False, metadata=metadata)
     # Data-parallel replicas hold the same tensors: each of them writes a part.
-    strategy = FullyParallelSaveStrategyWrapper(_InProcessSave("torch_dist", 1), metadata["dp_cp_group"])
+    strategy = FullyParallelSaveStrategyWrapper(_InProcessSave(), metadata["dp_cp_group"])
     try:
         dist_checkpointing.save(sharded, str(folder), sharded_strategy=strategy)
         if dist.get_rank() == 0:
@@ -208,13 +207,15 @@ def _restore_random_state(state: Mapping[str, Any]) -> None:
     get_cuda_rng_tracker().set_states(state["tracker"])
 
 
-class _InProcessSave(SaveShardedStrategy):  # type: ignore[misc]
-    """Megatron's torch_dist format through torch's own writer: no process is started."""
+class _InProcessSave:
+    """Megatron's torch_dist format through torch's own writer: no process is started.
 
-    @property
-    def can_handle_sharded_objects(self) -> bool:
-        """Tell Megatron that objects go into the same files as tensors."""
-        return True
+    No subclass of Megatron's: up to 0.18 strategies have a base class, since 0.19 none; what is asked of the one inside
+    `FullyParallelSaveStrategyWrapper` are these members, in all of them.
+    """
+
+    backend, version = "torch_dist", 1
+    can_handle_sharded_objects = True  # they go into the same files as tensors
 
     def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> None:
         """Write this rank's shards; collective."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -20,7 +21,8 @@ from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import check_precision, token_multiple
 from nemo_cascade.training.rank import RankWorker
-from nemo_cascade.training.setup import PolicySetup, StepResult
+from nemo_cascade.training.rounding import rounded_anew
+from nemo_cascade.training.setup import PolicySetup, StepResult, WhichModel
 from nemo_cascade.training.step import (
     Loss,
     Scoring,
@@ -127,15 +129,14 @@ class PolicyWorker(RankWorker):
         """
         return self._set_up.step.run(self._micro_batches(source, step), step)
 
-    def logprobs(
-        self, source: BatchSource, step: int, which: Literal["policy", "reference"] = "policy"
-    ) -> list[Float32] | None:
+    def logprobs(self, source: BatchSource, step: int, which: WhichModel = "policy") -> list[Float32] | None:
         """Score the labels of a global batch.
 
         Args:
             source: hands out the micro-batches.
             step: which global batch.
-            which: the policy as it is now, or the frozen reference.
+            which: the policy as it is now, the same with every layer's output rounded once more, or the frozen
+                reference.
 
         Returns:
             Per own micro-batch the log-probability of each label [T], temperature applied; None on ranks that are
@@ -145,10 +146,11 @@ class PolicyWorker(RankWorker):
             TrainingError: there is no reference.
         """
         ready = self._set_up
-        model = ready.model if which == "policy" else ready.reference
+        model = ready.reference if which == "reference" else ready.model
         if model is None:
             raise TrainingError("no reference model was set up", mend="give PolicySetup.reference_hf_path")
-        scores = forward_logprobs(model, self._micro_batches(source, step), ready.scoring)
+        with rounded_anew(model) if which == "rounded_anew" else nullcontext():
+            scores = forward_logprobs(model, self._micro_batches(source, step), ready.scoring)
         if not self._joined.reports:
             return None
         return [score.cpu().numpy() for score in scores]

@@ -47,7 +47,9 @@ def token_multiple(precision: PrecisionConfig, *, sequence_parallel: bool, tenso
     """Return what the length of every pack must be a multiple of.
 
     Sequence parallelism deals tokens out to the TP ranks; FP8 matrix products want sides that are multiples of 16
-    (32 for MXFP8's blocks).
+    (32 for MXFP8's blocks). With 128 x 128 blocks a rank's share that is no multiple of 128 would be gathered in high
+    precision in every layer (Transformer Engine's Float8BlockQuantizer.is_quantizable).
     """
-    tile = 1 if precision.fp8 == "off" else 32 if precision.fp8_recipe == "mxfp8" else 16
+    tiles = {"tensorwise": 16, "delayed": 16, "mxfp8": 32, "blockwise": 128}
+    tile = 1 if precision.fp8 == "off" else tiles[precision.fp8_recipe]
     return tile * tensor_parallel if sequence_parallel else tile

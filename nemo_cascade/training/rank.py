@@ -18,6 +18,7 @@ class RankWorker:
         master_port: free TCP port on that host.
         device: what this process computes on.
         threads: CPU threads.
+        deterministic: refuse what may give other bits the next time.
     """
 
     def __init__(
@@ -29,10 +30,11 @@ class RankWorker:
         master_port: int,
         device: Literal["cpu", "gpu"],
         threads: int,
+        deterministic: bool = False,
     ) -> None:
         self._rank, self._world_size = rank, world_size
         self._master_addr, self._master_port = master_addr, master_port
-        self._device, self._threads = device, threads
+        self._device, self._threads, self._deterministic = device, threads, deterministic
         self._runtime: runtime.Runtime | None = None
 
     def _join(self, parallel: ParallelConfig, seed: int) -> None:
@@ -49,6 +51,7 @@ class RankWorker:
             device=self._device,
             threads=self._threads,
             seed=seed,
+            deterministic=self._deterministic,
         )
 
     def _leave(self) -> None:

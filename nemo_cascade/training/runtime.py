@@ -110,6 +110,7 @@ def start(
     device: Literal["cpu", "gpu"],
     threads: int,
     seed: int,
+    deterministic: bool = False,
 ) -> Runtime:
     """Join the job and build the layout's process groups. Collective; once per process until `stop`.
 
@@ -122,6 +123,7 @@ def start(
         device: gpu (NCCL, this process sees its own GPU first) or cpu (gloo).
         threads: CPU threads of torch in this process.
         seed: seed of the model-parallel random states.
+        deterministic: refuse what may give other bits the next time.
 
     Raises:
         ConfigError: the layout doesn't have world_size ranks.
@@ -139,6 +141,10 @@ def start(
         )
     assert not dist.is_initialized(), "start() was called twice; use Runtime.rebuild()"
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")  # containers come with TF32 switched on
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nobody reads it
     if backend.HAS_GPU:
         torch.cuda.set_device(rank % torch.cuda.device_count())
     dist.init_process_group(

@@ -9,6 +9,9 @@ from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConf
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError
 
+WhichModel = Literal["policy", "rounded_anew", "reference"]
+"""What `logprobs` scores with."""
+
 
 @dataclass(frozen=True)
 class PolicySetup:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig
 
+from nemo_cascade.actors.agreement import Distance, Limits, limits
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli import run as run_verb
@@ -630,12 +631,15 @@ def test_k8_a_damaged_manifest_is_passed_over(tmp_path, damage):
 
 
 def test_k18_the_proofs_limit_is_the_dtypes():
-    exact, rounded = WeightSyncConfig().limits("fp32", "fp32"), WeightSyncConfig().limits("bf16", "fp32")
-    assert exact == (1e-3, 1e-3)
-    assert rounded == WeightSyncConfig().limits("bf16", "bf16") == (0.5, 0.05)
-    assert rounded[0] > 0.0214  # what two sound sides were apart, of which one rounds
-    assert rounded[1] > 0.0037
-    assert WeightSyncConfig(max_logprob_difference=0.01).limits("bf16", "bf16") == (0.01, 0.01)
+    floor = Distance(mean=0.002, quantile=0.01, max=0.02)
+    exact, rounded = (limits(WeightSyncConfig(), floor, *sides) for sides in (("fp32", "fp32"), ("bf16", "fp32")))
+    assert exact == Limits(None, None, 1e-3)
+    assert rounded == limits(WeightSyncConfig(), floor, "bf16", "bf16") == Limits(0.1, 0.5, None)
+    assert limits(WeightSyncConfig(), floor, "fp8", "bf16").mean > rounded.mean
+    # What two sound sides were apart, of which one rounds.
+    assert rounded.hold(Distance(mean=0.0037, quantile=0.02, max=0.0214))
+    own = WeightSyncConfig(max_logprob_difference=0.01)
+    assert limits(own, floor, "bf16", "bf16") == Limits(None, None, 0.01)
 
 
 def test_k18_without_suites_no_engine_is_asked():

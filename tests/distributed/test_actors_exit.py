@@ -47,7 +47,7 @@ class Driven:
     def wait_until_ready(self):
         word = self.process.stdout.readline().split()
         assert word[:1] == ["READY"], self.process.communicate()[1][-2000:]
-        self.session, self.shared_memory = word[1:]
+        (self.session,) = word[1:]
 
     def look(self):
         self.below = psutil.Process(self.process.pid).children(recursive=True)
@@ -55,8 +55,8 @@ class Driven:
 
     def left(self):
         alive = [p for p in self.below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        folders = [f for f in (self.session, self.shared_memory) if Path(f).exists()]
-        return [*(f"{p.pid} {p.name()}" for p in alive), *guardian.session_processes(self.session), *folders]
+        folder = [self.session] if Path(self.session).exists() else []
+        return [*(f"{p.pid} {p.name()}" for p in alive), *guardian.session_processes(self.session), *folder]
 
     def assert_nothing_left(self, within_s):
         end = time.monotonic() + within_s

@@ -1,6 +1,7 @@
 """The real engine. Two of the same tiny model: one that is put through everything, and one that stays fresh."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +52,6 @@ def model(folder):
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-@pytest.fixture
-def shm():
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cascade-test-") as name:
-        yield Path(name)
 
 
 def prompts(count=6, length=70):
@@ -115,17 +108,17 @@ def weights_of(model, scale=1.0):
     return {name: tensor * scale for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
 
 
-def test_the_same_call_gives_the_same_bits_whatever_the_engine_did_before(engines, model, shm):
+def test_the_same_call_gives_the_same_bits_whatever_the_engine_did_before(engines, model):
     used, fresh = engines
     asked = prompts()
     # All that could leave a trace: other batches, other sampling, an abandoned generation, other weights and back.
     used.do(generate, asked[3:], 9, SamplingConfig(max_tokens=20, temperature=0.7, top_p=0.9), 1)
     used.do(leave_early, asked)
     used.do(probe, [asked[0].token_ids])
-    other = list(write_buckets(weights_of(model, 0.5).items(), shm, 1 << 18, "float32"))
+    other = list(write_buckets(weights_of(model, 0.5).items(), 1 << 18, "float32"))
     used.do(hand_over, other, 1)
     changed, _ = used.do(generate, asked, 10, SHORT, 3)
-    same = list(write_buckets(weights_of(model).items(), shm, 1 << 18, "float32"))
+    same = list(write_buckets(weights_of(model).items(), 1 << 18, "float32"))
     used.do(hand_over, same, 2)
 
     first, _ = used.do(generate, asked, 10, SHORT, 3)
@@ -207,12 +200,12 @@ def test_a_generation_over_its_deadline_stops_and_the_engine_goes_on(used):
     assert len(used.do(generate, prompts(1), 1, SAMPLING, 1)[0]) == 1
 
 
-def test_new_weights_replace_every_parameter_and_all_cached_prefixes(used, model, shm):
+def test_new_weights_replace_every_parameter_and_all_cached_prefixes(used, model):
     asked = prompts(2)
     used.do(generate, asked, 2, SAMPLING, 8)  # fills the prefix cache with what the old weights computed
     generator = torch.Generator().manual_seed(1)
     new = {n: w + 0.05 * torch.randn(w.shape, generator=generator) for n, w in weights_of(model).items()}
-    assert used.do(hand_over, list(write_buckets(new.items(), shm, 1 << 18, "float32")), 20) == 20
+    assert used.do(hand_over, list(write_buckets(new.items(), 1 << 18, "float32")), 20) == 20
     original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         model.load_state_dict(new, strict=False)
@@ -225,14 +218,14 @@ def test_new_weights_replace_every_parameter_and_all_cached_prefixes(used, model
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "flipped", "other"])
-def test_a_faulty_hand_over_breaks_the_engine_until_a_whole_one_comes(used, model, shm, fault):
+def test_a_faulty_hand_over_breaks_the_engine_until_a_whole_one_comes(used, model, fault):
     weights = weights_of(model)
     version = used.do(version_of) + 1
     if fault == "missing":
         weights.pop("model.layers.1.self_attn.k_proj.weight")
     if fault == "unknown":
         weights["model.layers.9.self_attn.k_proj.weight"] = torch.zeros(2, 2)
-    buckets = list(write_buckets(weights.items(), shm, 1 << 18, "float32"))
+    buckets = list(write_buckets(weights.items(), 1 << 18, "float32"))
     sent = SyncSummary.of(buckets)
     if fault == "flipped":
         raw = bytearray(Path(buckets[1].path).read_bytes())
@@ -251,7 +244,7 @@ def test_a_faulty_hand_over_breaks_the_engine_until_a_whole_one_comes(used, mode
     assert used.do(phase) == "broken"
     with pytest.raises(WeightSyncError, match="complete set of weights"):
         used.do(generate, prompts(1), 1, SAMPLING, 1)
-    whole = list(write_buckets(weights_of(model).items(), shm, 1 << 18, "float32"))
+    whole = list(write_buckets(weights_of(model).items(), 1 << 18, "float32"))
     assert used.do(hand_over, whole, version + 1) == version + 1
     scores = used.do(probe, [prompts(1)[0].token_ids])[0]
     np.testing.assert_allclose(scores, logprobs_of(model, prompts(1)[0].token_ids)[0], atol=2e-5)
@@ -259,6 +252,44 @@ def test_a_faulty_hand_over_breaks_the_engine_until_a_whole_one_comes(used, mode
 
 def version_of(worker):
     return worker.version
+
+
+def misplace_a_slice(worker):
+    """Make vLLM's loader put two rows of one weight into each other's place, from now on."""
+
+    def misplaced(extension):
+        model = extension.model_runner.get_model()
+        load = model.load_weights
+
+        def wrong(weights):
+            written = load(weights)
+            with torch.no_grad():
+                rows = model.get_parameter("model.layers.2.self_attn.qkv_proj.weight")[130:132]
+                rows.copy_(rows.flip(0))
+            return written
+
+        model.load_weights = wrong
+
+    worker._call(misplaced)
+
+
+def test_a_wrong_slice_of_one_weight_is_caught_in_bf16(folder, model):
+    config = replace(CONFIG, dtype="bf16")
+    engine = EngineProcess(model_path=folder, config=config, seed=0, threads=1, device="cpu")
+    try:
+        buckets = list(write_buckets(weights_of(model).items(), 1 << 30, "bfloat16", checksums=True))
+        assert engine.do(hand_over, buckets, 1) == 1
+        before = engine.do(probe, [prompts(1)[0].token_ids])[0]
+        engine.do(misplace_a_slice)
+        with pytest.raises(WeightSyncError, match=r"1 of .* differ.*model\.layers\.2\.self_attn\.k_proj\.weight"):
+            engine.do(hand_over, buckets, 2)
+        assert engine.do(phase) == "broken"
+        # Without checksums nobody would know: log-probs differ by less than bf16 may round.
+        engine.do(hand_over, list(write_buckets(weights_of(model).items(), 1 << 30, "bfloat16")), 3)
+        after = engine.do(probe, [prompts(1)[0].token_ids])[0]
+        assert 0 < np.abs(after - before).mean() < 0.1
+    finally:
+        engine.close()
 
 
 def generate_during_update(worker, asked):
@@ -286,7 +317,7 @@ def test_an_engine_on_cpu_has_one_process(folder):
         RolloutWorker(model_path=folder, config=config, seed=0, threads=1, device="cpu")
 
 
-def test_smollm2_scores_and_takes_new_weights_exactly(smollm2_folder, shm):
+def test_smollm2_scores_and_takes_new_weights_exactly(smollm2_folder):
     from transformers import AutoModelForCausalLM
 
     config = RolloutConfig(dtype="fp32", max_model_len=128, max_num_seqs=8, kv_cache_gib=0.125)
@@ -300,7 +331,7 @@ def test_smollm2_scores_and_takes_new_weights_exactly(smollm2_folder, shm):
         # The embedding alone is what a stale tied head would give away.
         with torch.no_grad():
             model.model.embed_tokens.weight.mul_(1.02)
-        engine.do(hand_over, list(write_buckets(weights_of(model).items(), shm, 1 << 27, "float32")), 1)
+        engine.do(hand_over, list(write_buckets(weights_of(model).items(), 1 << 27, "float32")), 1)
         after = engine.do(probe, [sequence])[0]
         np.testing.assert_allclose(after, logprobs_of(model, sequence)[0], atol=2e-4)
         assert np.abs(after - before).max() > 1e-2

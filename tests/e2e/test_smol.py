@@ -44,7 +44,7 @@ def test_loss_falls_and_trainer_agrees_with_engine(smol):
     assert losses[-1] < losses[0]
     assert lines["02-math_rl"][0]["logprob_difference_max"] < 1e-3
     ledger = [json.loads(line) for line in (smol / "ledger.jsonl").read_text().splitlines()]
-    proofs = [r["details"]["max_logprob_difference"] for r in ledger if r["event"] == "weights_proven"]
+    proofs = [r["details"]["agreement"]["engines"]["max"] for r in ledger if r["event"] == "weights_proven"]
     assert proofs
     assert max(proofs) < 1e-3
 

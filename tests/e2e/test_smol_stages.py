@@ -67,7 +67,8 @@ def test_weights_were_proven_equal_in_the_engine_in_every_rl_stage(run):
     assert sorted(proofs) == sorted(RL)
     for proof in proofs.values():
         assert proof["bytes"] > 500e6
-        assert 0 <= proof["max_logprob_difference"] < 1e-3
+        assert proof["weights_proven"] > 200
+        assert 0 <= proof["agreement"]["engines"]["max"] < 1e-3
 
 
 def test_every_stage_changed_the_weights_and_left_a_checkpoint(run):

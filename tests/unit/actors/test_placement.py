@@ -1,6 +1,6 @@
 import pytest
 
-from nemo_cascade.actors.placement import GpuSlot, engine_slots, policy_slots
+from nemo_cascade.actors.placement import GpuSlot, engine_slots, in_order, policy_slots
 from nemo_cascade.config.rollout import RolloutConfig
 from nemo_cascade.errors import ConfigError
 
@@ -9,6 +9,11 @@ SLOTS = [GpuSlot(node, gpu) for node in ("a", "b") for gpu in range(4)]
 
 def engines(count, size, placement):
     return engine_slots(SLOTS, RolloutConfig(num_engines=count, tensor_parallel_size=size, placement=placement))
+
+
+def test_the_drivers_node_comes_first():
+    assert policy_slots(in_order(SLOTS[::-1], "b"), 5) == [*SLOTS[4:], SLOTS[0]]
+    assert in_order(SLOTS[::-1], "a node without a GPU") == SLOTS
 
 
 def test_colocated_engines_sit_on_the_policys_gpus_from_the_front():

@@ -7,6 +7,7 @@ import yaml
 
 from nemo_cascade.config import provenance
 from nemo_cascade.config.compose import compose
+from nemo_cascade.config.repeatable import repeatability
 from nemo_cascade.errors import RunFolderError
 
 
@@ -66,6 +67,17 @@ def test_the_record_reads_back_and_tells_on_what_it_ran(composed, nano, tmp_path
     assert record["packages"]["torch"].startswith("2.")
     assert record["overrides"] == ["cascade=nano"]
     assert sorted(f.name for f in (tmp_path / "run").iterdir()) == ["config.yaml", "provenance.yaml"]
+
+
+def test_the_record_says_whether_the_same_start_gives_the_same_bits(nano):
+    def said(**cluster):
+        return repeatability(replace(nano, cluster=replace(nano.cluster, **cluster)))
+
+    assert said(device="cpu")["same_bits"].startswith("yes")
+    assert said(device="gpu")["same_bits"] == "no: cluster.deterministic=false"
+    told = said(device="gpu", deterministic=True)
+    assert told["environment"]["NVTE_ALLOW_NONDETERMINISTIC_ALGO"] == "0"
+    assert "not proven" in told["same_bits"]
 
 
 def test_a_folder_is_resumed_by_its_own_configuration_only(composed, nano, tmp_path):

@@ -132,6 +132,14 @@ def test_policy_and_engines_must_fit_the_gpus(nano, monkeypatch):
     )
 
 
+def test_the_same_bits_on_a_gpu_need_a_fixed_number_of_cache_blocks(monkeypatch):
+    monkeypatch.setattr(host, "gpu_present", lambda: True)
+    wanted = ["cluster.device=gpu", "cluster.gpus_per_node=8", "cluster.deterministic=true"]
+    expect(found(*wanted), "rollout.kv_cache_blocks=null")
+    assert found(*wanted, "rollout.kv_cache_blocks=512") == []
+    assert found("cluster.deterministic=true") == []
+
+
 def test_data_that_prepare_will_write_need_not_exist_yet_but_no_other(tmp_path):
     elsewhere = tmp_path / "mine.jsonl"
     lines = found(f"data_dir={tmp_path}", f"stages.sft1.data.sources.0.path={elsewhere}")
