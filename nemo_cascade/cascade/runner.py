@@ -43,6 +43,7 @@ from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
 from nemo_cascade.stages.grpo import run_grpo
+from nemo_cascade.stages.pause import pause_if_asked
 from nemo_cascade.stages.reward_model import run_reward_model
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.stages.sft import run_sft
@@ -117,8 +118,10 @@ class CascadeRunner:
             decision = self._decided(planned) or self._skipped(planned)
             if decision is None:
                 self._train(planned, parent, roles)
+                pause_if_asked(f"training {planned.name}")
                 decision = self._gate(planned, parent, roles)
                 write_report(self.folder.path)
+                pause_if_asked(f"the gate of {planned.name}")
             if decision.outcome == "hold":
                 ways = ways_on_text(self.folder, planned.name)
                 log.error("the gate holds the cascade after %s: %s%s", planned.name, decision.reason, ways)
