@@ -14,12 +14,15 @@ NEWEST       := .venv-newest
 NEWEST_LOCK  := containers/newest.lock
 NEWEST_STAMP := $(NEWEST)/.installed
 NEWEST_LOG   := $(NEWEST)-setup.log
+# Python and C library of the GPU image. antlr4-python3-runtime has a source distribution only.
+GPU_PLATFORM := --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
+  --only-binary :all: --no-binary antlr4-python3-runtime
 # One thread per process is the rule on a shared box; the program sets its own count per role.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-newest bench robust lint format setup clean
+.PHONY: demo test test-newest bench robust lint format setup gpu-lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -68,6 +71,11 @@ bench: $(STAMP) $(PEERS)
 # The demo's cascade under other seeds, instruction sets and threads: hours; goes on where it was stopped.
 robust: $(STAMP)
 	@$(RUN)/python tests/benchmarks/robust.py
+
+# Metadata only, about 100 MB; a minute.
+gpu-lock: $(STAMP)
+	@UV_PYTHON_DOWNLOADS=never $(RUN)/uv pip compile pyproject.toml containers/gpu.in --extra gpu --extra tensorboard \
+	  $(GPU_PLATFORM) --generate-hashes --quiet --custom-compile-command "make gpu-lock" -o containers/gpu.lock
 
 lint: $(STAMP)
 	@$(RUN)/ruff check .

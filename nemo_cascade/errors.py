@@ -99,3 +99,15 @@ class DeadlineError(CascadeError):
 
 class ActorDiedError(CascadeError):
     """A worker process died."""
+
+
+class PausedError(CascadeError):
+    """A run that stopped with everything saved, for another job to go on with it.
+
+    Args:
+        place: where it stopped, such as `math_rl, step 12`.
+        reason: why.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"the run pauses after {place}: {reason}", mend="the same command goes on from there")

@@ -45,6 +45,7 @@ from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
 from nemo_cascade.stages.kinds import KINDS
+from nemo_cascade.stages.pause import pause_if_asked
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.jsonl import write_atomically
 
@@ -155,10 +156,12 @@ class CascadeRunner:
             decision = self._decided(planned) or self._skipped(planned)
             if decision is None:
                 self._train(planned, parent, roles)
+                pause_if_asked(f"training {planned.name}")
                 decision = self._gate(planned, parent, roles)
                 write_report(self.folder.path)
                 if self.watchers.on_stage is not None:
                     self.watchers.on_stage(planned.name, decision)
+                pause_if_asked(f"the gate of {planned.name}")
             if decision.outcome == "hold":
                 ways = ways_on_text(self.folder, planned.name)
                 log.error("the gate holds the cascade after %s: %s%s", planned.name, decision.reason, ways)

@@ -1,7 +1,8 @@
 """The command `nemo-cascade`: one verb per file, and what its endings look like.
 
 Exit codes: 0 done, for a run: decided to its end, whatever the gates said; 1 a defect of the program (with traceback);
-2 refused or failed with a reason; 3 the gate holds the cascade until `nemo-cascade decide`; 130 interrupted.
+2 refused or failed with a reason; 3 the gate holds the cascade until `nemo-cascade decide`; 75 paused before its job's
+wall time, the same command goes on; 130 interrupted.
 """
 
 from __future__ import annotations

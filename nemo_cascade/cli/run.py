@@ -16,9 +16,11 @@ from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.terminal import out
 from nemo_cascade.config.host import installed
-from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.errors import PausedError, RuntimeUnavailableError
 
 TAKES_OVERRIDES = True
+
+PAUSED = 75  # sysexits.h: try again later
 
 _NEEDED = ("torch", "megatron", "ray", "vllm", "transformers")
 
@@ -46,8 +48,14 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.cascade.matrix import collect_matrix, matrix_tables
     from nemo_cascade.cascade.runner import run_cascade
     from nemo_cascade.cascade.story import held_stage, outcome_line, ways_on_text
+    from nemo_cascade.stages import pause
 
-    code = run_cascade(ready.config, ready.provenance)
+    pause.listen()
+    try:
+        code = run_cascade(ready.config, ready.provenance)
+    except PausedError as paused:
+        out.print(escape(str(paused)), soft_wrap=True)
+        return PAUSED
     folder = RunFolder(ready.folder)
     for table in matrix_tables(collect_matrix(folder)):
         out.print(table)

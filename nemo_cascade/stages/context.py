@@ -14,7 +14,8 @@ from typing import Any
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
-from nemo_cascade.errors import CheckpointError
+from nemo_cascade.errors import CheckpointError, PausedError
+from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
 from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore
@@ -91,7 +92,8 @@ class StageCheckpoints:
 
     def __init__(self, context: StageContext, stage: StageBase, total_steps: int) -> None:
         self.context, self.stage, self.total_steps = context, stage, total_steps
-        self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints)
+        self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints, stage.checkpoint_every)
+        self.time = TimeLeft(job_end())
 
     def resume(
         self, policy: PolicyGroup, needs: Sequence[str] = (), same: Mapping[str, str] = MappingProxyType({})
@@ -112,6 +114,7 @@ class StageCheckpoints:
             self.context.record("checkpoint_refused", stage=self.context.name, reason=name)
         if found is None:
             self._carry(policy)
+            self.time.restart()
             return 0, {}
         step, path = found
         state = policy.load_checkpoint(str(path))
@@ -133,6 +136,7 @@ class StageCheckpoints:
             )
         self.context.record("stage_resumed", stage=self.context.name, step=step, checkpoint=path.name)
         log.info("%s resumes at step %d of %d", self.context.name, step, self.total_steps)
+        self.time.restart()
         return step, state
 
     def due(self, steps_done: int) -> bool:
@@ -140,12 +144,22 @@ class StageCheckpoints:
         return steps_done % self.stage.checkpoint_every == 0 or steps_done == self.total_steps
 
     def save_if_due(self, policy: PolicyGroup, steps_done: int, state: dict[str, Any], *, last: bool = False) -> None:
-        """Write a checkpoint every `checkpoint_every` steps and at the end, also where that comes early (`last`)."""
-        if not (last or self.due(steps_done)):
+        """Write a checkpoint every `checkpoint_every` steps and at the end, also where that comes early (`last`).
+
+        Raises:
+            PausedError: the job's time doesn't hold two more steps, or a pause was asked for; the step is saved.
+        """
+        self.time.step_done()
+        pause = self.time.reason_to_pause()
+        if not (last or self.due(steps_done) or pause):
+            self.time.restart()
             return
         policy.save_checkpoint(str(self.store.begin(steps_done)), state)
         self.store.commit(steps_done)
         self.store.prune()
+        self.time.saved()
+        if pause:
+            raise PausedError(f"{self.context.name}, step {steps_done} of {self.total_steps}", pause)
 
     def _carry(self, policy: PolicyGroup) -> None:
         """Take over the parent's optimizer where asked for: its last checkpoint has the same weights as its hf/."""

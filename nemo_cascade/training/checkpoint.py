@@ -30,15 +30,17 @@ class CheckpointStore:
     Args:
         folder: where they live; made on first use.
         keep: newest complete checkpoints that `prune` leaves.
+        every: their distance in steps. One between them was saved so that a run could pause: it doesn't count, and
+            goes as soon as there is a newer one, so that a run that paused keeps the same as one that didn't.
 
     Attributes:
         damaged: one line for every checkpoint that `newest` refused: folder, file and what is wrong with it.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, every: int = 1) -> None:
         if keep < 1:
             raise CheckpointError("too few checkpoints kept", value=keep, limit=">= 1", mend="raise keep_checkpoints")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep, self.every = Path(folder), keep, every
         self.damaged: list[str] = []
 
     def begin(self, step: int) -> Path:
@@ -98,7 +100,9 @@ class CheckpointStore:
     def prune(self) -> None:
         """Remove all but the newest `keep` checkpoints, and folders of interrupted saves."""
         complete = self._complete()
-        for _, folder in complete[: -self.keep]:
+        counted = [entry for entry in complete if entry[0] % self.every == 0 or entry == complete[-1]]
+        kept = counted[-self.keep :]
+        for _, folder in (entry for entry in complete if entry not in kept):
             # Renamed first: a half-removed checkpoint must not look like a complete one.
             doomed = self.folder / f".stale-{folder.name}"
             shutil.rmtree(doomed, ignore_errors=True)
