@@ -5,9 +5,7 @@ into one: whole where it is only an answer, else its last formula or number. The
 answer, which the box spares us: such rows are counted apart.
 """
 
-import ast
 import json
-import math
 import os
 import re
 from pathlib import Path
@@ -18,53 +16,25 @@ import pytest
 from nemo_cascade.rewards.math import MathVerifier
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
+from tests.peer_tables import Row, rows_of
 
 pytestmark = pytest.mark.bench
 
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\\\[(.+?)\\\]|(?<!\\)\$(.+?)(?<!\\)\$|(?<!\\)\\\((.+?)\\\)", re.DOTALL)
 NO_PROSE = {"and", "or", "percent", "pct", "percentage", "infty", "sqrt", "Answer"}
 # table -> share of its rows without prose that we must agree with
-LEAST = {"math-verify": 0.94, "lighteval": 0.94, "nemo-skills": 1.0, "inspect": 0.95}
-
-
-class Names:
-    def __getattr__(self, name):
-        return name
-
-
-def literal(node):
-    names = {"math": math, "Language": Names(), "sympy": Names()}
-    return eval(compile(ast.Expression(node), "table", "eval"), {"__builtins__": {}}, names)
-
-
-def parametrized(path):
-    """Yield (test, {argument: value}) of a test file's tables, without running it."""
-    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for decorator in getattr(function, "decorator_list", ()):
-            if ast.unparse(decorator).startswith("pytest.mark.parametrize("):
-                names = literal(decorator.args[0])
-                names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
-                for row in getattr(decorator.args[1], "elts", ()):
-                    try:
-                        values = literal(row)
-                    except (NameError, TypeError):
-                        continue  # a row that calls the peer's own code
-                    yield function.name, dict(zip(names, [values] if len(names) == 1 else values, strict=True))
+LEAST = {"math-verify": 0.94, "lighteval": 0.94, "nemo-skills": 1.0, "latex2sympy2": 0.8}
+LEAST |= {"hendrycks": 0.87, "mario": 0.89, "slime": 0.92, "tinker": 0.9, "torchtitan": 0.66}
 
 
 def rows(folder):
-    """Yield (table, gold, answer, equal)."""
+    """Yield (table, row)."""
     for path in sorted(folder.rglob("*.py")):
-        for test, row in parametrized(path):
-            if "output_pair" in row:
-                for gold, answer in (row["output_pair"], row["output_pair"][::-1]):
-                    if gold is not None and answer is not None:
-                        yield path.parent.name, gold, answer, not test.startswith("test_incorrect")
-            elif {"gold", "pred"} <= row.keys():
-                yield path.parent.name, row["gold"], row["pred"], bool(row.get("expected", row.get("result")))
+        for row in rows_of(path):
+            yield path.parent.name, row
     for path in sorted(folder.rglob("*.json")):
         for row in json.loads(path.read_text(encoding="utf-8")):
-            yield path.parent.name, row["target"], row["output"], row["expected"] == "C"
+            yield path.parent.name, Row(row["target"], row["output"], row["expected"] == "C")
 
 
 def has_prose(text):
@@ -95,9 +65,10 @@ def test_agreement_with_peers_tables(capsys):
     if "MATH_TABLES" not in os.environ:
         pytest.skip("MATH_TABLES names no folder; see fetch_math_tables.sh")
     verifier, tables = MathVerifier(), {}
-    for table, gold, answer, equal in rows(Path(os.environ["MATH_TABLES"])):
+    for table, row in rows(Path(os.environ["MATH_TABLES"])):
+        gold, equal = row.gold, row.equal
         counts = tables.setdefault(table, SimpleNamespace(plain=[0, 0], prose=[0, 0], differ=[]))
-        text, prose = boxed(answer)
+        text, prose = (row.answer, False) if row.whole else boxed(row.answer)
         prose = prose or has_prose(str(gold))
         ours = verdict(verifier, gold, text)
         side = counts.prose if prose else counts.plain

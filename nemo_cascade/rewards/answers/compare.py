@@ -100,7 +100,9 @@ def _bare(text: str) -> str:
 
 
 def _left_to_compute(node: Node) -> bool:
-    """Tell whether a sum, product, integral or limit is left to be computed."""
+    """Tell whether a sum, product, integral or limit is left to be computed; of an equation, on its right side."""
+    if node.kind == "chain" and set(node.text.split()) == {"="}:
+        node = node.parts[-1]
     return any(part.kind == "big" for part in node.walk())
 
 

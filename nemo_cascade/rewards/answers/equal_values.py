@@ -14,6 +14,7 @@ _DIGITS, _NOISE_DIGITS, _PROOF_DIGITS = 50, 150, 300
 _POINTS, _TRIED = 4, 12
 # A decimal equals an irrational number if it is its rounding to at least so many significant digits.
 _FEWEST_DIGITS = 10
+_TEN = 10
 
 
 def same_value(gold: Node, answer: Node) -> bool:
@@ -144,26 +145,38 @@ def _same_matrix(gold: Node, answer: Node) -> bool:
 
 def _rounds(literal: Node, node: Node) -> bool:
     """Tell whether one is the other's value rounded, or cut, to ten or more significant digits."""
-    sign = 1
-    while literal.kind == "neg":
-        literal, sign = literal.parts[0], -sign
-    if literal.kind != "num" or literal.value is None or "." not in literal.text:
+    if (decimal := _decimal(literal)) is None:
         return False
-    decimals = len(literal.text.partition(".")[2])
-    if len(literal.text.replace(".", "").lstrip("0")) < _FEWEST_DIGITS:
-        return False
+    said, last_place = decimal
     value = exact(node)
     if value is not None:
-        if node.text or (node.kind == "neg" and node.parts[0].text):  # two decimals are equal or not
-            return False
-        return abs(value - sign * literal.value) < Fraction(1, 10**decimals)
+        return _decimal(node) is None and abs(value - said) < last_place  # two decimals are equal or not
     found = value_at(node, {})
     if found is None:
         return False
     with mp.workdps(_DIGITS):
-        return bool(
-            abs(found - sign * mp.mpf(literal.value.numerator) / literal.value.denominator) < mp.mpf(10) ** -decimals
-        )
+        apart = abs(found - mp.mpf(said.numerator) / said.denominator)
+        return bool(apart < mp.mpf(last_place.numerator) / last_place.denominator)
+
+
+def _decimal(node: Node) -> tuple[Fraction, Fraction] | None:
+    """Return what a decimal of many digits says and what its last place counts; None if a node is no such decimal.
+
+    It may be negative, and may stand before a power of ten.
+    """
+    sign, scale = 1, Fraction(1)
+    while node.kind == "neg":
+        node, sign = node.parts[0], -sign
+    if node.kind == "mul" and len(node.parts) == 2 and node.parts[1].kind == "pow":
+        power = exact(node.parts[1])
+        if power is None or exact(node.parts[1].parts[0]) != _TEN:
+            return None
+        node, scale = node.parts[0], power
+    if node.kind != "num" or node.value is None or "." not in node.text:
+        return None
+    if len(node.text.replace(".", "").lstrip("0")) < _FEWEST_DIGITS:
+        return None
+    return sign * node.value * scale, scale / 10 ** len(node.text.partition(".")[2])
 
 
 def _evaluated(node: Node, digits: int, radians: bool = False) -> Any:

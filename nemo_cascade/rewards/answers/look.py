@@ -85,7 +85,9 @@ def plain_look(latex: str) -> str:
     latex = _SWITCH.sub(r"\\text{\1}", latex)
     latex = _OVER.sub(lambda m: f"\\{'frac' if m[2] == 'over' else 'binom'}{{{m[1]}}}{{{m[3]}}}", latex)
     latex = _CASES.sub(r"\\begin{cases}\2\\end{cases}", latex)
-    if "\\begin" not in latex:
+    if "\\\\begin" in latex:
+        latex = latex.replace("\\\\", "\\")
+    elif "\\begin" not in latex:
         latex = _DOUBLED.sub(r"\\", latex)  # escaped twice: outside of a table there is no line to break
     latex = _SPACES.sub(" ", _SIZES.sub(" ", _ROW_SPACING.sub(r"\\\\ ", latex)))
     latex = _CHOOSE.sub(lambda m: f"\\binom{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}", latex)

@@ -89,7 +89,7 @@ def region_of(node: Node) -> Region | None:
         ends = [_end(part, True) for part in parts]
         return None if None in ends else _union([((end, end),) for end in ends if end is not None])
     if kind in ("union", "meet", "minus"):
-        first, second = region_of(parts[0]), region_of(parts[1])
+        first, second = region_of(_as_set(parts[0])), region_of(_as_set(parts[1]))
         if first is None or second is None:
             return None
         if kind == "union":

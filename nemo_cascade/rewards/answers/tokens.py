@@ -197,7 +197,7 @@ class Tokenizer:
         before = self._out[-1] if self._out else None
         ends = self._text[self._at : self._at + 2].lstrip()[:1] in _UNIT_ENDS
         # A letter, unless it is the name of something.
-        if len(run) == 1:
+        if len(run) == 1 or (len(run) >= _SHORTEST_WORD and self._text.startswith("_", self._at)):
             self._put("letter", run)
         elif run in ("and", "or"):
             self._put("sep", run)

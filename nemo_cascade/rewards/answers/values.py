@@ -87,8 +87,9 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction:
         return (max if name == "max" else min)(values)
     if name in ("abs", "floor", "ceil") and len(values) == 1:
         return abs(values[0]) if name == "abs" else Fraction((floor if name == "floor" else ceil)(values[0]))
-    if name in ("gcd", "lcm") and whole and values:
-        return Fraction((gcd if name == "gcd" else lcm)(*(int(value) for value in values)))
+    if name in ("gcd", "lcm") and values:
+        parts = lcm(*(value.denominator for value in values))  # each value is a multiple of 1 / parts
+        return Fraction((gcd if name == "gcd" else lcm)(*(int(value * parts) for value in values)), parts)
     if name == "mod" and len(values) == 2 and values[1] > 0:
         return values[0] % values[1]
     if name == "binom" and whole and len(values) == 2 and 0 <= values[0] <= 3000 and values[1] >= 0:
@@ -257,7 +258,9 @@ class Evaluation:
         if name == "binom" and all(abs(value) < 10**8 for value in arguments):
             return mp.binomial(*arguments)
         if name in ("gcd", "lcm", "floor", "ceil", "mod", "binom", "max", "min", "det"):
-            raise NoValue(name)
+            if (value := exact(node)) is None:
+                raise NoValue(name)
+            return mp.mpf(value.numerator) / value.denominator
         return _mixed(name, arguments)  # a function that nobody knows
 
     def _big(self, node: Node) -> Any:
