@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ def _helpers(tests: CodeTests) -> str:
     if tree is None:
         return ""
     kept = [node for node in tree.body if getattr(node, "name", None) != tests.subject]
-    defined = {name for node in kept for name in _defined(node)}
+    defined = bound_names(kept)
     used = {node.id for text in tests.asserts for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
     return ast.unparse(ast.Module(kept, [])) if defined & used else ""
 
@@ -148,11 +148,21 @@ def _tree(text: str) -> ast.Module:
         return ast.Module([], [])
 
 
-def _defined(node: ast.stmt) -> Iterator[str]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+def bound_names(body: Sequence[ast.AST]) -> set[str]:
+    """Return the names that a module's own statements bind, in branches too, but not within functions and classes."""
+    names: set[str] = set()
+    nodes = list(body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names} - {"*"}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        nodes.extend(ast.iter_child_nodes(node))
+    return names
 
 
 def assert_something(tests: CodeTests) -> bool:

@@ -7,7 +7,7 @@ import re
 from decimal import Decimal
 
 TOLERANCE = 1e-6
-_NUMBER = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_NUMBER = 1000  # characters; a longer word must be the same, sign by sign
 
 

@@ -20,7 +20,8 @@ from nemo_cascade.sandbox.execution import Errand, memory_file
 from nemo_cascade.sandbox.outcome import outcome_of
 from nemo_cascade.sandbox.pool import WorkerPool
 from nemo_cascade.sandbox.program import Outcome, Program, Status
-from nemo_cascade.sandbox.ready_tests import HELD, UnjudgeableTestsError, ready_tests
+from nemo_cascade.sandbox.ready_tests import UnjudgeableTestsError, ready_tests
+from nemo_cascade.sandbox.releasing import HELD
 
 _CHECKER_MEMORY_MIB = 1024
 _CHECKER_GRACE_S = 0.5

@@ -18,8 +18,29 @@ _STARRED = (
     "json"
 )
 _MODULES = f"{_STARRED} sys os time"
-_ALIASES = {"np": "numpy", "pd": "pandas", "sp": "scipy", "plt": "matplotlib"}
-_WELL_KNOWN = ("numpy", "pandas", "scipy", "sympy", "torch", "sklearn", "pytest", "hypothesis")
+_ALIASES = {"np": "numpy", "pd": "pandas", "sp": "scipy", "plt": "matplotlib", "tf": "tensorflow", "nx": "networkx"}
+_WELL_KNOWN = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "sympy",
+    "torch",
+    "sklearn",
+    "pytest",
+    "hypothesis",
+    "tensorflow",
+    "networkx",
+)
+# What tests judge by, or wrap values in, where whoever wrote them has left out the import.
+_OF_TESTS = {
+    "pytest": "approx raises",
+    "unittest": "TestCase",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "numpy": "allclose array_equal",
+    "numpy.testing": "assert_allclose assert_almost_equal assert_array_almost_equal assert_array_equal",
+}
+_SOURCES_OF_TESTS = {name: (module, name) for module, names in _OF_TESTS.items() for name in names.split()}
 _SLOW = ("datetime", "statistics")  # no module that is loaded before a program starts: a variable's name isn't enough
 _FUNCTIONS_NAMED_AS_MODULES = ("bisect", "copy", "datetime")
 _WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
@@ -43,7 +64,7 @@ def source_of(name: str) -> Source | None:
     """Return where a name comes from that a test uses and nobody defines: the list above, or a library."""
     if name in _ALIASES:
         return (_ALIASES[name], "")
-    found = provided_sources().get(name)
+    found = provided_sources().get(name) or _SOURCES_OF_TESTS.get(name)
     return found or ((name, "") if name in sys.stdlib_module_names or name in _WELL_KNOWN else None)
 
 

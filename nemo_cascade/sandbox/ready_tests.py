@@ -13,12 +13,10 @@ import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from nemo_cascade.sandbox.provided import source_of
+from nemo_cascade.sandbox.releasing import releasing
 
-HELD = "__held__"
-"""Name under which tests find the changes of arguments that are still to take effect; see inside/remote.py."""
 _ENTRY = re.compile(r"[A-Za-z_]\w*(?:\(\))?(?:\.[A-Za-z_]\w*(?:\(\))?)*")
 # A test that calls nothing but built-in and library functions is about one of them, and rather not about these.
 _WRAPPERS = (
@@ -94,8 +92,7 @@ def _parsed(text: str, name: str) -> ast.Module:
 
 def _code(tree: ast.Module, name: str) -> bytes:
     try:
-        releasing = ast.fix_missing_locations(cast("ast.Module", _Releasing().visit(tree)))
-        return marshal.dumps(compile(releasing, name, "exec", dont_inherit=True))
+        return marshal.dumps(compile(releasing(tree), name, "exec", dont_inherit=True))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnjudgeableTestsError(f"the {name} doesn't compile: {error}") from error
 
@@ -168,37 +165,3 @@ def _runs(tree: ast.Module) -> Iterator[str]:
                 cases.add(node.name)
             if bases & cases or node.name.startswith("Test"):
                 yield node.name
-
-
-class _Releasing(ast.NodeTransformer):
-    """Lets held changes of arguments take effect behind each statement that calls something."""
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        """Visit a node; see the class."""
-        self.generic_visit(node)
-        for name in ("body", "orelse", "finalbody"):
-            statements = getattr(node, name, None)
-            if isinstance(statements, list):
-                setattr(node, name, self._releasing(node, name, statements))
-        return node
-
-    def _releasing(self, parent: ast.AST, name: str, statements: list[ast.stmt]) -> list[ast.stmt]:
-        made: list[ast.stmt] = []
-        if name == "body" and isinstance(parent, ast.For | ast.While | ast.If | ast.With) and statements:
-            made.append(_release(statements[0]))
-        for statement in statements:
-            made.append(statement)
-            simple = not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ImportFrom)
-            if simple and any(isinstance(part, ast.Call) for part in ast.walk(statement)):
-                made.append(_release(statement))
-        return made
-
-
-def _release(beside: ast.stmt) -> ast.stmt:
-    """Return the statement `if __held__: __held__.release()`."""
-    held = ast.Name(HELD, ast.Load())
-    call = ast.Expr(ast.Call(ast.Attribute(held, "release", ast.Load()), [], []))
-    found = ast.If(held, [call], [])
-    for part in ast.walk(found):
-        ast.copy_location(part, beside)
-    return found

@@ -47,7 +47,8 @@ def stdin(folder):
         if re.search(r"^validation:\s*custom", settings, re.MULTILINE) or (problem / "output_validators").is_dir():
             continue  # another output may be right, too
         cases = [(given, given.with_suffix(".ans")) for given in sorted((problem / "data").glob("**/*.in"))]
-        cases = [case for case in cases if case[1].is_file() and case[0].stat().st_size < MOST_INPUT_BYTES]
+        cases = [case for case in cases if all(file.is_file() for file in case)]
+        cases = [case for case in cases if case[0].stat().st_size < MOST_INPUT_BYTES]
         tests = [{"stdin": i.read_text(errors="replace"), "expected": o.read_text(errors="replace")} for i, o in cases]
         for source in sorted((problem / "submissions" / "accepted").glob("*.py")):
             text = source.read_text(errors="replace")

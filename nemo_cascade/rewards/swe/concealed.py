@@ -1,33 +1,48 @@
 """Runs inside the sandbox, before a test that a policy wrote: modules that can be imported and called, not looked at.
 
-The test must tell a wrong tree from a right one by what the code does. So no source lies on disk, `inspect` finds none,
-all code stands on line 1, and an audit hook, which nothing can take out, refuses the ways to a function's code, to
-frames' code, to all objects, and to the machine below (ctypes, /proc). Code of the standard library and of the tree
-itself may look (dataclasses, mocks and signatures need to); the test's own may not. What remains visible is what a
-caller may know: names, signatures, docstrings, defaults, exceptions and their texts.
+The test must tell a wrong tree from a right one by what the code does. So no source lies on disk or in the process:
+each module is compiled before the test's process is forked, with all code on line 1, and is held by a function that
+runs it. An audit hook, which nothing can take out, refuses the ways to a function's code, to frames' code, to all
+objects, to traces, and to the machine below (ctypes, /proc). Code of the standard library and of the tree may look
+where its own text says so (signatures, mocks, tracebacks need to), not where it is told at run time what to get.
+
+What remains visible is what a caller may know: names, signatures, docstrings, defaults, exceptions and their texts.
+What one process can't hide: memory that numpy reads beyond an array's end, and what a test sees that puts its own
+functions in the place of those which the library looks with.
 """
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-_LOAD = "load.concealed"
 _CODE = frozenset({"__code__", "f_code", "gi_code", "cr_code", "ag_code"})
+# Other programs have no such hook, and could read this one's memory; nobody starts them here.
 _REFUSED = frozenset({
     "gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.settrace", "sys.setprofile",
-    "sys.monitoring.register_callback", "marshal.loads", "marshal.load", "sys._current_frames",
+    "sys.monitoring.register_callback", "sys._current_frames", "sys.addaudithook",
+    "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen", "pty.spawn",
 })  # fmt: skip
-# Other programs have no such hook, and could read this one's memory; nobody starts them here.
-_NEVER = frozenset({"sys.addaudithook", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen", "pty.spawn"})
 _NO_MODULES = frozenset({"ctypes", "_ctypes", "_xxsubinterpreters", "_testcapi", "_testinternalcapi", "_interpreters"})
-# Functions of the standard library that hand a function's code on to whoever asks.
-_TELLTALES = frozenset({"getmembers", "_getmembers", "getattr_static", "getclosurevars", "_check_instance"})
+# Modules that look at code, and a word of texts that need each: they are loaded before a test runs, once for all runs.
+_LOOKING = {
+    "inspect": "inspect", "logging": "logging", "dataclasses": "dataclasses", "unittest": "unittest",
+    "unittest.mock": "mock", "doctest": "doctest", "asyncio": "async", "numpy": "numpy", "pytest": "pytest",
+}  # fmt: skip
+_LOADED = ("traceback", "linecache", "warnings", "typing", "types", "functools", "contextlib", "unittest.case")
+_LOADED_TOO = ("asyncio.coroutines", "asyncio.base_events", "asyncio.format_helpers")
+# What the first hands on are names that a function's code uses; the second asks all attributes for coroutines.
+_TELLTALE, _HARMLESS = "getclosurevars", "_mock_add_spec"
 _LINE_ONE, _UNITS = 0x80 | 13 << 3, 8  # "no column" entries of a location table: so many code units at most, same line
+
+Body = tuple[ModuleType, FunctionType]
+"""A module, and the function that runs its text in it."""
 
 
 def without_lines(code: CodeType) -> CodeType:
@@ -39,16 +54,87 @@ def without_lines(code: CodeType) -> CodeType:
     return code.replace(co_linetable=table, co_firstlineno=1, co_consts=inner)
 
 
-class Concealed:
-    """Finds the tree's modules; what is in them only the audit hook knows.
+def hidden(sources: Mapping[str, str], paths: Mapping[str, str], shown: str) -> dict[str, Body]:
+    """Return dotted name -> body of a tree's modules.
 
     Args:
+        sources: path -> text.
+        paths: dotted name -> path.
+        shown: the path whose lines may be known: the test's own file.
+    """
+    bodies = {}
+    for name, path in paths.items():
+        module = ModuleType(name)
+        vars(module)["__builtins__"] = builtins
+        try:
+            code = compile(sources[path], path if path == shown else f"<{path}>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # without the line that it would show
+            code = compile(f"raise SyntaxError('{name} is no Python')", f"<{path}>", "exec")
+        bodies[name] = (module, FunctionType(code if path == shown else without_lines(code), vars(module)))
+    return bodies
+
+
+def load_mentioned(texts: Iterable[str]) -> None:
+    """Load modules that look at code and that texts seem to need."""
+    words = " ".join(texts)
+    for module, word in _LOOKING.items():
+        if word in words:
+            with suppress(ImportError):
+                __import__(module)
+
+
+def lookers(own: Mapping[str, Any], trees: Iterable[Mapping[str, Body]], shown: str) -> frozenset[CodeType]:
+    """Return the code that may look at code: the library's, ours and the trees', where it names what it looks at.
+
+    Args:
+        own: our names.
+        trees: all bodies.
+        shown: the path of the test, which may not look.
+    """
+    names = [name for name in (*_LOOKING, *_LOADED, *_LOADED_TOO) if name in sys.modules]
+    spaces = [*(vars(sys.modules[name]) for name in names), own]
+    codes = [code for space in spaces for value in list(space.values()) for code in _codes_of(value, 0)]
+    codes += [body.__code__ for tree in trees for _, body in tree.values()]
+    return frozenset(part for code in codes if code.co_filename != shown for part in _within(code) if _looks(part))
+
+
+def _codes_of(value: Any, depth: int) -> Iterator[CodeType]:
+    if isinstance(value, FunctionType):
+        yield value.__code__
+        yield from _codes_of(getattr(value, "__wrapped__", None), depth)
+    elif isinstance(value, (staticmethod, classmethod)):
+        yield from _codes_of(value.__func__, depth)
+    elif isinstance(value, property):
+        yield from _codes_of(value.fget, depth)
+    elif isinstance(value, type) and depth < 3:
+        for item in list(vars(value).values()):
+            yield from _codes_of(item, depth + 1)
+
+
+def _within(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _within(part)
+
+
+def _looks(code: CodeType) -> bool:
+    texts = {part for part in code.co_consts if isinstance(part, str)}
+    named = not _CODE.isdisjoint(code.co_names) or not _CODE.isdisjoint(texts)
+    return code.co_name == _HARMLESS or (named and code.co_name != _TELLTALE)
+
+
+class Concealed:
+    """Finds the tree's modules.
+
+    Args:
+        bodies: of the tree, from `hidden`.
         packages: dotted name -> whether it is a package.
         paths: dotted name -> path of its file, absent for folders.
     """
 
-    def __init__(self, packages: Mapping[str, bool], paths: Mapping[str, str]) -> None:
-        self._packages, self._paths = packages, paths
+    def __init__(self, bodies: Mapping[str, Body], packages: Mapping[str, bool], paths: Mapping[str, str]) -> None:
+        self._bodies, self._packages, self._paths = bodies, packages, paths
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find a module; see MetaPathFinder."""
@@ -62,86 +148,59 @@ class Concealed:
             spec.submodule_search_locations = [os.path.dirname(place) if spec.has_location else place]
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave the module to the import system."""
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Return the module that waits for its text, or leave a folder's to the import system."""
+        return self._bodies[spec.name][0] if spec.name in self._bodies else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Have the hook run the module."""
-        sys.audit(_LOAD, module)
+        """Run the module's text."""
+        if module.__name__ in self._bodies:
+            self._bodies[module.__name__][1]()
 
 
-def conceal(sources: dict[str, str], packages: Mapping[str, bool], paths: Mapping[str, str], shown: str) -> None:
+def conceal(
+    bodies: Mapping[str, Body], packages: Mapping[str, bool], paths: Mapping[str, str], may_look: frozenset[CodeType]
+) -> None:
     """Make modules importable without a way to their code.
 
     Args:
-        sources: path -> text of the tree's Python files; it is emptied as they are loaded.
+        bodies: of the tree, from `hidden`.
         packages: dotted name -> whether it is a package.
         paths: dotted name -> path.
-        shown: the path whose lines may be known: the test's own file.
+        may_look: from `lookers`.
     """
     import _posixsubprocess  # what starts programs beneath subprocess, and tells no audit hook
 
     _posixsubprocess.fork_exec = _refuse
-    sys.meta_path.insert(0, Concealed(packages, paths))
-    sys.addaudithook(_hook(sources, dict(paths), shown))
+    sys.meta_path.insert(0, Concealed(bodies, packages, paths))
+    sys.addaudithook(_hook(may_look))
 
 
 def _refuse(*_: Any) -> int:
     raise PermissionError("a test must not start programs")
 
 
-def _hook(sources: dict[str, str], paths: dict[str, str], shown: str) -> Callable[[str, tuple[Any, ...]], None]:
-    library = (os.path.dirname(os.__file__) + "/", "<frozen ", "<tools of the sandbox>")
-    tree = tuple(f"<{path}>" for path in sources if path != shown)
-    looking = False
-    get_frame, length = sys._getframe, len
-
-    def load(module: ModuleType) -> None:
-        nonlocal looking
-        path = paths.get(module.__name__)
-        text = sources.pop(path, None) if path is not None else None
-        if path is None or text is None:
-            return
-        looking = True
-        try:
-            code = compile(text, path if path == shown else f"<{path}>", "exec", dont_inherit=True)
-            code = code if path == shown else without_lines(code)
-        finally:
-            looking = False
-        exec(code, module.__dict__)
-
-    def asked_by_the_test(depth: int) -> bool:
-        frame = get_frame(depth)
-        name = frame.f_code.co_filename
-        if not name.startswith(library):
-            return name not in tree
-        return frame.f_code.co_name in _TELLTALES or name.endswith(("/dis.py", "/pickletools.py"))
-
-    def refused(event: str, args: tuple[Any, ...]) -> bool:
-        if event == "object.__getattr__":
-            return length(args) > 1 and args[1] in _CODE
-        if event == "import":
-            return args[0] in _NO_MODULES
-        if event == "open":
-            return str(args[0]).startswith(("/proc", "/dev/mem", "b'/proc"))
-        if event in ("compile", "code.__new__"):
-            name = args[1]
-            return isinstance(name, str) and (name.startswith(library) or name in tree)
-        return event in _REFUSED or event in _NEVER
+def _hook(may_look: frozenset[CodeType]) -> Callable[[str, tuple[Any, ...]], None]:
+    """Return the hook. It uses no name that a test could bind anew, keeps no state, and calls nothing of a test's."""
+    codes, refused, no_modules, text = _CODE, _REFUSED, _NO_MODULES, str
+    get_frame, kind, length, problem = sys._getframe, type, len, PermissionError
+    own: dict[str, Any] = {"__builtins__": {}}
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal looking
-        if looking:
+        if event == "object.__getattr__":
+            if length(args) != 2 or kind(args[1]) is not text or args[1] not in codes:
+                return
+            frame = get_frame(1)
+            if frame.f_globals is own or frame.f_code in may_look:
+                return
+        elif event == "import":
+            if kind(args[0]) is text and args[0] not in no_modules:
+                return
+        elif event == "open":
+            if kind(args[0]) is not text or not args[0].startswith(("/proc", "/dev/mem")):
+                return
+        elif event not in refused:
             return
-        if event == _LOAD:
-            load(args[0])
-        elif refused(event, args):
-            looking = True
-            try:
-                told = event in _NEVER or asked_by_the_test(2)
-            finally:
-                looking = False
-            if told:
-                raise PermissionError(f"a test must not look at the code that it tests ({event})")
+        raise problem(f"a test must not look at the code that it tests ({event})")
 
-    return hook
+    return FunctionType(hook.__code__, own, "hook", None, hook.__closure__)

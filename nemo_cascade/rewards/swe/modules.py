@@ -8,9 +8,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from nemo_cascade.rewards.code_tests import bound_names
+
 _TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
 # Folders that installed repositories have their packages in, where they are none themselves.
 _SOURCE_FOLDERS = ("src", "lib")
+# Characters of a patch's text: parsing it takes time quadratic in an f-string's length.
+_MOST_PARSED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,9 @@ def share_out(
     stars = {name for module, (text, package) in texts.items() for name in _star_imports(module, text, package)}
     trusted = [files] if golden is None else [files, golden]
     star = {name: sorted(set().union(*(_public(name, tree, set()) for tree in trusted))) for name in stars}
-    if golden is None:
-        hidden = set(dir(builtins)) | {bound for text, _ in texts.values() for bound in _bound(_parsed(text))}
+    changed = sum(len(text) for path, text in patched.items() if text != files.get(path))
+    if golden is None and changed <= _MOST_PARSED:
+        hidden = set(dir(builtins)) | {bound for text, _ in texts.values() for bound in bound_names(_parsed(text).body)}
         star = {n: sorted({*names, *(_public(n, patched, set()) - hidden)}) for n, names in star.items()}
     return Modules({**dict.fromkeys(folders, ("", True)), **texts}, first, last, star, brought)
 
@@ -131,7 +136,7 @@ def _siblings(near: Mapping[str, str]) -> dict[str, str]:
 def _parsed(text: str) -> ast.Module:
     try:
         return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):  # in a file that no test may need
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # in a file that no test may need
         return ast.Module([], [])
 
 
@@ -163,7 +168,7 @@ def _public(module: str, files: Mapping[str, str], seen: set[str]) -> set[str]:
     if path is None or module in seen:
         return set()
     tree = _parsed(files[path])
-    names = _bound(tree)
+    names = bound_names(tree.body)
     for star in _star_imports(module, files[path], _is_package(path)):
         names |= _public(star, files, {*seen, module})
     for node in tree.body:
@@ -173,20 +178,3 @@ def _public(module: str, files: Mapping[str, str], seen: set[str]) -> set[str]:
             listed = [item.value for item in node.value.elts if isinstance(item, ast.Constant)]
             return {name for name in listed if isinstance(name, str)}
     return {name for name in names if not name.startswith("_")}
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    """Return the names that a module's own statements bind, in branches too, but not within functions and classes."""
-    names: set[str] = set()
-    nodes: list[ast.AST] = list(tree.body)
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-            continue
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names} - {"*"}
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        nodes.extend(ast.iter_child_nodes(node))
-    return names

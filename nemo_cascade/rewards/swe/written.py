@@ -30,6 +30,9 @@ from typing import Any
 outcome: Any = None  # of runner.py
 use_pytest: Any = None
 conceal: Any = None  # of concealed.py
+hidden: Any = None
+load_mentioned: Any = None
+lookers: Any = None
 
 _LENGTH_DIGITS, _NONCE_LETTERS = 16, 32
 _PASSED = b"passed\n"
@@ -81,9 +84,9 @@ def all_runs() -> tuple[int, dict[str, Any]] | None:
     good = parses(order["test"], order["path"])
     if good:
         use_pytest(order["pytest"])
-        for module in ("unittest", "pytest"):  # once for all runs
-            if module in order["test"]:
-                __import__(module)
+        load_mentioned([text for tree in order["trees"] for text in tree["sources"].values()])
+    bodies = [hidden(tree["sources"], tree["paths"], order["path"]) for tree in order["trees"]] if good else []
+    may_look = lookers(globals(), bodies, order["path"])
     settled: set[int] = set()
     overdue = 0
     for number in order["order"] if good else ():
@@ -95,7 +98,9 @@ def all_runs() -> tuple[int, dict[str, Any]] | None:
         if pid == 0:
             os.chdir(folder)
             _shut_off(order["run_s"], (reader, report))
-            return writer, {**order["trees"][number], "path": order["path"]}
+            tree = order["trees"][number]
+            told = {"bodies": bodies[number], "packages": tree["packages"], "paths": tree["paths"]}
+            return writer, {**told, "may_look": may_look, "path": order["path"]}
         os.close(writer)
         # A run that shall pass may be slow for want of a processor; one that hangs hangs on the other tree, too.
         slack = len(order["order"]) // 2 if order["due"][number] else 1
@@ -164,8 +169,7 @@ def one_run(writer: int, task: dict[str, Any]) -> None:
     path = task["path"]
     make_steady()
     sys.path.insert(0, os.getcwd())
-    # No frame keeps the tree.
-    conceal(task.pop("sources"), task.pop("packages"), task.pop("paths"), path)
+    conceal(task["bodies"], task["packages"], task["paths"], task["may_look"])
     reason = outcome(path)[1]
     with suppress(OSError):  # a test may have closed it: then it has failed
         os.write(writer, (reason.replace("\n", " ") or "passed").encode("utf-8", "replace") + b"\n")

@@ -1,8 +1,9 @@
 """The checker's end of the connection to the solution: requests, answers, and what tests hand over.
 
 A change that a call makes in its arguments takes effect at once where the call returns nothing, as in `f(data)`. Where
-it returns something, it takes effect when the test's statement is over, or when the test hands the argument to the
-solution again: `assert f(data) == sorted(data)` compares with what the test wrote, not with what the call left of it.
+it returns something, it takes effect when the test's statement is over (and what compares the result with the argument,
+see sandbox/releasing.py), or when the test hands the argument to the solution again: `assert f(data) == sorted(data)`
+compares with what the test wrote, not with what the call left of it.
 """
 
 from __future__ import annotations

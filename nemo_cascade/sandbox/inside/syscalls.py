@@ -24,10 +24,10 @@ getpgrp:111:- getpgid:121:155 setsid:112:157 getsid:124:156 getgroups:115:158 ge
 getresgid:120:150 setuid:105:146 setgid:106:144 setreuid:113:145 setregid:114:143 setresuid:117:147
 setresgid:119:149 capget:125:90 rt_sigpending:127:136 rt_sigtimedwait:128:137 rt_sigqueueinfo:129:138
 rt_tgsigqueueinfo:297:240 rt_sigsuspend:130:133 sigaltstack:131:132 utime:132:- utimes:235:-
-utimensat:280:88 futimesat:261:- statfs:137:43 fstatfs:138:44 getpriority:140:141 setpriority:141:140
+utimensat:280:88 futimesat:261:- statfs:137:43 fstatfs:138:44 getpriority:140:141
 sched_getparam:143:121 sched_getscheduler:145:120 sched_get_priority_max:146:125
 sched_get_priority_min:147:126 sched_rr_get_interval:148:127 sched_getaffinity:204:123
-sched_setaffinity:203:122 sched_setscheduler:144:119 sched_setparam:142:118 sched_getattr:315:275
+sched_getattr:315:275
 mlock:149:228 munlock:150:229 mlockall:151:230 munlockall:152:231 prctl:157:167 arch_prctl:158:-
 gettid:186:178 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10 listxattr:194:11
 llistxattr:195:12 flistxattr:196:13 time:201:- futex:202:98 futex_waitv:449:449 set_tid_address:218:96
@@ -66,7 +66,8 @@ fremovexattr:199:16 vhangup:153:58 setfsuid:122:151 setfsgid:123:152
 lookup_dcookie:212:18 nfsservctl:180:42 modify_ldt:154:- io_setup:206:0 io_submit:209:2 io_destroy:207:1
 io_getevents:208:4 io_cancel:210:3 vmsplice:278:75 tee:276:77
 flock:73:32 readahead:187:213 fadvise64:221:223 mincore:27:232 inotify_init:253:- inotify_init1:294:26
-inotify_add_watch:254:27 inotify_rm_watch:255:28
+inotify_add_watch:254:27 inotify_rm_watch:255:28 setpriority:141:140 sched_setaffinity:203:122
+sched_setscheduler:144:119 sched_setparam:142:118 sched_setattr:314:274
 """
 
 # Needed by a child that shuts itself in, refused from then on.

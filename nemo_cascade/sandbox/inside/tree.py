@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import NamedTuple
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
-_STATE, _PARENT, _UTIME, _CUTIME, _PRIORITY, _RSS = 0, 1, 11, 13, 15, 21  # fields behind the command
+# Fields behind the command.
+_STATE, _PARENT, _UTIME, _CUTIME, _PRIORITY, _THREADS, _RSS = 0, 1, 11, 13, 15, 17, 21
 _LONGEST_LOOK_S = 0.25  # of a time in which nobody looked, only this much can be told to have been spent waiting
 _BUSY_SHARE = 0.5
 
@@ -41,8 +43,10 @@ class Watched:
         self.used_s = max(self.used_s, waited_for, self._gone_s + sum(self._own.values()))
         wanted_s = self._gone_s + sum(process.wanted_s for process in family.values())
         busy = wanted_s - self._wanted_s > _BUSY_SHARE * elapsed_s
-        self._wanted_s = max(self._wanted_s, wanted_s)
-        return busy or any(process.state in ("R", "D") for process in family.values())
+        self._wanted_s = wanted_s
+        # One that forked by vfork is in state D until its child goes on, which may sleep for ever.
+        parents = {process.parent for process in family.values()}
+        return busy or any(p.state == "R" or (p.state == "D" and pid not in parents) for pid, p in family.items())
 
 
 class Watch:
@@ -92,7 +96,10 @@ class Watch:
 
 
 class Process(NamedTuple):
-    """A process as /proc shows it: its own CPU seconds, those of children it waited for, those it had or wanted."""
+    """A process as /proc shows it: its own CPU seconds, those of children it waited for, those it had or wanted.
+
+    Its state is R where any of its threads has it.
+    """
 
     parent: int
     state: str
@@ -115,18 +122,39 @@ def _processes() -> dict[int, Process]:
         try:
             with open(f"/proc/{name}/stat", "rb") as file:  # a process may call itself what is no text
                 fields = file.read().rsplit(b")", 1)[1].split()
-            with open(f"/proc/{name}/schedstat", "rb") as file:
-                running_ns, delayed_ns = file.read().split()[:2]
+            with open(f"/proc/{name}/schedstat", "rb") as file:  # of its first thread
+                running_ns, delayed_ns = map(int, file.read().split()[:2])
         except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             continue
         own, children = (
             sum(int(value) for value in fields[first:last]) / _TICK
             for first, last in ((_UTIME, _CUTIME), (_CUTIME, _PRIORITY))
         )
-        wanted = (int(running_ns) + int(delayed_ns)) / 1e9
         state, rss = fields[_STATE].decode(), int(fields[_RSS]) * _PAGE
+        wanted = (running_ns + delayed_ns) / 1e9
+        if int(fields[_THREADS]) > 1:
+            runs, others_delayed_ns = _threads(name)
+            state = "R" if runs else state
+            wanted = own + (delayed_ns + others_delayed_ns) / 1e9
         table[int(name)] = Process(int(fields[_PARENT]), state, own, children, wanted, rss)
     return table
+
+
+def _threads(pid: str) -> tuple[bool, int]:
+    """Return whether any thread of a process but the first runs or wants to, and for how long they were kept from it.
+
+    The latter is in nanoseconds; threads that have ended aren't counted.
+    """
+    runs, delayed_ns = False, 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            if thread == pid:
+                continue
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                runs |= file.read().rsplit(b")", 1)[1].split(None, 1)[0] == b"R"
+            with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                delayed_ns += int(file.read().split()[1])
+    return runs, delayed_ns
 
 
 def _descendants(root: int, table: dict[int, Process]) -> dict[int, Process]:
