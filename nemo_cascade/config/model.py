@@ -9,7 +9,6 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from nemo_cascade.config.base import block
 
-
 CHAT_TEMPLATES = ("cascade1", "cascade2", "nano3", "chatml", "own")
 """What model.chat_template may name; else it is a path."""
 
