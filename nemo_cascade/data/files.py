@@ -30,6 +30,7 @@ _OTHER_DATA = {
 _BESIDE = {".md5", ".sha1", ".sha256", ".blake3", ".crc", ".lock", ".idx", ".index", ".meta", ".metadata", ".license"}
 _PART = re.compile(r"(.*?)(\d{3,})-of-(\d{3,})(.*)")
 _COPY = re.compile(r"( ?\(\d+\)|[ _-]copy( ?\d*)?)\Z", re.IGNORECASE)
+_ROWS = re.compile(rb"\s*[\[{]\s*[\[{\"]")
 _FIRST_BYTES = (
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the file that it stands for: git lfs pull"),
     (b"\x1f\x8b", "compressed (gzip)", "decompress it"),
@@ -136,7 +137,7 @@ def _may_be_data(file: Path) -> bool:
     if any(part in _OTHER_DATA for part in parts):
         return True
     # A name without a suffix, or one that is a number or a text's, tells nothing.
-    return (not parts or parts[-1] == ".txt" or parts[-1][1:].isdigit()) and _first_bytes(file).lstrip()[:1] in b"{["
+    return (not parts or parts[-1] == ".txt" or parts[-1][1:].isdigit()) and _ROWS.match(_first_bytes(file)) is not None
 
 
 def _first_bytes(file: Path) -> bytes:

@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
 from nemo_cascade.data.columns import NO_PREFERENCE, Schema, written_turns
@@ -25,7 +26,7 @@ from nemo_cascade.data.files import hash_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
 from nemo_cascade.data.mode_flags import without_flag
-from nemo_cascade.data.prepared import make_folder
+from nemo_cascade.data.prepared import hash_file, make_folder
 from nemo_cascade.data.quarantine import QUARANTINE, BadRow, write_bad_rows
 from nemo_cascade.data.raw_row import RawRow
 from nemo_cascade.data.rendered import checked_row
@@ -203,16 +204,17 @@ def open_pairs(folder: str | Path) -> PairStore:
     """Open tokenised pairs.
 
     Raises:
-        DataError: they aren't there, or a file has another size than was written.
+        DataError: they aren't there, or a file isn't what was written.
     """
     root = Path(folder)
     if not (root / STATS).is_file():
         raise DataError("no tokenised pairs", value=str(root), mend="build them with build_pair_stores")
-    stats = json.loads((root / STATS).read_text(encoding="utf-8"))
-    sizes = {name: (root / name).stat().st_size if (root / name).is_file() else None for name in FILES}
-    if sizes != stats["bytes"]:
-        mend = "remove the folder; it's built again"
-        raise DataError("damaged tokenised pairs", value=f"{root}: {sizes}", limit=stats["bytes"], mend=mend)
+    mend = f"remove {root}; it's built again"
+    stats = read_json_object(root / STATS, DataError)
+    for name in FILES:
+        found = hash_file(root / name) if (root / name).is_file() else None
+        if found is None or found != stats.get("files", {}).get(name):
+            raise DataError("damaged tokenised pairs", value=f"{root / name}: {found}", mend=mend)
     tokens = np.memmap(root / TOKENS, dtype=np.int32, mode="r")
     return PairStore(root, stats, tokens, *(np.load(root / name, mmap_mode="r") for name in (OFFSETS, PROMPTS)))
 
@@ -246,7 +248,7 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
         "dropped_unusable": tally.unusable.total,
         "dropped_broken": tally.broken.total,
         "first_dropped": [*tally.broken.first, *tally.unusable.first, *tally.overlong.first],
-        "bytes": {name: (folder / name).stat().st_size for name in FILES},
+        "files": {name: hash_file(folder / name) for name in FILES},
     }
     (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 

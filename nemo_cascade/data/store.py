@@ -8,7 +8,6 @@ under another name and renamed when it is complete.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.data.layout import Document, lay_out
 from nemo_cascade.data.prepared import hash_file
 from nemo_cascade.data.shards import FACTS, Shard, open_shard
@@ -121,9 +121,9 @@ def open_store(folder: str | Path) -> PackedStore:
     root = Path(folder)
     if not (root / STATS).is_file():
         raise DataError("no packed data", value=str(root), mend="build it with build_packed_store")
-    stats = json.loads((root / STATS).read_text(encoding="utf-8"))
-    if stats["format"] != FORMAT_VERSION:
-        raise DataError("packed data of another format", value=stats["format"], limit=FORMAT_VERSION)
+    stats = read_json_object(root / STATS, DataError)
+    if stats.get("format") != FORMAT_VERSION:
+        raise DataError("packed data of another format", value=stats.get("format"), limit=FORMAT_VERSION)
     for name, expected in stats["files"].items():
         size = (root / name).stat().st_size if (root / name).is_file() else None
         if size != expected["bytes"] or hash_file(root / name) != expected["blake3"]:

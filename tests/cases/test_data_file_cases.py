@@ -1,7 +1,9 @@
 """Files and folders that people stumbled over: read as they are meant, or refused by name."""
 
+import gzip
 import json
 import os
+import re
 import shutil
 
 import datasets
@@ -182,6 +184,110 @@ def test_file_of_another_kind_in_a_folder_is_named(tmp_path, name):
     write(tmp_path / name, ROWS)
     with pytest.raises(DataError, match=rf"may be data and aren't read.*{name}"):
         data_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["b.jsonl.bak", "b.jsonl.1", "b.jsonl.part", "b.jsonl~", "part-00001", "b.txt", "b.parquet.tmp", "c.old"]
+)
+def test_copy_or_part_of_data_in_a_folder_is_named(tmp_path, name):
+    write(tmp_path / "a.jsonl", ROWS)
+    for about in ("notes.txt", "a.jsonl.sha256", "a.jsonl.lock", "run.log", "version"):
+        (tmp_path / about).write_text("two rows are missing")
+    assert [file.name for file in data_files(tmp_path)] == ["a.jsonl"]
+    write(tmp_path / name, ROWS)
+    with pytest.raises(DataError, match=rf"may be data and aren't read.*{re.escape(name)}"):
+        data_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        (["train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl"], "train-00001-of-00003.jsonl"),
+        (["train-00001-of-00002.jsonl"], "train-00000-of-00002.jsonl"),
+        (["a-000-of-002.parquet"], "a-001-of-002.parquet"),
+        (["x/part-00002-of-00003.jsonl", "x/part-00003-of-00003.jsonl"], "part-00001-of-00003.jsonl"),
+        (["train-00000-of-00001.jsonl", "math-00000-of-00002.jsonl"], "math-00001-of-00002.jsonl"),
+        (["t-00000-of-99999.jsonl"], "and 0 more|t-00001-of-99999.jsonl"),
+    ],
+)
+def test_set_without_one_of_its_parts_is_refused(tmp_path, there, missing):
+    for name in there:
+        write(tmp_path / name, [conversation(name)])
+    with pytest.raises(DataError, match=rf"parts of a set that aren't there.*{missing}"):
+        data_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"],
+        ["train-00001-of-00002.jsonl", "train-00002-of-00002.jsonl"],
+        ["a-00000-of-00001.jsonl", "b-00000-of-00001.jsonl"],
+        ["1-of-2.jsonl"],
+    ],
+)
+def test_set_with_all_its_parts_is_read(tmp_path, names):
+    for name in names:
+        write(tmp_path / name, [conversation(name)])
+    assert [file.name for file in data_files(tmp_path)] == names
+
+
+def test_file_that_lies_in_a_folder_twice_is_refused(tmp_path):
+    def both(name, make):
+        first = write(tmp_path / name / "a.jsonl", ROWS)
+        make(first)
+        with pytest.raises(DataError, match=r"a set's rows twice.*a\.jsonl"):
+            data_files(first.parent)
+
+    both("linked", lambda first: (first.parent / "b.jsonl").symlink_to(first))
+    both("hard", lambda first: (first.parent / "b.jsonl").hardlink_to(first))
+    both(
+        "below",
+        lambda first: write(first.parent / "sub" / "x", []) and (first.parent / "sub" / "c.jsonl").symlink_to(first),
+    )
+    both("forms", lambda first: pq.write_table(pa.Table.from_pylist(ROWS), first.with_suffix(".parquet")))
+    both("again", lambda first: shutil.copy(first, first.with_name("a (1).jsonl")))
+    both("copy", lambda first: shutil.copy(first, first.with_name("a copy.jsonl")))
+    write(tmp_path / "other" / "a.jsonl", ROWS)
+    write(tmp_path / "other" / "a (1).jsonl", ROWS[:2])
+    assert len(data_files(tmp_path / "other")) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(b"{}"), "compressed \\(gzip\\)"),
+        (b"\x28\xb5\x2f\xfd\x00", "compressed \\(zstandard\\)"),
+        (b"PK\x03\x04", "a ZIP archive"),
+        (b"PAR1\x15\x04", "a parquet file"),
+        (json.dumps(ROWS[0]).encode("utf-16"), "in UTF-16"),
+        (json.dumps(ROWS[0]).encode("utf-32"), "in UTF-16 or UTF-32"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a Git LFS pointer"),
+        (b"BZh91AY", "compressed \\(bzip2\\)"),
+    ],
+)
+def test_lines_that_are_something_else_are_told_as_such(build, tmp_path, content, what):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"named .jsonl, and is {what}.*mend: "):
+        build(path)
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"not parquet, or damaged|a Git LFS pointer"):
+        build(path)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_two_columns_of_one_name_are_refused(build, tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    table = pa.Table.from_arrays([pa.array(["q"]), pa.array(["a"]), pa.array(["b"])], names=["q", "a", "a"])
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match="several columns are named a"):
+        build(path, source={"columns": {"user": "q", "assistant": "a"}})
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,18 @@ def call_with(text):
     [
         ([LONG] * 9, asked(LONG), True),
         ([LONG] * 64, asked(LONG.upper()), True),
+        ([LONG], asked(LONG.replace("a", "a\u200b")), True),
+        ([LONG], asked(LONG.replace("e", "e\u2060")), True),
+        ([LONG], asked(LONG.replace("o", "\u200co")), True),
+        ([LONG], asked(LONG.replace("t", "t\ufe0f")), True),
+        ([LONG], asked("\ufeff" + LONG.replace("w", "w\u00ad")), True),
+        ([LONG.replace("s", "\u200ds")], asked(LONG), True),
+        ([LONG], asked(f"_{LONG.replace(' ', '_ _')}_"), True),
+        ([LONG], asked(f"**{LONG.replace(' ', '** **')}**"), True),
+        ([LONG], asked(LONG.replace(" ", "\u00a0\u2009\t\r\n")), True),
+        ([LONG], asked("".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in LONG)), True),
+        (["What is 2\u00b2?"], asked("What is 2^2?"), True),
+        (["What is 2\u00b2?"], asked("What is 22?"), False),
         ([f"{LONG}{flag}" for flag in (" /think", "\n/no_think", "")] * 4, asked(LONG), True),
         (["What is 17*23?"] * 20, asked("What is 17*23?"), True),
         (["What is 17*23?"], asked("Hello", "What is 17*23?"), True),
@@ -65,6 +77,10 @@ def test_evaluation_prompt_is_found_however_it_stands_there(build, tmp_path, eva
         {"messages": [{"role": "user", "content": [{"type": "text", "text": RUSSIAN}], "grade": 3}], "system": "x"},
         {"messages": [{"role": "user", "content": f"<think>{RUSSIAN}</think>"}]},
         {"question": f"{RUSSIAN} /think", "answer": float("nan")},
+        {"prompt": "", "question": RUSSIAN},
+        {"prompt": [{"role": "system", "content": "x"}, {"role": "user", "content": RUSSIAN}], "reward_model": {}},
+        {"conversations": [{"from": "human", "value": RUSSIAN}, {"from": "gpt", "value": "x"}]},
+        {"instruction": RUSSIAN, "input": ""},
     ],
 )
 def test_evaluation_set_is_searched_for_whatever_else_it_holds(build, tmp_path, evaluated):
@@ -92,6 +108,28 @@ def test_prompt_of_another_set_is_found_however_it_stands_there(tmp_path, prompt
     assert bool(overlap.found) == found
 
 
+def three(second, **said):
+    row = asked("q", "r", "s")
+    row["messages"][3] |= {"content": second, **said}
+    return row
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (conversation("q", "a b"), conversation("q a", "b")),
+        (conversation("q", "a\nb"), {"messages": [*conversation("q")["messages"][:1],
+                                               {"role": "assistant", "content": "b", "reasoning": "a"}]}),
+        ({"messages": [{"role": "system", "content": "q"}, *conversation("a", "b")["messages"]]},
+         conversation("q a", "b")),
+        (asked("q", answer="so q so"), asked("q", "q")),
+    ],
+)  # fmt: skip
+def test_same_words_said_by_others_are_no_exact_duplicate(build, tmp_path, first, second):
+    rows = write(tmp_path / "rows.jsonl", [first, second, second])
+    assert build(rows, dedup=DedupConfig(method="exact")).stats["dropped_duplicates"] == 1
+
+
 F, G = [{"name": "f", "description": "x"}], [{"name": "g", "description": "x"}]
 SAME_CALL = {"name": "f", "arguments": {"a": 1, "b": "two"}}
 
@@ -109,6 +147,9 @@ SAME_CALL = {"name": "f", "arguments": {"a": 1, "b": "two"}}
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{ "question": "one two" }'}}]},
             *call_with("x")["messages"][2:]]}, True),
         (call_with("one two"), call_with("one 2"), False),
+        (conversation("x = 3\u00b2", "9"), conversation("x = 32", "9"), False),
+        (conversation("one  two", "a"), conversation("one two\u200b", "A"), True),
+        (three("b", trained=False), three("b"), False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["exact", "near"])

@@ -322,6 +322,14 @@ def test_k5_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
         # K15: what YAML makes of a name
         ("name=2024_01", "quote it"),
         ("name=1e5", "quote it"),
+        # C8: what nobody could use as a folder, a date or a template
+        (f"name={'x' * 300}", "too long for a folder"),
+        ("runs_dir=", "runs_dir names no folder"),
+        ("data_dir=", "data_dir names no folder"),
+        ("model.chat_template_date=yesterday", "a day of the calendar"),
+        ("model.chat_template_date=2026-02-30", "a day of the calendar"),
+        ("model.chat_template=nope", "no such chat template"),
+        ("model.chat_template=/no/such.jinja", "no such chat template"),
     ],
 )
 def test_k6_k7_c8_values_that_a_library_would_refuse_or_alter_are_refused_before(override, words, monkeypatch):
