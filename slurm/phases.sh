@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Log lines that tell where a job's time goes, and an end that says which phase it came in.
 
 PHASE_START=$SECONDS
@@ -16,7 +17,7 @@ note() {
   printf '[%(%Y-%m-%d %H:%M:%S)T +%ds] %s: %s\n' -1 "$SECONDS" "$PHASE_NAME" "$1"
 }
 
-# fail TEXT: say what went wrong and in which phase, and end the job.
+# fail TEXT: say what went wrong and in which phase, and end.
 fail() {
   note "FAILED: $1" >&2
   exit 1

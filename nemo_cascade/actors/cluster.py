@@ -23,6 +23,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from nemo_cascade.actors import guardian
+from nemo_cascade.actors.joining import wait_for_nodes
 from nemo_cascade.actors.lifeline import Driver
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
 from nemo_cascade.actors.watch import Watch
@@ -192,6 +193,8 @@ class Cluster:
         import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)
+        if self.config.ray_address is not None:
+            wait_for_nodes(self.config.ray_address, self.config.num_nodes, self.config.join_deadline_s)
         with nullcontext() if self.joined else _on_loopback():
             ray.init(
                 **options,

@@ -2,6 +2,8 @@
 
 runs/<name>/
     config.yaml  provenance.yaml  ledger.jsonl  report.html  scores.json  hygiene.json
+    slurm/                            a submitted run's job script, its jobs and their logs
+    logs/                             of the actors; under a job's number those of every node
     stages/00-start/                  the model that the cascade starts from: scores.json hf/
     stages/03-math_rl/
         metrics.jsonl  rollouts/step_000001.jsonl.gz  checkpoints/step_000020/  scores.json  gate.json  hf/

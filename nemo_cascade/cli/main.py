@@ -27,6 +27,7 @@ from nemo_cascade.cli import (
     report,
     run,
     serve,
+    submit,
     terminal,
 )
 from nemo_cascade.cli.refusals import refusal
@@ -34,6 +35,7 @@ from nemo_cascade.errors import CascadeError
 
 VERBS: tuple[ModuleType, ...] = (
     run,
+    submit,
     decide,
     fork,
     experiment,

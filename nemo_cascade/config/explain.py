@@ -12,6 +12,7 @@ from nemo_cascade.config.schema import RunConfig
 # House rule: a quantity's unit is the end of its name.
 UNITS: Mapping[str, str] = {
     "_s": "seconds",
+    "_minutes": "minutes",
     "_kib": "KiB",
     "_mib": "MiB",
     "_gib": "GiB",

@@ -62,7 +62,7 @@ def _packages(config: RunConfig) -> Problems:
 def _cluster(config: RunConfig) -> Problems:
     cluster = config.cluster
     if cluster.num_nodes > 1 and cluster.ray_address is None:
-        mend = "start Ray over the nodes (slurm/cascade.sbatch does) and set cluster.ray_address"
+        mend = "nemo-cascade submit, which starts Ray over the nodes; or set cluster.ray_address"
         yield CascadeError(
             "several machines need a Ray cluster", value=f"cluster.num_nodes={cluster.num_nodes}", mend=mend
         )

@@ -28,7 +28,8 @@ from nemo_cascade.errors import ConfigError, RunFolderError
 
 # They may differ between two starts of one run: they name it, place it or bound it in time, and change no number.
 UNCOUNTED = (
-    "name", "runs_dir", "resume", "logging.*", "cluster.num_nodes", "cluster.gpus_per_node", "cluster.ray_address",
+    "name", "runs_dir", "resume", "logging.*", "slurm.*", "reward.genrm.url", "cluster.num_nodes",
+    "cluster.gpus_per_node", "cluster.ray_address",
     "cluster.object_store_mib", "cluster.*deadline_s", "rollout.*deadline_s", "rollout.gpu_memory_utilization",
     "rollout.kv_cache_gib", "rollout.weight_sync.bucket_mib", "reward.workers", "reward.max_pending",
     "reward.linger_share", "reward.spare_workers", "reward.recycle_after", "reward.slow_s", "reward.crash_*",
@@ -138,8 +139,9 @@ def check_run_folder(folder: Path, config: RunConfig) -> bool:
     """
     if not folder.exists():
         return False
-    # Left by a start that was killed while it wrote its first files.
-    if folder.is_dir() and all(f.name.startswith(".") or f.name == "provenance.yaml" for f in folder.iterdir()):
+    # Left by a start that was killed while it wrote its first files, or by a job that has yet to start it.
+    first = ("provenance.yaml", "slurm", "logs")
+    if folder.is_dir() and all(f.name.startswith(".") or f.name in first for f in folder.iterdir()):
         return False
     if config.resume == "never":
         raise RunFolderError(

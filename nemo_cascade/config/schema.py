@@ -22,6 +22,7 @@ from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.config.slurm import SlurmConfig
 from nemo_cascade.config.stages import Stage
 from nemo_cascade.config.verifiers import VerifierName, complete
 
@@ -65,6 +66,8 @@ class ClusterConfig:
     others."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     """Variables by role."""
+    join_deadline_s: PositiveFloat = 900.0
+    """All `num_nodes` machines must have joined the cluster at `ray_address` by then."""
     actor_start_deadline_s: PositiveFloat = 300.0
     """A role that isn't up by then stops the run."""
     step_deadline_s: PositiveFloat = 3600.0
@@ -237,5 +240,7 @@ class RunConfig:
     """Gates."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Sinks."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """The job, where the run is submitted."""
     stages: dict[str, Stage]
     """Stages by name; the order is the cascade's."""

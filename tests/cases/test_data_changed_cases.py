@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from nemo_cascade.config.stage import PairDataConfig, PromptFilterConfig
+
 from nemo_cascade.data.pairs import build_pair_stores, open_pairs
 from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import PromptSet

@@ -10,7 +10,8 @@ PACKAGE = Path(nemo_cascade.__file__).parent
 
 # Declaring, checking, printing and recording a value is not using it.
 _NO_READERS = {
-    f"config/{name}.py" for name in ("model", "rollout", "stage", "schema", "sandbox", "validate", "validate_judges")
+    f"config/{name}.py"
+    for name in ("model", "rollout", "stage", "schema", "sandbox", "validate", "validate_judges", "slurm")
 }
 
 

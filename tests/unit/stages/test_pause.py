@@ -90,7 +90,7 @@ def test_a_signal_asks_for_a_pause_at_the_next_step_and_between_stages(tmp_path,
 
 @pytest.mark.parametrize(
     ("told", "end"),
-    [({}, None), ({pause.END_VARIABLE: "1764418000"}, 1764418000.0), ({pause.END_VARIABLE: "N/A"}, None)],
+    [({}, None), ({pause.END_VARIABLE: "1764418000"}, 1764418000.0), ({pause.END_VARIABLE: "Unknown"}, None)],
 )
 def test_the_end_of_the_job_is_read_from_slurm(told, end):
     assert pause.job_end(told) == end
