@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nemo_cascade.config.stage import PairDataConfig, PromptFilterConfig
 
+from nemo_cascade.config.stages.pairs import PairDataConfig
+from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
 from nemo_cascade.data.pairs import build_pair_stores, open_pairs
 from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import PromptSet
