@@ -21,22 +21,27 @@ class MathVerifier:
 
     * Values. Two answers are equal if their values are, exactly where they are rational, else to hundreds of digits
       (constants) or at points where both are real (expressions in variables). A decimal is the number it says: 0.3333
-      isn't 1/3. It equals an irrational number if it is that rounded to ten or more significant digits. What has no
-      finite value (`\max(\infty, 2)`) equals only what is written the same.
+      isn't 1/3. It equals another number if it is that rounded to ten or more significant digits. What has no finite
+      value (`\max(\infty, 2)`) equals only what is written the same.
     * Percent. 50% equals 50 and 0.5, for references are written either way.
     * Units and currency signs beside a number are ignored where the other answer has none; two known units must be the
-      same. A single letter is a variable, `2s`, unless it is set as text, `2\text{ s}`. Morning isn't evening.
-    * Angles. `60^\circ` equals 60 and \pi/3; inside a function degrees are degrees, bare numbers radians.
+      same, they aren't converted (3 hours aren't 180 minutes). Of several quantities each has its own unit: 4 red and
+      3 blue. A single letter is a variable, `2s`, unless it is set as text, `2\text{ s}`. Morning isn't evening.
+    * Angles. `60^\circ`, `60^o` and 60 degrees equal 60 and \pi/3; inside a function degrees are degrees, bare numbers
+      radians.
     * Digits. `12,345` is a number, `12, 345` two; where the other answer holds several numbers, so may a comma without
       a blank. `1,22` is two numbers or a decimal, whichever the other answer is. A number in a base is its value: 54
-      equals `66_8`, 66 doesn't.
+      equals `66_8` and `66 base 8`, 66 doesn't.
     * Several answers must all be there, and nothing else; their order counts in brackets only. Boxes that only commas,
       `and` or `or` keep apart are one answer; otherwise the last box counts.
-    * Sets of reals are equal however they are written: interval, inequality, set-builder, in reference and answer.
-    * Equations. `x = 5` equals 5, and `a + b = 7` equals the reference 7. Two equations are equal if one is a multiple
-      of the other. \approx and what follows it is ignored. What an integer parameter is called doesn't matter.
-    * Words are equal without regard to case; `\textbf{(A)}\ 5` is A. Letters that differ only in case are the same
-      variable, unless an answer holds both.
+    * Sets of reals are equal however they are written: interval (`]0, 1[` too), inequality, set-builder, in reference
+      and answer; a bounded set of integers equals the list of its members. A row or a column equals the tuple of its
+      entries, a named point its coordinates.
+    * Equations. `x = 5` equals 5, and `a + b = 7` equals the reference 7; a reference that is such an equation isn't
+      its right side. Two equations are equal if one is a multiple of the other. \approx and what follows it is ignored.
+      What an integer parameter is called doesn't matter.
+    * Words are equal without regard to case; `\textbf{(A)}\ 5` is A, and 5; `ABD` is A, B, D. Letters that differ only
+      in case are the same variable, unless an answer holds both.
     * Sums, products, integrals and limits that are left to be computed are no answer, unless the reference has one.
 
     Every verdict takes time linear in the response's length. An answer that can't be read, or holds characters that

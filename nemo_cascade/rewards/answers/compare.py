@@ -16,7 +16,7 @@ _LONGEST = 1000  # characters of an answer, unless the reference is longer
 _REMEMBERED = 1024
 _FORMAT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathbf|mathrm|mbox|boxed)(?![a-zA-Z])|[{}]|\\ |\\,")
 _PUNCTUATION = re.compile(r"[\s.\"`?~$]+")
-_CHOICE = re.compile(r"\(?([A-Z])(?:\)|[.:](?!\d))\s*(\S.*)", re.DOTALL)
+_CHOICE = re.compile(r"\(?([A-Z])(?:\)| ?[.:](?!\d))\s*(\S.*)", re.DOTALL)
 _NAMED_CHOICE = re.compile(r"(?:[Cc]hoice|[Oo]ption|[Aa]nswer):? \(?([A-Z])\)?")
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])|,\s*[A-Z]\b")
 

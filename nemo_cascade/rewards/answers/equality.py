@@ -15,7 +15,7 @@ from nemo_cascade.rewards.answers.equal_values import (
     value_at,
 )
 from nemo_cascade.rewards.answers.node import Node, names, number
-from nemo_cascade.rewards.answers.regions import same_region
+from nemo_cascade.rewards.answers.regions import listed_integers, same_region
 from nemo_cascade.rewards.answers.values import exact
 from nemo_cascade.rewards.answers.words import MULTIPLIERS, NO_UNITS, unit_name
 
@@ -23,7 +23,7 @@ _COLLECTIONS = ("list", "set", "tuple")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _MOST_ITEMS = 200
 _MOST_SIGNS = 4  # independent plus-minus signs of one answer
-_CHOICES = frozenset("ABCDEFGH")
+_CHOICES, _CIRCLED = frozenset("ABCDEFGH"), frozenset("①②③④⑤⑥⑦⑧⑨⑩")
 _LONGEST_PRODUCT = 3  # letters that may be a product in any order; more of them are a word
 
 
@@ -147,12 +147,15 @@ def _scaled(node: Node) -> Node | None:
 
 
 def _plain_form(node: Node, other: Node) -> Node:
-    """Return a point without its name, `4 to 3` as a ratio, quantities as a list, anything else as it is.
+    """Return an answer in the form that is compared: a point without its name, `4 to 3` as a ratio, quantities as a
+    list, a bounded set of integers by its members; anything else as it is.
 
     Args:
         node: an answer.
         other: what it is compared with.
     """
+    if node.kind == "builder":
+        return listed_integers(node) or node
     if node.kind == "phrase":
         if len(node.parts) == 3 and node.parts[1] == Node("word", text="to"):
             return Node("ratio", node.parts[::2])
@@ -217,9 +220,11 @@ def _same_collection(gold: Node, answer: Node) -> bool:
 
 
 def _choices(node: Node) -> tuple[Node, ...]:
-    """Return the letters of several choices, `ABD`; anything else as one item."""
+    """Return the letters or circled numbers of several choices, `ABD`; anything else as one item."""
     if node.kind == "letters" and set(node.text) <= _CHOICES and list(node.text) == sorted(set(node.text)):
         return tuple(Node("sym", text=letter) for letter in node.text)
+    if node.kind == "word" and len(node.text) > 1 and set(node.text) <= _CIRCLED:
+        return tuple(Node("word", text=number) for number in node.text)
     return (node,)
 
 
@@ -296,7 +301,10 @@ def _is_name(node: Node) -> bool:
     if node.kind in ("sym", "letters", "word", "const"):
         return node.kind != "const" or node.text in "eiNZQRC"
     if node.kind == "call":
-        return node.text[0] in "fgFGP" or (node.text == "abs" and _is_name(node.parts[0]))
+        angle = all(part.kind == "sym" and part.text.startswith("angle ") for part in node.parts)
+        return (
+            node.text[0] in "fgFGP" or node.text == "circ" or angle or (node.text == "abs" and _is_name(node.parts[0]))
+        )
     if node.kind in ("mul", "div", "ratio", "tuple", "list", "matrix", "row"):
         return all(_is_name(part) or (part.kind == "tuple") for part in node.parts)
     return False
@@ -326,7 +334,7 @@ def _reduced(chain: Node, is_gold: bool) -> Node | None:
         if len(chain.parts) == 2 and _is_name(last):  # 2 = x
             return first
         return last if all(same_value(part, last) for part in chain.parts[:-1]) else None
-    if _is_name(first):
+    if _is_name(first) or any(part.kind == "big" for part in first.walk()):
         return last
     # What was asked for may be a sum, `a + b = 7`; but 0 on the right makes an equation that is left to be solved.
     return None if is_gold or exact(last) == 0 else last

@@ -67,8 +67,11 @@ class ExpressionParser(Lookahead):
     def _term(self) -> Node:
         """Read a product."""
         left = self._unary()
-        while self.sees("*", "/", "mod"):
+        while self.sees("*", "/", "mod", "circ"):
             sign = self.take().text
+            if sign == "circ":  # one function after another
+                left = call_of("circ", left, self._unary())
+                continue
             if sign == "mod" and self.sees("("):
                 raise Unreadable("a modulus in brackets behind no congruence")
             right = self._divisor() if sign == "/" and left.kind == "num" else self._unary()
@@ -173,7 +176,11 @@ class ExpressionParser(Lookahead):
                 while self.accept("'"):
                     primes += 1
                 node = primed(node, primes)
-            elif self.sees("degree") or (node.kind == "num" and self.sees_degrees()):
+            elif (
+                self.sees("degree")
+                or (self.sees("circ") and node.kind == "num" and self.last_of_item(1))
+                or (node.kind == "num" and self.sees_degrees())
+            ):
                 self.at += 1
                 node = Node("deg", (node,))
             else:

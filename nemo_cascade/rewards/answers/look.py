@@ -46,6 +46,8 @@ _EMPTY = re.compile(r"(?<![^\W\d_])[Øø](?![^\W\d_])")
 _CHOOSE = re.compile(
     r"(?<![\w}\])])(?:\{\})?[_^](?:\{(\w{1,9})\}|(\w)) ?(?:C|\\mathrm ?\{C\}) ?_ ?(?:\{(\w{1,9})\}|(\w))"
 )
+_JOINED = re.compile(r"(?<=[ -~])([和与且及或])(?=[ -~])")
+_ABOUT = re.compile(r"^\s*(?:大?约|≈)\s*(?=[\d\\$-])")
 _PLUS_MINUS = re.compile(r"\+/-|^\+-")
 _TEX_MATH = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 _ROW_SPACING = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
@@ -74,7 +76,8 @@ def plain_look(latex: str) -> str:
     if not latex.isascii():
         latex = _MICRO.sub("u", unicodedata.normalize("NFC", latex))
         latex = _SQUARE_UNIT.sub(lambda unit: f"\\text{{ {unit[1]}}}^{2 if unit[2] == '²' else 3}", latex)
-        latex = _EMPTY.sub("∅", latex)
+        latex = _ABOUT.sub("", latex)
+        latex = _JOINED.sub(r" \1 ", _EMPTY.sub("∅", latex))
         latex = "".join(_LOOK_ALIKE.get(char) or _greek(char) for char in latex)
         latex = _BARRED.sub(lambda run: f"\\overline{{{run[1].replace(chr(0x305), '')}}}", latex)
         latex = _DOTTED.sub(r"\\dot{\1}", latex)

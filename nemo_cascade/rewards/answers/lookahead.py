@@ -5,7 +5,7 @@ from __future__ import annotations
 from nemo_cascade.rewards.answers.cursor import Cursor
 from nemo_cascade.rewards.answers.node import Unreadable
 from nemo_cascade.rewards.answers.tokens import Token
-from nemo_cascade.rewards.answers.words import DEGREES
+from nemo_cascade.rewards.answers.words import DEGREES, PLAIN_UNITS
 
 CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "<<": ">>", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _ENDS = frozenset({")", "]", "}", "\\}", ">>", "\\rfloor", "\\rceil", "\\\\", "&", "iff"})
@@ -57,8 +57,9 @@ class Lookahead(Cursor):
     def opens_words(self) -> bool:
         """Tell whether a bracket opens that begins with a word: `(inches of snow)`, `(base 5)`."""
         inside = self.peek(1)
-        long = inside.kind == "letters" and len(inside.text) > 2 and self.peek().spaced
-        return inside.kind == "word" or long
+        if inside.kind == "letters" and self.peek(2).text == ")":
+            return inside.text in PLAIN_UNITS or (len(inside.text) > 2 and self.peek().spaced)
+        return inside.kind == "word" or (inside.kind == "letters" and len(inside.text) > 2 and self.peek().spaced)
 
     def sees_degrees(self) -> bool:
         """Tell whether the next token is the word for degrees, of no scale of temperature."""

@@ -9,7 +9,7 @@ from nemo_cascade.rewards.answers.build import in_base
 from nemo_cascade.rewards.answers.expression import ExpressionParser
 from nemo_cascade.rewards.answers.node import Node, Unreadable
 from nemo_cascade.rewards.answers.tokens import Token, Tokenizer
-from nemo_cascade.rewards.answers.words import CONDITIONS, NO_UNITS, UNIT_NAMES
+from nemo_cascade.rewards.answers.words import CONDITIONS, NO_UNITS, PLAIN_UNITS, UNIT_NAMES
 
 _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "==", "~", "in", "notin", "subset", "to", "not")
 _OPPOSITE = {"=": "!=", "in": "notin"}
@@ -249,7 +249,7 @@ class AnswerParser(ExpressionParser):
                 texts += ["^", sign + self.take().text]
                 if braced:
                     self.expect("}")
-            elif token.kind == "letters" and len(token.text) > 2:
+            elif token.kind == "letters" and (len(token.text) > 2 or token.text in PLAIN_UNITS):
                 texts.append(token.text)
             elif token.kind == "sign" and token.text in ("/", "*", "-", "(", ")", "$"):
                 texts.append(token.text if token.text in "/*-" else "")

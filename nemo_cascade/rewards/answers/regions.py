@@ -9,11 +9,12 @@ from typing import Any
 from mpmath import mp
 
 from nemo_cascade.rewards.answers.equal_values import difference, same_value, value_at
-from nemo_cascade.rewards.answers.node import Node, names
+from nemo_cascade.rewards.answers.node import Node, names, number
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _NEAR = mp.mpf(10) ** -30
 _MOST_PIECES = 64
+_MOST_MEMBERS = 100  # of a set of integers that is written out
 _SAMPLES = (mp.mpf("0.37"), mp.mpf("1.93"), mp.mpf("-2.11"))
 
 
@@ -117,6 +118,33 @@ def _listed(node: Node) -> Region | None:
     for region in known[1:]:
         together = _meet(together, region)
     return together or (_union(known) if node.text != "and" else ())
+
+
+def listed_integers(builder: Node) -> Node | None:
+    r"""Return the members of `\{x \in \mathbb{Z} \mid -1 < x < 3\}`; None of a set that isn't one of few integers."""
+    parts = [inner for part in builder.parts for inner in (part.parts if part.kind in ("list", "where") else (part,))]
+    among = [part.parts[1].text for part in parts if part.kind == "chain" and part.text == "in"]
+    rest = [part for part in parts if part.kind == "chain" and part.text != "in"]
+    if not among or not set(among) <= {"N", "Z"} or not rest:
+        return None
+    region = region_of(rest[0] if len(rest) == 1 else Node("list", tuple(rest), "and"))
+    if "N" in among and region is not None:
+        region = _meet(region, ((End(mp.mpf(0), True), _HIGHEST),))
+    if not region or not all(mp.isfinite(end.value) for piece in region for end in piece):
+        return None
+    if sum(high.value - low.value for low, high in region) > _MOST_MEMBERS:
+        return None
+    numbers = list[int]()
+    for low, high in region:
+        first, last = int(mp.ceil(low.value)), int(mp.floor(high.value))
+        numbers += range(
+            first + (first == low.value and not low.closed), last + 1 - (last == high.value and not high.closed)
+        )
+    return Node("set", tuple(_integer(value) for value in numbers)) if numbers else Node("const", text="empty")
+
+
+def _integer(value: int) -> Node:
+    return Node("neg", (number(-value),)) if value < 0 else number(value)
 
 
 def _end(node: Node, closed: bool) -> End | None:

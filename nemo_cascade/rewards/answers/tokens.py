@@ -26,6 +26,7 @@ _UNIT_ENDS = ("", ",", ";", ")", "}", "]", "/", "^", ".")  # what may stand behi
 _SHORTEST_WORD = 5  # letters side by side that are no product of variables
 _SHORTEST_NAME = 3  # the same of a capital and small letters, such as `June`
 _DAYTIMES = ("AM", "PM")
+_LENGTHS = ("mm", "cm", "dm", "km", "kg", "ft")  # units behind a group, where others may be products
 _BASE_OF_LOG = re.compile(r"\d{1,2}(?=\()")
 _CURRENCIES = {"pounds": "£", "euro": "€", "yen": "¥", "texteuro": "€"}
 _LONGEST_EXPONENT = 5  # digits, with their sign, of the exponent of 1e5
@@ -130,7 +131,8 @@ class Tokenizer:
 
     def _sign(self, char: str) -> None:
         for operator in _OPERATORS:
-            if self._text.startswith(operator, self._at):
+            factorial = operator == "!=" and self._text[self._at - 1 : self._at] in tuple("0123456789)")  # 7!=5040
+            if self._text.startswith(operator, self._at) and not factorial:
                 self._at += len(operator)
                 self._put("sign", {"**": "^", "==": "="}.get(operator, operator))
                 return
@@ -207,7 +209,11 @@ class Tokenizer:
             self._put("sign", "%")
         elif run == "mod":
             self._put("sign", "mod")
-        elif before is not None and before.kind == "num" and ends and run in PLAIN_UNITS:
+        elif (
+            before is not None
+            and ends
+            and ((before.kind == "num" and run in PLAIN_UNITS) or (before.text == "}" and run in _LENGTHS))
+        ):
             self._put("word", run)
         elif run in _DAYTIMES and before is not None and before.kind == "num" and self._spaced:
             self._put("word", run.lower())
@@ -269,7 +275,8 @@ class Tokenizer:
         elif name in ("begin", "end"):
             self._put("env", f"{name} {self._argument()}")
         elif name in ("mathbb", "mathds", "Bbb"):
-            self._put("const", self._number_set())
+            letter = self._argument()
+            self._put("const" if letter in NUMBER_SETS else "letter", letter)
         elif name in ("not",):
             self._put("sign", "not")
         elif name in _LAID_OUT:
@@ -286,12 +293,6 @@ class Tokenizer:
             self._put("command", name)
         else:  # Greek letters, and commands that nobody knows, are names
             self._put("letter", VARIANTS.get(name, name))
-
-    def _number_set(self) -> str:
-        name = self._argument()
-        if name not in NUMBER_SETS:
-            raise Unreadable(f"the letter {name} of blackboard bold")
-        return name
 
     def _escaped(self, char: str) -> None:
         if char in "{}":

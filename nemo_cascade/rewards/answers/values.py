@@ -58,8 +58,8 @@ def _exact(node: Node) -> Fraction:
     if kind in ("add", "mul"):
         total = Fraction(kind == "mul")
         for part in parts:
-            total = total + _exact(part) if kind == "add" else total * _exact(part)
-        return _bounded(total)
+            total = _bounded(total + _exact(part) if kind == "add" else total * _exact(part))
+        return total
     if kind == "neg":
         return -_exact(parts[0])
     if kind in ("div", "ratio") and len(parts) == 2:
