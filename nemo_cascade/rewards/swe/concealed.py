@@ -30,10 +30,11 @@ _REFUSED = frozenset({
     "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen", "pty.spawn",
 })  # fmt: skip
 _NO_MODULES = frozenset({"ctypes", "_ctypes", "_xxsubinterpreters", "_testcapi", "_testinternalcapi", "_interpreters"})
-# Modules that look at code, and a word of texts that need each: they are loaded before a test runs, once for all runs.
+# Modules that look at code, and words of texts that need each: they are loaded before a test runs, once for all runs.
 _LOOKING = {
-    "inspect": "inspect", "logging": "logging", "dataclasses": "dataclasses", "unittest": "unittest",
-    "unittest.mock": "mock", "doctest": "doctest", "asyncio": "async", "numpy": "numpy", "pytest": "pytest",
+    "inspect": "inspect", "logging": "logging|unittest|concurrent|multiprocessing|numpy", "dataclasses": "dataclass",
+    "unittest": "unittest", "unittest.mock": "mock", "doctest": "doctest", "asyncio": "async",
+    "numpy.testing": "numpy", "pytest": "pytest",
 }  # fmt: skip
 _LOADED = ("traceback", "linecache", "warnings", "typing", "types", "functools", "contextlib", "unittest.case")
 _LOADED_TOO = ("asyncio.coroutines", "asyncio.base_events", "asyncio.format_helpers")
@@ -77,8 +78,8 @@ def hidden(sources: Mapping[str, str], paths: Mapping[str, str], shown: str) -> 
 def load_mentioned(texts: Iterable[str]) -> None:
     """Load modules that look at code and that texts seem to need."""
     words = " ".join(texts)
-    for module, word in _LOOKING.items():
-        if word in words:
+    for module, known in _LOOKING.items():
+        if any(word in words for word in known.split("|")):
             with suppress(ImportError):
                 __import__(module)
 
@@ -172,6 +173,8 @@ def conceal(
     import _posixsubprocess  # what starts programs beneath subprocess, and tells no audit hook
 
     _posixsubprocess.fork_exec = _refuse
+    for name in [name for name in sys.modules if name.partition(".")[0] in _NO_MODULES]:
+        del sys.modules[name]  # the sandbox has them loaded
     sys.meta_path.insert(0, Concealed(bodies, packages, paths))
     sys.addaudithook(_hook(may_look))
 

@@ -1,5 +1,6 @@
 import difflib
 import math
+import time
 
 import pytest
 from judge_server import first_token, judge_server
@@ -82,6 +83,16 @@ def test_unified_diff_round_trips():
     for bad in (patch.replace("return x", "return z"), "", patch[:-40]):
         with pytest.raises(PatchError):
             apply_patch(OLD, bad)
+
+
+def test_similarity_of_a_text_that_fits_nowhere_and_everywhere_ends_in_time():
+    golden = "".join(f"+    total_{n} = total_{n - 1} + value[{n}]\n" for n in range(60))
+    apart = "\u03a9".join(golden)  # every match is one sign long
+    began = time.process_time()
+    assert 0 <= patch_similarity({"a": apart}, {"a": golden}) < 0.7
+    assert 0 <= patch_similarity({"a": "ab" * 2400}, {"a": "ba" * 2400}) <= 1
+    assert 0 <= patch_similarity({"a": "\n".join(apart)}, {"a": "\n".join(golden) * 4}) < 0.7
+    assert time.process_time() - began < 20
 
 
 def test_similarity_is_one_for_the_same_change_and_falls_with_the_difference():

@@ -85,6 +85,34 @@ def test_each_limit_has_its_status_and_is_exact(sandbox, source, limits, status)
         assert outcome.stdout == "x" * 1024
 
 
+IN_A_THREAD = """
+import threading, time
+def work():
+    while time.thread_time() < 1.0: pass
+    print("done")
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+# A parent in clone(CLONE_VFORK) is in the state of one that waits for a disk.
+ASLEEP = """
+import ctypes, time
+if ctypes.CDLL(None).syscall(56, 0x4000 | 17, 0, 0, 0, 0) == 0:
+    time.sleep(10 ** 6)
+"""
+
+
+def test_a_thread_that_computes_is_no_waiting_and_a_child_that_sleeps_is(sandbox):
+    patient = {"cpu_s": 10.0, "wall_s": 60.0}
+    outcome = sandbox.run(Program("python", IN_A_THREAD), Limits(waiting_s=0.5, **patient))
+    assert (outcome.status, outcome.stdout) == (Status.OK, "done\n"), outcome
+    for source in (ASLEEP, IN_A_THREAD.replace("while time.thread_time() < 1.0: pass", "time.sleep(10 ** 6)")):
+        outcome = sandbox.run(Program("python", source), Limits(waiting_s=0.5, **patient))
+        assert outcome.status is Status.TIMEOUT, outcome
+        assert "waiting" in outcome.detail
+        assert outcome.seconds < 30
+
+
 def test_runs_on_all_workers_keep_their_order(sandbox):
     programs = [python(f"print({i})") for i in range(40)]
     assert [outcome.stdout for outcome in sandbox.run_many(programs)] == [f"{i}\n" for i in range(40)]
