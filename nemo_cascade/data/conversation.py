@@ -154,14 +154,14 @@ class _Refused(Exception):
 
 
 def _refuse_beside(row: Mapping[str, Any], messages: Sequence[Any]) -> None:
-    for name, mend in _BESIDE.items():
+    for name in sorted(_BESIDE.keys() & row.keys()):
         # Sets also say beside a row whether it thinks, which its replies show.
         if not (_is_empty(row.get(name)) or (name in THOUGHTS and str(row[name]).casefold() in _WHETHER)):
-            raise _Refused(f"column {name!r} isn't read beside `messages`: {mend}, or map the columns")
+            raise _Refused(f"column {name!r} isn't read beside `messages`: {_BESIDE[name]}, or map the columns")
     last = messages[-1] if messages else None
     replies = isinstance(last, Mapping) and last.get("role") == "assistant"
     if replies or not _is_empty(row.get("chosen")):
-        for name in SWITCHES:
+        for name in sorted(row.keys() & SWITCHES):
             # A loss may also be a number that somebody measured.
             said = row.get(name) if name != "loss" or row.get(name) in (0, 1) else None
             if said is not None and not _switch(said, f"column {name!r}"):

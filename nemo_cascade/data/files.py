@@ -141,10 +141,11 @@ def _may_be_data(file: Path) -> bool:
 
 
 def _first_bytes(file: Path) -> bytes:
-    if not file.is_file():
-        return b"-"
+    """Return how a file begins; nothing where it isn't to be read."""
+    if not (file.is_file() and os.access(file, os.R_OK)):
+        return b""
     with file.open("rb") as stream:
-        return stream.read(64) or b"-"
+        return stream.read(64)
 
 
 def _refuse_other_content(file: Path) -> None:

@@ -77,6 +77,8 @@ def _mark_in(reply: str, *, thinks: bool) -> str | None:
 
 def _control_in(tokenizer: ChatTokenizer, message: Mapping[str, Any]) -> str | None:
     tags = message.get("role") != "assistant"
+    if len(message) == 2 and type(content := message.get("content")) is str:  # most are a role and a text
+        return tokenizer.control_in(content, tags=tags)
     texts = [text for value in message.values() for text in ((value,) if type(value) is str else texts_of(value))]
     # What is escaped in the JSON of a call isn't where the call is written.
     texts += [text for call in message.get("tool_calls") or () for text in texts_of(said_in_call(call))]

@@ -4,6 +4,19 @@
 
 Every *.jinja below the folder is one template; NAME.json beside NAME.jinja may name its `bos_token` and so on. Equal
 texts count once. No template's text is kept here.
+
+Last measured on 270 different ones: the .jinja files of TRL (trl/chat_templates), axolotl, ik_llama.cpp
+(models/templates), mistral.rs, unsloth, minja, open-instruct; chujiezheng/chat_templates, without line ends and
+indentation as its README says; and the texts in huggingface.js (packages/jinja/test/e2e.test.js,
+packages/ollama-utils/src/chat-template-automap.ts). 217 accepted, and in all 2,858 conversations that they write the
+masks are the independent writer's. 53 refused:
+
+    24  the prompt isn't a prefix of the text with the answer: it opens a think block, a channel or a header that the
+        template leaves out again, or the model judges others (guards)
+    19  no special token ends an answer: none at all, or, as GLM's, the one that opens the next turn
+     5  it fails on a question and an answer: it wants other inputs, or its code is none that Jinja runs
+     3  it leaves the answer out
+     2  its own marks of what is generated are wider than what follows the prompt
 """
 
 import collections
