@@ -1,4 +1,4 @@
-"""A driver on one of two machines, its policy on the other one: `python two_machines_driver.py ADDRESS FOLDER`.
+"""A driver on one of two machines, its policy on the other one: `two_machines_driver.py ADDRESS FOLDER DEADLINE_S`.
 
 It proves one hand-over, then hands over without end, and says how that ended.
 """
@@ -20,10 +20,9 @@ from nemo_cascade.errors import CascadeError
 from tests.tiny_policy import policy_setup
 
 PATIENT = WeightSyncConfig(bucket_mib=1, deadline_s=300.0)
-HASTY = WeightSyncConfig(bucket_mib=1, deadline_s=15.0)
 
 
-def main(address, folder):
+def main(address, folder, deadline_s):
     config = ClusterConfig(device="cpu", ray_address=address, num_nodes=2)
     with Cluster(config) as cluster:
         here = ray.get_runtime_context().get_node_id()
@@ -39,10 +38,11 @@ def main(address, folder):
         report = sync_weights(policy, rollout, 1, PATIENT, verify=True)
         apart = policy.machine not in (cluster.driver.machine, rollout.fleet.members[0].info.machine)
         print("PROVEN", apart, report.buckets, report.weights_proven, report.agreement.engines.max, flush=True)
+        hasty = WeightSyncConfig(bucket_mib=1, deadline_s=float(deadline_s))
         for version in count(2):
             started = time.monotonic()
             try:
-                sync_weights(policy, rollout, version, HASTY, verify=False)
+                sync_weights(policy, rollout, version, hasty, verify=False)
             except CascadeError as error:
                 print("ENDED", type(error).__name__, time.monotonic() - started, flush=True)
                 break

@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 ADDRESS = {"a": "10.213.0.1", "b": "10.213.0.2"}
 PORT = 6379
-START_S = 300.0
 # Ray's node gives up a head that it can't reach after this; its workers end with it.
 LOST_S = 10
 END_S = 60.0
+SYNC_DEADLINE_S = 15.0
 RAY = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": str(LOST_S),
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,6 +51,15 @@ class Machine:
     def run(self, *words):
         done = subprocess.run(self.command(*words), env={**os.environ, **RAY}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    def start_ray(self, ray, *options):
+        """Start a Ray node, which gives itself up after thirty seconds: little on a machine with others at work."""
+        for _ in range(2):
+            try:
+                return self.run(ray, "start", *options)
+            except AssertionError:
+                self.run(ray, "stop", "--force")
+        return self.run(ray, "start", *options)
 
     def workers(self):
         """Return the processes here that belong to a run and not to Ray itself."""
@@ -103,11 +112,12 @@ def driver(machines, tmp_path_factory):
     ray = str(Path(sys.executable).with_name("ray"))
     common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
     head = [f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={ray_folder}"]
-    a.run(ray, "start", "--head", f"--node-ip-address={ADDRESS['a']}", *head, *common)
-    b.run(ray, "start", f"--address={ADDRESS['a']}:{PORT}", f"--node-ip-address={ADDRESS['b']}", *common)
+    a.start_ray(ray, "--head", f"--node-ip-address={ADDRESS['a']}", *head, *common)
+    b.start_ray(ray, f"--address={ADDRESS['a']}:{PORT}", f"--node-ip-address={ADDRESS['b']}", *common)
     folder = write_tiny_folder(tmp_path_factory.mktemp("two") / "model", hidden_size=256, head_dim=64, vocab_size=2048)
     log = (tmp_path_factory.mktemp("log") / "driver.err").open("w+")
     words = [sys.executable, str(ROOT / "tests" / "two_machines_driver.py"), f"{ADDRESS['a']}:{PORT}", folder]
+    words.append(str(SYNC_DEADLINE_S))
     environment = {**os.environ, **RAY, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         a.command(*words), env=environment, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
@@ -142,7 +152,7 @@ def test_a_cut_network_ends_a_hand_over_by_its_deadline_and_leaves_nothing(drive
         pass
     said, error, seconds = line
     assert (said, error in ("DeadlineError", "ActorDiedError")) == ("ENDED", True)
-    assert float(seconds) < 15.0 + 10.0
+    assert float(seconds) < SYNC_DEADLINE_S + 10.0
     assert next_line(driver) == ["STOPPED"]
     assert driver.wait(30) == 0
     end = time.monotonic() + LOST_S + END_S
