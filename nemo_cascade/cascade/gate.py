@@ -30,7 +30,7 @@ from scipy.special import bdtr
 from nemo_cascade.cascade.decision import LAST, Alternative, Decision, GateRow, Outcome, Promise, Verdict
 from nemo_cascade.cascade.levels import gate_level, holm_levels, models_to_choose_from, stage_gate
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import PromiseConfig, RewardModelStage
+from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.paired import PairedDifference, compare_paired, detectable_change, p_below
 from nemo_cascade.evaluation.preference import PreferenceScores
@@ -135,19 +135,18 @@ def _alternative(config: RunConfig, decision: Decision) -> Alternative:
     return Alternative(decision.model, scores, merit(config, decision.stage, scores), kept, decision.reason)
 
 
-def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores) -> Decision:
+def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores, min_accuracy: float) -> Decision:
     """Decide whether a reward model may be used: by its own hold-out accuracy, for the policy hasn't changed.
 
     It breaks its promise where its accuracy is shown to be below `min_accuracy`: an exact binomial test at the gate's
     level, a tie counting as right. Then it is held or, until another of its checkpoints is found good, rolled back.
     """
-    gate, rules, level = stage_gate(config, stage), config.stages[stage], gate_level(config, stage)
-    assert isinstance(rules, RewardModelStage), "only reward models are judged so"
-    p = float(bdtr(math.ceil(scores.accuracy * scores.n - 1e-9), scores.n, rules.min_accuracy))
-    good = scores.accuracy >= rules.min_accuracy
+    gate, level = stage_gate(config, stage), gate_level(config, stage)
+    p = float(bdtr(math.ceil(scores.accuracy * scores.n - 1e-9), scores.n, min_accuracy))
+    good = scores.accuracy >= min_accuracy
     finding = "reaches" if good else "isn't shown to be below" if p >= level else "is below"
     accuracy = f"{scores.accuracy:.3f} +- {scores.stderr:.3f} on {scores.n} hold-out pairs"
-    reason = f"accuracy {accuracy} {finding} {rules.min_accuracy:g}" + f" (p {p:.2g}, level {level:.2g})" * (not good)
+    reason = f"accuracy {accuracy} {finding} {min_accuracy:g}" + f" (p {p:.2g}, level {level:.2g})" * (not good)
     outcome: Outcome = "promote"
     if not good and p < level and gate.on_regression != "promote":
         outcome = "hold" if gate.on_regression == "hold" else "rollback"

@@ -20,7 +20,6 @@ from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import RewardModelStage, SftStage
 from nemo_cascade.data.files import data_files, hash_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.hygiene import Found, Overlap, PromptRows, Search, find_prompts
@@ -93,18 +92,13 @@ def _sets(config: RunConfig) -> tuple[Sets, Sets, Sets, Sets]:
     reward_model: Sets = {}
     rl: Sets = {}
     suites: Sets = {}
+    by_role = {"sft": sft, "pairs": reward_model, "prompts": rl}
     for name, stage in config.stages.items():
-        if isinstance(stage, SftStage):
-            screen = stage.data.decontaminate
-            screened = tuple(str(f) for path in screen.against for f in data_files(path))
-            for number, source in enumerate(stage.data.sources):
-                rows = _rows(source, config.data_dir, screened, screen.ngram if screened else 0)
-                sft.setdefault(rows, []).append(f"stages.{name}.data.sources.{number}")
-        elif isinstance(stage, RewardModelStage):
-            reward_model.setdefault(_rows(stage.data, config.data_dir), []).append(f"stages.{name}.data")
-        else:
-            for rules in stage.prompt_sets:
-                rl.setdefault(_rows(rules, config.data_dir), []).append(f"stages.{name}.prompts")
+        for use in stage.reads():
+            if use.role in by_role:
+                screened = tuple(str(f) for path in use.screened for f in data_files(path))
+                rows = _rows(use.source, config.data_dir, screened, use.screen_ngram if screened else 0)
+                by_role[use.role].setdefault(rows, []).append(f"stages.{name}.{use.key}")
     for name, suite in config.evaluation.suites.items():
         suites.setdefault(_rows(suite, config.data_dir), []).append(f"evaluation.suites.{name}")
     return sft, reward_model, rl, suites

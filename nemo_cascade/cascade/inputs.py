@@ -16,19 +16,16 @@ from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.cascade.hygiene import check_hygiene
 from nemo_cascade.config.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import RewardModelStage, SftStage
-from nemo_cascade.data.batches import PackedSource
-from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.pairs import PairSource, build_pair_stores
 from nemo_cascade.data.prepare import prepare_data
-from nemo_cascade.data.prompts import PromptSet, load_prompts
+from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.data.schemas import schema_of
 from nemo_cascade.data.templates.install import install
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.rewards.records import record_problem
+from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.training.schedule import check_warm_up
 
 log = logging.getLogger(__name__)
@@ -91,34 +88,14 @@ def _start_model(config: RunConfig, tokenizer: Path | None) -> Path:
 
 def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
     """Read what one stage or suite reads."""
-    room, stage = config.rollout.max_model_len, config.stages.get(name)
-    tokenizer = load_tokenizer(inputs.start_hf)
-    if isinstance(stage, SftStage):
-        multiple = config.parallel.document_multiple
-        store = build_packed_store(stage, inputs.start_hf, inputs.tokenised, document_multiple=multiple)
-        log.info("%s: %d packs of %d tokens, fill %.4f", name, len(store), stage.seq_length, store.stats["fill"])
-        steps = PackedSource(store.folder, stage.global_batch_size, config.seed).steps(stage.epochs)
-        check_warm_up(stage.optimizer, min(steps, stage.max_steps or steps), name)
-    elif isinstance(stage, RewardModelStage):
-        multiple = (stage.parallel or config.parallel).document_multiple
-        start = stage.model_path or inputs.start_hf
-        train, holdout = build_pair_stores(
-            stage.data, stage.seq_length, start, inputs.tokenised, document_multiple=multiple
-        )
-        log.info("%s: %d pairs, %d held out", name, train.stats["pairs"], holdout.stats["pairs"])
-        steps = PairSource(train.folder, stage.global_batch_size, config.seed).steps(stage.epochs)
-        check_warm_up(stage.optimizer, min(steps, stage.max_steps or steps), name)
-    elif stage is not None:
-        limit = room - stage.sampling.max_tokens
-        prompts = load_prompts(stage.prompt_sets, tokenizer, limit, config.data_dir, record_problem)
-        prompts.first(stage.prompts_per_step)
-        log.info(
-            "%s: %d prompts, %d of them duplicates, %d left out for their length, %d bad rows",
-            name, len(prompts), prompts.duplicates, prompts.left_out, len(prompts.bad),
-        )  # fmt: skip
+    if name in config.stages:
+        stage = config.stages[name]
+        prepared = KINDS[stage.kind].prepare(config, name, stage, inputs.start_hf, inputs.tokenised)
+        log.info("%s: %s", name, prepared.told)
+        check_warm_up(stage.optimizer, prepared.steps, name)
     if name in config.evaluation.suites:
-        suite = config.evaluation.suites[name]
-        limit = room - suite.sampling.max_tokens
+        suite, tokenizer = config.evaluation.suites[name], load_tokenizer(inputs.start_hf)
+        limit = config.rollout.max_model_len - suite.sampling.max_tokens
         path, schema = local_path(suite, config.data_dir), schema_of(suite.schema, suite.columns)
         prompts = PromptSet.load(
             path,

@@ -22,7 +22,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.config.stage import PolicyStage
 from nemo_cascade.errors import ConfigError
 
 
@@ -59,17 +58,14 @@ def with_gate(config: RunConfig, stage: str, **changes: Any) -> RunConfig:
 
 def gate_level(config: RunConfig, stage: str) -> float:
     """Return a gate's part of `gate.alpha`: an equal one for every stage that promises anything, reward models too."""
-    promising = sum(
-        bool(s.promise.improve or s.promise.hold) if isinstance(s, PolicyStage) else True
-        for s in config.stages.values()
-    )
+    promising = sum(rules.promises() for rules in config.stages.values())
     return stage_gate(config, stage).alpha / max(1, promising)
 
 
 def models_to_choose_from(config: RunConfig, stage: str) -> int:
     """Return of how many models of a stage one becomes its result, at most: those that might look improved."""
     rules, gate = config.stages[stage], stage_gate(config, stage)
-    chosen = isinstance(rules, PolicyStage) and rules.select == "best"
+    chosen = rules.selection_prompts() is not None
     checkpoints = rules.keep_checkpoints if chosen or gate.on_regression in ("recover", "checkpoint") else 1
     return checkpoints + (len(gate.merge_ratios) if gate.on_regression in ("recover", "merge") else 0)
 

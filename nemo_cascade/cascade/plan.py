@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from nemo_cascade.cascade.folder import STAGE_NAME, START, RunFolder
 from nemo_cascade.cascade.levels import stage_gate
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, StageBase
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.errors import ConfigError
 
 
@@ -23,29 +22,23 @@ class PlannedStage:
         folder: where it writes, `<run>/stages/03-math_rl`.
         parent: name of the stage (or `start`) that it starts from by plan; a gate that rolls back changes that.
         stage: its configuration.
-        steps: lines of its metrics: rollout batches for grpo, optimizer steps for the others; None for these
-            until the data are packed.
-        tokens_per_step: most tokens a step can hold: the packs or pairs of a global batch, or all rollouts at full
-            length (prompts not counted).
     """
 
     index: int
     name: str
     folder: Path
     parent: str
-    stage: SftStage | RewardModelStage | GrpoStage
-    steps: int | None
-    tokens_per_step: int
+    stage: StageBase
 
     @property
-    def kind(self) -> Literal["sft", "reward_model", "grpo"]:
+    def kind(self) -> str:
         """Stage kind."""
         return self.stage.kind
 
     @property
     def moves_policy(self) -> bool:
         """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
-        return not isinstance(self.stage, RewardModelStage)
+        return self.stage.moves_policy
 
 
 def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
@@ -79,19 +72,11 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
                 )
         except ConfigError as error:
             problems += error.violations
-        steps = stage.steps if isinstance(stage, GrpoStage) else None
-        place = folder.stage(index, name)
-        planned.append(PlannedStage(index, name, place, parent, stage, steps, _tokens_per_step(stage)))
+        planned.append(PlannedStage(index, name, folder.stage(index, name), parent, stage))
         parent = name if planned[-1].moves_policy else parent
     if problems:
         raise ConfigError(problems)
     return planned
-
-
-def _tokens_per_step(stage: SftStage | RewardModelStage | GrpoStage) -> int:
-    if not isinstance(stage, GrpoStage):
-        return stage.global_batch_size * stage.seq_length
-    return stage.prompts_per_step * stage.num_generations * stage.sampling.max_tokens
 
 
 def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str]:

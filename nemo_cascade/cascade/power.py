@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from nemo_cascade.cascade.levels import gate_level, stage_gate
 from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
-from nemo_cascade.config.stage import PREFERENCE, PolicyStage
+from nemo_cascade.config.stages.prompts import PREFERENCE
 from nemo_cascade.evaluation.paired import detectable_change
 
 _VARIANCE = 1 / 8  # of one sample at one prompt, in units of span^2
@@ -38,7 +38,7 @@ def expected_detectable(suite: SuiteConfig, level: float, tolerance: float) -> f
 def held_domains(config: RunConfig, stage: str) -> list[str]:
     """Return the domains with a suite that a stage of the policy promises to hold."""
     rules = config.stages[stage]
-    if not isinstance(rules, PolicyStage):
+    if not rules.moves_policy:
         return []
     promise = rules.promise
     return [d for d in config.evaluation.suites if d not in promise.improve and {d, "*"} & set(promise.hold)]

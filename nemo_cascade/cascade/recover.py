@@ -21,7 +21,8 @@ from nemo_cascade.cascade.decision import LAST, Alternative, Decision
 from nemo_cascade.cascade.gate import decide_reward_model
 from nemo_cascade.cascade.levels import stage_gate
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
+from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.models.hf_folder import publish_folder
 from nemo_cascade.models.merge import merge_models
@@ -41,7 +42,7 @@ class StageModels:
         stage: its configuration.
     """
 
-    def __init__(self, context: StageContext, stage: SftStage | GrpoStage) -> None:
+    def __init__(self, context: StageContext, stage: StageBase) -> None:
         self.context, self.stage = context, stage
 
     def checkpoints(self) -> list[str]:
@@ -104,7 +105,7 @@ def judge_reward_model(config: RunConfig, context: StageContext, stage: RewardMo
     """
     measured, first = context.folder / "preference.json", context.folder / "candidates" / LAST / "preference.json"
     last = PreferenceScores.load(first if first.is_file() else measured)
-    decision = decide_reward_model(config, context.name, last)
+    decision = decide_reward_model(config, context.name, last, stage.min_accuracy)
     way = stage_gate(config, context.name).on_regression
     if decision.outcome != "rollback" or way not in ("recover", "checkpoint"):
         return decision
@@ -112,7 +113,7 @@ def judge_reward_model(config: RunConfig, context: StageContext, stage: RewardMo
     if best is None:
         return replace(decision, reasons=(*decision.reasons, "no other checkpoint is kept"))
     checkpoint, accuracy = best
-    other = decide_reward_model(config, context.name, replace(last, accuracy=accuracy))
+    other = decide_reward_model(config, context.name, replace(last, accuracy=accuracy), stage.min_accuracy)
     kept, reasons = other.outcome == "promote", (*decision.reasons, f"{checkpoint.name}: {other.reason}")
     tried = (Alternative(checkpoint.name, {"hold-out accuracy": accuracy}, accuracy, kept, other.reason),)
     if not kept:

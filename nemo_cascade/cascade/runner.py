@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,28 +36,41 @@ from nemo_cascade.cascade.recover import StageModels, judge_reward_model
 from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.rulings import carry_out, pending
 from nemo_cascade.cascade.story import outcome_line, ways_on_text
+from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
+from nemo_cascade.config.validate_judges import verifiers_of
+from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
-from nemo_cascade.stages.grpo import run_grpo
+from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.stages.pause import pause_if_asked
-from nemo_cascade.stages.reward_model import run_reward_model
 from nemo_cascade.stages.roles import Roles
-from nemo_cascade.stages.sft import run_sft
 from nemo_cascade.telemetry.jsonl import write_atomically
 
 log = logging.getLogger(__name__)
 
 HELD = 3  # exit code of a cascade that its gate stopped
 
-RUN_STAGE: dict[type, Callable[[StageContext, Any], None]] = {
-    SftStage: run_sft,
-    RewardModelStage: run_reward_model,
-    GrpoStage: run_grpo,
-}
+JUDGED_ALONE: dict[str, Callable[[RunConfig, StageContext, Any], Decision]] = {"reward_model": judge_reward_model}
+"""Stage kinds that are judged by a measure of their own, not by the scores of the domains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Who is told what happens in a run, in the run's own process; what they raise stops it.
+
+    Attributes:
+        on_step: stage's name, step (from 1), its line of metrics. Steps that a resumed run makes again come again.
+        on_stage: stage's name and the gate's decision, of stages that are decided now.
+    """
+
+    on_step: Callable[[str, int, Mapping[str, Any]], None] | None = None
+    on_stage: Callable[[str, Decision], None] | None = None
+
+
+NOBODY = Watchers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +95,24 @@ class Standing:
 
 
 class CascadeRunner:
-    """One run folder, worked on until every stage is decided."""
+    """One run folder, worked on until every stage is decided.
 
-    def __init__(self, config: RunConfig, folder: RunFolder, inputs: Inputs) -> None:
-        self.config, self.folder, self.inputs = config, folder, inputs
+    Args:
+        config: the run.
+        folder: where it lies.
+        inputs: what its stages read, checked.
+        watchers: are told of steps and decisions as they come.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, inputs: Inputs, watchers: Watchers = NOBODY) -> None:
+        self.config, self.folder, self.inputs, self.watchers = config, folder, inputs, watchers
         self.ledger = Ledger(folder.ledger)
         self.reward_models: dict[str, Path] = {}
 
     def run(self) -> int:
         """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
-        self.ledger.append("run_started", config=config_hash(self.config), code=code_version(), seed=self.config.seed)
+        started: dict[str, Any] = {"config": config_hash(self.config), "code": code_version(), "seed": self.config.seed}
+        self.ledger.append("run_started", None, **started, **self._plugins())
         self._record_hygiene()
         try:
             with Roles(self.config, self.folder.path / "logs") as roles:
@@ -101,6 +122,23 @@ class CascadeRunner:
             raise
         finally:
             write_report(self.folder.path)
+
+    def _plugins(self) -> dict[str, Any]:
+        """Return the hashes of the files that the user's verifiers are written in, {} where there are none.
+
+        Raises:
+            RunFolderError: a file isn't what it was when the run began.
+        """
+        now, before = plugin_hashes(verifiers_of(self.config).values()), self.ledger.find("run_started")
+        changed = [name for name, known in (before.details.get("plugins", {}) if before else {}).items()
+                   if now.get(name) != known]  # fmt: skip
+        if changed and self.config.resume != "fork":
+            raise RunFolderError(
+                "the code of a verifier changed since the run began",
+                value=", ".join(changed),
+                mend="restore it, or go on with it from here: resume=fork; or name=ANOTHER",
+            )
+        return {"plugins": now} if now else {}
 
     def _record_hygiene(self) -> None:
         """Store the report of the search for shared prompts beside what is trained on them."""
@@ -121,6 +159,8 @@ class CascadeRunner:
                 pause_if_asked(f"training {planned.name}")
                 decision = self._gate(planned, parent, roles)
                 write_report(self.folder.path)
+                if self.watchers.on_stage is not None:
+                    self.watchers.on_stage(planned.name, decision)
                 pause_if_asked(f"the gate of {planned.name}")
             if decision.outcome == "hold":
                 ways = ways_on_text(self.folder, planned.name)
@@ -164,7 +204,7 @@ class CascadeRunner:
         parent_hash = hash_folder(parent.hf)
         self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
         log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
-        RUN_STAGE[type(planned.stage)](context, planned.stage)
+        KINDS[planned.kind].run(context, planned.stage)
         self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 
     def _context(self, planned: PlannedStage, parent: Standing, roles: Roles) -> StageContext:
@@ -179,6 +219,7 @@ class CascadeRunner:
             roles=roles,
             reward_models=self.reward_models,
             record=self.ledger.append,
+            watch=self.watchers.on_step,
         )
 
     def _score(self, name: str, index: int, folder: Path, hf: Path, roles: Roles) -> Scores:
@@ -199,10 +240,10 @@ class CascadeRunner:
         context, ruled = self._context(planned, parent, roles), pending(self.ledger, planned.name)
         # `--recover` came by hand: what follows is what the configuration would say with `on_regression: recover`.
         config = self.config if ruled is None else with_gate(self.config, planned.name, on_regression="recover")
-        if isinstance(planned.stage, RewardModelStage):
-            decision = judge_reward_model(config, context, planned.stage)
+        models = StageModels(context, planned.stage)
+        if judge := JUDGED_ALONE.get(planned.kind):
+            decision = judge(config, context, planned.stage)
         else:
-            models = StageModels(context, planned.stage)
             decision = self._judge(config, planned, parent, models, roles)
         if ruled is not None:
             asked = f"another model was asked for by hand: {ruled.details['because']}"
@@ -210,8 +251,7 @@ class CascadeRunner:
         decision.save(planned.folder / "gate.json")
         weights = hash_folder(planned.folder / "hf")
         self.ledger.append("decided", planned.name, parent=parent.name, weights=weights, **decision.summary())
-        if planned.moves_policy:
-            models.discard()
+        models.discard()
         log.info("gate after %s: %s (%s)", planned.name, decision.outcome, decision.reason)
         return decision
 
@@ -252,14 +292,14 @@ class CascadeRunner:
 
     def _select(self, planned: PlannedStage, models: StageModels, roles: Roles) -> str:
         """Make a stage's best kept checkpoint its result where `select` says so; return which of its models that is."""
-        if models.stage.select == "last":
+        most = planned.stage.selection_prompts()
+        if most is None:
             return LAST
         if known := self.ledger.find("selected", planned.name):
             return str(known.details["model"])
         models.keep(LAST)
         suites = scorable_suites(self.config, self.reward_models)
         promised = [domain for domain in planned.stage.promise.improve if domain in suites] or list(suites)
-        most = models.stage.select_prompts
         few = {name: replace(suites[name], num_prompts=min(most, suites[name].num_prompts)) for name in promised}
         merits: dict[str, float] = {}
         for model in models.checkpoints():
@@ -295,10 +335,11 @@ class CascadeRunner:
 
     def _skipped(self, planned: PlannedStage) -> Decision | None:
         """Decide about a stage that can't be trained, for a reward model that it needs was rolled back."""
-        needed = planned.stage.reward_model if isinstance(planned.stage, GrpoStage) else None
-        if needed not in self.config.stages or needed in self.reward_models:
+        judges = [use.reference for use in planned.stage.models() if use.role == "reward"]
+        gone = [judge for judge in judges if judge in self.config.stages and judge not in self.reward_models]
+        if not gone:
             return None
-        gate, reason = stage_gate(self.config, planned.name), f"its reward model {needed} was rolled back"
+        gate, reason = stage_gate(self.config, planned.name), f"its reward model {gone[0]} was rolled back"
         decision = Decision(planned.name, "skip", (reason,), (), gate.alpha, gate.tolerance)
         planned.folder.mkdir(parents=True, exist_ok=True)
         decision.save(planned.folder / "gate.json")
@@ -324,10 +365,10 @@ def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator
         yield folder
 
 
-def run_cascade(config: RunConfig, provenance: dict[str, Any]) -> int:
+def run_cascade(config: RunConfig, provenance: dict[str, Any], watchers: Watchers = NOBODY) -> int:
     """Run or resume a cascade; the run folder tells what is done. Returns the exit code."""
     for line in too_small(config):
         log.warning("%s", line)
     inputs = check_inputs(config)
     with opened_run_folder(config, provenance) as folder:
-        return CascadeRunner(config, folder, inputs).run()
+        return CascadeRunner(config, folder, inputs, watchers).run()

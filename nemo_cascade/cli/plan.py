@@ -22,7 +22,6 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import config_hash
-from nemo_cascade.config.stage import EndConfig, GrpoStage, PromptSetConfig, RewardModelStage, SftStage, Stage
 from nemo_cascade.models.architectures import padding_note
 from nemo_cascade.rewards.formula import stage_formula
 
@@ -62,14 +61,14 @@ def show(ready: Preflight) -> None:
     if note := padding_note(model, parallel):
         facts.add_row("", note)
     for name, stage in config.stages.items():
-        if isinstance(stage, RewardModelStage) and stage.parallel is not None:
-            facts.add_row("", f"{name}: {_layout(stage.parallel)}")
+        if (layout := stage.layout(config)) is not parallel:
+            facts.add_row("", f"{name}: {_layout(layout)}")
     facts.add_row(
         "engines",
         f"{rollout.num_engines} x TP {rollout.tensor_parallel_size}, {rollout.placement}, {rollout.dtype}, "
         f"prompt and response up to {rollout.max_model_len} tokens",
     )
-    if any(isinstance(stage, GrpoStage) and stage.reward_model for stage in config.stages.values()):
+    if any(use.role == "reward" for stage in config.stages.values() for use in stage.models()):
         facts.add_row(
             "reward model", f"{config.scorer.num_replicas} x TP {config.scorer.tensor_parallel_size} in service"
         )
@@ -89,13 +88,15 @@ def show(ready: Preflight) -> None:
     out.print()
     data = table("data", "stage", "domain", "set", "schema", "use")
     for planned in ready.stages:
-        for row in _sets(planned.stage):
-            data.add_row(planned.name, *map(escape, row))
+        for use in planned.stage.reads():
+            if use.role in ("sft", "pairs", "prompts"):
+                words = (use.domain, _set(use.source), use.source.schema, use.use)
+                data.add_row(planned.name, *map(escape, words))
     out.print(data)
     out.print()
     rewards = table("rewards and advantages", "stage", "formula")
     for planned in ready.stages:
-        if isinstance(planned.stage, GrpoStage):
+        if planned.stage.tasks():
             rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage))))
     out.print(rewards)
     out.print()
@@ -127,52 +128,19 @@ def _layout(parallel: ParallelConfig) -> str:
     )
 
 
-def _sets(stage: Stage) -> list[tuple[str, str, str, str]]:
-    """Return domain, name, schema and use of every set that a stage reads."""
-    if isinstance(stage, SftStage):
-        return [(s.domain, _set(s), s.schema, f"x {s.repeat:g}" * (s.repeat != 1)) for s in stage.data.sources]
-    if isinstance(stage, RewardModelStage):
-        data, held = stage.data, f"{stage.data.holdout_path} {stage.data.holdout_split or ''}".rstrip()
-        return [("preference", _set(data), data.schema, f"held out: {held}")]
-    filtered = ", filtered each epoch" * stage.prompt_filter.enabled
-    return [(p.domain, _set(p), p.schema, f"{p.mode}{_lengths(p)}{filtered}") for p in stage.prompt_sets]
-
-
-def _lengths(prompts: PromptSetConfig) -> str:
-    most, repair = prompts.max_tokens, prompts.repair
-    lengths = f", {prompts.min_tokens} to {most or 'any'} tokens" * bool(most or prompts.min_tokens)
-    built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
-    return lengths + built * repair.enabled
-
-
 def _set(source: DataFileConfig) -> str:
     return f"{source.path} {source.subset or ''}".rstrip()
 
 
 def _row(planned: PlannedStage) -> tuple[str, ...]:
-    stage = planned.stage
-    if not isinstance(stage, GrpoStage):
-        steps = str(planned.steps) if planned.steps else f"{stage.epochs} epoch{'s' * (stage.epochs > 1)}"
-        if stage.max_steps:
-            steps = f"<= {stage.max_steps}"
-        batch, length = f"{stage.global_batch_size} packs", stage.seq_length
-    if isinstance(stage, RewardModelStage):
-        batch = f"{stage.global_batch_size} pairs"
-        about = f"accuracy >= {stage.min_accuracy:g}"
-    if isinstance(stage, GrpoStage):
-        updates = f" / {stage.updates_per_batch} updates" if stage.updates_per_batch > 1 else ""
-        length = stage.sampling.max_tokens
-        steps = f"{stage.steps}{_ending(stage.end_when)}"
-        batch = f"{stage.prompts_per_step} x {stage.num_generations}{updates}"
-    if planned.moves_policy:
-        improve = ", ".join(stage.promise.improve) or "nothing"
-        about = f"improves {improve}, holds {', '.join(stage.promise.hold) or 'nothing'}"
-    numbers = (f"<= {planned.tokens_per_step}", str(length), f"{stage.optimizer.lr:g}")
-    return (str(planned.index), planned.name, planned.kind, steps, batch, *numbers, escape(about))
-
-
-def _ending(rules: EndConfig) -> str:
-    """Say by which rules a stage ends earlier."""
-    early = [f"{rules.truncation_rate:.0%} truncated"] if rules.truncation_rate is not None else []
-    early += [f"no rise in {rules.plateau_steps}"] if rules.plateau_steps is not None else []
-    return f" or {' or '.join(early)}" if early else ""
+    stage, size = planned.stage, planned.stage.size()
+    numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{stage.optimizer.lr:g}")
+    return (
+        str(planned.index),
+        planned.name,
+        planned.kind,
+        size.planned,
+        size.batch,
+        *numbers,
+        escape(stage.promised()),
+    )

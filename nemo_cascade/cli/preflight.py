@@ -14,7 +14,6 @@ from nemo_cascade.config.machine import lacks
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.provenance import check_run_folder
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import RewardModelStage
 from nemo_cascade.config.validate import violations
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architectures import (
@@ -135,15 +134,15 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
         length = {f"stages.{name}.seq_length": stage.seq_length}
-        if not isinstance(stage, RewardModelStage):
+        if stage.moves_policy:
             lengths |= length
             continue
-        parallel, key = stage.parallel or config.parallel, f"stages.{name}.parallel"
-        if stage.model_path is None:
+        parallel, key = stage.layout(config), f"stages.{name}.parallel"
+        start = next((use.reference for use in stage.models() if use.role == "start"), None)
+        if start is None:
             problems += _unfit(architecture, config.model.name, parallel, key, length)
-        elif (Path(stage.model_path) / "config.json").is_file():
-            theirs = read_architecture(Path(stage.model_path))
-            problems += _unfit(theirs, stage.model_path, parallel, key, length)
+        elif (Path(start) / "config.json").is_file():
+            problems += _unfit(read_architecture(Path(start)), start, parallel, key, length)
     return _unfit(architecture, config.model.name, config.parallel, "parallel", lengths) + problems
 
 

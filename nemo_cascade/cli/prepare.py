@@ -15,7 +15,6 @@ from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.terminal import out, table
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import RewardModelStage, SftStage
 from nemo_cascade.errors import CascadeError, ConfigError
 
 TAKES_OVERRIDES = True
@@ -60,36 +59,17 @@ def _show(config: RunConfig, name: str, tokenizer_folder: Path, count: int) -> N
 
 
 def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
-    stage, folder = config.stages[name], Path(config.data_dir) / "tokenised"
-    if isinstance(stage, SftStage):
-        _build_packs(config, name, stage, tokenizer, folder)
-    elif isinstance(stage, RewardModelStage):
-        from nemo_cascade.data.pairs import build_pair_stores
-
-        multiple, start = (stage.parallel or config.parallel).document_multiple, stage.model_path or tokenizer
-        stores = build_pair_stores(stage.data, stage.seq_length, start, folder, document_multiple=multiple)
-        out.print(f"{escape(name)}: {stores[0].stats['pairs']} pairs, {stores[1].stats['pairs']} held out\n")
-    else:
-        from nemo_cascade.data.prompts import load_prompts
-        from nemo_cascade.data.tokenizer import load_tokenizer
-        from nemo_cascade.rewards.records import record_problem
-
-        room = config.rollout.max_model_len - stage.sampling.max_tokens
-        loaded = load_tokenizer(tokenizer)
-        prompts = load_prompts(stage.prompt_sets, loaded, room, config.data_dir, record_problem)
-        out.print(f"{escape(name)}: {len(prompts)} prompts, {prompts.duplicates} of them duplicates\n")
-
-
-def _build_packs(config: RunConfig, name: str, stage: SftStage, tokenizer: Path, folder: Path) -> None:
-    from nemo_cascade.data.build import build_packed_store
     from nemo_cascade.data.quarantine import QUARANTINE
     from nemo_cascade.data.summary import SUMMARY
+    from nemo_cascade.stages.kinds import KINDS
 
-    multiple = config.parallel.document_multiple
-    store = build_packed_store(stage, tokenizer, folder, document_multiple=multiple, logging_config=config.logging)
-    stats = store.stats
-    shown = table(f"{escape(name)}: {len(store)} packs of {stage.seq_length} tokens, fill {stats['fill']:.4f}",
-                  "domain", "samples#", "per epoch#", "tokens#", "trained#")  # fmt: skip
+    stage = config.stages[name]
+    prepared = KINDS[stage.kind].prepare(config, name, stage, tokenizer, Path(config.data_dir) / "tokenised")
+    stats = prepared.stats
+    if "domains" not in stats or prepared.folder is None:
+        out.print(f"{escape(name)}: {escape(prepared.told)}\n")
+        return
+    shown = table(f"{escape(name)}: {prepared.told}", "domain", "samples#", "per epoch#", "tokens#", "trained#")
     for domain, counted in [*stats["domains"].items(), ("all", stats)]:
         tokens, trained = counted["tokens_per_epoch"], counted["trained_tokens_per_epoch"]
         shown.add_row(escape(domain), str(counted["samples"]), str(counted["samples_per_epoch"]), str(tokens),
@@ -98,7 +78,7 @@ def _build_packs(config: RunConfig, name: str, stage: SftStage, tokenizer: Path,
     dropped = {key.removeprefix("dropped_"): stats[key] for key in stats if key.startswith("dropped_") and stats[key]}
     told = ", ".join(f"{count} {kind}" for kind, count in dropped.items()) or "none"
     out.print(f"of {stats['rows_read']} rows dropped: {told}")
-    out.print(f"page: {escape(str(store.folder / SUMMARY))}", soft_wrap=True)
+    out.print(f"page: {escape(str(prepared.folder / SUMMARY))}", soft_wrap=True)
     if dropped:
-        out.print(f"bad rows: {escape(str(store.folder / QUARANTINE))}", soft_wrap=True)
+        out.print(f"bad rows: {escape(str(prepared.folder / QUARANTINE))}", soft_wrap=True)
     out.print()

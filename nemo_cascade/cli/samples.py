@@ -13,7 +13,7 @@ from rich.text import Text
 from nemo_cascade.cli.terminal import out
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage, Stage
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.data.chat import Mask, Mode, encode_segments
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.rendered import render_prompt, render_samples
@@ -38,19 +38,18 @@ class Shown:
     problem: str | None = None
 
 
-def first_samples(config: RunConfig, stage: Stage, tokenizer: ChatTokenizer, count: int) -> list[Shown]:
+def first_samples(config: RunConfig, stage: StageBase, tokenizer: ChatTokenizer, count: int) -> list[Shown]:
     """Take a stage's first samples, from its sources in turn; bad rows among them are shown as such."""
-    if isinstance(stage, SftStage):
-        streams = [_samples(config, source, tokenizer, None) for source in stage.data.sources]
-    elif isinstance(stage, GrpoStage):
-        streams = [
-            _samples(config, rules, tokenizer, m)
-            for rules in stage.prompt_sets
-            for m in (("think", "no_think") if rules.mode == "half" else (rules.mode,))
-        ]
-    else:
-        assert isinstance(stage, RewardModelStage)
-        streams = [_pairs(config, stage, tokenizer)]
+    streams: list[Iterator[Shown]] = []
+    for use in stage.reads():
+        if use.role == "sft":
+            streams.append(_samples(config, use.source, tokenizer, None))
+        elif use.role == "pairs":
+            streams.append(_pairs(config, use.source, tokenizer))
+        elif use.role == "prompts":
+            mode = stage.tasks()[use.key].mode
+            modes: tuple[Mode, ...] = ("think", "no_think") if mode == "half" else (mode,)
+            streams += [_samples(config, use.source, tokenizer, mode) for mode in modes]
     found: list[Shown] = []
     for round_ in itertools.zip_longest(*streams):
         found += [sample for sample in round_ if sample is not None]
@@ -108,13 +107,13 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
             yield Shown(raw.place, ids, mask)
 
 
-def _pairs(config: RunConfig, stage: RewardModelStage, tokenizer: ChatTokenizer) -> Iterator[Shown]:
+def _pairs(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer) -> Iterator[Shown]:
     """Yield the two texts of each pair; what is marked is where the score is read."""
     from nemo_cascade.data.pairs import SIDES, read_pair
     from nemo_cascade.data.scored import encode_scored
 
-    schema = schema_of(stage.data.schema, stage.data.columns)
-    for raw in read_raw(local_path(stage.data, config.data_dir)):
+    schema = schema_of(source.schema, source.columns)
+    for raw in read_raw(local_path(source, config.data_dir)):
         pair = read_pair(raw, tokenizer, schema)
         told = "neither response is preferred" if pair.tied else pair.broken or pair.unusable
         if told:

@@ -10,6 +10,8 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 T = TypeVar("T")
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """A seed that every library takes: vLLM's and NumPy's have 32 bits."""
 

@@ -22,11 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_cascade.config import keys, strict
 from nemo_cascade.config.origins import complete, flatten, trace_origins
 from nemo_cascade.config.own_files import file_faults
+from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
 CONFIG_NAME = "config"
-SHIPPED_CONF = Path(__file__).resolve().parents[2] / "conf"
+# In a checkout the package's conf/ is a link to the one beside it; a wheel has the files themselves.
+SHIPPED_CONF = (Path(__file__).resolve().parents[1] / "conf").resolve()
 EXPERIMENTS = "experiment"
 """A folder of it that is no config group: several runs each, read by `nemo-cascade experiment`."""
 
@@ -194,7 +196,10 @@ def _sort(
 def _unknown(values: Sequence[Override]) -> list[CascadeError]:
     """Check keys where nothing could be composed: a stage may then have any name and kind."""
     problems: list[CascadeError] = []
+    own_verifier = any(is_plugin(str(override.value())) for override in values)
     for override in values:
+        if own_verifier and ".reward." in override.key_or_group:
+            continue  # which settings there are, only the verifier tells
         try:
             keys.find(override.key_or_group)
         except CascadeError as error:
@@ -238,9 +243,7 @@ def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Overr
         named_anew = override.is_add() or override.is_force_add()
         try:
             _seed_default(composed, override)
-            data = OmegaConf.to_container(composed)
-            assert isinstance(data, dict)
-            keys.find(override.key_or_group, {str(k): v for k, v in data.items()}, may_add=named_anew)
+            keys.find(override.key_or_group, _plain(composed), may_add=named_anew)
             _apply_one(composed, override)
         except CascadeError as error:
             problems.append(error)
@@ -253,10 +256,16 @@ def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Overr
 
 def _seed_default(composed: DictConfig, override: Override) -> None:
     """Before one entry of a mapping is set, fill in the schema's other entries; they would be lost otherwise."""
-    for field in keys.find(override.key_or_group):
+    for field in keys.find(override.key_or_group, _plain(composed)):
         inside = field.key != override.key_or_group and isinstance(field.default, dict)
         if inside and field.default and OmegaConf.select(composed, field.key, throw_on_missing=False) is None:
             OmegaConf.update(composed, field.key, field.default, force_add=True)
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    data = OmegaConf.to_container(composed)
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items()}
 
 
 def _apply_one(composed: DictConfig, override: Override) -> None:

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
-from nemo_cascade.config.stage import PromptSetConfig, StageBase
-from nemo_cascade.config.verifiers import SETTINGS, PartSettings
+from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.prompts import PromptSetConfig
+from nemo_cascade.config.verifiers import SETTINGS, PartSettings, settings_block
 from nemo_cascade.errors import CascadeError
 
 # Free mappings in the schema whose entries are held to the fields of a block all the same: a stage's `gate` to those of
@@ -95,8 +97,8 @@ def mapping_blocks(owner: type, name: str, data: Any = None) -> tuple[type, ...]
         return ()
     verifier = data.get("verifier") if isinstance(data, Mapping) else None
     return (
-        (SETTINGS[verifier],)
-        if isinstance(verifier, str) and verifier in SETTINGS
+        (known,)
+        if isinstance(verifier, str) and (known := settings_block(anchored(verifier))) is not None
         else tuple(dict.fromkeys(SETTINGS.values()))
     )
 

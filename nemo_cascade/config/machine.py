@@ -10,7 +10,6 @@ from pathlib import Path
 
 from nemo_cascade.config import host
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -31,12 +30,9 @@ def _device(config: RunConfig) -> Problems:
 def _model(config: RunConfig) -> Problems:
     model = config.model
     wanted = {"model.path": model.path if model.source == "hf" else None}
-    for name, stage in config.stages.items():
-        if isinstance(stage, RewardModelStage):
-            wanted[f"stages.{name}.model_path"] = stage.model_path
-    judges = {f"evaluation.suites.{name}": suite.reward_model for name, suite in config.evaluation.suites.items()}
-    judges |= {f"stages.{n}": s.reward_model for n, s in config.stages.items() if isinstance(s, GrpoStage)}
-    wanted |= {f"{key}.reward_model": path for key, path in judges.items() if path not in config.stages}
+    named = {f"evaluation.suites.{n}.reward_model": suite.reward_model for n, suite in config.evaluation.suites.items()}
+    named |= {f"stages.{n}.{use.key}": use.reference for n, stage in config.stages.items() for use in stage.models()}
+    wanted |= {key: path for key, path in named.items() if path not in config.stages}
     for key, path in wanted.items():
         if path is not None and not (Path(path) / "config.json").is_file():
             missing = "model folder not found" if not Path(path).is_dir() else "model folder has no config.json"
@@ -74,16 +70,8 @@ def _cluster(config: RunConfig) -> Problems:
 def _data(config: RunConfig) -> Problems:
     wanted = {f"evaluation.suites.{name}.path": suite.path for name, suite in config.evaluation.suites.items()}
     for name, stage in config.stages.items():
-        if isinstance(stage, SftStage):
-            wanted |= {f"stages.{name}.data.sources.{i}.path": s.path for i, s in enumerate(stage.data.sources)}
-            against = enumerate(stage.data.decontaminate.against)
-            wanted |= {f"stages.{name}.data.decontaminate.against.{i}": path for i, path in against}
-        elif isinstance(stage, RewardModelStage):
-            wanted[f"stages.{name}.data.path"] = stage.data.path
-            wanted[f"stages.{name}.data.holdout_path"] = stage.data.holdout_path
-        else:
-            wanted[f"stages.{name}.prompts.path"] = stage.prompts.path
-            wanted |= {f"stages.{name}.mixed_with.{i}.path": more.path for i, more in enumerate(stage.mixed_with)}
+        for use in stage.reads():
+            wanted[".".join(filter(None, (f"stages.{name}", use.key, use.path_key)))] = use.source.path
     prepared = Path(config.data_dir) / config.prepare if config.prepare != "none" else None
     for key, path in wanted.items():
         if path.startswith("hf://"):

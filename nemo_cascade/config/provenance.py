@@ -22,7 +22,6 @@ from nemo_cascade.config import host
 from nemo_cascade.config.compose import SHIPPED_CONF
 from nemo_cascade.config.origins import flatten
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import PolicyStage
 from nemo_cascade.config.strict import to_run_config
 from nemo_cascade.errors import ConfigError, RunFolderError
 
@@ -61,7 +60,7 @@ def _choosing(config: RunConfig) -> dict[str, Any]:
     return {
         f"stages.{name}.{key}": getattr(stage, key)
         for name, stage in config.stages.items()
-        if (isinstance(stage, PolicyStage) and stage.select == "best")
+        if stage.selection_prompts() is not None
         or stage.gate.get("on_regression", config.gate.on_regression) in ("recover", "checkpoint")
         for key in ("checkpoint_every", "keep_checkpoints")
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
+from nemo_cascade.errors import CascadeError
 
 
 def _exactly_sampled(value: float) -> float:
@@ -93,3 +95,14 @@ class RolloutConfig:
     """An engine that isn't up by then stops the run."""
     weight_sync: WeightSyncConfig = field(default_factory=WeightSyncConfig)
     """Hand-over of weights."""
+
+
+def room_problems(rollout: RolloutConfig, prefix: str, max_tokens: int) -> Iterator[CascadeError]:
+    """Yield what is wrong where responses of `max_tokens`, sampled as `prefix` says, leave no room for a prompt."""
+    if max_tokens >= rollout.max_model_len:
+        yield CascadeError(
+            "the response leaves no room for a prompt",
+            value=f"{prefix}.sampling.max_tokens={max_tokens}",
+            limit=f"less than rollout.max_model_len={rollout.max_model_len}, prompt and response together",
+            mend="raise rollout.max_model_len or lower max_tokens",
+        )

@@ -23,8 +23,8 @@ from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConf
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.slurm import SlurmConfig
-from nemo_cascade.config.stage import Stage
-from nemo_cascade.config.verifiers import complete
+from nemo_cascade.config.stages import Stage
+from nemo_cascade.config.verifiers import VerifierName, complete
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -111,8 +111,8 @@ class ScorerConfig:
 class SuiteConfig(DataFileConfig):
     """One evaluation suite: the same prompts at every stage, in rows as for an RL stage."""
 
-    verifier: str
-    """Verifier in the reward registry, or `preference`: the reward model."""
+    verifier: VerifierName
+    """Verifier in the reward registry, your own (`my_file.py:name`), or `preference`: the reward model."""
     reward: dict[str, Any] = field(default_factory=dict)
     """The verifier's settings for this suite (config/verifiers.py); those of RL's prompts don't count here."""
     reward_model: str | None = None

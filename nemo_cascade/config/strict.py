@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from nemo_cascade.config import keys
+from nemo_cascade.config.plugins import anchored, is_plugin
 from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.config.stage import GENRM, PREFERENCE
-from nemo_cascade.config.verifiers import SETTINGS, MixSettings
+from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
+from nemo_cascade.config.verifiers import SETTINGS, MixSettings, settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 
 _YAML_KINDS = {bool: "true or false", int: "a number", float: "a number"}
@@ -69,7 +70,7 @@ class _Rewards:
             self._check(where, place, "reward")
 
     def _check(self, where: tuple[str, ...], place: Mapping[str, Any], field: str) -> None:
-        block: Any = SETTINGS.get(str(place.get("verifier")))
+        block: Any = settings_block(anchored(str(place.get("verifier"))))
         given = place.get(field, {})
         if block is None or not isinstance(given, Mapping):
             return  # which is another violation, and found elsewhere
@@ -90,7 +91,7 @@ class _Rewards:
         """Check a part of a composed verifier, which may be any verifier of single responses but such a one."""
         name = part["verifier"]
         allowed = [known for known in SETTINGS if known not in ("mix", PREFERENCE, GENRM)]
-        if name in allowed:
+        if name in allowed or is_plugin(name):
             self._check(where, part, "options")
             return
         near = keys.nearest(name, allowed)
@@ -110,13 +111,13 @@ def _bare(part: Any) -> Any:
 
 def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """Yield everything that names a verifier, with its path."""
-    stages, evaluation = data.get("stages"), data.get("evaluation")
+    cascade, evaluation = data.get("stages"), data.get("evaluation")
     suites = evaluation.get("suites") if isinstance(evaluation, dict) else None
     places: dict[tuple[str, ...], Any] = {}
-    for name, stage in stages.items() if isinstance(stages, dict) else ():
-        if isinstance(stage, dict):
-            more = stage.get("mixed_with")
-            places["stages", str(name), "prompts"] = stage.get("prompts")
+    for name, given in cascade.items() if isinstance(cascade, dict) else ():
+        if isinstance(given, dict):
+            more = given.get("mixed_with")
+            places["stages", str(name), "prompts"] = given.get("prompts")
             for index, rules in enumerate(more if isinstance(more, list) else ()):
                 places["stages", str(name), "mixed_with", str(index)] = rules
     for name, suite in suites.items() if isinstance(suites, dict) else ():
@@ -127,9 +128,9 @@ def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], M
 def _gate_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> list[CascadeError]:
     """A stage's `gate` is a free mapping in the schema; here its fields are held to those of the gate."""
     problems: list[CascadeError] = []
-    stages = data.get("stages")
-    for name, stage in stages.items() if isinstance(stages, Mapping) else ():
-        changes = stage.get("gate") if isinstance(stage, Mapping) else None
+    cascade = data.get("stages")
+    for name, given in cascade.items() if isinstance(cascade, Mapping) else ():
+        changes = given.get("gate") if isinstance(given, Mapping) else None
         if isinstance(changes, Mapping):
             try:
                 _adapter(GateConfig).validate_json(json.dumps(changes, default=str), strict=True)

@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from nemo_cascade.config import host
+from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GENRM, PREFERENCE, GrpoStage, PromptSetConfig, RewardModelStage
-from nemo_cascade.config.verifiers import SETTINGS, settings_of
+from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
+from nemo_cascade.config.verifiers import SETTINGS, has_settings, plugin_settings, settings_of
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -28,19 +29,34 @@ def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
     yield from _scorer_room(config)
 
 
-def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
-    used = {f"evaluation.suites.{name}.verifier": suite.verifier for name, suite in config.evaluation.suites.items()}
+def verifiers_of(config: RunConfig) -> dict[str, str]:
+    """Return every verifier that a run names, by the key that names it; parts of composed ones, too."""
+    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
     for name, stage in config.stages.items():
-        if isinstance(stage, GrpoStage):
-            used |= {f"stages.{name}.{key}.verifier": rules.verifier for key, rules in _sets(stage).items()}
-    yield from _unknown(used, [*known, PREFERENCE, GENRM])
+        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
+    named = {f"{place}.verifier": verifier for place, (verifier, _) in places.items()}
+    for place, (_, reward) in places.items():
+        for kind in ("gates", "terms"):
+            parts = reward.get(kind)
+            for number, part in enumerate(parts if isinstance(parts, list) else ()):
+                named[f"{place}.reward.{kind}.{number}.verifier"] = str(part["verifier"])
+    return named
+
+
+def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
+    yield from _unknown(verifiers_of(config), [*known, PREFERENCE, GENRM])
     timed = {*known, *SETTINGS} - {PREFERENCE, GENRM}
     yield from _unknown({f"reward.deadlines.{name}": name for name in config.reward.deadlines}, sorted(timed))
 
 
 def _unknown(used: Mapping[str, str], known: Sequence[str]) -> Problems:
     for key, name in used.items():
-        if name not in known:
+        if is_plugin(name):
+            try:
+                plugin_settings(name)
+            except CascadeError as error:
+                yield CascadeError(f"{key}: {error.what}", value=error.value, limit=error.limit, mend=error.mend)
+        elif name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             mend = f"did you mean {near[0]}?" if near else None
             yield CascadeError("unknown verifier", value=f"{key}={name}", limit=", ".join(known), mend=mend)
@@ -50,10 +66,9 @@ def _deadlines(config: RunConfig) -> Problems:
     """A verifier's own limits must fit into the time that its verdicts have."""
     places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
     for name, stage in config.stages.items():
-        if isinstance(stage, GrpoStage):
-            places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in _sets(stage).items()}
+        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
     for place, (verifier, reward) in places.items():
-        if verifier not in SETTINGS:
+        if not has_settings(verifier):
             continue
         needs_s = settings_of(verifier, reward).needs_s
         deadline_s = config.reward.deadlines.get(verifier, config.reward.deadline_s)
@@ -70,43 +85,31 @@ def _preference(config: RunConfig) -> Problems:
     """Whoever judges by preference names a reward model that is there by then; nobody else names one."""
     stages = list(config.stages)
     places = [
-        (f"evaluation.suites.{name}", suite.verifier, suite.reward_model, stages)
+        (f"evaluation.suites.{name}", suite.verifier == PREFERENCE, suite.reward_model, stages)
         for name, suite in config.evaluation.suites.items()
     ]
     places += [
-        (f"stages.{name}", _judge_of(stage), stage.reward_model, stages[: stages.index(name)])
+        (f"stages.{name}", *stage.preference_model(), stages[: stages.index(name)])
         for name, stage in config.stages.items()
-        if isinstance(stage, GrpoStage)
     ]
-    for prefix, verifier, reference, before in places:
+    for prefix, asked, reference, before in places:
         value = f"{prefix}.reward_model={reference}"
-        trained = [name for name in before if isinstance(config.stages[name], RewardModelStage)]
-        if verifier == PREFERENCE and reference is None:
+        trained = [name for name in before if not config.stages[name].moves_policy]
+        if asked and reference is None:
             yield CascadeError("preference needs a reward model", value=value, mend="name its stage or its HF folder")
-        elif verifier != PREFERENCE and reference is not None:
+        elif not asked and reference is not None:
             yield CascadeError("no reward model is asked there", value=value, mend=f"{prefix}.reward_model=null")
         elif reference in config.stages and reference not in trained:
             limit = f"reward models by then: {', '.join(trained) or 'none'}"
             yield CascadeError("that stage is no reward model by then", value=value, limit=limit, mend="name another")
 
 
-def _judge_of(stage: GrpoStage) -> str:
-    asked = stage.shaping.combine == "preference" or PREFERENCE in [rules.verifier for rules in stage.prompt_sets]
-    return PREFERENCE if asked else stage.prompts.verifier
-
-
-def _sets(stage: GrpoStage) -> dict[str, PromptSetConfig]:
-    """Return a stage's prompt sets by their keys."""
-    return {"prompts": stage.prompts} | {f"mixed_with.{i}": rules for i, rules in enumerate(stage.mixed_with)}
-
-
 def _genrm(config: RunConfig) -> Problems:
     """Who compares responses needs a server, and more than one response to compare."""
     used = {
-        f"stages.{name}.{key}.verifier": stage.num_generations
+        f"stages.{name}.{key}.verifier": stage.responses_per_prompt()
         for name, stage in config.stages.items()
-        if isinstance(stage, GrpoStage)
-        for key, rules in _sets(stage).items()
+        for key, rules in stage.tasks().items()
         if rules.verifier == GENRM
     }
     used |= {
@@ -125,7 +128,7 @@ def _genrm(config: RunConfig) -> Problems:
 
 
 def _scorer_room(config: RunConfig) -> Problems:
-    asked = [stage.reward_model for stage in config.stages.values() if isinstance(stage, GrpoStage)]
+    asked = [stage.preference_model()[1] for stage in config.stages.values()]
     asked += [suite.reward_model for suite in config.evaluation.suites.values()]
     if not any(asked) or host.resolved_device(config.cluster) == "cpu":
         return

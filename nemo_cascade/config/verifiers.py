@@ -1,16 +1,21 @@
 """Settings of the verifiers: what a prompt set's or a suite's `reward` may hold, by its `verifier`.
 
 A block has the names and defaults of its verifier's constructor, whose docstring says what they are for; a verifier
-that takes a setting has it here. Beside the limits that are run into, `needs_s` says what a verdict may take.
+that takes a setting has it here. A user's own verifier is asked what it takes (config/plugins.py). Beside the limits
+that are run into, `needs_s` says what a verdict may take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, field
-from typing import Annotated, Any, ClassVar, Literal
+from copy import copy
+from dataclasses import MISSING, asdict, field, fields, make_dataclass
+from functools import cache, partial
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
+    AfterValidator,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -20,11 +25,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
 from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.errors import CascadeError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+VerifierName = Annotated[str, AfterValidator(anchored)]
+"""A name of the reward registry, or where a user's own verifier is."""
 
 
 class Settings:
@@ -232,7 +242,7 @@ class RepetitionSettings(Settings):
 class PartSettings:
     """What all parts of `mix` have."""
 
-    verifier: str
+    verifier: VerifierName
     """Whose score it is."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of that verifier."""
@@ -282,7 +292,7 @@ class MixSettings(Settings):
     def needs_s(self) -> float:
         """That of all parts, one after the other."""
         parts: list[PartSettings] = [*self.gates, *self.terms]
-        return sum(settings_of(part.verifier, part.options).needs_s for part in parts if part.verifier in SETTINGS)
+        return sum(settings_of(part.verifier, part.options).needs_s for part in parts if has_settings(part.verifier))
 
 
 SETTINGS: Mapping[str, type[Settings]] = {
@@ -306,13 +316,45 @@ SETTINGS: Mapping[str, type[Settings]] = {
 """Verifier name -> its settings."""
 
 
+@cache
+def plugin_settings(name: str) -> type[Settings]:
+    """Return the settings of a user's verifier: what its class or function takes by name.
+
+    Raises:
+        CascadeError: it can't be loaded, or takes what can't be checked.
+    """
+    found = load_plugin(name)
+    fields: list[Any] = []
+    for key, kind, default in plugin_fields(found, 0 if isinstance(found, type) else 2):
+        fields.append((key, kind) if default is MISSING else (key, kind, field(default_factory=partial(copy, default))))
+    made = make_dataclass("PluginSettings", fields, bases=(Settings,), kw_only=True)
+    strict = ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+    return cast(type[Settings], pydantic_dataclass(config=strict)(made))
+
+
+def settings_block(verifier: str) -> type[Settings] | None:
+    """Return the settings of a verifier; None where there is no such one, or a user's can't be loaded."""
+    if not is_plugin(verifier):
+        return SETTINGS.get(verifier)
+    try:
+        return plugin_settings(verifier)
+    except CascadeError:
+        return None  # the validation tells why
+
+
+def has_settings(verifier: str) -> bool:
+    """Tell whether a verifier's settings are known."""
+    return settings_block(verifier) is not None
+
+
 def settings_of(verifier: str, given: Mapping[str, Any]) -> Settings:
     """Return a verifier's settings, those that aren't given at their defaults.
 
     Raises:
         pydantic.ValidationError: an unknown name, or a value that doesn't fit.
     """
-    settings: Settings = TypeAdapter(SETTINGS[verifier]).validate_python(dict(given))
+    block_type = plugin_settings(verifier) if is_plugin(verifier) else SETTINGS[verifier]
+    settings: Settings = TypeAdapter(block_type).validate_python(dict(given))
     return settings
 
 
@@ -325,18 +367,19 @@ def complete(given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         pydantic.ValidationError: as `settings_of`.
     """
     verifier = info.data.get("verifier")
-    known = isinstance(verifier, str) and verifier in SETTINGS
+    known = isinstance(verifier, str) and has_settings(verifier)
     return asdict(settings_of(str(verifier), given)) if known else given  # type: ignore[call-overload,no-any-return]
 
 
 def changed(verifier: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those settings that aren't at their defaults, for plans and reports."""
-    block_type = SETTINGS.get(verifier, NoSettings)
-    defaults = {} if block_type is MixSettings else asdict(block_type())  # type: ignore[call-overload]
+    known: Any = fields(settings_block(verifier) or NoSettings)  # type: ignore[arg-type]
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in known}
     return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
 
 
 def golden_settings(verifier: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings under which a verifier's golden cases must hold: the given limits, all else by default."""
-    limits = SETTINGS[verifier].limits if verifier in SETTINGS else frozenset()
+    block_type = settings_block(verifier)
+    limits = block_type.limits if block_type is not None else frozenset()
     return {name: value for name, value in settings.items() if name in limits}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_cascade.config.stage import SftDataConfig
+from nemo_cascade.config.stages.sft_data import SftDataConfig
 from nemo_cascade.data.screen import Screened
 from nemo_cascade.data.shards import Shard
 from nemo_cascade.data.sources import Problems, refuse_bad_share

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nemo_cascade.config.stage import SourceConfig
+from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int64
 

@@ -12,7 +12,7 @@ import numpy as np
 from blake3 import blake3
 
 from nemo_cascade.config.schema import LoggingConfig
-from nemo_cascade.config.stage import SftStage
+from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data import store
 from nemo_cascade.data.admit import Admitted, admit
 from nemo_cascade.data.blend import epoch_entries

@@ -21,7 +21,7 @@ from blake3 import blake3
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stage import DedupConfig
+from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, text_hash
 from nemo_cascade.types import Int64
 

@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stage import PairDataConfig
+from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
 from nemo_cascade.data.columns import NO_PREFERENCE, Schema, written_turns
 from nemo_cascade.data.files import hash_files

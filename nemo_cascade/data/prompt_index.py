@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.config.hygiene import HygieneConfig
-from nemo_cascade.config.stage import DedupConfig
+from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.decontaminate import MOST_SHARED, NgramIndex, PromptText
 from nemo_cascade.data.dedup import band_hashes, min_hashes
 from nemo_cascade.data.words import UInt64, WordHashes, ngram_hashes, text_hash, words

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_cascade.config.stage import PromptFilterConfig
+from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int64, Prompt

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.stage import PromptSetConfig, RepairPromptConfig
+from nemo_cascade.config.stages.prompts import PromptSetConfig, RepairPromptConfig
 from nemo_cascade.data.chat import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.columns import OWN_ROWS, Schema
 from nemo_cascade.data.hub import local_path

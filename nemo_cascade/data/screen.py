@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stage import DedupConfig, SftDataConfig
+from nemo_cascade.config.stages.sft_data import DedupConfig, SftDataConfig
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText, prompts_key, read_prompts
 from nemo_cascade.data.dedup import Said, find_duplicates, fingerprint_key, write_fingerprints
 from nemo_cascade.data.parallel import map_processes

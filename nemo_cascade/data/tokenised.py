@@ -20,7 +20,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from nemo_cascade.config.schema import LoggingConfig
-from nemo_cascade.config.stage import SourceConfig
+from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.data.chat import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.columns import Schema
 from nemo_cascade.data.parallel import available_cores, map_processes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stage import AdvantageConfig
+from nemo_cascade.config.stages.policy_loss import AdvantageConfig
 from nemo_cascade.errors import RewardError
 
 _MIN_VALID = 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 
 DocumentReduce = Callable[[Tensor], Tensor]
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import DocumentReduce, document_of_token, importance_correction
 from nemo_cascade.losses.output import LossOutput, sum_and_count

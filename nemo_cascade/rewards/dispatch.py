@@ -17,7 +17,7 @@ from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import CascadeError, RewardError
 from nemo_cascade.rewards.crew import Nursery, Task, Worker
 from nemo_cascade.rewards.frames import Reply, take_replies
-from nemo_cascade.rewards.registry import VerifierUse
+from nemo_cascade.rewards.registry import VerifierUse, verifier_path
 from nemo_cascade.rewards.staffing import Staffing
 from nemo_cascade.rewards.tally import Tally
 from nemo_cascade.types import Verdict
@@ -149,7 +149,7 @@ class Dispatcher(threading.Thread):
 
     def _order_load(self, use: VerifierUse) -> None:
         assert self._nursery is not None
-        self._nursery.load(use.label, self._paths[use.name], use.options)
+        self._nursery.load(use.label, verifier_path(use.name, self._paths), use.options)
         self._asked.append(time.monotonic())
         for worker in self._workers.values():  # forked before, so they lack it
             self._retire_when_idle(worker)

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
+from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.config.verifiers import golden_settings
@@ -132,7 +133,8 @@ class VerifierPool:
         cases: list[tuple[VerifierUse, Golden]] = []
         wanted = self._with_parts([VerifierUse.of(name, settings) for name in names])
         for use in dict.fromkeys(VerifierUse.of(u.name, golden_settings(u.name, u.options)) for u in wanted):
-            cases += [(use, golden) for golden in verifier_class(verifier_path(use.name, self._verifiers)).golden]
+            made = verifier_class(verifier_path(use.name, self._verifiers))
+            cases += [(use, golden) for golden in getattr(made, "golden", ())]
         for use in dict.fromkeys([*wanted, *dict(cases)]):  # first, because each load replaces the workers
             self._ensure_loaded(use)
         for index, (use, golden) in enumerate(cases):
@@ -235,7 +237,9 @@ class VerifierPool:
 
 def _refuse_unknown_names(config: RewardConfig, known: set[str]) -> None:
     problems = [
-        f"reward.deadlines names the unknown verifier {name!r}" for name in config.deadlines if name not in known
+        f"reward.deadlines names the unknown verifier {name!r}"
+        for name in config.deadlines
+        if name not in known and not is_plugin(name)
     ]
     if problems:
         raise ConfigError(problems)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from nemo_cascade.errors import RewardError
-from nemo_cascade.rewards.verifier import Verifier
+from nemo_cascade.config.plugins import is_plugin, load_plugin
+from nemo_cascade.errors import CascadeError, RewardError
+from nemo_cascade.rewards.verifier import Verifier, function_verifier
 
 # A new verifier is one file and one line here: `name: "module:class"`.
 VERIFIERS: Mapping[str, str] = {
@@ -64,28 +64,30 @@ def verifier_path(name: str, verifiers: Mapping[str, str] = VERIFIERS) -> str:
     Raises:
         RewardError: no verifier has that name.
     """
+    if is_plugin(name):
+        return name
     if name not in verifiers:
         close = difflib.get_close_matches(name, verifiers, n=1)
         raise RewardError(
             "unknown verifier",
             value=repr(name),
             limit=", ".join(verifiers),
-            mend=f"did you mean {close[0]!r}?" if close else "add it to rewards/registry.py",
+            mend=f"did you mean {close[0]!r}?" if close else "one of these, or your own: my_file.py:name",
         )
     return verifiers[name]
 
 
 def verifier_class(path: str) -> type[Verifier]:
-    """Import the class behind `module:class`.
+    """Import the class behind `module:class`; of a function, the class of verifiers that ask it.
 
     Raises:
-        RewardError: the module or the class isn't there.
+        RewardError: it can't be imported, or isn't there.
     """
-    module, _, attribute = path.partition(":")
     try:
-        return cast(type[Verifier], getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise RewardError("a verifier can't be imported", value=path, mend=str(error)) from error
+        found = load_plugin(path)
+    except CascadeError as error:
+        raise RewardError(error.what, value=error.value, limit=error.limit, mend=error.mend) from error
+    return cast(type[Verifier], found) if isinstance(found, type) else function_verifier(found)
 
 
 def build_verifier(path: str, options: Mapping[str, Any]) -> Verifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -60,9 +60,9 @@ class Verifier(Protocol):
     """
 
     golden: ClassVar[tuple[Golden, ...]]
-    """Cases of the self-test."""
+    """Cases of the self-test; a user's verifier may have none."""
     needs_s: float
-    """Seconds that one verification may take by its own limits (0: it has none); the deadline must be longer."""
+    """Seconds that one verification may take by its own limits (0, or absent: none); the deadline must be longer."""
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the reward of a response.
@@ -71,6 +71,26 @@ class Verifier(Protocol):
             VerifierError: no verdict can be given. Any other exception counts as an error too.
         """
         ...
+
+
+def function_verifier(function: Callable[..., float]) -> type[Verifier]:
+    """Return the class of verifiers that ask a user's function.
+
+    Args:
+        function: takes a row and a Response, and its settings by name; its attribute `golden` may hold cases.
+    """
+
+    class FunctionVerifier:
+        golden: ClassVar[tuple[Golden, ...]] = tuple(getattr(function, "golden", ()))
+        needs_s = 0.0
+
+        def __init__(self, **settings: Any) -> None:
+            self._settings = settings
+
+        def verify(self, record: Mapping[str, Any], response: Response) -> float:
+            return function(record, response, **self._settings)
+
+    return FunctionVerifier
 
 
 def field_of(record: Mapping[str, Any], name: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.chat import response_text
 from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.tokenizer import ChatTokenizer

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, SftStage, StageBase
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.errors import CheckpointError, PausedError
 from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
@@ -48,6 +49,7 @@ class StageContext:
         roles: actors.
         reward_models: HF folders of the reward models that were trained so far, by stage.
         record: appends an event to the ledger (`Ledger.append`).
+        watch: is told the stage's name, each step and its line of metrics; None: nobody watches.
     """
 
     config: RunConfig
@@ -60,6 +62,7 @@ class StageContext:
     roles: Roles
     reward_models: Mapping[str, Path]
     record: Callable[..., object]
+    watch: Callable[[str, int, Mapping[str, Any]], None] | None = None
 
     @property
     def hf_folder(self) -> Path:
@@ -78,7 +81,8 @@ class StageContext:
     def metrics(self, steps_done: int) -> Iterator[MetricsLog]:
         """Open metrics.jsonl (and other sinks) behind the steps that are done: later lines will be made again."""
         board = self.folder / "tensorboard" if self.config.logging.tensorboard else None
-        with MetricsLog(self.folder / "metrics.jsonl", tensorboard_dir=board) as metrics:
+        watch = None if self.watch is None else partial(self.watch, self.name)
+        with MetricsLog(self.folder / "metrics.jsonl", tensorboard_dir=board, watch=watch) as metrics:
             metrics.truncate_from(steps_done + 1)
             yield metrics
 
@@ -174,11 +178,11 @@ def finish(context: StageContext, policy: PolicyGroup) -> None:
     context.roles.policy_now_holds(context.hf_folder)
 
 
-def export_checkpoint(context: StageContext, stage: SftStage | GrpoStage, checkpoint: Path, target: Path) -> None:
+def export_checkpoint(context: StageContext, stage: StageBase, checkpoint: Path, target: Path) -> None:
     """Write the weights of one of a trained stage's checkpoints as an HF folder; the policy holds them afterwards."""
     last = max(int(path.name.removeprefix("step_")) for path in checkpoint.parent.glob("step_*"))
-    updates = stage.updates_per_batch if isinstance(stage, GrpoStage) else 1
-    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, last * updates))
+    updates = last * stage.size().updates_per_step
+    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, updates))
     policy.load_checkpoint(str(checkpoint))
     policy.export_hf(str(target))
     context.roles.policy_now_holds(target)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stage import EndConfig
+from nemo_cascade.config.stages.rollout_rules import EndConfig
 
 
 @dataclass(frozen=True, slots=True)

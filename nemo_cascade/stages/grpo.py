@@ -16,15 +16,18 @@ dynamic sampling, overlong rules) are fields of GrpoStage; each is read in exact
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
-from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.prompt_stream import PromptStream
-from nemo_cascade.data.prompts import load_prompts
+from nemo_cascade.data.prompts import PromptSet, load_prompts
 from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.ending import Ending
+from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.policy_batch import policy_updates
 from nemo_cascade.stages.roles import stage_setup
@@ -33,12 +36,23 @@ from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 
+def prepare_grpo(config: RunConfig, name: str, stage: GrpoStage, start: Path, folder: Path) -> Prepared[PromptSet]:
+    """Read and render the prompts; nothing is kept in `folder`."""
+    room = config.rollout.max_model_len - stage.sampling.max_tokens
+    prompts = load_prompts(stage.prompt_sets, load_tokenizer(start), room, config.data_dir, record_problem)
+    prompts.first(stage.prompts_per_step)
+    told = (
+        f"{len(prompts)} prompts, {prompts.duplicates} of them duplicates, {prompts.left_out} left out for their "
+        f"length, {len(prompts.bad)} bad rows"
+    )
+    return Prepared(prompts, stage.steps * stage.updates_per_batch, told)
+
+
 def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     """Train one GRPO stage to its end, from wherever its folder says it stands."""
     config, roles = context.config, context.roles
     tokenizer = load_tokenizer(context.parent_hf)
-    room = config.rollout.max_model_len - stage.sampling.max_tokens
-    prompts = load_prompts(stage.prompt_sets, tokenizer, room, config.data_dir, record_problem)
+    prompts = prepare_grpo(config, context.name, stage, context.parent_hf, context.data_folder).source
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))

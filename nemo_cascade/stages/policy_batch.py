@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.batches import RolloutSource, balanced_micro_batches
 from nemo_cascade.data.layout import Document, rollout_document
 from nemo_cascade.stages.collect import RolloutBatch

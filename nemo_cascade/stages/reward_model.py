@@ -17,25 +17,39 @@ from pathlib import Path
 import numpy as np
 
 from nemo_cascade.actors.policy import PolicyGroup
-from nemo_cascade.config.stage import RewardModelStage
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.data.pairs import HoldoutSource, PairSource, build_pair_stores
 from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
 from nemo_cascade.stages.context import StageCheckpoints, StageContext
+from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
-from nemo_cascade.training.schedule import check_warm_up
+
+
+def prepare_reward_model(
+    config: RunConfig, name: str, stage: RewardModelStage, start: Path, folder: Path
+) -> Prepared[tuple[PairSource, HoldoutSource]]:
+    """Tokenise the pairs, or find them tokenised: those to train on, and those held out."""
+    tokenizer, multiple = _start(stage, start), stage.layout(config).document_multiple
+    train, holdout = build_pair_stores(stage.data, stage.seq_length, tokenizer, folder, document_multiple=multiple)
+    source = PairSource(train.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
+    steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
+    counts = {"train": train.stats["pairs"], "holdout": holdout.stats["pairs"]}
+    held_out = HoldoutSource(holdout.folder, stage.global_batch_size, seed=0)
+    return Prepared((source, held_out), steps, f"{counts['train']} pairs, {counts['holdout']} held out", counts)
 
 
 def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
     """Train one reward model to its end, from wherever its folder says it stands."""
     config = context.config
-    source, held_out = _pairs(context, stage)
-    steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
-    check_warm_up(stage.optimizer, steps, context.name)
+    prepared = prepare_reward_model(config, context.name, stage, context.parent_hf, context.data_folder)
+    context.record("pairs_read", stage=context.name, **prepared.stats)
+    (source, held_out), steps = prepared.source, prepared.steps
 
-    model = context.roles.policy(stage_setup(config, stage, _start(context, stage), steps))
+    model = context.roles.policy(stage_setup(config, stage, _start(stage, context.parent_hf), steps))
     checkpoints = StageCheckpoints(context, stage, steps)
     data = Path(source.folder).name  # a hash of the pairs
     done, _ = checkpoints.resume(model, same={"data": data})
@@ -59,29 +73,18 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
 
 def adopt_checkpoint(context: StageContext, stage: RewardModelStage, checkpoint: Path) -> PreferenceScores:
     """Make a kept checkpoint the stage's result, and return what it is worth on the hold-out pairs."""
-    _, held_out = _pairs(context, stage)
+    prepared = prepare_reward_model(context.config, context.name, stage, context.parent_hf, context.data_folder)
+    _, held_out = prepared.source
     steps = int(checkpoint.name.removeprefix("step_"))
-    model = context.roles.policy(stage_setup(context.config, stage, _start(context, stage), steps))
+    model = context.roles.policy(stage_setup(context.config, stage, _start(stage, context.parent_hf), steps))
     model.load_checkpoint(str(checkpoint))
     scores = measure(model, held_out)
     model.export_hf(str(context.hf_folder))
     return scores
 
 
-def _start(context: StageContext, stage: RewardModelStage) -> Path:
-    return Path(stage.model_path) if stage.model_path is not None else context.parent_hf
-
-
-def _pairs(context: StageContext, stage: RewardModelStage) -> tuple[PairSource, HoldoutSource]:
-    """Find the packed pairs; `inputs` has made them."""
-    config, start = context.config, _start(context, stage)
-    multiple = (stage.parallel or config.parallel).document_multiple
-    train, holdout = build_pair_stores(
-        stage.data, stage.seq_length, start, context.data_folder, document_multiple=multiple
-    )
-    context.record("pairs_read", stage=context.name, train=train.stats["pairs"], holdout=holdout.stats["pairs"])
-    source = PairSource(train.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
-    return source, HoldoutSource(holdout.folder, stage.global_batch_size, seed=0)
+def _start(stage: RewardModelStage, parent: Path) -> Path:
+    return Path(stage.model_path) if stage.model_path is not None else parent
 
 
 def measure(model: PolicyGroup, held_out: HoldoutSource) -> PreferenceScores:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +22,7 @@ from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.actors.sync import SyncReport, sync_weights
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stage import GrpoStage, RewardModelStage, SftStage
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.training.setup import PolicySetup
 
 log = logging.getLogger(__name__)
@@ -178,31 +177,22 @@ class Roles:
         return None if coming is None else coming.result()
 
 
-def stage_setup(
-    config: RunConfig, stage: SftStage | RewardModelStage | GrpoStage, hf_folder: Path, total_steps: int
-) -> PolicySetup:
+def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_steps: int) -> PolicySetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
-    setup = PolicySetup(
+    loss, temperature = stage.policy_loss() or (None, 1.0)
+    return PolicySetup(
         hf_path=str(hf_folder),
         model=config.model,
-        parallel=config.parallel,
+        parallel=stage.layout(config),
         precision=config.precision,
         optimizer=stage.optimizer,
         total_steps=total_steps,
         seq_length=stage.seq_length,
         seed=config.seed,
-        objective="sft",
-    )
-    if isinstance(stage, SftStage):
-        return setup
-    if isinstance(stage, RewardModelStage):
-        return replace(setup, objective="preference", parallel=stage.parallel or config.parallel)
-    return replace(
-        setup,
-        objective="policy",
-        loss=stage.loss,
-        temperature=stage.sampling.temperature,
-        reference_hf_path=str(hf_folder) if stage.loss.kl_coefficient > 0 else None,
+        objective=stage.objective,
+        loss=loss,
+        temperature=temperature,
+        reference_hf_path=str(hf_folder) if loss is not None and loss.kl_coefficient > 0 else None,
     )
 
 

@@ -9,29 +9,39 @@ for each step:
 
 from __future__ import annotations
 
-from nemo_cascade.config.stage import SftStage
+from pathlib import Path
+
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
+from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
-from nemo_cascade.training.schedule import check_warm_up
+
+
+def prepare_sft(config: RunConfig, name: str, stage: SftStage, start: Path, folder: Path) -> Prepared[PackedSource]:
+    """Pack the conversations, or find them packed."""
+    multiple = stage.layout(config).document_multiple
+    store = build_packed_store(stage, start, folder, document_multiple=multiple, logging_config=config.logging)
+    source = PackedSource(store.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
+    steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
+    told = f"{len(store)} packs of {stage.seq_length} tokens, fill {store.stats['fill']:.4f}"
+    return Prepared(source, steps, told, store.summary, store.folder)
 
 
 def run_sft(context: StageContext, stage: SftStage) -> None:
     """Train one SFT stage to its end, from wherever its folder says it stands."""
-    multiple = context.config.parallel.document_multiple
-    store = build_packed_store(stage, context.parent_hf, context.data_folder, document_multiple=multiple)
-    context.record("data_packed", stage=context.name, **store.summary)
-    source = PackedSource(store.folder, stage.global_batch_size, context.config.seed + stage.data.shuffle_seed)
-    steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
-    check_warm_up(stage.optimizer, steps, context.name)
+    prepared = prepare_sft(context.config, context.name, stage, context.parent_hf, context.data_folder)
+    context.record("data_packed", stage=context.name, **prepared.stats)
+    source, steps = prepared.source, prepared.steps
 
     policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, steps))
     checkpoints = StageCheckpoints(context, stage, steps)
-    data = store.folder.name  # a hash of samples and packing
+    data = Path(source.folder).name  # a hash of samples and packing
     done, _ = checkpoints.resume(policy, same={"data": data})
 
     timer = PhaseTimer()

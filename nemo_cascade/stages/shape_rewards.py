@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stage import ShapingConfig
+from nemo_cascade.config.stages.rollout_rules import ShapingConfig
 from nemo_cascade.rewards.guards import prompt_text
 from nemo_cascade.rewards.language import foreign_text, written_in
 from nemo_cascade.rewards.shaping import (

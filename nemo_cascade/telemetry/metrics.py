@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,14 +23,20 @@ class MetricsLog:
     Args:
         path: the file; it is made with the first line. An incomplete last line (a crash) is dropped.
         tensorboard_dir: folder for TensorBoard events of the same values; None for no events.
+        watch: is told every step with its line, once that is on file; what it raises goes on to the caller.
 
     Raises:
         RunFolderError: the file holds a damaged line, or steps that don't rise.
         RuntimeUnavailableError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, path: Path, tensorboard_dir: Path | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        tensorboard_dir: Path | None = None,
+        watch: Callable[[int, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.path, self._watch = path, watch
         self._board = TensorBoardSink(tensorboard_dir) if tensorboard_dir is not None else None
         path.parent.mkdir(parents=True, exist_ok=True)
         repair_tail(path)
@@ -64,6 +70,8 @@ class MetricsLog:
         self._last_step = step
         if self._board is not None:
             self._board.log(step, record)
+        if self._watch is not None:
+            self._watch(step, record)
 
     def truncate_from(self, step: int) -> int:
         """Drop all lines of `step` and later in one atomic replacement, as a resume from an earlier checkpoint needs.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
 from nemo_cascade.losses.output import LossOutput

@@ -1,7 +1,8 @@
 """The nano cascade under other seeds, other instruction sets and other numbers of threads; `make robust` runs it.
 
 One CPU stands for others: what torch and oneDNN may use is cut down, so that sums are rounded in other ways and the run
-takes another path. Each arm is a run of its own under runs/robust; a finished one is taken as it is, so the command
+takes another path. Each arm is a run of its own: the native ones stand where `nemo-cascade experiment` looks for the
+first arms of an experiment over seeds, the others under runs/robust. A finished one is taken as it is, so the command
 goes on where it was stopped. ROBUST_ARMS="0 3/avx2" runs some of them only; ROBUST_SIDE_BY_SIDE=2 two at a time.
 
 Held: every arm ends with exit code 0; every RL stage raises its own domain (p < 0.001, one-sided, paired by prompt); a
@@ -43,7 +44,9 @@ class Arm:
 
     @property
     def folder(self) -> Path:
-        return RUNS / self.name
+        if (self.instructions, self.threads) != ("native", 1):
+            return RUNS / self.name
+        return (RUNS.parent / f"seed{self.seed}" if self.seed else RUNS.parent) / "nano"
 
     def run(self) -> dict[str, Any]:
         """Run it to its end, unless it is there; return what became of it."""
@@ -51,9 +54,12 @@ class Arm:
         if not outcome.is_file():
             started = time.monotonic()
             command = [sys.executable, "-m", "nemo_cascade", "run", "cascade=nano", f"seed={self.seed}"]
-            command += [f"runs_dir={RUNS}", f"name={self.name}", f"data_dir={RUNS}/data-{self.seed}"]
+            command += [f"runs_dir={self.folder.parent}", f"name={self.folder.name}"]
+            if self.folder.parent == RUNS:
+                command.append(f"data_dir={RUNS}/data-{self.seed}")
             command += [f"cluster.{role}_threads={self.threads}" for role in ("policy", "rollout")]
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (RUNS, self.folder.parent):
+                folder.mkdir(parents=True, exist_ok=True)
             environment = os.environ | CUT.get(self.instructions, {})
             with (RUNS / f"{self.name}.log").open("w") as log:
                 code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from nemo_cascade.config.schema import LoggingConfig
-from nemo_cascade.config.stage import SourceConfig
+from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.tokenised import TokenisedSet, make_shards, plan_parts

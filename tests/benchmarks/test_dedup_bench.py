@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import DedupConfig
+from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText
 from nemo_cascade.data.dedup import Said, find_duplicates, write_fingerprints
 from tests.planted import KINDS, plant, table

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import PairDataConfig, PromptSetConfig
+from nemo_cascade.config.stages.pairs import PairDataConfig
+from nemo_cascade.config.stages.prompts import PromptSetConfig
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
 from nemo_cascade.data.pairs import build_pair_stores

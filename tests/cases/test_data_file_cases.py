@@ -11,7 +11,7 @@ import pytest
 
 from nemo_cascade.cli.main import main
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.stage import DecontaminateConfig, DedupConfig
+from nemo_cascade.config.stages.sft_data import DecontaminateConfig, DedupConfig
 from nemo_cascade.data.files import data_files
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.sources import decode_row, read_raw

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.types import PackedBatch
 from tests.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
 

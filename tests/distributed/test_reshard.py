@@ -114,7 +114,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(folders):
-    from nemo_cascade.config.stage import PolicyLossConfig
+    from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 
     hf, store = folders
     wide = store.folder.parent / "wide"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,12 +50,35 @@ def type_in(words: list[str], log: Path) -> tuple[int, str]:
     return finish(process, log), log.read_text()
 
 
-def test_a_regression_holds_the_cascade_until_a_command_that_was_told_takes_it_on_to_its_end(tmp_path):
-    log = tmp_path / "provoked.log"
-    assert finish(start(tmp_path, "provoked", *PROVOKED), log) == HELD, tail(log)
-    run, first = tmp_path / "provoked", log.read_text()
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """Return a run folder that its gate holds after SFT 2, a copy of it, and what the run wrote."""
+    folder = tmp_path_factory.mktemp("held")
+    log = folder / "provoked.log"
+    assert finish(start(folder, "provoked", *PROVOKED), log) == HELD, tail(log)
+    run = folder / "provoked"
     scores = json.loads((run / "scores.json").read_text())
     assert scores["sft2"]["chat"]["score"] < scores["sft1"]["chat"]["score"] - 0.2, scores
+    shutil.copytree(run, folder / "as_held")
+    return run, folder / "as_held", log.read_text()
+
+
+def as_held(held):
+    """Put the run back to where its gate held it; return its folder and what it wrote then."""
+    run, copy, first = held
+    shutil.rmtree(run)
+    shutil.copytree(copy, run)
+    return run, first
+
+
+def decisions(run):
+    """Return (stage, outcome) of every decision in the ledger."""
+    return [(r.stage, r.details["outcome"]) for r in read_ledger(run / "ledger.jsonl") if r.event == "decided"]
+
+
+def test_a_regression_holds_the_cascade_until_a_command_that_was_told_takes_it_on_to_its_end(held, tmp_path):
+    run, first = as_held(held)
+    log = tmp_path / "log"
 
     # The same command again says the same; a plan says where the run stands.
     again = told(first, "nemo-cascade run")
@@ -69,8 +93,7 @@ def test_a_regression_holds_the_cascade_until_a_command_that_was_told_takes_it_o
     assert "3 of 3 stages decided: 2 promoted, 1 rolled back (sft2)" in text
 
     records = read_ledger(run / "ledger.jsonl")
-    decided = [(r.stage, r.details["outcome"]) for r in records if r.event == "decided"]
-    assert decided == [("sft1", "promote"), ("sft2", "hold"), ("sft2", "rollback"), ("math_rl", "promote")]
+    assert decisions(run) == [("sft1", "promote"), ("sft2", "hold"), ("sft2", "rollback"), ("math_rl", "promote")]
     last = next(r.details for r in reversed(records) if r.stage == "sft2" and r.event == "decided")
     assert last["reason"].startswith("chat fell by more than 0.02, significantly")
     assert set(last["tried"]) == {"step_000006", "merge_0.25", "merge_0.5", "merge_0.75"}
@@ -80,3 +103,27 @@ def test_a_regression_holds_the_cascade_until_a_command_that_was_told_takes_it_o
     page = (run / "report.html").read_text()
     for words in ("rolled back", "chat fell by more than 0.02", "another model was asked for by hand: why"):
         assert words in page
+
+
+@pytest.mark.parametrize(
+    ("option", "outcome", "goes_on_from"), [("--accept", "promote", "sft2"), ("--rollback", "rollback", "sft1")]
+)
+def test_a_hold_is_ruled_away_by_the_commands_that_were_told(held, tmp_path, option, outcome, goes_on_from):
+    run, first = as_held(held)
+    assert type_in(told(first, option), tmp_path / "decide.log")[0] == 0
+    code, text = type_in(told(first, "nemo-cascade run"), tmp_path / "log")
+    assert code == 0, text
+    assert decisions(run) == [("sft1", "promote"), ("sft2", "hold"), ("sft2", outcome), ("math_rl", "promote")]
+    started = {r.stage: r.details["parent"] for r in read_ledger(run / "ledger.jsonl") if r.event == "stage_started"}
+    assert started["math_rl"] == goes_on_from
+    assert "by hand: why" in (run / "report.html").read_text()
+
+
+def test_a_held_stage_is_made_anew_by_the_command_that_was_told(held, tmp_path):
+    run, first = as_held(held)
+    mended = "stages.sft2.optimizer={lr: 1e-3, lr_warmup_steps: 0, min_lr: 1e-3}"
+    code, text = type_in([*told(first, "nemo-cascade fork"), mended], tmp_path / "log")
+    assert code == 0, text
+    anew = run.with_name("provoked-sft2-anew")
+    assert decisions(anew) == [("sft1", "promote"), ("sft2", "promote"), ("math_rl", "promote")]
+    assert decisions(run) == [("sft1", "promote"), ("sft2", "hold")]

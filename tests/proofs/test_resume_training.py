@@ -39,7 +39,7 @@ def _weights(worker):
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
-    from nemo_cascade.config.stage import PolicyLossConfig
+    from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 
     root = tmp_path_factory.mktemp("resume")
     hf = write_tiny_folder(root / "tiny")

@@ -15,16 +15,13 @@ from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig
 from nemo_cascade.config.provenance import config_hash, write_record
 from nemo_cascade.config.schema import EvaluationConfig, GateConfig, RunConfig, SuiteConfig
-from nemo_cascade.config.stage import (
-    GrpoStage,
-    PairDataConfig,
-    PromiseConfig,
-    PromptSetConfig,
-    RewardModelStage,
-    SftDataConfig,
-    SftStage,
-    SourceConfig,
-)
+from nemo_cascade.config.stages.base import PromiseConfig
+from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.config.stages.pairs import PairDataConfig
+from nemo_cascade.config.stages.prompts import PromptSetConfig
+from nemo_cascade.config.stages.reward_model import RewardModelStage
+from nemo_cascade.config.stages.sft import SftStage
+from nemo_cascade.config.stages.sft_data import SftDataConfig, SourceConfig
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.telemetry.metrics import MetricsLog
 

@@ -15,9 +15,10 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
 from nemo_cascade.config.provenance import write_record
 from nemo_cascade.config.schema import EvaluationConfig, GateConfig, SuiteConfig
-from nemo_cascade.config.stage import CarryConfig, GrpoStage, PromiseConfig
+from nemo_cascade.config.stages.base import CarryConfig, PromiseConfig
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.models.hf_folder import HfTensors, write_hf_folder
+from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.training.checkpoint import CheckpointStore
 
 START, LAST = (40, 50), (80, 10)
@@ -58,7 +59,7 @@ class World:
         self.engines_start_from = []
         monkeypatch.setattr(runner, "evaluate", self.evaluate)
         monkeypatch.setattr(recover, "export_checkpoint", self.export)
-        monkeypatch.setattr(runner, "RUN_STAGE", {GrpoStage: self.train})
+        monkeypatch.setitem(KINDS, "grpo", replace(KINDS["grpo"], run=self.train))
 
     def _companion(self, tmp_path):
         like = tmp_path / "like"

@@ -9,7 +9,7 @@ from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.gate import decide, decide_reward_model
 from nemo_cascade.cascade.levels import gate_level, holm_levels, stage_gate
 from nemo_cascade.config.schema import EvaluationConfig
-from nemo_cascade.config.stage import PromiseConfig
+from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.errors import ConfigError, RunFolderError
 from nemo_cascade.evaluation.preference import preference_scores
 from nemo_cascade.evaluation.scores import Scores
@@ -184,7 +184,9 @@ def test_a_stage_may_change_the_gate_but_not_misspell_it(config):
 def test_a_reward_model_is_judged_by_its_hold_out_accuracy(with_reward_model, right, on_regression, outcome):
     stage = replace(with_reward_model.stages["rm"], gate={"on_regression": on_regression})
     config = replace(with_reward_model, stages={**with_reward_model.stages, "rm": stage})
-    decision = decide_reward_model(config, "rm", preference_scores([1.0] * right + [-1.0] * (100 - right)))
+    decision = decide_reward_model(
+        config, "rm", preference_scores([1.0] * right + [-1.0] * (100 - right)), stage.min_accuracy
+    )
     assert decision.outcome == outcome
     assert f"{right / 100:.3f}" in decision.reason
     assert "0.7" in decision.reason

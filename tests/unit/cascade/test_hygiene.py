@@ -196,7 +196,7 @@ def test_the_nano_sets_are_disjoint(tmp_path):
     assert {pair["prompts_found"] for pair in report["pairs"]} == {0}
     # All of nano's prompts are short: the report doesn't let its zeros pass for more than they are.
     assert all(0 < pair["exact_only"] <= pair["prompts"] for pair in report["pairs"])
-    assert len({str(pair["prompts_of"]) for pair in report["pairs"]}) == 13
+    assert len({str(pair["prompts_of"]) for pair in report["pairs"]}) == 14
 
 
 def test_the_run_folder_keeps_the_report(planted, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import plan_stages
-from nemo_cascade.config.stage import PromiseConfig
+from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.errors import ConfigError, RunFolderError
 
 
@@ -16,16 +16,18 @@ def test_the_plan_follows_the_configuration(config, tmp_path):
     sft, math, code = plan_stages(config, folder)
     assert (sft.index, sft.name, sft.kind, sft.parent) == (1, "sft1", "sft", "start")
     assert sft.folder == tmp_path / "run" / "stages" / "01-sft1"
-    assert (sft.steps, sft.tokens_per_step) == (None, 8 * 512)
+    size = sft.stage.size()
+    assert (size.steps, size.tokens_per_step) == (None, 8 * 512)
     assert (math.parent, code.parent) == ("sft1", "math_rl")
-    assert (math.steps, math.tokens_per_step) == (40, 16 * 8 * 256)
+    size = math.stage.size()
+    assert (size.steps, size.tokens_per_step) == (40, 16 * 8 * 256)
 
 
 def test_a_reward_model_stands_beside_the_policys_line(with_reward_model, tmp_path):
     sft, reward, math, code = plan_stages(with_reward_model, RunFolder(tmp_path))
     assert [p.moves_policy for p in (sft, reward, math, code)] == [True, False, True, True]
     assert [p.parent for p in (sft, reward, math, code)] == ["start", "sft1", "sft1", "math_rl"]
-    assert (reward.kind, reward.tokens_per_step) == ("reward_model", 4 * 256)
+    assert (reward.kind, reward.stage.size().tokens_per_step) == ("reward_model", 4 * 256)
 
 
 def test_nothing_is_promised_about_a_domain_whose_reward_model_comes_later(with_reward_model, tmp_path):

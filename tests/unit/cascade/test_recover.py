@@ -1,13 +1,14 @@
 """Every ending of a gate, on a scripted cascade; the real parts are in tests/e2e/test_provoked_regression.py."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nemo_cascade.cascade import runner
 from nemo_cascade.cascade.matrix import collect_matrix
-from nemo_cascade.config.stage import GrpoStage
+from nemo_cascade.stages.kinds import KINDS
 from tests.unit.cascade.scripted import BAD, GOOD, LAST, START, World
 
 GOOD_MODELS = ("step_000002", "step_000004")
@@ -95,7 +96,7 @@ def test_a_damaged_checkpoint_is_no_candidate(world):
         if damage.exists():
             damage.write_text("[99, 99]")
 
-    runner.RUN_STAGE[GrpoStage] = train_and_damage
+    KINDS["grpo"] = replace(KINDS["grpo"], run=train_and_damage)  # the fixture puts it back
     scene.run()
     assert scene.result[:3] == ("recover", "step_000002", (60, 48))
     assert "step_000004/skill.json" in scene.runner().ledger.find("checkpoint_refused", "math_rl").details["reason"]

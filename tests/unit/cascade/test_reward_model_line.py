@@ -16,9 +16,10 @@ from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.cascade.rulings import rule
 from nemo_cascade.cascade.story import outcome_line
 from nemo_cascade.config.provenance import write_record
-from nemo_cascade.config.stage import GrpoStage, PromiseConfig, RewardModelStage, SftStage
+from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore
 
@@ -50,14 +51,15 @@ def stand_ins(monkeypatch):
         asked["trained"].append((context.name, context.parent_hf.parent.name, dict(context.reward_models)))
         context.hf_folder.mkdir(parents=True)
         (context.hf_folder / "config.json").write_text(context.name)
-        if isinstance(stage, RewardModelStage):
+        if stage.kind == "reward_model":
             preference_scores(asked["margins"]).save(context.folder / "preference.json")
 
     def evaluate(config, roles, hf, version, label, suites, reward_models):
         asked["scored"].append((label, sorted(suites), sorted(reward_models)))
         return Scores({domain: {f"{domain}/{i}": [float(i % 2)] for i in range(10)} for domain in suites})
 
-    monkeypatch.setattr(running, "RUN_STAGE", dict.fromkeys((SftStage, RewardModelStage, GrpoStage), train))
+    for kind, parts in KINDS.items():
+        monkeypatch.setitem(KINDS, kind, replace(parts, run=train))
     monkeypatch.setattr(running, "evaluate", evaluate)
     monkeypatch.setattr(running, "Roles", lambda *_: nullcontext())
     return asked
@@ -155,10 +157,10 @@ def test_a_reward_model_is_recovered_by_its_best_kept_checkpoint(
     cascade, stand_ins, monkeypatch, tmp_path, accuracy, outcome
 ):
     config = below_its_bar(cascade, stand_ins, "recover")
-    train, adopted = running.RUN_STAGE[RewardModelStage], []
+    kind, adopted = KINDS["reward_model"], []
 
     def train_with_checkpoints(context, stage):
-        train(context, stage)
+        kind.run(context, stage)
         store = CheckpointStore(context.folder / "checkpoints", keep=3)
         log = MetricsLog(context.folder / "metrics.jsonl")
         for step, found in ((2, 0.3), (4, accuracy), (6, 0.4)):
@@ -171,7 +173,7 @@ def test_a_reward_model_is_recovered_by_its_best_kept_checkpoint(
         right = round(100 * accuracy)
         return preference_scores([1.0] * right + [-1.0] * (100 - right))
 
-    monkeypatch.setitem(running.RUN_STAGE, RewardModelStage, train_with_checkpoints)
+    monkeypatch.setitem(KINDS, "reward_model", replace(kind, run=train_with_checkpoints))
     monkeypatch.setattr(recovering, "adopt_checkpoint", adopt)
     assert run(config, tmp_path) == 0
     decided = [r for r in read_ledger(tmp_path / "runs" / "trial" / "ledger.jsonl") if r.event == "decided"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import DecontaminateConfig, DedupConfig
+from nemo_cascade.config.stages.sft_data import DecontaminateConfig, DedupConfig
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.decontaminate import NgramIndex, PromptText
 from nemo_cascade.data.dedup import Said, find_duplicates, write_fingerprints

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import PairDataConfig
+from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.chat import encode_conversation
 from nemo_cascade.data.pairs import HoldoutSource, PairSource, build_pair_stores
 from nemo_cascade.data.scored import encode_scored, scored_answer

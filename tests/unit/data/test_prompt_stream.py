@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import PromptFilterConfig
+from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
 from nemo_cascade.data.prompt_stream import PromptStream, drawn
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.errors import DataError

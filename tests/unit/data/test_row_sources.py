@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.stage import PairDataConfig
+from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.hub import local_path
 from nemo_cascade.data.pairs import build_pair_stores

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nemo_cascade.config.stage import PromptSetConfig, RepairPromptConfig
+from nemo_cascade.config.stages.prompts import PromptSetConfig, RepairPromptConfig
 from nemo_cascade.data.prompts import PromptSet, load_prompts
 from nemo_cascade.data.swe_prompts import changed_paths
 from nemo_cascade.errors import DataError

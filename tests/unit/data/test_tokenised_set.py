@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nemo_cascade.config.stage import DedupConfig
+from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.store import open_store

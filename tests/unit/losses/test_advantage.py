@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import AdvantageConfig
+from nemo_cascade.config.stages.policy_loss import AdvantageConfig
 from nemo_cascade.errors import RewardError
 from nemo_cascade.losses.advantage import count_unpaired_groups, group_advantages
 

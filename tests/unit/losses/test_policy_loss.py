@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.policy import PolicyTensors, policy_loss
 from nemo_cascade.losses.units import count_units

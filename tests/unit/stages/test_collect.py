@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.compose import compose
-from nemo_cascade.config.stage import DynamicSamplingConfig, PromptFilterConfig, ShapingConfig
+from nemo_cascade.config.stages.rollout_rules import DynamicSamplingConfig, PromptFilterConfig, ShapingConfig
 from nemo_cascade.data.prompt_stream import PromptStream
 from nemo_cascade.data.prompts import PromptSet
 from nemo_cascade.errors import RewardError, RolloutError

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nemo_cascade.config.stage import EndConfig
+from nemo_cascade.config.stages.rollout_rules import EndConfig
 from nemo_cascade.stages.ending import End, Ending
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stage import ShapingConfig
+from nemo_cascade.config.stages.rollout_rules import ShapingConfig
 from nemo_cascade.stages.shape_rewards import code_switches, shape_rewards
 from nemo_cascade.types import Prompt
 

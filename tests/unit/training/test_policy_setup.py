@@ -1,7 +1,7 @@
 import pytest
 
 from nemo_cascade.config.model import PrecisionConfig
-from nemo_cascade.config.stage import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
 from nemo_cascade.training.precision import check_precision, token_multiple
 from tests.tiny_policy import policy_setup

@@ -1,0 +1,208 @@
+"""What all stages have, and what a kind of stage says of itself: the only questions that others ask a stage.
+
+A kind answers them in its own file, so that nobody else needs to know which kinds there are:
+
+    reads       its data, file by file
+    models      the models that it needs beside its parent's weights
+    tasks       the prompts that verifiers judge its responses to
+    size        steps, batch, tokens and lengths, as a plan tells them
+    layout      of its ranks
+    problems    what makes it impossible to run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from nemo_cascade.config.base import block
+from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.prompts import PromptSetConfig
+from nemo_cascade.errors import CascadeError
+
+if TYPE_CHECKING:
+    from nemo_cascade.config.schema import RunConfig
+
+Problems = Iterator[CascadeError]
+
+
+@dataclass(frozen=True, slots=True)
+class DataUse:
+    """One set that a stage reads.
+
+    Attributes:
+        key: its place below the stage, `data.sources.0`.
+        source: the set.
+        role: sft and pairs are trained on, prompts are answered and the answers trained on; holdout is measured on;
+            screen is only compared with.
+        domain: that it counts for in a plan.
+        use: what is done with it, in a few words.
+        screened: files whose prompts were screened out of it.
+        screen_ngram: words in a row that the screening compared; 0: none was done.
+        path_key: the key of its path.
+    """
+
+    key: str
+    source: DataFileConfig
+    role: Literal["sft", "pairs", "holdout", "prompts", "screen"]
+    domain: str = ""
+    use: str = ""
+    screened: tuple[str, ...] = ()
+    screen_ngram: int = 0
+    path_key: str = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """A model that a stage needs beside its parent's weights.
+
+    Attributes:
+        key: the field that names it.
+        reference: an HF folder, or for a reward model the stage that trains it.
+        role: start: what its ranks load; reward: judges responses.
+    """
+
+    key: str
+    reference: str
+    role: Literal["start", "reward"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSize:
+    """How large a stage is, as far as its configuration says.
+
+    Attributes:
+        steps: lines of its metrics at most; None where the data say it.
+        updates_per_step: optimizer steps of a line.
+        planned: its steps in words.
+        batch: its batch in words.
+        tokens_per_step: most tokens that a step can hold (prompts of rollouts not counted).
+        length: longest sample, or response, in tokens.
+    """
+
+    steps: int | None
+    planned: str
+    batch: str
+    tokens_per_step: int
+    length: int
+    updates_per_step: int = 1
+
+    @property
+    def updates(self) -> int | None:
+        """Optimizer steps of the stage at most; None where the data say it."""
+        return None if self.steps is None else self.steps * self.updates_per_step
+
+
+@block
+class CarryConfig:
+    """What a stage takes over from its parent beside the weights."""
+
+    optimizer: bool = False
+    """Keep Adam's moments and its count of steps (same layout and kind only). The learning rate doesn't go on: it is
+    this stage's own schedule from its first step, warm-up included."""
+
+
+@block
+class PromiseConfig:
+    """What a stage promises; the gate checks it."""
+
+    improve: list[str] = field(default_factory=list)
+    """Domains whose score must rise significantly over the parent's."""
+    hold: list[str] = field(default_factory=lambda: ["*"])
+    """Domains that may not fall by more than the gate's tolerance; `*`: all others."""
+
+
+@block
+class StageBase:
+    """What all stages have."""
+
+    optimizer: OptimizerConfig
+    """AdamW and schedule."""
+    seq_length: PositiveInt
+    """Length of a packed micro-batch, tokens."""
+    checkpoint_every: PositiveInt = 50
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest complete checkpoints that stay on disk."""
+    carry: CarryConfig = field(default_factory=CarryConfig)
+    """What is taken over from the parent."""
+    promise: PromiseConfig = field(default_factory=PromiseConfig)
+    """What the gate checks afterwards."""
+    gate: dict[str, Any] = field(default_factory=dict)
+    """Fields of `gate` that this stage sets differently."""
+
+    kind: str
+    """Stage kind."""
+    objective: ClassVar[Literal["sft", "policy", "preference"]]
+    """What its ranks optimise."""
+    moves_policy: ClassVar[bool] = True
+    """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
+
+    def reads(self) -> Iterator[DataUse]:
+        """Yield every set that the stage reads."""
+        raise NotImplementedError
+
+    def models(self) -> Iterator[ModelUse]:
+        """Yield the models that it needs beside its parent's weights."""
+        yield from ()
+
+    def tasks(self) -> Mapping[str, PromptSetConfig]:
+        """Return the prompts that verifiers judge its responses to, by their keys."""
+        return {}
+
+    def responses_per_prompt(self) -> int:
+        """Return how many responses to a prompt its judges see together."""
+        return 0
+
+    def preference_model(self) -> tuple[bool, str | None]:
+        """Return whether a reward model judges its responses, and which one is named."""
+        return False, None
+
+    def size(self) -> StageSize:
+        """Return how large the stage is."""
+        raise NotImplementedError
+
+    def layout(self, run: RunConfig) -> ParallelConfig:
+        """Return the layout of its ranks."""
+        return run.parallel
+
+    def promises(self) -> bool:
+        """Tell whether a gate has anything to check."""
+        return bool(self.promise.improve or self.promise.hold)
+
+    def promised(self) -> str:
+        """Return its promise in words."""
+        improve, hold = ", ".join(self.promise.improve), ", ".join(self.promise.hold)
+        return f"improves {improve or 'nothing'}, holds {hold or 'nothing'}"
+
+    def selection_prompts(self) -> int | None:
+        """Return of how many prompts its checkpoints are scored to find its result; None: its last model is that."""
+        return None
+
+    def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
+        """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
+        return None
+
+    def problems(self, run: RunConfig, name: str) -> Problems:
+        """Yield what makes the stage impossible to run as part of `run`."""
+        raise NotImplementedError
+
+
+@block
+class PolicyStage(StageBase):
+    """What the stages have that change the policy."""
+
+    select: Literal["last", "best"] = "last"
+    """Which model is the stage's result: the last, or the best of its kept checkpoints (`keep_checkpoints` of them)."""
+    select_prompts: PositiveInt = 64
+    """best: prompts of each suite of the domains in `promise.improve` (of all, where none is) that the checkpoints are
+    scored on: the first so many. The gate judges the best one on the whole suites."""
+
+    def selection_prompts(self) -> int | None:
+        """Return of how many prompts its checkpoints are scored to find its result; None: its last model is that."""
+        return self.select_prompts if self.select == "best" else None

@@ -1,0 +1,209 @@
+"""Reinforcement learning by group-relative advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from nemo_cascade.config.base import block
+from nemo_cascade.config.rollout import SamplingConfig, room_problems
+from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
+from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig
+from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE, PromptSetConfig
+from nemo_cascade.config.stages.rollout_rules import (
+    DynamicSamplingConfig,
+    EndConfig,
+    PromptFilterConfig,
+    ShapingConfig,
+)
+from nemo_cascade.errors import CascadeError
+
+if TYPE_CHECKING:
+    from nemo_cascade.config.schema import RunConfig
+
+
+@block
+class GrpoStage(PolicyStage):
+    """Reinforcement learning with verifiable rewards, GRPO."""
+
+    kind: Literal["grpo"] = "grpo"
+    """Stage kind."""
+    prompts: PromptSetConfig
+    """Prompts and their verifier."""
+    mixed_with: list[PromptSetConfig] = field(default_factory=list)
+    """Further sets, of other domains: every batch is drawn from all of them, each prompt as likely as any other."""
+    reward_model: str | None = None
+    """Who judges where the verifier is `preference` or shaping.combine asks for it: an earlier stage of kind
+    reward_model, or a model's HF folder."""
+    steps: PositiveInt
+    """Rollout batches, at most."""
+    prompts_per_step: PositiveInt
+    """Prompts per rollout batch (the papers' batch size B)."""
+    num_generations: Annotated[int, Field(ge=2)]
+    """Rollouts per prompt (the papers' G)."""
+    updates_per_batch: PositiveInt = 1
+    """Optimizer steps per rollout batch; 1 is strictly on-policy."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How rollouts are drawn."""
+    overlong: Literal["keep", "mask", "zero"] = "keep"
+    """Truncated rollouts: keep the verifier's score; mask (no gradient, but in the group's baseline); zero reward."""
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    """Group-relative advantage."""
+    loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    """Policy-gradient loss."""
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    """What is done to the scores before they are rewards."""
+    dynamic_sampling: DynamicSamplingConfig = field(default_factory=DynamicSamplingConfig)
+    """Batch-wise filtering of groups without signal."""
+    prompt_filter: PromptFilterConfig = field(default_factory=PromptFilterConfig)
+    """Epoch-wise filtering of prompts without signal."""
+    end_when: EndConfig = field(default_factory=EndConfig)
+    """Rules that end the stage before its last step."""
+    rollouts_to_keep: NonNegativeInt = 64
+    """Rollouts per step written to rollouts/ to look at."""
+
+    objective: ClassVar[Literal["policy"]] = "policy"
+
+    @property
+    def prompt_sets(self) -> list[PromptSetConfig]:
+        """All sets that a batch is drawn from."""
+        return list(self.tasks().values())
+
+    def tasks(self) -> Mapping[str, PromptSetConfig]:
+        """Return the prompts that verifiers judge its responses to, by their keys."""
+        return {"prompts": self.prompts} | {f"mixed_with.{i}": rules for i, rules in enumerate(self.mixed_with)}
+
+    def reads(self) -> Iterator[DataUse]:
+        """Yield its prompts."""
+        filtered = ", filtered each epoch" * self.prompt_filter.enabled
+        for key, rules in self.tasks().items():
+            yield DataUse(key, rules, "prompts", rules.domain, f"{rules.mode}{rules.selection()}{filtered}")
+
+    def models(self) -> Iterator[ModelUse]:
+        """Yield the reward model that judges."""
+        if self.reward_model is not None:
+            yield ModelUse("reward_model", self.reward_model, "reward")
+
+    def responses_per_prompt(self) -> int:
+        """Return how many responses to a prompt its judges see together."""
+        return self.num_generations
+
+    def preference_model(self) -> tuple[bool, str | None]:
+        """Return whether a reward model judges its responses, and which one is named."""
+        asked = self.shaping.combine == "preference" or PREFERENCE in [rules.verifier for rules in self.prompt_sets]
+        return asked, self.reward_model
+
+    def policy_loss(self) -> tuple[PolicyLossConfig, float]:
+        """Return its loss, and the temperature that rollouts are drawn and scored with."""
+        return self.loss, self.sampling.temperature
+
+    def size(self) -> StageSize:
+        """Return how large the stage is."""
+        updates = f" / {self.updates_per_batch} updates" if self.updates_per_batch > 1 else ""
+        batch, length = f"{self.prompts_per_step} x {self.num_generations}{updates}", self.sampling.max_tokens
+        tokens = self.prompts_per_step * self.num_generations * length
+        planned = f"{self.steps}{self.end_when.early()}"
+        return StageSize(self.steps, planned, batch, tokens, length, self.updates_per_batch)
+
+    def problems(self, run: RunConfig, name: str) -> Problems:
+        """Yield what is wrong with lengths, batches, sampling and rules."""
+        prefix = f"stages.{name}"
+        yield from room_problems(run.rollout, prefix, self.sampling.max_tokens)
+        for key in self.tasks():
+            yield from _prompt_lengths(run, prefix, self, key)
+        if self.seq_length < run.rollout.max_model_len:
+            yield CascadeError(
+                "a micro-batch can't hold the longest rollout",
+                value=f"{prefix}.seq_length={self.seq_length}",
+                limit=f"at least rollout.max_model_len={run.rollout.max_model_len}",
+                mend=f"{prefix}.seq_length={run.rollout.max_model_len}",
+            )
+        yield from _batch(run, prefix, self)
+        yield from _sampled_is_scored(prefix, self)
+        yield from _filter_and_end(prefix, self)
+
+
+def _batch(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
+    rollouts = stage.prompts_per_step * stage.num_generations
+    if rollouts % stage.updates_per_batch:
+        yield CascadeError(
+            "the rollouts of a batch can't be dealt evenly to its updates",
+            value=f"{prefix}.updates_per_batch={stage.updates_per_batch}",
+            limit=f"a divisor of prompts_per_step x num_generations = {rollouts}",
+            mend=f"{prefix}.updates_per_batch=1 is strictly on-policy",
+        )
+    elif rollouts // stage.updates_per_batch < run.parallel.data_parallel_size:
+        yield CascadeError(
+            "an update has fewer rollouts than there are replicas",
+            value=rollouts // stage.updates_per_batch,
+            limit=f"at least parallel.data_parallel_size={run.parallel.data_parallel_size}",
+            mend=f"raise {prefix}.prompts_per_step",
+        )
+
+
+def _prompt_lengths(run: RunConfig, prefix: str, stage: GrpoStage, key: str) -> Problems:
+    rules, key = stage.tasks()[key], f"{prefix}.{key}"
+    if rules.max_tokens is not None and rules.min_tokens > rules.max_tokens:
+        value, most = f"{key}.min_tokens={rules.min_tokens}", f"max_tokens={rules.max_tokens}"
+        yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
+    if rules.repair.enabled and rules.max_tokens is None:
+        mend = f"{key}.max_tokens=16384"
+        yield CascadeError("repair prompts are built up to a length that isn't given", value=f"{key}.repair", mend=mend)
+    if rules.repair.enabled and not rules.repair.kinds:
+        yield CascadeError("no kind of repair prompt", value=f"{key}.repair.kinds=[]", limit="ground_truth, mixed")
+    longest, room = rules.max_tokens or 0, run.rollout.max_model_len - stage.sampling.max_tokens
+    if longest > room > 0:
+        limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"
+        mend = f"rollout.max_model_len={longest + stage.sampling.max_tokens}"
+        value = f"{key}.max_tokens={longest}"
+        yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
+
+
+def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
+    unsolvable = sorted({rules.verifier for rules in stage.prompt_sets} & {PREFERENCE, GENRM})
+    if stage.prompt_filter.enabled and unsolvable:
+        yield CascadeError(
+            "a reward model's scores don't tell which prompts are solved",
+            value=f"{prefix}.prompt_filter.enabled=true with {', '.join(unsolvable)}",
+            mend=f"{prefix}.prompt_filter.enabled=false",
+        )
+    rules = stage.end_when
+    first = max(rules.window, rules.min_steps)
+    if (rules.truncation_rate is not None or rules.plateau_steps is not None) and first >= stage.steps:
+        yield CascadeError(
+            "no rule can end the stage before its last step",
+            value=f"{prefix}.end_when: window={rules.window}, min_steps={rules.min_steps}",
+            limit=f"less than steps={stage.steps}",
+            mend="a smaller window or min_steps, or no rule",
+        )
+
+
+def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:
+    """Importance weights compare the trainer's full softmax with the engine's; truncated sampling is another law."""
+    sampling, loss = stage.sampling, stage.loss
+    if sampling.temperature == 0:
+        value = f"{prefix}.sampling.temperature=0"
+        yield CascadeError(
+            "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
+        )
+    truncated = [f"top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"top_k={sampling.top_k}"] * (sampling.top_k > 0)
+    compared = [f"correction={loss.correction}"] * (loss.correction != "none")
+    compared += ["kl_correction=true"] * loss.kl_correction
+    compared += [f"sequence_error_max={loss.sequence_error_max}"] * (loss.sequence_error_max is not None)
+    if compared and truncated:
+        yield CascadeError(
+            "importance weights need the sampled distribution to be the scored one",
+            value=f"{prefix}.loss: {', '.join(compared)} with sampling {', '.join(truncated)}",
+            limit="top_p=1 and top_k=0",
+            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or none of these in {prefix}.loss",
+        )
+    if loss.correction not in ("none", "uncapped") and loss.correction_min >= loss.correction_max:
+        value = f"{prefix}.loss.correction_min={loss.correction_min}"
+        limit = f"less than correction_max={loss.correction_max}"
+        yield CascadeError("no importance weight is allowed", value=value, limit=limit, mend="widen the bounds")
+    if loss.clip_ratio_low >= 1:
+        value = f"{prefix}.loss.clip_ratio_low={loss.clip_ratio_low}"
+        yield CascadeError("the ratio is clipped at or below 0", value=value, limit="< 1", mend="0.2")

@@ -1,0 +1,62 @@
+"""From rewards to gradients: group-relative advantage and policy loss."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from nemo_cascade.config.base import block
+
+
+@block
+class AdvantageConfig:
+    """Group-relative advantage (arXiv 2512.13607, section 4.1.2; recipes differ in the switches)."""
+
+    baseline: Literal["mean", "leave_one_out"] = "mean"
+    """Mean of the group, or of the other G-1 rollouts."""
+    normalize_by_std: bool = True
+    """Divide by the group's standard deviation, with Bessel's factor (off: Dr. GRPO)."""
+    std_epsilon: PositiveFloat = 1e-6
+    """Added to the standard deviation; a group whose spread is below it has advantage 0."""
+
+
+@block
+class PolicyLossConfig:
+    """The policy-gradient loss. The defaults are Cascade's: on-policy, token-level, no KL, no entropy."""
+
+    aggregation: Literal["token", "sequence"] = "token"
+    """token: one pool of all tokens of the global batch; sequence: mean per response, then mean over responses."""
+    clip_ratio_low: PositiveFloat = 0.2
+    """PPO ratio is clipped below at 1 - this; inert while there is one update per batch."""
+    clip_ratio_high: PositiveFloat = 0.2
+    """PPO ratio is clipped above at 1 + this (DAPO's clip-higher: 0.28)."""
+    clip_dual: Annotated[float, Field(gt=1)] | None = None
+    """Where the advantage is negative, the PPO ratio counts at most this much (dual clip, arXiv 1912.09729; verl: 3,
+    Nemotron's recipes: null); inert while there is one update per batch."""
+    correction: Literal["none", "uncapped", "truncated", "icepop", "sequence_mask"] = "none"
+    """Importance weight trainer/engine: none; uncapped, as it is (Nemotron 3 Nano); truncated to [min, max]; tokens
+    outside [min, max] masked (IcePop); sequences whose geometric-mean ratio lies outside [min, max] masked, token
+    weight uncapped otherwise."""
+    correction_min: NonNegativeFloat = 0.0
+    """Lower bound of the importance weight."""
+    correction_max: PositiveFloat = 2.0
+    """Upper bound of the importance weight."""
+    sequence_error_max: Annotated[float, Field(gt=1)] | None = None
+    """Responses over whose tokens the mean of exp(|logp_trainer - logp_engine|) exceeds this aren't trained and leave
+    the normaliser; their rewards stay in the group's baseline (Nemotron 3 Nano and MOPD: 2). Null: none is left out."""
+    kl_coefficient: NonNegativeFloat = 0.0
+    """Weight of the KL term, whose value per token is k3 = exp(d) - 1 - d with d = logp_ref - logp: on average over the
+    policy's samples KL(policy || reference). What its gradient is, `kl_gradient` says."""
+    kl_gradient: Literal["plain", "weighted"] = "plain"
+    """plain: k3's own derivative, 1 - exp(d) times grad logp, on average the gradient of KL(reference || policy) (paper
+    of GRPO, verl, TRL, NeMo-RL before June 2026); weighted: that of exp(logp - sg(logp)) k3, -d times grad logp, on
+    average the gradient of KL(policy || reference) (NeMo-RL since)."""
+    kl_correction: bool = False
+    """Multiply the KL term by the importance weight policy/engine, uncapped (Nemotron 3's recipes, whose KL is over
+    the engine's samples); differentiated where kl_gradient is weighted."""
+    kl_max: PositiveFloat | None = None
+    """k3 of a token counts at most this much, and has no gradient above (verl and NeMo-RL by default: 10; Nemotron's
+    recipes: null)."""
+    entropy_coefficient: NonNegativeFloat = 0.0
+    """Weight of the entropy bonus."""

@@ -1,0 +1,69 @@
+"""Prompts of an RL stage, and who judges the responses."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+
+from nemo_cascade.config.base import Fraction, Seed, block
+from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.verifiers import VerifierName, complete
+
+PREFERENCE = "preference"
+"""The verifier that is a reward model."""
+GENRM = "genrm"
+"""The verifier that is a generative reward model; all others are in the reward registry."""
+
+
+@block
+class RepairPromptConfig:
+    """Prompts of SWE RL made of each row's issue and files (arXiv 2512.13607, section 4.7.1; data/swe_prompts.py)."""
+
+    enabled: bool = False
+    """Build prompts from `problem`, `files` and the golden patch, up to prompts.max_tokens; off: rows hold them."""
+    kinds: list[Literal["ground_truth", "mixed"]] = field(default_factory=lambda: ["ground_truth", "mixed"])
+    """ground_truth: the files that the golden patch changes; mixed: noise files among them; left out if none fits."""
+    max_files: PositiveInt = 5
+    """Noise files are added up to so many files in all."""
+    seed: Seed = 0
+    """Of the draw of noise files and of the files' order."""
+
+
+@block
+class PromptSetConfig(DataFileConfig):
+    """Prompts of an RL stage: rows with `messages`, ending in a user's turn, and what the verifier needs."""
+
+    domain: str
+    """Domain that is rewarded."""
+    verifier: VerifierName
+    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm); or
+    your own, `my_package.my_module:Name` or `my_file.py:name` (README, Adding)."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """The verifier's settings for these prompts (config/verifiers.py); a suite has its own."""
+    mode: Literal["think", "no_think", "half"] = "think"
+    """Whether replies think (arXiv 2512.13607, section 3.1.2); half: those to every other prompt of a batch (section
+    4.3, unified models)."""
+    min_tokens: NonNegativeInt = 0
+    """Prompts of fewer tokens are left out (SWE RL)."""
+    max_tokens: PositiveInt | None = None
+    """Prompts of more tokens are left out (SWE RL's input length); null: one that leaves its response no room in
+    rollout.max_model_len stops the run."""
+    max_bad_fraction: Fraction = 0.0
+    """Largest share of rows that may be no prompts before the run is refused; those that are allowed are listed in
+    data_dir/quarantine."""
+    repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
+    """Builds repair prompts from files."""
+
+    @field_validator("reward")
+    @classmethod
+    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return complete(given, info)
+
+    def selection(self) -> str:
+        """Return in words which rows are taken and how prompts are built of them."""
+        most, repair = self.max_tokens, self.repair
+        lengths = f", {self.min_tokens} to {most or 'any'} tokens" * bool(most or self.min_tokens)
+        built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
+        return lengths + built * repair.enabled

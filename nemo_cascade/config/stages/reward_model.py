@@ -1,0 +1,84 @@
+"""A reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from nemo_cascade.config.base import Fraction, block
+from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageBase, StageSize
+from nemo_cascade.config.stages.pairs import PairDataConfig
+from nemo_cascade.config.stages.sft import epochs_size
+from nemo_cascade.errors import CascadeError
+
+if TYPE_CHECKING:
+    from nemo_cascade.config.schema import RunConfig
+
+
+@block
+class RewardModelStage(StageBase):
+    """A reward model: scalar head, Bradley-Terry loss (arXiv 2512.13607, section 4.2.2).
+
+    It stands beside the policy's line: the next stage starts from the model that this one's predecessor left.
+    """
+
+    kind: Literal["reward_model"] = "reward_model"
+    """Stage kind."""
+    data: PairDataConfig
+    """Pairs."""
+    model_path: str | None = None
+    """HF folder that it starts from, a language model or a reward model; null: the policy as it stands."""
+    parallel: ParallelConfig | None = None
+    """Layout of its ranks, which a larger model needs; null: the policy's."""
+    global_batch_size: PositiveInt
+    """Pairs per optimizer step over all data-parallel ranks."""
+    epochs: PositiveInt = 1
+    """Passes over the pairs."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many steps even if the epochs aren't over."""
+    min_accuracy: Fraction = 0.5
+    """Least share of hold-out pairs that it must order right; one that is shown to order fewer breaks its promise."""
+
+    objective: ClassVar[Literal["preference"]] = "preference"
+    moves_policy: ClassVar[bool] = False
+
+    def reads(self) -> Iterator[DataUse]:
+        """Yield the pairs that are trained on and those that are measured on."""
+        held = f"{self.data.holdout_path} {self.data.holdout_split or ''}".rstrip()
+        yield DataUse("data", self.data, "pairs", "preference", f"held out: {held}")
+        yield DataUse("data", DataFileConfig(path=self.data.holdout_path), "holdout", path_key="holdout_path")
+
+    def models(self) -> Iterator[ModelUse]:
+        """Yield the model that it starts from, where that isn't the policy."""
+        if self.model_path is not None:
+            yield ModelUse("model_path", self.model_path, "start")
+
+    def size(self) -> StageSize:
+        """Return how large the stage is."""
+        return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "pairs", self.seq_length)
+
+    def layout(self, run: RunConfig) -> ParallelConfig:
+        """Return the layout of its ranks: its own, or the policy's."""
+        return self.parallel or run.parallel
+
+    def promises(self) -> bool:
+        """Tell whether a gate has anything to check: its accuracy, always."""
+        return True
+
+    def promised(self) -> str:
+        """Return its promise in words."""
+        return f"accuracy >= {self.min_accuracy:g}"
+
+    def problems(self, run: RunConfig, name: str) -> Problems:
+        """Yield what is wrong with its promise."""
+        if self.promise.improve:
+            yield CascadeError(
+                "a reward model changes no domain's score",
+                value=f"stages.{name}.promise.improve={self.promise.improve}",
+                limit="min_accuracy is what it is judged by",
+                mend=f"stages.{name}.promise.improve=[]",
+            )

@@ -1,0 +1,74 @@
+"""What an RL stage does about prompts and verdicts, and when it ends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import Fraction, block
+
+
+@block
+class DynamicSamplingConfig:
+    """Batch-wise dynamic sampling (DAPO; Cascade's IF-RL): resample until every group has variance."""
+
+    enabled: bool = False
+    """Drop groups whose rewards are all equal and draw new prompts in their place."""
+    max_rounds: PositiveInt = 4
+    """Generation rounds per step; after the last the step goes on with what there is, counted."""
+
+
+@block
+class PromptFilterConfig:
+    """Epoch-wise filtering of prompts (arXiv 2512.13607, section 4.5; its defaults are the paper's).
+
+    After each epoch the prompts that all their rollouts solved, and those that none did, leave the stream; in each
+    later epoch some of them, drawn anew, are asked again, and come back for good where their rollouts differ by then.
+    """
+
+    enabled: bool = False
+    """Filter."""
+    readmit_easy: Fraction = 0.01
+    """Probability with which a prompt that all rollouts solved is asked again in an epoch."""
+    readmit_hard: Fraction = 0.1
+    """Probability with which a prompt that no rollout solved is asked again in an epoch."""
+
+
+@block
+class EndConfig:
+    """When a stage is over before its `steps`; the first rule that applies."""
+
+    truncation_rate: Fraction | None = None
+    """The share of truncated rollouts, mean over `window` steps, has reached this: from above, if the first window's
+    was higher, else from below (arXiv 2512.13607, section 4.5: a sub-stage of math RL ends at about 0.1)."""
+    plateau_steps: PositiveInt | None = None
+    """The reward, mean over `window` steps, has not risen above its best for so many steps."""
+    plateau_margin: NonNegativeFloat = 0.0
+    """A rise by less than this is none."""
+    window: PositiveInt = 10
+    """Steps that a mean is taken over."""
+    min_steps: NonNegativeInt = 0
+    """No rule applies before so many steps."""
+
+    def early(self) -> str:
+        """Return in words by which rules a stage ends earlier."""
+        early = [f"{self.truncation_rate:.0%} truncated"] if self.truncation_rate is not None else []
+        early += [f"no rise in {self.plateau_steps}"] if self.plateau_steps is not None else []
+        return f" or {' or '.join(early)}" if early else ""
+
+
+@block
+class ShapingConfig:
+    """From the verdicts of a batch to its rewards; by default the scores are the rewards."""
+
+    combine: Literal["none", "preference"] = "none"
+    """preference: 1 + sigmoid of the reward model's group z-score where the verifier's score is 1, else 0
+    (arXiv 2512.13607, section 4.4.2)."""
+    code_switch_margin: PositiveFloat | None = None
+    """A response to a prompt in `language` that holds text of a foreign script gets the batch's minimum minus this
+    (arXiv 2512.13607, section 4.3: 10); null doesn't look."""
+    language: str = "en"
+    """Language of the prompts that the rule is for, ISO 639-1."""
+    bounded: bool = False
+    """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, sections 4.3 and 6)."""

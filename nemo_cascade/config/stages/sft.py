@@ -1,0 +1,86 @@
+"""Supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from nemo_cascade.config.base import block
+from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.stages.base import DataUse, PolicyStage, Problems, StageSize
+from nemo_cascade.config.stages.sft_data import SftDataConfig
+from nemo_cascade.errors import CascadeError
+
+if TYPE_CHECKING:
+    from nemo_cascade.config.schema import RunConfig
+
+
+@block
+class SftStage(PolicyStage):
+    """Supervised fine-tuning on packed conversations; loss on assistant tokens only."""
+
+    kind: Literal["sft"] = "sft"
+    """Stage kind."""
+    data: SftDataConfig
+    """Conversations."""
+    global_batch_size: PositiveInt
+    """Packs per optimizer step over all data-parallel ranks."""
+    epochs: PositiveInt = 1
+    """Passes over the data."""
+    max_steps: PositiveInt | None = None
+    """Stop after so many steps even if the epochs aren't over."""
+
+    objective: ClassVar[Literal["sft"]] = "sft"
+
+    def reads(self) -> Iterator[DataUse]:
+        """Yield the sources, and the sets that are screened out of them."""
+        screen = self.data.decontaminate
+        against = tuple(screen.against)
+        for number, source in enumerate(self.data.sources):
+            use = f"x {source.repeat:g}" * (source.repeat != 1)
+            ngram = screen.ngram if against else 0
+            yield DataUse(f"data.sources.{number}", source, "sft", source.domain, use, against, ngram)
+        for number, path in enumerate(against):
+            key = f"data.decontaminate.against.{number}"
+            yield DataUse(key, DataFileConfig(path=path), "screen", path_key="")
+
+    def size(self) -> StageSize:
+        """Return how large the stage is."""
+        return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "packs", self.seq_length)
+
+    def problems(self, run: RunConfig, name: str) -> Problems:
+        """Yield what is wrong with batch and blend."""
+        if not self.data.sources:
+            yield CascadeError(f"stages.{name}.data.sources is empty", mend="name at least one file")
+        data_parallel = run.parallel.data_parallel_size
+        if self.global_batch_size % data_parallel:
+            yield CascadeError(
+                "packs can't be dealt evenly to the replicas",
+                value=f"stages.{name}.global_batch_size={self.global_batch_size}",
+                limit=f"a multiple of parallel.data_parallel_size={data_parallel}",
+                mend=f"{-(-self.global_batch_size // data_parallel) * data_parallel}",
+            )
+        yield from _blend(f"stages.{name}.data", self.data)
+
+
+def epochs_size(epochs: int, max_steps: int | None, batch: int, of: str, seq_length: int) -> StageSize:
+    """Return the size of a stage that passes over its data."""
+    planned = f"<= {max_steps}" if max_steps else f"{epochs} epoch{'s' * (epochs > 1)}"
+    return StageSize(max_steps, planned, f"{batch} {of}", batch * seq_length, seq_length)
+
+
+def _blend(prefix: str, data: SftDataConfig) -> Problems:
+    sources, domains = data.sources, {s.domain for s in data.sources}
+    balance = data.domain_weights
+    if balance and balance.keys() != domains:
+        value = f"{prefix}.domain_weights names {', '.join(sorted(balance))}"
+        limit = f"the domains of the sources: {', '.join(sorted(domains))}"
+        yield CascadeError("domain_weights must name every domain of the sources", value=value, limit=limit)
+    # With a balance of domains, weights are compared inside each domain; without, over all sources.
+    for group in [[s for s in sources if s.domain == d] for d in sorted(domains)] if balance else [sources]:
+        if len({s.weight is None for s in group}) > 1:
+            without = ", ".join(s.path for s in group if s.weight is None)
+            limit = "a weight for all sources that share, or for none"
+            yield CascadeError(f"some of {prefix}.sources have a weight", value=f"none: {without}", limit=limit)

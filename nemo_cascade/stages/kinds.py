@@ -1,0 +1,14 @@
+"""The kinds of stages that there are, by the `kind` of their configs."""
+
+from __future__ import annotations
+
+from nemo_cascade.stages.grpo import prepare_grpo, run_grpo
+from nemo_cascade.stages.kind import StageKind
+from nemo_cascade.stages.reward_model import prepare_reward_model, run_reward_model
+from nemo_cascade.stages.sft import prepare_sft, run_sft
+
+KINDS = {
+    "sft": StageKind(prepare_sft, run_sft),
+    "reward_model": StageKind(prepare_reward_model, run_reward_model),
+    "grpo": StageKind(prepare_grpo, run_grpo),
+}

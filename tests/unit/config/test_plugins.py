@@ -1,0 +1,139 @@
+"""A user's own verifier, named by where it is: its settings are checked like a shipped one's, and it judges."""
+
+import pytest
+
+from nemo_cascade.config.compose import compose
+from nemo_cascade.config.plugins import load_plugin
+from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.config.validate import violations
+from nemo_cascade.config.verifiers import settings_of
+from nemo_cascade.errors import CascadeError, ConfigError
+from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.registry import VERIFIER_NAMES
+from nemo_cascade.rewards.response import Response
+
+SOURCE = """
+from nemo_cascade.rewards.verifier import Golden, VerifierError
+
+def shortness(record, response, *, most: int = 40, strict: bool = False) -> float:
+    if record.get("broken"):
+        raise VerifierError("record", "no reference")
+    return float(len(response.text) <= most) - strict
+
+class Ends:
+    golden = (Golden("so it is.", 1.0), Golden("so it is", 0.0))
+
+    def __init__(self, sign: str = ".", weights: list[float] = [1.0]) -> None:
+        self.sign, self.weights = sign, weights
+
+    def verify(self, record, response) -> float:
+        return self.weights[0] * response.text.endswith(self.sign)
+
+def anything(record, response, **settings) -> float:
+    return 1.0
+
+class Wrong:
+    golden = (Golden("yes", 1.0),)
+
+    def verify(self, record, response) -> float:
+        return 0.0
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    path = tmp_path / "own_rewards.py"
+    path.write_text(SOURCE)
+    return path
+
+
+def problems(*overrides):
+    config, _ = compose(["cascade=nano", *overrides], None)
+    return "\n".join(map(str, violations(config, VERIFIER_NAMES)))
+
+
+def judged(name, texts, settings, record=None):
+    with VerifierPool(RewardConfig(workers=1)) as pool:
+        pool.self_test([name], settings)
+        for number, text in enumerate(texts):
+            pool.submit(number, name, record or {}, Response(text), settings)
+        return [verdict for _, verdict in sorted(pool.drain(), key=lambda result: result[0])]
+
+
+def test_a_function_judges_with_its_settings(place):
+    name = f"{place}:shortness"
+    assert [v.score for v in judged(name, ["short", "x" * 50], {"most": 40, "strict": False})] == [1.0, 0.0]
+    assert [v.score for v in judged(name, ["short"], {"most": 4, "strict": True})] == [-1.0]
+    assert judged(name, ["short"], {}, {"broken": 1})[0].error == "record"
+
+
+def test_a_class_judges_and_its_golden_cases_are_run(place):
+    assert [v.score for v in judged(f"{place}:Ends", ["a.", "a"], {"sign": ".", "weights": [2.0]})] == [2.0, 0.0]
+    with pytest.raises(CascadeError, match="'yes' must get score 1, got score 0"):
+        judged(f"{place}:Wrong", [], {})
+
+
+def test_its_settings_are_completed_and_another_working_folder_finds_it(place, monkeypatch):
+    monkeypatch.chdir(place.parent)
+    key = "stages.math_rl.prompts"
+    config, _ = compose(["cascade=nano", f"{key}.verifier=own_rewards.py:shortness", f"+{key}.reward.most=7"], None)
+    prompts = config.stages["math_rl"].prompts
+    assert prompts.verifier == f"{place}:shortness"
+    assert prompts.reward == {"most": 7, "strict": False}
+    assert violations(config, VERIFIER_NAMES) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("mots=7", "did you mean"),
+        ("most=short", "stages.math_rl.prompts.reward.most"),
+        ("strict=3", "stages.math_rl.prompts.reward.strict"),
+    ],
+)
+def test_its_settings_are_refused_by_key_before_anything_starts(place, setting, told):
+    with pytest.raises(ConfigError) as refused:
+        compose(
+            [
+                "cascade=nano",
+                f"stages.math_rl.prompts.verifier={place}:shortness",
+                f"+stages.math_rl.prompts.reward.{setting}",
+            ],
+            None,
+        )
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{place}:nothing", "no such class or function; got: {place}:nothing; allowed:"),
+        ("{place}.py:shortness", "a plug-in's file isn't there"),
+        ("no_such_module:check", "a plug-in can't be imported; got: no_such_module:check: ModuleNotFoundError"),
+        ("{place}:anything", "settings by name, no * and no **"),
+        ("{broken}:check", "a plug-in can't be imported; got: {broken}:check: SyntaxError"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_its_key(place, name, told):
+    broken = place.with_name("broken.py")
+    broken.write_text("def check(")
+    name, told = (text.format(place=place, broken=broken) for text in (name, told))
+    said = problems(f"stages.math_rl.prompts.verifier={name}")
+    assert "stages.math_rl.prompts.verifier: " in said
+    assert told in said
+
+
+def test_parts_of_a_mix_may_be_ones_own(place):
+    key = "stages.math_rl.prompts"
+    parts = f"[{{verifier: '{place}:shortness', options: {{SETTING: 9}}}}, {{verifier: format, weight: 0.5}}]"
+    mix = ["cascade=nano", f"{key}.verifier=mix", f"+{key}.reward.terms={parts}"]
+    config, _ = compose([text.replace("SETTING", "most") for text in mix], None)
+    assert violations(config, VERIFIER_NAMES) == []
+    with pytest.raises(ConfigError, match="did you mean"):
+        compose([text.replace("SETTING", "mots") for text in mix], None)
+
+
+def test_the_same_file_is_imported_once(place):
+    assert load_plugin(f"{place}:Ends") is load_plugin(f"{place}:Ends")
+    assert load_plugin(f"{place}:Ends").__module__ == load_plugin(f"{place}:shortness").__module__
+    assert settings_of(f"{place}:Ends", {}).weights == [1.0]
