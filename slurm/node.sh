@@ -20,6 +20,9 @@ source "$here/ports.sh"
 PAUSED=75 # as `nemo-cascade run` ends when another job is to go on
 LOGS_EVERY_S=15
 POLL_S=0.5
+RAY_TRIES=3
+ray=''
+copier=''
 node=${SLURMD_NODENAME:-$(hostname)}
 
 # addresses: what this node may be called by others, likeliest first.
@@ -76,25 +79,42 @@ keep_logs() {
   cp -ru "$ray_folder/session_latest/logs/." "$LOG_FOLDER/$node/" 2>/dev/null || true
 }
 
-# start_ray OPTION ...: start Ray in the background and copy its logs from time to time.
+# start_ray OPTION ...: start Ray in the background, wait until it is up, and copy its logs from time to time. A head
+# that a hundred nodes join at once may be too slow for some of them, so it is tried again.
 start_ray() {
+  local try end
   mkdir -p "$LOG_FOLDER/$node"
-  # Each its own process group, or the signals that Slurm sends to this step's would reach it before we do.
-  set -m
-  ray start "$@" "${ray_options[@]}" >"$LOG_FOLDER/$node/ray-start.out" 2>&1 &
-  ray=$!
-  set +m
-  (while sleep "$LOGS_EVERY_S"; do keep_logs; done) &
-  copier=$!
+  trap "trap '' TERM; stop_ray" EXIT
+  for ((try = 1; try <= RAY_TRIES; try++)); do
+    # Each its own process group, or the signals that Slurm sends to this step's would reach it before we do.
+    set -m
+    ray start "$@" "${ray_options[@]}" >"$LOG_FOLDER/$node/ray-start.out" 2>&1 &
+    ray=$!
+    set +m
+    end=$((SECONDS + START_DEADLINE_S))
+    while kill -0 "$ray" 2>/dev/null && ((SECONDS < end)); do
+      if grep -q "Ray runtime started" "$LOG_FOLDER/$node/ray-start.out"; then
+        (while sleep "$LOGS_EVERY_S"; do keep_logs; done) &
+        copier=$!
+        return 0
+      fi
+      if [[ -e $JOB_FOLDER/pause ]]; then exit "$PAUSED"; fi
+      if [[ -e $JOB_FOLDER/stop || -e $JOB_FOLDER/ended ]]; then exit 143; fi
+      sleep "$POLL_S" || true
+    done
+    last_words ray-start.out
+    note "Ray did not start on $node, try $try of $RAY_TRIES; its last words are above" >&2
+    stop_ray
+  done
+  fail "Ray did not start on $node"
 }
 
 # stop_ray: end Ray with all its actors, keep the logs, remove its files.
 stop_ray() {
-  trap '' TERM INT
   if kill -0 "$ray" 2>/dev/null; then kill -TERM "$ray"; fi
   local end=$((SECONDS + 15))
   while kill -0 "$ray" 2>/dev/null && ((SECONDS < end)); do sleep 0.2; done
-  kill "$copier" 2>/dev/null || true
+  if [[ -n $copier ]]; then kill "$copier" 2>/dev/null || true; fi
   end_strays
   keep_logs
   rm -rf "$ray_folder"
@@ -120,20 +140,14 @@ reachable() {
 }
 
 run_head() {
-  local address code=0 driver='' request end=$((SECONDS + START_DEADLINE_S))
+  local address code=0 driver='' request
   local -A asked=()
+  trap 'touch "$JOB_FOLDER/stop"' TERM
   address=$(own_address)
   plan_ray 0
   address=$address:$PORT_GCS
   start_ray --head --node-ip-address="${address%:*}" --port="$PORT_GCS" --include-dashboard=false \
     --ray-client-server-port="$PORT_CLIENT" --no-monitor
-  trap stop_ray EXIT
-  trap 'touch "$JOB_FOLDER/stop"' TERM
-  until reachable "$address"; do
-    if ! kill -0 "$ray" 2>/dev/null; then last_words ray-start.out; fail "Ray's head ended while it started on $node"; fi
-    if ((SECONDS >= end)); then last_words ray-start.out; fail "no Ray at $address within $START_DEADLINE_S s"; fi
-    sleep "$POLL_S"
-  done
   echo "$address" >"$JOB_FOLDER/ray.new"
   mv "$JOB_FOLDER/ray.new" "$JOB_FOLDER/ray"
   note "Ray is up on $node at $address"
@@ -174,7 +188,6 @@ run_worker() {
   reachable "$address" || fail "$node can't reach Ray's head at $address: a firewall, or an address of another network"
   plan_ray "$((1 + ${SLURM_NODEID:-0}))"
   start_ray --address="$address" --node-ip-address="$(own_address)"
-  trap stop_ray EXIT
   while kill -0 "$ray" 2>/dev/null; do
     if [[ -e $JOB_FOLDER/ended ]]; then exit 0; fi
     sleep "$POLL_S" || true

@@ -49,10 +49,11 @@ esac""",
     "squeue": 'date --date="+1 hour" +%Y-%m-%dT%H:%M:%S',
     "ray": r"""
 echo "ray $*" >>"$FAKE/calls"
-[[ $* == *--head* ]] || exec sleep "${WORKER_LIVES_S:-60}"
+[[ $* == *--head* ]] || { echo "Ray runtime started."; exec sleep "${WORKER_LIVES_S:-60}"; }
 all="$*"
 port=${all#*--port=}
-exec python3 -c "import socket, time; s = socket.create_server(('', ${port%% *})); time.sleep(60)" """,
+exec python3 -c "import socket, time; s = socket.create_server(('', ${port%% *}))
+print('Ray runtime started.', flush=True); time.sleep(60)" """,
     "nemo-cascade": r"""
 echo "nemo-cascade $* end=$SLURM_JOB_END_TIME" >>"$FAKE/calls"
 touch "$FAKE/started"
@@ -194,7 +195,8 @@ def test_a_head_that_does_not_start_ends_the_job_at_once_with_its_words(job, tmp
     code, output, calls = job()
     assert code == 1
     assert "n1: no space for the object store" in output
-    assert "Ray's head ended while it started on n1" in output
+    assert "try 3 of 3" in output
+    assert "Ray did not start on n1" in output
     assert "requeue" not in calls
     assert time.monotonic() - began < 30
 
