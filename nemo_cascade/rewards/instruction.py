@@ -39,7 +39,7 @@ class InstructionVerifier:
             compared with published ones. They differ where that code counts a keyword within longer words, a rule or a
             minus sign as a bullet, `3*4*5` as a highlight, a contraction as two words, a bare number or NaN as JSON,
             `[]` as a placeholder, straight quotation marks only, paragraphs by their index among blank ones, a carriage
-            return as a part of a line, and takes capitals for another language.
+            return as part of its line, and takes capitals for another language.
         partial: score the share of followed constraints instead of all or nothing.
     """
 
