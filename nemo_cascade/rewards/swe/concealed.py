@@ -36,10 +36,15 @@ _LOOKING = {
     "unittest": "unittest", "unittest.mock": "mock", "doctest": "doctest", "asyncio": "async",
     "numpy.testing": "numpy", "pytest": "pytest",
 }  # fmt: skip
-_LOADED = ("traceback", "linecache", "warnings", "typing", "types", "functools", "contextlib", "unittest.case")
-_LOADED_TOO = ("asyncio.coroutines", "asyncio.base_events", "asyncio.format_helpers")
-# What the first hands on are names that a function's code uses; the second asks all attributes for coroutines.
-_TELLTALE, _HARMLESS = "getclosurevars", "_mock_add_spec"
+_BESIDE = ("asyncio.coroutines", "asyncio.base_events", "asyncio.format_helpers")
+# What looks in modules that are always there: to walk through all of these would copy many pages in each run.
+_ALWAYS = {
+    "traceback": ("StackSummary", "_walk_tb_with_full_positions"),
+    "types": ("coroutine",),
+    "typing": ("overload",),
+}
+# The first hand on what they see; the last asks all attributes whether they are coroutines.
+_TELLTALES, _HARMLESS = frozenset({"getclosurevars", "gi_code", "cr_code"}), "_mock_add_spec"
 _LINE_ONE, _UNITS = 0x80 | 13 << 3, 8  # "no column" entries of a location table: so many code units at most, same line
 
 Body = tuple[ModuleType, FunctionType]
@@ -84,17 +89,18 @@ def load_mentioned(texts: Iterable[str]) -> None:
                 __import__(module)
 
 
-def lookers(own: Mapping[str, Any], trees: Iterable[Mapping[str, Body]], shown: str) -> frozenset[CodeType]:
+def lookers(own: Iterable[FunctionType], trees: Iterable[Mapping[str, Body]], shown: str) -> frozenset[CodeType]:
     """Return the code that may look at code: the library's, ours and the trees', where it names what it looks at.
 
     Args:
-        own: our names.
+        own: our functions.
         trees: all bodies.
         shown: the path of the test, which may not look.
     """
-    names = [name for name in (*_LOOKING, *_LOADED, *_LOADED_TOO) if name in sys.modules]
-    spaces = [*(vars(sys.modules[name]) for name in names), own]
-    codes = [code for space in spaces for value in list(space.values()) for code in _codes_of(value, 0)]
+    modules = [vars(sys.modules[name]) for name in (*_LOOKING, *_BESIDE) if name in sys.modules]
+    values = [value for module in modules for value in list(module.values())]
+    values += [vars(sys.modules[name]).get(part) for name, parts in _ALWAYS.items() for part in parts]
+    codes = [code for value in (*values, *own) for code in _codes_of(value, 0)]
     codes += [body.__code__ for tree in trees for _, body in tree.values()]
     return frozenset(part for code in codes if code.co_filename != shown for part in _within(code) if _looks(part))
 
@@ -120,9 +126,10 @@ def _within(code: CodeType) -> Iterator[CodeType]:
 
 
 def _looks(code: CodeType) -> bool:
-    texts = {part for part in code.co_consts if isinstance(part, str)}
-    named = not _CODE.isdisjoint(code.co_names) or not _CODE.isdisjoint(texts)
-    return code.co_name == _HARMLESS or (named and code.co_name != _TELLTALE)
+    if code.co_name == _HARMLESS:
+        return True
+    named = not _CODE.isdisjoint(code.co_names) or any(type(part) is str and part in _CODE for part in code.co_consts)
+    return named and code.co_name not in _TELLTALES
 
 
 class Concealed:

@@ -28,6 +28,7 @@ from contextlib import suppress
 from typing import Any
 
 outcome: Any = None  # of runner.py
+_arguments: Any = None
 use_pytest: Any = None
 conceal: Any = None  # of concealed.py
 hidden: Any = None
@@ -86,7 +87,7 @@ def all_runs() -> tuple[int, dict[str, Any]] | None:
         use_pytest(order["pytest"])
         load_mentioned([text for tree in order["trees"] for text in tree["sources"].values()])
     bodies = [hidden(tree["sources"], tree["paths"], order["path"]) for tree in order["trees"]] if good else []
-    may_look = lookers(globals(), bodies, order["path"])
+    may_look = lookers([_arguments], bodies, order["path"])
     settled: set[int] = set()
     overdue = 0
     for number in order["order"] if good else ():
