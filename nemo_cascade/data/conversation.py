@@ -154,12 +154,13 @@ class _Refused(Exception):
 
 
 def _refuse_beside(row: Mapping[str, Any], messages: Sequence[Any]) -> None:
-    for name in sorted(_BESIDE.keys() & row.keys()):
-        # Sets also say beside a row whether it thinks, which its replies show.
-        if not (_is_empty(row.get(name)) or (name in THOUGHTS and str(row[name]).casefold() in _WHETHER)):
-            raise _Refused(f"column {name!r} isn't read beside `messages`: {_BESIDE[name]}, or map the columns")
     last = messages[-1] if messages else None
     replies = isinstance(last, Mapping) and last.get("role") == "assistant"
+    for name in sorted(_BESIDE.keys() & row.keys()):
+        # A prompt may have a thought beside it; sets also say there whether a row thinks, which its replies show.
+        harmless = name in THOUGHTS and (not replies or str(row[name]).casefold() in _WHETHER)
+        if not (_is_empty(row[name]) or harmless):
+            raise _Refused(f"column {name!r} isn't read beside `messages`: {_BESIDE[name]}, or map the columns")
     if replies or not _is_empty(row.get("chosen")):
         for name in sorted(row.keys() & SWITCHES):
             # A loss may also be a number that somebody measured.

@@ -2,8 +2,7 @@
 
 From then on such a source is like any other: hashed, cut into units, the same on every run and on every node that sees
 the folder. Nothing is held in memory. A folder is there when it is complete; a fetch that was interrupted goes on
-behind the last file that was finished. Of a local folder that `datasets` reads, the state of its files is part of the
-key: one that changed is read again.
+behind the last file that was finished. A local folder that `datasets` read, and that changed since, is refused.
 """
 
 from __future__ import annotations
@@ -47,13 +46,15 @@ def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
         return _local(source)
     name = source.path.removeprefix(SCHEME)
     recipe = {"name": name, "subset": source.subset, "split": source.split, "revision": source.revision}
-    key = blake3(json.dumps({**recipe, **_local_state(Path(name))}, sort_keys=True).encode()).hexdigest()[:12]
+    key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     final = Path(data_dir) / HUB / f"{Path(name).name}-{source.split}-{key}"
+    state = _local_state(name, Path(data_dir))
     if not final.is_dir():
         with _alone(final.parent / f".{final.name}.partial") as partial:
             if not final.is_dir():  # nor did anybody finish it meanwhile
-                _fetch(partial, recipe)
+                _fetch(partial, recipe, state)
                 partial.rename(final)
+    _refuse_changed(final, state)
     return str(final)
 
 
@@ -71,10 +72,22 @@ def _local(source: DataFileConfig) -> str:
     return str(split_folder(root, source.split)) if has_splits else source.path
 
 
-def _local_state(root: Path) -> dict[str, Any]:
-    """Return name, size and time of all files of a local folder, or of a file; empty where the name is none."""
-    files = sorted(f for f in (root.rglob("*") if root.is_dir() else [root]) if f.is_file())
-    return {"files": [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]} if files else {}
+def _local_state(name: str, data_dir: Path) -> dict[str, list[int]]:
+    """Return size and time of all files of a local folder by their paths, without what is made there; else nothing."""
+    root = Path(name)
+    made = data_dir.resolve() / (HUB if root.resolve().is_relative_to(data_dir.resolve()) else "")
+    files = (file for file in root.rglob("*") if file.is_file()) if root.is_dir() else ()
+    own = [file for file in files if not file.resolve().is_relative_to(made)]
+    return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in own}
+
+
+def _refuse_changed(final: Path, now: Mapping[str, Any]) -> None:
+    """Refuse what was read of a local folder that has other files by now; one that is gone counts as it was."""
+    read = json.loads((final / _DONE).read_text(encoding="utf-8")).get("files")
+    # What an earlier version read has no record of it.
+    if changed := sorted(file for file, facts in now.items() if read is not None and read.get(file) != facts):
+        mend = f"remove {final}; the set is read again"
+        raise DataError("a folder changed since its rows were read", value=changed[0], mend=mend)
 
 
 @contextmanager
@@ -93,7 +106,7 @@ def _alone(folder: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _fetch(folder: Path, recipe: Mapping[str, Any]) -> None:
+def _fetch(folder: Path, recipe: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     """Stream a set into a folder, on from where an earlier fetch stopped."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -116,7 +129,7 @@ def _fetch(folder: Path, recipe: Mapping[str, Any]) -> None:
         raise DataError(f"a set of the hub can't be read: {error}", value=dict(recipe), mend=mend) from error
     if not done["rows"]:
         raise DataError("a set of the hub has no rows", value=dict(recipe))
-    _write_whole(folder / _DONE, {**recipe, "rows": done["rows"]})
+    _write_whole(folder / _DONE, {**recipe, "rows": done["rows"], "files": files})
     (folder / _STATE).unlink()
 
 

@@ -1,6 +1,8 @@
 """What a run goes on from and isn't what it was: other data, other references, damaged files."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -46,15 +48,31 @@ def test_rl_does_not_go_on_with_other_references(record):
         stream([replace(prompt, record=record)], state)
 
 
-def test_local_folder_that_datasets_reads_is_read_again_once_it_changed(build, tmp_path):
+@pytest.mark.parametrize("change", ["another row", "another file", "a file of another name"])
+def test_local_folder_that_changed_since_datasets_read_it_is_refused(build, tmp_path, change):
     folder = tmp_path / "local"
-    write(folder / "a.jsonl", ROWS[:1])
-    assert build(f"hf://{folder}").stats["samples"] == 1
+    first = write(folder / "a.jsonl", ROWS[:1])
+    for _ in range(2):
+        assert build(f"hf://{folder}").stats["samples"] == 1
+    if change == "another row":
+        write(first, ROWS)
+    elif change == "another file":
+        write(folder / "b.jsonl", ROWS)
+    else:
+        first.rename(folder / "c.jsonl")
+    with pytest.raises(
+        DataError, match=r"changed since its rows were read; got: .*local.*mend: remove .*hub"
+    ) as raised:
+        build(f"hf://{folder}")
+    shutil.rmtree(re.search(r"remove (.*);", raised.value.mend)[1])
+    assert build(f"hf://{folder}").stats["samples"] == {"another row": 5, "another file": 6}.get(change, 1)
+
+
+def test_rows_that_were_read_stay_when_the_folder_is_gone(build, tmp_path):
+    folder = tmp_path / "local"
     write(folder / "a.jsonl", ROWS)
     assert build(f"hf://{folder}").stats["samples"] == 5
-    write(folder / "b.jsonl", ROWS[:2])
-    assert build(f"hf://{folder}").stats["samples"] == 7
-    (folder / "b.jsonl").unlink()
+    shutil.rmtree(folder)
     assert build(f"hf://{folder}").stats["samples"] == 5
 
 
