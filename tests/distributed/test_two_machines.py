@@ -114,7 +114,9 @@ def driver(machines, tmp_path_factory):
     head = [f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={ray_folder}"]
     a.start_ray(ray, "--head", f"--node-ip-address={ADDRESS['a']}", *head, *common)
     b.start_ray(ray, f"--address={ADDRESS['a']}:{PORT}", f"--node-ip-address={ADDRESS['b']}", *common)
-    folder = write_tiny_folder(tmp_path_factory.mktemp("two") / "model", hidden_size=256, head_dim=64, vocab_size=2048)
+    folder = write_tiny_folder(
+        tmp_path_factory.mktemp("two") / "model", hidden_size=256, head_dim=64, vocab_size=2048, eos_token_id=7
+    )
     log = (tmp_path_factory.mktemp("log") / "driver.err").open("w+")
     words = [sys.executable, str(ROOT / "tests" / "two_machines_driver.py"), f"{ADDRESS['a']}:{PORT}", folder]
     words.append(str(SYNC_DEADLINE_S))
