@@ -1,5 +1,6 @@
 """The images' locks: complete, pinned by hash, of the versions that this package says it takes; by a real resolver."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -54,10 +55,8 @@ def test_a_resolver_installs_the_gpu_lock_for_python_312(tmp_path):
         UV, "pip", "install", "--dry-run", *PLATFORM, "--no-binary", "antlr4-python3-runtime", "--require-hashes",
         "--target", str(tmp_path), "-r", str(CONTAINERS / "gpu.lock"),
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={"UV_PYTHON_DOWNLOADS": "never", "PATH": "/usr/bin:/bin"}
-    )
-    if done.returncode and re.search(r"error sending request|dns error|failed to fetch", done.stderr, re.IGNORECASE):
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"})
+    if done.returncode and re.search(r"dns error|connection refused|timed out|unreachable", done.stderr, re.IGNORECASE):
         pytest.skip("no package registry can be reached")
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"Would install {len(pins('gpu.lock'))} packages" in done.stderr
