@@ -41,7 +41,10 @@ _SPACES = re.compile(
 # Braces that hold nothing, behind a number or bracket: they end a command or set signs apart.
 _NOTHING = re.compile(r"(?<=[\d)\]])\{\}|^\{\}(?=[\w^_])")
 # Intervals as they're written in France: ]0, 1[ without its ends.
-_TURNED = re.compile(r"([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])")
+_TURNED = re.compile(
+    r"(?:((?<![\w}\])])\])([^\[\]()=]*[,;][^\[\]()=]*)|(\[)([^\[\]]*[,;][^\[\]]*))([\[\]])"
+    r"(?=\s*(?:$|[,;.}$)]|\\(?:cup|cap|text|right)|and\b|or\b))"
+)
 _EMPTY = re.compile(r"(?<![^\W\d_])[Øø](?![^\W\d_])")
 _CHOOSE = re.compile(
     r"(?<![\w}\])])(?:\{\})?[_^](?:\{(\w{1,9})\}|(\w)) ?(?:C|\\mathrm ?\{C\}) ?_ ?(?:\{(\w{1,9})\}|(\w))"
@@ -108,7 +111,7 @@ def plain_look(latex: str) -> str:
 
 
 def _interval(match: re.Match[str]) -> str:
-    opening, inside, closing = match.groups()
+    opening, inside, closing = match[1] or match[3], match[2] or match[4], match[5]
     return f"{'(' if opening == ']' else '['}{inside}{')' if closing == '[' else ']'}"
 
 

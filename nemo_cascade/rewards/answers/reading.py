@@ -219,7 +219,7 @@ class AnswerParser(ExpressionParser):
         texts = self._unit_words()
         if opened:
             self.expect(")")
-        if NO_UNITS & {text.casefold() for text in texts}:
+        if NO_UNITS & {text.casefold() for text in texts} and texts != ["times"]:
             raise Unreadable("words that are no unit")
         return _unit(node, _unit_text(texts))
 

@@ -55,6 +55,7 @@ _TIMES_X = re.compile(r"\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?\s*|\\(.)", re.DOTALL)
 _LETTERS = re.compile(r"[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*", re.UNICODE)
+_CONTRACTION = re.compile(r"[a-zA-Z]{2,}'(?:s|t|d|re|ve|ll)")  # no derivative of a product
 _DEEPEST_TEXT = 8
 _DIGITS = "0123456789"
 _OPERATORS = ("\\\\", "**", "<=", ">=", "!=", "==")
@@ -191,7 +192,8 @@ class Tokenizer:
         match = _LETTERS.match(self._text, self._at)
         assert match is not None
         run = match.group()
-        if (word := _WORD.match(self._text, self._at)) is not None and not word.group().isascii():
+        word = _WORD.match(self._text, self._at)
+        if word is not None and (not word.group().isascii() or _CONTRACTION.fullmatch(word.group())):
             self._at = word.end()
             self._word(word.group())
             return
