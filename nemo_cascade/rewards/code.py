@@ -51,9 +51,11 @@ class CodeVerifier:
     sandbox/inside/harness.py, link.py and remote.py. What remains is up to the tests: a name that they use, that is
     neither built in, nor the standard library's, nor the row's, is the program's, so a test that leaves the comparison
     to a helper which the program is to define believes it; objects of the program's classes are compared with one
-    another by its own `==`; `in` looks through what an object yields, its own `__contains__` isn't asked; and a loop
-    over what the program returns passes where that is empty. Tests that replace parts of the program (mock), read its
-    output, or hand over objects of library classes can't be run apart from it: they fail, or are an error `record`.
+    another by its own `==`; `in` looks through what an object yields, its own `__contains__` isn't asked; a loop over
+    what the program returns passes where that is empty; and a test that computes what is due from an argument, further
+    down than in the asserts behind the call, computes it from what the program left of it. Tests that replace parts of
+    the program (mock), read its output, or hand over objects of library classes can't be run apart from it: they fail,
+    or are an error `record`.
 
     Args:
         per_test_s: CPU seconds of one run of a whole program (of all calls together for function tests: `total_s`).

@@ -5,6 +5,11 @@ NEMO_CASCADE_CODE_SETS names it. In it, as far as they are there:
     stdin/**/problem.yaml   problem packages with data/ and submissions/accepted/*.py (github.com/Kodsport)
     pytest/**/*_test.py     exercises with .meta/example.py beside them (github.com/exercism/python)
 NEMO_CASCADE_CODE_SETS_MOST limits the problems of each set (default 200).
+
+For stdin, clone some of Kodsport's repositories into it, with their symbolic links: swedish-olympiad-2024-public,
+swedish-olympiad-2025-public, swedish-olympiad-2021, kth-challenge-2021 and po-kattis-training have 90 solutions in
+Python 3 of problems with one right output. Kattis compares words whatever the lines, the verifier line by line: a
+solution that prints on one line what its answer has on three (guessingcircle) counts as wrong here.
 """
 
 import ast
