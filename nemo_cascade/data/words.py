@@ -115,16 +115,13 @@ def conversation_text(messages: Any) -> str:
 
 
 def exactly_said(messages: Any) -> str:
-    """Return what a conversation says and who says it, turn by turn: equal only where two teach the same."""
-    parts: list[str] = []
+    """Return what a conversation says, and in which turns: who speaks, thinks, calls, and what isn't trained."""
+    marks: list[str] = []
     for message in messages:
-        marks = [str(message.get("role")), *(["untrained"] if message.get("trained") is False else [])]
-        parts.append(f"\0{' '.join(marks)}\0 {conversation_text([{'content': message.get('content')}])}")
-        if message.get("reasoning_content"):
-            parts.append(f"\0thought\0 {message['reasoning_content']}")
-        if message.get("tool_calls"):
-            parts.append(f"\0calls\0 {conversation_text([{'tool_calls': message['tool_calls']}])}")
-    return " ".join(parts)
+        marks.append(str(message.get("role")))
+        marks += [name for name in ("reasoning_content", "tool_calls") if message.get(name)]
+        marks += ["untrained"] if message.get("trained") is False else []
+    return f"{' '.join(marks)} \0 {conversation_text(messages)}"
 
 
 def questions(messages: Any) -> list[str]:

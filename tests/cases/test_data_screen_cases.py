@@ -117,7 +117,6 @@ def three(second, **said):
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (conversation("q", "a b"), conversation("q a", "b")),
         (conversation("q", "a\nb"), {"messages": [*conversation("q")["messages"][:1],
                                                {"role": "assistant", "content": "b", "reasoning": "a"}]}),
         ({"messages": [{"role": "system", "content": "q"}, *conversation("a", "b")["messages"]]},
