@@ -40,11 +40,11 @@ export RAY_AUTH_TOKEN_PATH=$JOB_FOLDER/token
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 
-# step NAME COUNT NODES ROLE COMMAND ...: run one step on COUNT of the nodes in the container.
+# step NAME COUNT NODES ROLE COMMAND ...: become one step on COUNT of the nodes in the container; for subshells.
 step() {
   local name=$1 count=$2 where=$3
   shift 3
-  srun --overlap --kill-on-bad-exit=1 --cpu-bind=none --mem=0 --job-name="$name" --nodes="$count" --ntasks="$count" \
+  exec srun --overlap --kill-on-bad-exit=1 --cpu-bind=none --mem=0 --job-name="$name" --nodes="$count" --ntasks="$count" \
     --ntasks-per-node=1 --nodelist="$where" "${ON_NODE[@]}" "${IN_CONTAINER[@]}" \
     env "${ENVIRONMENT[@]}" bash "$SLURM_FOLDER/node.sh" "$@"
 }
