@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What runs on a node, inside its container: Ray's head with the run beside it, one of Ray's workers, or a judge.
 #
-# usage: node.sh address | head COMMAND ... | worker | judge COMMAND ...
+# usage: node.sh address | head COMMAND ... | worker | judge COMMAND ... | watch PID FOLDER
 #
 # Head and run are one step, so they have one container, one /tmp and one set of processes: Ray's driver finds its
 # raylet by a socket in /tmp.
@@ -85,6 +85,7 @@ start_ray() {
   local try end
   mkdir -p "$LOG_FOLDER/$node"
   trap "trap '' TERM; stop_ray" EXIT
+  setsid bash "$here/node.sh" watch "$$" "$ray_folder" </dev/null >/dev/null 2>&1 &
   for ((try = 1; try <= RAY_TRIES; try++)); do
     # Each its own process group, or the signals that Slurm sends to this step's would reach it before we do.
     set -m
@@ -124,9 +125,19 @@ stop_ray() {
 # outlive a killed parent, and without cgroups Slurm doesn't find them either.
 end_strays() {
   local process
-  for process in $(find /proc/[0-9]*/fd -lname "$ray_folder/*" 2>/dev/null | cut -d/ -f3 | sort -u); do
+  for process in $(grep -lsa -e "--temp-dir=$ray_folder" /proc/[0-9]*/cmdline | cut -d/ -f3) \
+    $(find /proc/[0-9]*/fd -lname "$ray_folder/*" 2>/dev/null | cut -d/ -f3 | sort -u); do
     kill -KILL "$process" 2>/dev/null || true
   done
+}
+
+# watch PID FOLDER: end what is left of a Ray whose node.sh was killed before it could; runs in a session of its own,
+# where Slurm without cgroups doesn't find it.
+watch() {
+  ray_folder=$2
+  while kill -0 "$1" 2>/dev/null; do sleep "$POLL_S"; done
+  end_strays
+  rm -rf "$ray_folder"
 }
 
 # last_words NAME: the end of one of this node's logs.
@@ -221,5 +232,6 @@ case $role in
   head) run_head "$@" ;;
   worker) run_worker ;;
   judge) run_judge "$@" ;;
+  watch) watch "$@" ;;
   *) fail "no such role: $role" ;;
 esac
