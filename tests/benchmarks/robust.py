@@ -6,7 +6,7 @@ first arms of an experiment over seeds, the others under runs/robust. A finished
 goes on where it was stopped. ROBUST_ARMS="0 3/avx2" runs some of them only; ROBUST_SIDE_BY_SIDE=2 two at a time.
 
 Held: every arm ends with exit code 0; every RL stage raises its own domain (p < 0.001, one-sided, paired by prompt); a
-stage is rolled back in at most one arm; arms of one seed differ from their first training steps on.
+stage is rolled back in at most one arm; other instructions of one seed give other losses in the first steps already.
 """
 
 from __future__ import annotations
@@ -102,16 +102,21 @@ def row(arm: Arm, outcome: dict[str, Any]) -> tuple[str, list[str]]:
     return f"{head} {' | '.join(cells)} | {', '.join(others) or 'all promoted'} |", faults
 
 
-def same_bits(chosen: list[Arm]) -> list[str]:
-    """Return the arms of a seed that round like another of that seed: they'd prove nothing beside it."""
-    seen: dict[tuple[int, tuple[str, ...]], str] = {}
-    faults = []
+def same_bits(chosen: list[Arm]) -> tuple[list[str], list[str]]:
+    """Return the arms that round like another one of their seed: faults and notes.
+
+    Cut instructions that change no bit stand for no other CPU, which is a fault. Two threads may share the work out so
+    that every sum stays in one of them: then the arm shows just that, which is noted.
+    """
+    seen: dict[tuple[int, tuple[str, ...]], Arm] = {}
+    faults, notes = [], []
     for arm in chosen:
         key = (arm.seed, tuple(arm.first_losses()))
-        if key in seen:
-            faults.append(f"{arm.name} has the bits of {seen[key]}")
-        seen.setdefault(key, arm.name)
-    return faults
+        like = seen.setdefault(key, arm)
+        if like is not arm:
+            text = f"{arm.name} has the bits of {like.name}"
+            (notes if like.instructions == arm.instructions else faults).append(text)
+    return faults, notes
 
 
 def main() -> int:
@@ -135,8 +140,9 @@ def main() -> int:
     rolled = [a.name for a in chosen if any(g["outcome"] == "rollback" for g in a.gates().values())]
     if len(rolled) > ROLLED_BACK_AT_MOST:
         faults.append(f"rolled back in {len(rolled)} arms, {ROLLED_BACK_AT_MOST} allowed: {', '.join(rolled)}")
-    faults += same_bits(chosen)
-    text = "\n".join(lines)
+    same, notes = same_bits(chosen)
+    faults += same
+    text = "\n".join([*lines, "", *notes])
     (RUNS / "table.md").write_text(text + "\n")
     print(text, *(f"FAULT {fault}" for fault in faults), f"{len(chosen)} arms, {len(faults)} faults", sep="\n")
     return 1 if faults else 0
