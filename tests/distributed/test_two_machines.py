@@ -70,7 +70,8 @@ class Machine:
                 inside = os.readlink(f"/proc/{process.pid}/ns/pid") == self._namespace
             except OSError:
                 continue
-            if inside and (line.startswith("ray::") or "default_worker.py" in line or "two_machines_driver" in line):
+            actor = line.startswith("ray::") and "Actor" in line  # ray::IDLE and ray::DashboardAgent are Ray's own
+            if inside and (actor or "two_machines_driver" in line):
                 found.append(f"{self.name}: {process.pid} {line[:60]}")
         return found
 
