@@ -43,6 +43,7 @@ _RAY_QUIET = {
     # Every actor has an environment of its own, so workers started in advance would only take memory.
     "RAY_enable_worker_prestart": "0",
 }
+_TOKEN_PATH, _TOKEN_MODE = "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"  # Ray sets the mode where it finds a token
 LOOPBACK = "127.0.0.1"
 
 
@@ -72,6 +73,7 @@ class Cluster:
         self._watch: Watch | None = None
         self._handler_at_start: Any = None
         self._before_sigterm: Any = None
+        self._environment_before: dict[str, str | None] = {}
         self._running = False
 
     def __enter__(self) -> Cluster:
@@ -134,6 +136,12 @@ class Cluster:
             if self._watch is not None:
                 self._watch.end()
                 self._watch = None
+        # Whoever starts another Ray from this process must not be told where this one's token was.
+        for name, value in self._environment_before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         if self._before_sigterm is not None:
             signal.signal(signal.SIGTERM, self._before_sigterm)
             self._before_sigterm = None
@@ -172,6 +180,8 @@ class Cluster:
         (self.session / "stacks").mkdir()
 
     def _start_ray(self) -> None:
+        changed = (*_RAY_QUIET, _TOKEN_PATH, _TOKEN_MODE, guardian.MARKER)
+        self._environment_before = {name: os.environ.get(name) for name in changed}
         os.environ.update(_RAY_QUIET)
         os.environ[guardian.MARKER] = str(self.session)  # inherited by all that Ray starts
         options: dict[str, Any] = {"address": self.config.ray_address}
@@ -180,7 +190,7 @@ class Cluster:
             token = self.session / "token"
             token.touch(mode=0o600)
             token.write_text(_token(), encoding="ascii")
-            os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+            os.environ[_TOKEN_PATH] = str(token)
             options = {
                 "address": "local",
                 "num_cpus": 1,
