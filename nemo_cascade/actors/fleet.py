@@ -210,6 +210,7 @@ class Fleet:
         """Have a silent actor on this machine write its Python stack; return the end of it."""
         if (
             member.info is None
+            or not member.info.stacks
             or not self.cluster.driver.is_local
             or member.info.machine != self.cluster.driver.machine
         ):

@@ -46,12 +46,17 @@ class Driver:
 
 
 def tie_to(driver: Driver) -> None:
-    """Watch the driver from a thread of this process; on another machine Ray's own job control has to do."""
-    if not driver.is_local:
-        return
+    """Watch the driver from a thread of this process; on another machine, the raylet that started this process.
+
+    A raylet that has lost its cluster ends itself; a worker that waits in a collective wouldn't follow it.
+    """
+    raylet = os.getppid()
+
+    def is_wanted() -> bool:
+        return driver.is_alive if driver.is_local else os.getppid() == raylet
 
     def watch() -> None:
-        while driver.is_alive:
+        while is_wanted():
             time.sleep(POLL_S)
         kill(descendants(os.getpid()))
         os._exit(1)  # a worker deep in a collective or a kernel hears nothing gentler

@@ -39,9 +39,10 @@ class Actor:
     """
 
     def __init__(self, driver: Driver, name: str, stacks: str) -> None:
-        self.name, self._stacks = name, stacks
+        # Another container on the driver's machine may have a /tmp of its own.
+        self.name, self._stacks = name, stacks if driver.is_local and Path(stacks).parent.is_dir() else ""
         tie_to(driver)
-        if driver.is_local:
+        if self._stacks:
             self._stack_file = open(stacks, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
             faulthandler.register(signal.SIGUSR1, file=self._stack_file, all_threads=True)
 

@@ -21,10 +21,11 @@ from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 ONE_STAGE = [
-    *(override for override in MICRO if not override.startswith(("stages.", "evaluation.suites", "~evaluation"))),
+    *(override for override in MICRO if not override.startswith(("stages.", "evaluation.suites"))),
     "~stages.sft2",
     "~stages.math_rl",
-    "evaluation.suites={}",
+    "~evaluation.suites.math",
+    "~evaluation.suites.instruction",
     "evaluation.evaluate_start=false",
     "stages.sft1.promise={improve: [], hold: []}",
     "stages.sft1.max_steps=60",

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[3]
 
@@ -12,7 +13,7 @@ DRIVER = """
 import subprocess, sys, time
 from nemo_cascade.actors.lifeline import Driver
 me = Driver.here()
-place = [str(me.pid), str(me.ticks), me.machine]
+place = [str(me.pid), str(me.ticks), sys.argv[2] or me.machine]
 actor = subprocess.Popen([sys.executable, "-c", sys.argv[1], *place], start_new_session=True)
 time.sleep(600)
 """
@@ -26,9 +27,14 @@ time.sleep(600)
 """
 
 
-def test_an_actor_and_its_children_end_with_the_driver_though_nobody_tells_them():
+@pytest.mark.parametrize("machine", ["", "another/one"], ids=["the driver", "a raylet whose driver is elsewhere"])
+def test_an_actor_and_its_children_end_with_whom_they_are_tied_to_though_nobody_tells_them(machine):
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, ACTOR], stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+        [sys.executable, "-c", DRIVER, ACTOR, machine],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
     )
     assert driver.stdout.readline().strip().isdigit()
     below = psutil.Process(driver.pid).children(recursive=True)

@@ -201,3 +201,13 @@ def test_the_config_folder_is_plain_hydra():
     assert plain["stages"]["math_rl"]["optimizer"] == {
         k: values["stages"]["math_rl"]["optimizer"][k] for k in plain["stages"]["math_rl"]["optimizer"]
     }
+
+
+def test_an_empty_mapping_that_would_change_nothing_is_refused_with_what_does():
+    with pytest.raises(ConfigError) as refused:
+        compose(["cascade=nano", "evaluation.suites={}"], None)
+    told = str(refused.value)
+    assert "mappings are merged, so an empty one removes nothing; got: evaluation.suites={}" in told
+    removals = told.partition("mend: ")[2].split()
+    config, _ = compose(["cascade=nano", *removals], None)
+    assert config.evaluation.suites == {}
