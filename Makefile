@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-newest bench robust lint format setup gpu-lock clean
+.PHONY: demo test test-newest has-newest bench robust lint format setup gpu-lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -53,6 +53,9 @@ $(NEWEST_STAMP): $(NEWEST_LOCK)
 	    $(NEWEST)/bin/pip install --no-deps --no-build-isolation --disable-pip-version-check -e . ; } > $(NEWEST_LOG) 2>&1 || \
 	  { tail -n 20 $(NEWEST_LOG); echo "set-up failed; whole log: $(NEWEST_LOG)"; exit 1; }
 	@touch $@
+
+has-newest:
+	@test -n "$(NEWEST_PYTHON)"
 
 # The training half's proofs on it: parity with transformers, reshard, packing leak, reward model, resume.
 test-newest: $(NEWEST_STAMP)
