@@ -25,6 +25,9 @@ END_S = 60.0
 SYNC_DEADLINE_S = 15.0
 RAY = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": str(LOST_S),
+    # A raylet whose link is cut hears no end of its connection; it has to ask.
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_worker_prestart": "0",
 }
