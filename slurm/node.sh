@@ -67,9 +67,9 @@ plan_ray() {
   )
   # Other users of the nodes must not be able to give commands to this Ray.
   export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-  # As where the run starts Ray by itself (actors/cluster.py): actors choose their GPUs, and have own environments.
   # A node whose link is cut hears no end of its connections: it has to ask, and then ends what runs on it.
   export RAY_grpc_client_keepalive_time_ms=30000 RAY_grpc_client_keepalive_timeout_ms=30000
+  # As where the run starts Ray by itself (actors/cluster.py): actors choose their GPUs, and have own environments.
   export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 RAY_enable_worker_prestart=0
   # A process per actor, with sockets to all others, and files: the default of 1024 is soon too few.
   ulimit -n 65535 2>/dev/null || ulimit -n "$(ulimit -Hn)"
