@@ -275,7 +275,7 @@ def _apply_one(composed: DictConfig, override: Override) -> None:
         if override.is_add() and present is not None and not isinstance(value, dict | list):
             raise CascadeError("+ adds, but the key has a value", value=f"{key}={present}", mend=f"{key}={value}")
         if value == {} and isinstance(present, DictConfig) and len(present):
-            mend = " ".join(f"~{key}.{name}" for name in present)
+            mend = " ".join(f"~{key}.{name!s}" for name in present)
             raise CascadeError("mappings are merged, so an empty one removes nothing", value=f"{key}={{}}", mend=mend)
         OmegaConf.update(composed, key, value, merge=True, force_add=True)
         return
