@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import PositiveInt
 
-from pydantic import Field, PositiveInt
-
-from nemo_cascade.config.base import block
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from nemo_cascade.config.base import Fraction, block
 
 
 @block

@@ -47,12 +47,11 @@ def load_plugin(name: str) -> Callable[..., Any]:
         module = _of_file(Path(place)) if place.endswith(_FILE) else importlib.import_module(place)
     except CascadeError:
         raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except (Exception, SystemExit) as error:
         # Whatever a user's module raises while it is imported is told as a refusal.
         why = f"{type(error).__name__}: {error}"
-        raise CascadeError("a plug-in can't be imported", value=f"{name}: {why}", mend="mend it") from error
+        mend = f"make `python {place}` run" if place.endswith(_FILE) else f"make `import {place}` work here"
+        raise CascadeError("a plug-in can't be imported", value=f"{name}: {why}", mend=mend) from error
     found = getattr(module, attribute, None)
     if not callable(found):
         there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

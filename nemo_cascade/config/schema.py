@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from nemo_cascade.config.base import Seed, block
+from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
@@ -25,8 +25,6 @@ from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.slurm import SlurmConfig
 from nemo_cascade.config.stages import Stage
 from nemo_cascade.config.verifiers import VerifierName, complete
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @block

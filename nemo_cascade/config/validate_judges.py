@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from nemo_cascade.config import host
 from nemo_cascade.config.plugins import is_plugin
@@ -31,9 +32,7 @@ def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
 
 def verifiers_of(config: RunConfig) -> dict[str, str]:
     """Return every verifier that a run names, by the key that names it; parts of composed ones, too."""
-    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
-    for name, stage in config.stages.items():
-        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
+    places = _places(config)
     named = {f"{place}.verifier": verifier for place, (verifier, _) in places.items()}
     for place, (_, reward) in places.items():
         for kind in ("gates", "terms"):
@@ -41,6 +40,14 @@ def verifiers_of(config: RunConfig) -> dict[str, str]:
             for number, part in enumerate(parts if isinstance(parts, list) else ()):
                 named[f"{place}.reward.{kind}.{number}.verifier"] = str(part["verifier"])
     return named
+
+
+def _places(config: RunConfig) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return verifier and settings of every suite and every set of prompts, by their keys."""
+    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
+    return places
 
 
 def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
@@ -64,10 +71,7 @@ def _unknown(used: Mapping[str, str], known: Sequence[str]) -> Problems:
 
 def _deadlines(config: RunConfig) -> Problems:
     """A verifier's own limits must fit into the time that its verdicts have."""
-    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
-    for name, stage in config.stages.items():
-        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
-    for place, (verifier, reward) in places.items():
+    for place, (verifier, reward) in _places(config).items():
         if not has_settings(verifier):
             continue
         needs_s = settings_of(verifier, reward).needs_s

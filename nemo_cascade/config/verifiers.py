@@ -27,12 +27,11 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.errors import CascadeError
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 VerifierName = Annotated[str, AfterValidator(anchored)]
 """A name of the reward registry, or where a user's own verifier is."""
 
