@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import read_ledger
-from nemo_cascade.cascade.story import outcome_line
-from nemo_cascade.config.provenance import read_config
+from nemo_cascade.config.reading.provenance import read_config
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.report.story import outcome_line
 from nemo_cascade.telemetry.metrics import read_metrics
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.rollout import RolloutGroup
-from nemo_cascade.config.json_file import read_json_object
+from nemo_cascade.actors.trainer import TrainerGroup
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.rollout import WeightSyncConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import Document
@@ -105,7 +105,7 @@ def limits(config: WeightSyncConfig, floor: Distance, *dtypes: str) -> Limits:
     return _BY_COARSEST[max(dtypes, key=list(_BY_COARSEST).index)].widened(floor)
 
 
-def prove_equal(policy: PolicyGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int) -> Agreement:
+def prove_equal(policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int) -> Agreement:
     """Compare trainer and every engine on random tokens, at the policy's temperature.
 
     Random tokens are unlikely ones, where a wrong computation shows most. A probe sequence is cut to what both sides
@@ -125,7 +125,7 @@ def prove_equal(policy: PolicyGroup, rollout: RolloutGroup, config: WeightSyncCo
     return Agreement(max(found, key=lambda distance: distance.mean), floor)
 
 
-def _trainer_scores(policy: PolicyGroup, sequences: Sequence[Int32], which: WhichModel) -> list[Float32]:
+def _trainer_scores(policy: TrainerGroup, sequences: Sequence[Int32], which: WhichModel) -> list[Float32]:
     """Return [n - 1] log-probs of each sequence of n tokens."""
     parallel = policy.parallel
     documents = [Document(s, np.ones(s.size, np.uint8)) for s in sequences]
@@ -135,7 +135,9 @@ def _trainer_scores(policy: PolicyGroup, sequences: Sequence[Int32], which: Whic
     return [scores[1:] for scores in source.per_sample(policy.logprobs(source, 0, which))]
 
 
-def _probe_sequences(policy: PolicyGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int) -> list[Int32]:
+def _probe_sequences(
+    policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int
+) -> list[Int32]:
     model = read_json_object(Path(rollout.model_path) / "config.json")
     multiple = policy.parallel.document_multiple
     longest = min(config.probe_tokens, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)

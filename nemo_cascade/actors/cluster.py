@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from nemo_cascade.actors import guardian
 from nemo_cascade.actors.joining import wait_for_nodes
-from nemo_cascade.actors.lifeline import Driver
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
-from nemo_cascade.actors.watch import Watch
+from nemo_cascade.actors.watching import janitor
+from nemo_cascade.actors.watching.lifeline import Driver
+from nemo_cascade.actors.watching.supervise import Watch
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.repeatable import repeatable_environment
 from nemo_cascade.config.schema import ClusterConfig
@@ -180,10 +180,10 @@ class Cluster:
         (self.session / "stacks").mkdir()
 
     def _start_ray(self) -> None:
-        changed = (*_RAY_QUIET, _TOKEN_PATH, _TOKEN_MODE, guardian.MARKER)
+        changed = (*_RAY_QUIET, _TOKEN_PATH, _TOKEN_MODE, janitor.MARKER)
         self._environment_before = {name: os.environ.get(name) for name in changed}
         os.environ.update(_RAY_QUIET)
-        os.environ[guardian.MARKER] = str(self.session)  # inherited by all that Ray starts
+        os.environ[janitor.MARKER] = str(self.session)  # inherited by all that Ray starts
         options: dict[str, Any] = {"address": self.config.ray_address}
         if not self.joined:
             # Other users of this machine must not be able to talk to the run's Ray.
@@ -216,7 +216,7 @@ class Cluster:
         address = ray.util.get_node_ip_address()
         if not self.joined and address != LOOPBACK:
             raise RuntimeError(f"Ray listens on {address}, not on the loopback address")
-        del os.environ[guardian.MARKER]  # what the driver itself starts is its own affair
+        del os.environ[janitor.MARKER]  # what the driver itself starts is its own affair
         if self.device == "gpu":
             self.slots = reserve_gpus(
                 self.config.num_nodes * self.config.gpus_per_node, self.config.actor_start_deadline_s

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from nemo_cascade.config.judge import GenRMConfig
-from nemo_cascade.data.chat import load_tokenizer, response_text
+from nemo_cascade.data.chat.encode import load_tokenizer, response_text
 from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.genrm import GenRM
 from nemo_cascade.rewards.judge import JudgeClient

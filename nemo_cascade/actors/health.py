@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.actors.trainer import TrainerGroup
 
 log = logging.getLogger(__name__)
 
 
 def health(
-    policy: PolicyGroup | None = None, rollout: RolloutGroup | None = None, reward: RewardGroup | None = None
+    policy: TrainerGroup | None = None, rollout: RolloutGroup | None = None, reward: RewardGroup | None = None
 ) -> dict[str, float]:
     """Ask every actor how it is, between two calls.
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nemo_cascade.actors import guardian
-from nemo_cascade.actors.watch import Watch
+from nemo_cascade.actors.watching import janitor
+from nemo_cascade.actors.watching.supervise import Watch
 from nemo_cascade.errors import DeadlineError, RuntimeUnavailableError
 
 LOOPBACK = "127.0.0.1"
@@ -77,10 +77,10 @@ def serve(command: Sequence[str], port: int, log_file: Path, deadline_s: float) 
         DeadlineError: it didn't answer within `deadline_s`.
     """
     session = Path(tempfile.mkdtemp(prefix="nemo-cascade-serve-"))
-    environment = {**os.environ, guardian.MARKER: str(session), "VLLM_NO_USAGE_STATS": "1"}
+    environment = {**os.environ, janitor.MARKER: str(session), "VLLM_NO_USAGE_STATS": "1"}
     environment |= {"VLLM_HOST_IP": LOOPBACK, "NO_PROXY": LOOPBACK, "no_proxy": LOOPBACK}
     before = signal.signal(signal.SIGTERM, _leave)
-    watch = Watch(os.getpid(), guardian.start_ticks(os.getpid()), session)
+    watch = Watch(os.getpid(), janitor.start_ticks(os.getpid()), session)
     try:
         # The log lies in the session's folder, so that the guardian knows processes that rename themselves.
         with (session / "server.log").open("wb") as out:
@@ -118,7 +118,7 @@ def _end(watch: Watch, session: Path, log_file: Path) -> None:
     """Keep the log, then have everything of the session ended."""
     if (session / "server.log").is_file():
         shutil.copyfile(session / "server.log", log_file)
-    for pid in guardian.session_processes(str(session)):
+    for pid in janitor.session_processes(str(session)):
         if pid != watch.pid:
             os.kill(pid, signal.SIGTERM)
     watch.end()

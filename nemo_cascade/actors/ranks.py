@@ -8,9 +8,9 @@ from typing import Any
 
 import ray
 
+from nemo_cascade.actors.actor import Actor
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
-from nemo_cascade.actors.member import Actor
 from nemo_cascade.actors.placement import GpuSlot, beside_the_driver, placed_on
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from nemo_cascade.actors.actor import Actor
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
-from nemo_cascade.actors.member import Actor
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.data.chat import OPENING_TOKENS
+from nemo_cascade.data.chat.encode import OPENING_TOKENS
 from nemo_cascade.errors import DeadlineError, RewardError
 from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
 
@@ -38,15 +38,15 @@ class RewardActor(Actor):
 
     def start(self, config: RewardConfig, sandbox: SandboxConfig, tokenizer_path: str) -> None:
         """Start the pool and load the tokenizer."""
-        from nemo_cascade.data.chat import load_tokenizer
-        from nemo_cascade.rewards.pool import VerifierPool
+        from nemo_cascade.data.chat.encode import load_tokenizer
+        from nemo_cascade.rewards.pool.pool import VerifierPool
 
         self.tokenizer = load_tokenizer(tokenizer_path)
         self.pool = VerifierPool(config, sandbox=sandbox)
 
     def submit(self, samples: list[Sample]) -> None:
         """Hand responses to their verifiers."""
-        from nemo_cascade.data.chat import response_text
+        from nemo_cascade.data.chat.encode import response_text
         from nemo_cascade.rewards.response import Response
 
         for key, (verifier, settings), record, (prompt_end, response_ids), reason in samples:

@@ -11,9 +11,9 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from nemo_cascade.actors.actor import Actor
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
-from nemo_cascade.actors.member import Actor
 from nemo_cascade.actors.placement import engine_slots, placed_on
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError

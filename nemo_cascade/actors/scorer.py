@@ -21,7 +21,7 @@ from nemo_cascade.actors.placement import scorer_slots
 from nemo_cascade.actors.ranks import RankActor, add_ranks
 from nemo_cascade.config.model import ModelConfig, PrecisionConfig
 from nemo_cascade.config.schema import ScorerConfig
-from nemo_cascade.data.chat import OPENING_TOKENS
+from nemo_cascade.data.chat.encode import OPENING_TOKENS
 from nemo_cascade.errors import RewardError
 from nemo_cascade.training.request import Request, ScorerSetup
 from nemo_cascade.types import Prompt, Rollout, Verdict

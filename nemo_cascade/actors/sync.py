@@ -14,8 +14,8 @@ from typing import Any
 
 from nemo_cascade.actors.agreement import Agreement, prove_equal
 from nemo_cascade.actors.fleet import Member
-from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.rollout import WeightSyncConfig
 from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError
 from nemo_cascade.rollout.buckets import DTYPES, SyncSummary, WeightBucket
@@ -51,7 +51,7 @@ class SyncReport:
 
 
 def sync_weights(
-    policy: PolicyGroup, rollout: RolloutGroup, version: int, config: WeightSyncConfig, verify: bool
+    policy: TrainerGroup, rollout: RolloutGroup, version: int, config: WeightSyncConfig, verify: bool
 ) -> SyncReport:
     """Give every engine the policy's present weights as `version`; prove that both sides are equal if `verify`.
 
@@ -99,7 +99,7 @@ def sync_weights(
 
 
 def _send(
-    policy: PolicyGroup,
+    policy: TrainerGroup,
     rollout: RolloutGroup,
     members: list[Member],
     version: int,

@@ -20,7 +20,7 @@ import yaml
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.compose import EXPERIMENTS, SHIPPED_CONF
+from nemo_cascade.config.reading.compose import EXPERIMENTS, SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import ConfigError
 

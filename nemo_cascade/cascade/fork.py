@@ -20,10 +20,10 @@ from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import START, RunFolder
 from nemo_cascade.cascade.hashes import hash_folder
 from nemo_cascade.cascade.ledger import Ledger, Record, read_ledger
-from nemo_cascade.cascade.story import ways_on_text
-from nemo_cascade.config.provenance import config_diff, config_hash, read_config, run_command, write_record
+from nemo_cascade.config.reading.provenance import config_diff, config_hash, read_config, run_command, write_record
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.report.story import ways_on_text
 
 # What the runner looks for to know that a stage is done, and what tells its story.
 _STORY = ("stage_started", "stage_ended", "trained", "selected", "scored", "decided", "ruled")

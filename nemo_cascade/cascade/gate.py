@@ -15,7 +15,7 @@ other error; every row says what it would have found with a probability of 90 %.
 Gates are ours: arXiv 2512.13607 reports all scores after each stage (tables 2, 4-8) and has no rule for them.
 
 A broken promise has the outcome that `on_regression` names; otherwise the stage is promoted. Where that is to look for
-another model of the stage (cascade/recover.py), the same comparison decides about each of them.
+another model of the stage (cascade/candidates.py), the same comparison decides about each of them.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.data.files import data_files, hash_files
-from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.hygiene import Found, Overlap, PromptRows, Search, find_prompts
-from nemo_cascade.data.words import WORDS_VERSION
+from nemo_cascade.data.hygiene.exclusions import Found, Overlap, PromptRows, Search, find_prompts
+from nemo_cascade.data.hygiene.words import WORDS_VERSION
+from nemo_cascade.data.rows.files import data_files, hash_files
+from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.errors import DataError
 from nemo_cascade.telemetry.jsonl import write_atomically
 

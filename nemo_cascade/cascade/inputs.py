@@ -14,16 +14,16 @@ from typing import Any
 
 from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.cascade.hygiene import check_hygiene
-from nemo_cascade.config.provenance import config_values
+from nemo_cascade.config.reading.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.prepare import prepare_data
-from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.data.schemas import schema_of
-from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.templates.install import install
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
+from nemo_cascade.data.rows.hub import local_path
+from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
+from nemo_cascade.nano.prepare import prepare_data
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.training.schedule import check_warm_up

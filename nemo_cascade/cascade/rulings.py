@@ -17,9 +17,9 @@ from typing import Literal
 from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import Ledger, Record
-from nemo_cascade.cascade.story import fork_command
-from nemo_cascade.config.provenance import read_config, run_command
+from nemo_cascade.config.reading.provenance import read_config, run_command
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.report.story import fork_command
 
 Ruling = Literal["accept", "rollback", "recover"]
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
 from nemo_cascade.cascade.decision import LAST, Decision
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.gate import decide, keeps_promises, merit, recover
@@ -32,16 +33,15 @@ from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.cascade.levels import stage_gate, with_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
-from nemo_cascade.cascade.recover import StageModels, judge_reward_model
-from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.rulings import carry_out, pending
-from nemo_cascade.cascade.story import outcome_line, ways_on_text
 from nemo_cascade.config.plugins import plugin_hashes
-from nemo_cascade.config.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
+from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.validate_judges import verifiers_of
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.report.page import write_report
+from nemo_cascade.report.story import outcome_line, ways_on_text
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
 from nemo_cascade.stages.kinds import KINDS

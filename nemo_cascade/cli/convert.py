@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from nemo_cascade.cli.terminal import out
+from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.host import gpu_present
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError

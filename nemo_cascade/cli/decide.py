@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from nemo_cascade.cli.terminal import out
+from nemo_cascade.cli.screen.terminal import out
 
 TAKES_OVERRIDES = False
 
@@ -32,9 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Record the ruling, carry it out as far as that needs no model, and say how the run goes on."""
-    from nemo_cascade.cascade.report import write_report
     from nemo_cascade.cascade.rulings import rule
-    from nemo_cascade.config.provenance import run_command
+    from nemo_cascade.config.reading.provenance import run_command
+    from nemo_cascade.report.page import write_report
 
     decision = rule(args.folder, args.stage, args.ruling, args.because)
     write_report(args.folder)

@@ -20,7 +20,7 @@ from nemo_cascade.cli.examination.machine import file_systems, limits, memory, s
 from nemo_cascade.cli.examination.network import addresses, infiniband
 from nemo_cascade.cli.examination.nodes import all_nodes, examine
 from nemo_cascade.cli.examination.packages import own_lock, packages
-from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table
 
 TAKES_OVERRIDES = False
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -17,7 +17,7 @@ from rich.markup import escape
 from nemo_cascade.cli import external
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table
 
 TAKES_OVERRIDES = True
 
@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     config = preflight([*args.overrides, *of_folder], args.config_dir, fresh_folder=True).config
     from nemo_cascade.cascade.folder import RunFolder
     from nemo_cascade.cascade.plan import plan_stages
-    from nemo_cascade.data.prepare import prepare_data
+    from nemo_cascade.nano.prepare import prepare_data
     from nemo_cascade.stages.evaluate import evaluate, scorable_suites
     from nemo_cascade.stages.roles import Roles
 

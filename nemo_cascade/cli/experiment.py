@@ -24,8 +24,8 @@ from nemo_cascade.cascade.experiments import (
 from nemo_cascade.cli import run
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
-from nemo_cascade.cli.terminal import out
-from nemo_cascade.config.compose import compose
+from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.config.reading.compose import compose
 
 TAKES_OVERRIDES = True
 
@@ -84,7 +84,7 @@ def _fork(origin: Path, at: str, ready: Preflight) -> None:
 
 
 def _compare(name: str, question: str, folders: list[Path]) -> None:
-    from nemo_cascade.cascade.compare import write_comparison
+    from nemo_cascade.report.compare import write_comparison
 
     title = Path(name).stem
     page = write_comparison(folders, folders[0].parent / f"{title}.html", title=title, question=question)
@@ -92,7 +92,7 @@ def _compare(name: str, question: str, folders: list[Path]) -> None:
 
 
 def _over_seeds(name: str, experiment: Experiment, ready: Mapping[int | None, Mapping[str, Preflight]]) -> None:
-    from nemo_cascade.cascade.seeds import write_over_seeds
+    from nemo_cascade.report.seeds import write_over_seeds
 
     title, first = Path(name).stem, next(iter(ready.values()))
     folders = {seed: [entry.folder for entry in arms.values()] for seed, arms in ready.items() if seed is not None}

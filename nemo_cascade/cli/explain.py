@@ -12,10 +12,10 @@ import argparse
 from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
-from nemo_cascade.cli.terminal import out, table
-from nemo_cascade.config.compose import ConfigDirs, compose
-from nemo_cascade.config.explain import Explanation, explain
-from nemo_cascade.config.keys import block_fields
+from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.config.reading.compose import ConfigDirs, compose
+from nemo_cascade.config.reading.explain import Explanation, explain
+from nemo_cascade.config.reading.keys import block_fields
 from nemo_cascade.config.schema import RunConfig
 
 TAKES_OVERRIDES = True

@@ -28,9 +28,9 @@ from nemo_cascade.cli import (
     run,
     serve,
     submit,
-    terminal,
 )
-from nemo_cascade.cli.refusals import refusal
+from nemo_cascade.cli.screen import terminal
+from nemo_cascade.cli.screen.refusals import refusal
 from nemo_cascade.errors import CascadeError
 
 VERBS: tuple[ModuleType, ...] = (

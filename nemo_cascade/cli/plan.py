@@ -13,16 +13,16 @@ from rich.markup import escape
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage
 from nemo_cascade.cascade.power import too_small
-from nemo_cascade.cascade.story import held_stage, ways_on_text
 from nemo_cascade.cli.arguments import add_overrides
-from nemo_cascade.cli.paper_table import show_beside_paper
 from nemo_cascade.cli.preflight import Preflight, preflight
-from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.cli.screen.paper_table import show_beside_paper
+from nemo_cascade.cli.screen.terminal import out, table
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.config.provenance import config_hash
+from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.models.architectures import padding_note
+from nemo_cascade.report.story import held_stage, ways_on_text
 from nemo_cascade.rewards.formula import stage_formula
 
 TAKES_OVERRIDES = True

@@ -9,10 +9,10 @@ from typing import Any
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
-from nemo_cascade.config.compose import compose
 from nemo_cascade.config.machine import lacks
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.config.provenance import check_run_folder
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.provenance import check_run_folder
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.validate import violations
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError

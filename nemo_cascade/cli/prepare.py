@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
@@ -49,8 +49,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _show(config: RunConfig, name: str, tokenizer_folder: Path, count: int) -> None:
-    from nemo_cascade.cli.samples import first_samples, print_sample
-    from nemo_cascade.data.tokenizer import load_tokenizer
+    from nemo_cascade.cli.screen.samples import first_samples, print_sample
+    from nemo_cascade.data.chat.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(tokenizer_folder)
     out.print(f"stage {escape(name)}, template {tokenizer.template.name}; trained tokens are ⟦marked⟧\n")
@@ -59,8 +59,8 @@ def _show(config: RunConfig, name: str, tokenizer_folder: Path, count: int) -> N
 
 
 def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
-    from nemo_cascade.data.quarantine import QUARANTINE
-    from nemo_cascade.data.summary import SUMMARY
+    from nemo_cascade.data.rows.quarantine import QUARANTINE
+    from nemo_cascade.data.sft.summary import SUMMARY
     from nemo_cascade.stages.kinds import KINDS
 
     stage = config.stages[name]

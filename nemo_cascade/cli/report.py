@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from nemo_cascade.cli.terminal import out
+from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.errors import RunFolderError
 
 TAKES_OVERRIDES = False
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Write report.html from what the run folder holds, or the comparison of several."""
     if len(args.folders) > 1:
-        from nemo_cascade.cascade.compare import write_comparison
+        from nemo_cascade.report.compare import write_comparison
 
         names = "-".join(folder.resolve().name for folder in args.folders)
         page = args.out or args.folders[0].resolve().parent / f"compare-{names}.html"
@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
     if not (folder / "config.yaml").is_file():
         mend = "name a folder that `nemo-cascade run` made"
         raise RunFolderError("this is no run folder: it has no config.yaml", value=folder, mend=mend)
-    from nemo_cascade.cascade.report import write_report
+    from nemo_cascade.report.page import write_report
 
     out.print(escape(str(write_report(folder))))
     return 0

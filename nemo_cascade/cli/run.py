@@ -14,7 +14,7 @@ from rich.markup import escape
 from nemo_cascade.cli import plan
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.terminal import out
+from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.host import installed
 from nemo_cascade.errors import PausedError, RuntimeUnavailableError
 
@@ -45,9 +45,9 @@ def execute(args: argparse.Namespace) -> int:
         )
     from nemo_cascade.cascade.folder import RunFolder
     from nemo_cascade.cascade.ledger import read_ledger
-    from nemo_cascade.cascade.matrix import collect_matrix, matrix_tables
     from nemo_cascade.cascade.runner import run_cascade
-    from nemo_cascade.cascade.story import held_stage, outcome_line, ways_on_text
+    from nemo_cascade.report.matrix import collect_matrix, matrix_tables
+    from nemo_cascade.report.story import held_stage, outcome_line, ways_on_text
     from nemo_cascade.stages import pause
 
     pause.listen()

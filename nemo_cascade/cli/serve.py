@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
-from nemo_cascade.cli.terminal import err
+from nemo_cascade.cli.screen.terminal import err
 from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.errors import ConfigError, SandboxError
 

@@ -21,7 +21,7 @@ class DataFileConfig:
     revision: str | None = None
     """hf:// only: commit of the set; null: the newest when it is fetched, and that one from then on."""
     schema: str = "own"
-    """own: rows are as we want them; or the name of a released set whose columns are mapped (data/schemas.py)."""
+    """own: rows are as we want them; or the name of a released set whose columns are mapped (data/rows/schemas.py)."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our field -> column, `column | json`, or a text with {columns}: overrides the schema's mapping, or is one (then
     `tools`, `chosen` and `rejected` stay as they are)."""

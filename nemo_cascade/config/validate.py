@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 
 from nemo_cascade.config import host
-from nemo_cascade.config.origins import flatten
+from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.rollout import room_problems
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages import Stage

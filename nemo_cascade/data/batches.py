@@ -16,8 +16,8 @@ from typing import Any, cast
 import numpy as np
 
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
-from nemo_cascade.data.packing import pack_best_fit
-from nemo_cascade.data.store import PackedStore, open_store
+from nemo_cascade.data.sft.packing import pack_best_fit
+from nemo_cascade.data.sft.store import PackedStore, open_store
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Float32, Int64, PackedBatch
 

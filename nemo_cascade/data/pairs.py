@@ -17,25 +17,25 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from nemo_cascade.config.json_file import read_json_object
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
-from nemo_cascade.data.columns import NO_PREFERENCE, Schema, written_turns
-from nemo_cascade.data.conversation import foreign_mark
-from nemo_cascade.data.files import hash_files
-from nemo_cascade.data.hub import local_path
+from nemo_cascade.data.chat.conversation import foreign_mark
+from nemo_cascade.data.chat.mode_flags import without_flag
+from nemo_cascade.data.chat.rendered import checked_row
+from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.data.hygiene.words import canonical
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
-from nemo_cascade.data.mode_flags import without_flag
 from nemo_cascade.data.prepared import hash_file, make_folder
-from nemo_cascade.data.quarantine import QUARANTINE, BadRow, write_bad_rows
-from nemo_cascade.data.raw_row import RawRow
-from nemo_cascade.data.rendered import checked_row
-from nemo_cascade.data.schemas import schema_of
+from nemo_cascade.data.rows.columns import NO_PREFERENCE, Schema, written_turns
+from nemo_cascade.data.rows.files import hash_files
+from nemo_cascade.data.rows.hub import local_path
+from nemo_cascade.data.rows.quarantine import QUARANTINE, BadRow, write_bad_rows
+from nemo_cascade.data.rows.raw_row import RawRow
+from nemo_cascade.data.rows.schemas import schema_of
+from nemo_cascade.data.rows.sources import Problems, decode_row, read_raw, refuse_bad_share
 from nemo_cascade.data.scored import encode_scored, scored_answer
-from nemo_cascade.data.sources import Problems, decode_row, read_raw, refuse_bad_share
-from nemo_cascade.data.tokenise import row_chunks
-from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
-from nemo_cascade.data.words import canonical
+from nemo_cascade.data.sft.tokenise import row_chunks
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Int32, Int64, PackedBatch
 

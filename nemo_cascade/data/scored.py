@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nemo_cascade.data.chat import Segment, encode_segments
-from nemo_cascade.data.mode_flags import without_flag
-from nemo_cascade.data.tokenizer import ChatTokenizer
+from nemo_cascade.data.chat.encode import Segment, encode_segments
+from nemo_cascade.data.chat.mode_flags import without_flag
+from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.types import Int32
 
 _CLOSED = "</think>"

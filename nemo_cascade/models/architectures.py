@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.hf_config import FAMILIES, Llama3Scaling, field_problems, has_scalar_head, rotary
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from nemo_cascade.config.json_file import read_json_object
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.architectures import Architecture
 from nemo_cascade.models.maps import EMBEDDING, OUTPUT, SCORE, Shape, hf_shapes

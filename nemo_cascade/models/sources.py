@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nemo_cascade.config.json_file import read_json_object
 from nemo_cascade.config.model import ModelConfig
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import DataError, ModelError, RuntimeUnavailableError
 from nemo_cascade.models.architectures import architecture_from_hf, read_architecture, unexpected_fields
 from nemo_cascade.models.maps import hf_shapes

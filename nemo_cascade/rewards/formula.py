@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nemo_cascade.config.origins import flatten
+from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.verifiers import changed
 
 # Zero comes before all shaping, the mask has its say where gradients are taken.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nemo_cascade.rewards.answers.boxes import final_answer
 from nemo_cascade.rewards.answers.compare import compare, warmed_up
-from nemo_cascade.rewards.guards import prompt_text
+from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nemo_cascade.rewards.code_formats import read_tests
+from nemo_cascade.rewards.code.formats import read_tests
 from nemo_cascade.rewards.verifier import VerifierError, field_of
 
 _Reader = Callable[[Mapping[str, Any]], object]

@@ -14,7 +14,7 @@ from nemo_cascade.rewards.verifier import Verifier, function_verifier
 # A new verifier is one file and one line here: `name: "module:class"`.
 VERIFIERS: Mapping[str, str] = {
     "math": "nemo_cascade.rewards.math:MathVerifier",
-    "code": "nemo_cascade.rewards.code:CodeVerifier",
+    "code": "nemo_cascade.rewards.code.verify:CodeVerifier",
     "instruction": "nemo_cascade.rewards.instruction:InstructionVerifier",
     "swe_repair": "nemo_cascade.rewards.swe.repair:RepairVerifier",
     "swe_execute": "nemo_cascade.rewards.swe.execution:ExecuteVerifier",
@@ -22,10 +22,10 @@ VERIFIERS: Mapping[str, str] = {
     "swe_write_test": "nemo_cascade.rewards.swe.execution:WriteTestVerifier",
     "genrm_training": "nemo_cascade.rewards.genrm:GenRMTrainingVerifier",
     "mix": "nemo_cascade.rewards.mix:MixVerifier",
-    "format": "nemo_cascade.rewards.guards:FormatVerifier",
-    "nano_quality": "nemo_cascade.rewards.nano_quality:NanoQualityVerifier",
-    "language": "nemo_cascade.rewards.guards:LanguageVerifier",
-    "repetition": "nemo_cascade.rewards.guards:RepetitionVerifier",
+    "format": "nemo_cascade.rewards.form:FormatVerifier",
+    "nano_quality": "nemo_cascade.nano.quality:NanoQualityVerifier",
+    "language": "nemo_cascade.rewards.form:LanguageVerifier",
+    "repetition": "nemo_cascade.rewards.form:RepetitionVerifier",
 }
 VERIFIER_NAMES: tuple[str, ...] = tuple(VERIFIERS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from nemo_cascade.config.json_file import read_json_object
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ModelError, WeightSyncError
 from nemo_cascade.models.hf_folder import HfTensors
 from nemo_cascade.rollout.buckets import TensorEntry

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_cascade.config.json_file import read_json_object
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.rollout import SamplingConfig
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import RolloutError
 from nemo_cascade.types import Prompt
 

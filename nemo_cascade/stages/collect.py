@@ -1,8 +1,8 @@
 """One step's rollouts: generated and verified at the same time, grouped, judged, turned into advantages.
 
-    draw prompts; half of a batch thinks where asked for     RLHF of unified models         data/prompts.py
+    draw prompts; half of a batch thinks where asked for     RLHF of unified models         prompt_sets.py
     a group whose rewards don't vary is drawn anew           IF-RL, batch-wise filtering    `collect` (section 4.4)
-    its outcome decides whether the prompt stays             Math RL, epoch-wise filtering  data/prompt_stream.py (4.5)
+    its outcome decides whether the prompt stays             Math RL, epoch-wise filtering  prompt_stream.py (4.5)
     a truncated rollout is masked, zero, or kept             `overlong` (4.5, tables 16-20) `_batch`
     scores become rewards                                    stages/shape_rewards.py (4.3, 4.4.2)
     rewards become advantages                                losses/advantage.py (4.1.2)
@@ -26,9 +26,9 @@ from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.data.chat import response_text
-from nemo_cascade.data.prompt_stream import PromptStream
-from nemo_cascade.data.tokenizer import ChatTokenizer
+from nemo_cascade.data.chat.encode import response_text
+from nemo_cascade.data.chat.tokenizer import ChatTokenizer
+from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.errors import RewardError, RolloutError
 from nemo_cascade.losses.advantage import count_unpaired_groups, group_advantages
 from nemo_cascade.stages.shape_rewards import code_switches, shape_rewards

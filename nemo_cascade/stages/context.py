@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nemo_cascade.actors.policy import PolicyGroup
+from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.errors import CheckpointError, PausedError
@@ -96,7 +96,7 @@ class StageCheckpoints:
         self.time = TimeLeft(job_end())
 
     def resume(
-        self, policy: PolicyGroup, needs: Sequence[str] = (), same: Mapping[str, str] = MappingProxyType({})
+        self, policy: TrainerGroup, needs: Sequence[str] = (), same: Mapping[str, str] = MappingProxyType({})
     ) -> tuple[int, dict[str, Any]]:
         """Load the newest complete checkpoint into the policy; return (steps done, its state).
 
@@ -143,7 +143,7 @@ class StageCheckpoints:
         """Tell whether a checkpoint belongs behind this step."""
         return steps_done % self.stage.checkpoint_every == 0 or steps_done == self.total_steps
 
-    def save_if_due(self, policy: PolicyGroup, steps_done: int, state: dict[str, Any], *, last: bool = False) -> None:
+    def save_if_due(self, policy: TrainerGroup, steps_done: int, state: dict[str, Any], *, last: bool = False) -> None:
         """Write a checkpoint every `checkpoint_every` steps and at the end, also where that comes early (`last`).
 
         Raises:
@@ -161,7 +161,7 @@ class StageCheckpoints:
         if pause:
             raise PausedError(f"{self.context.name}, step {steps_done} of {self.total_steps}", pause)
 
-    def _carry(self, policy: PolicyGroup) -> None:
+    def _carry(self, policy: TrainerGroup) -> None:
         """Take over the parent's optimizer where asked for: its last checkpoint has the same weights as its hf/."""
         if not self.stage.carry.optimizer:
             return
@@ -172,7 +172,7 @@ class StageCheckpoints:
         self.context.record("optimizer_carried", stage=self.context.name)
 
 
-def finish(context: StageContext, policy: PolicyGroup) -> None:
+def finish(context: StageContext, policy: TrainerGroup) -> None:
     """Export the trained weights and note who holds them."""
     policy.export_hf(str(context.hf_folder))
     context.roles.policy_now_holds(context.hf_folder)

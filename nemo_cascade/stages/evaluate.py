@@ -9,14 +9,14 @@ from pathlib import Path
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
-from nemo_cascade.data.chat import response_text
-from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.data.schemas import schema_of
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.encode import response_text
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
+from nemo_cascade.data.rows.hub import local_path
+from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.errors import RewardError
 from nemo_cascade.evaluation.scores import Scores
-from nemo_cascade.rewards.guards import obeys_mode
+from nemo_cascade.rewards.form import obeys_mode
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress

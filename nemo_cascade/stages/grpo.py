@@ -20,9 +20,9 @@ from pathlib import Path
 
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.data.prompt_stream import PromptStream
-from nemo_cascade.data.prompts import PromptSet, load_prompts
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
+from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
+from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.actors.policy import PolicyGroup
+from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
@@ -40,7 +40,7 @@ class Updates:
 
 
 def policy_updates(
-    policy: PolicyGroup, batch: RolloutBatch, stage: GrpoStage, config: RunConfig, step: int, timer: PhaseTimer
+    policy: TrainerGroup, batch: RolloutBatch, stage: GrpoStage, config: RunConfig, step: int, timer: PhaseTimer
 ) -> Updates:
     """Make the optimizer steps of one rollout batch: one for Cascade, several where a recipe reuses its rollouts.
 
@@ -93,7 +93,7 @@ def _micro_batches(documents: list[Document], stage: GrpoStage, parallel: Parall
 
 
 def _with_logprobs(
-    policy: PolicyGroup, source: RolloutSource, stage: GrpoStage, step: int
+    policy: TrainerGroup, source: RolloutSource, stage: GrpoStage, step: int
 ) -> tuple[RolloutSource, int]:
     """Add the log-probs that the loss needs and only a forward pass can give.
 

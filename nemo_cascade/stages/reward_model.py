@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_cascade.actors.policy import PolicyGroup
+from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.data.pairs import HoldoutSource, PairSource, build_pair_stores
@@ -87,7 +87,7 @@ def _start(stage: RewardModelStage, parent: Path) -> Path:
     return Path(stage.model_path) if stage.model_path is not None else parent
 
 
-def measure(model: PolicyGroup, held_out: HoldoutSource) -> PreferenceScores:
+def measure(model: TrainerGroup, held_out: HoldoutSource) -> PreferenceScores:
     """Score every hold-out pair, once."""
     scores = [
         micro_batch

@@ -15,15 +15,15 @@ from typing import Any
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.judges import Judges
-from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.actors.sync import SyncReport, sync_weights
+from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
-from nemo_cascade.training.setup import PolicySetup
+from nemo_cascade.training.setup import TrainerSetup
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Roles:
     def __init__(self, config: RunConfig, log_folder: Path) -> None:
         self.config, self.log_folder = config, log_folder
         self.cluster: Cluster | None = None
-        self._policy: PolicyGroup | None = None
+        self._policy: TrainerGroup | None = None
         self._rollout: RolloutGroup | None = None
         self._reward: RewardGroup | None = None
         self._scorer: ScorerGroup | None = None
@@ -71,7 +71,7 @@ class Roles:
         if self.cluster is not None:
             self.cluster.stop()
 
-    def policy(self, setup: PolicySetup) -> PolicyGroup:
+    def policy(self, setup: TrainerSetup) -> TrainerGroup:
         """Return the policy ranks with a fresh model, optimizer and schedule as `setup` says.
 
         Ranks of another layout are let go first.
@@ -148,7 +148,7 @@ class Roles:
             self.sync(max(version, self._rollout_version + 1), verify=verify)
         return rollout
 
-    def _policy_group(self, parallel: ParallelConfig) -> PolicyGroup:
+    def _policy_group(self, parallel: ParallelConfig) -> TrainerGroup:
         self._policy = self._policy or self._come("policy")
         if self._policy is not None and self._policy.parallel != parallel:
             self._policy.close()
@@ -157,9 +157,9 @@ class Roles:
             self._policy = self._new_policy(parallel)
         return self._policy
 
-    def _new_policy(self, parallel: ParallelConfig) -> PolicyGroup:
+    def _new_policy(self, parallel: ParallelConfig) -> TrainerGroup:
         assert self.cluster is not None, "enter Roles first"
-        return PolicyGroup(self.cluster, parallel)
+        return TrainerGroup(self.cluster, parallel)
 
     def _new_reward(self, tokenizer_path: Path) -> RewardGroup:
         assert self.cluster is not None, "enter Roles first"
@@ -178,10 +178,10 @@ class Roles:
         return None if coming is None else coming.result()
 
 
-def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_steps: int) -> PolicySetup:
+def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_steps: int) -> TrainerSetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
     loss, temperature = stage.policy_loss() or (None, 1.0)
-    return PolicySetup(
+    return TrainerSetup(
         hf_path=str(hf_folder),
         model=config.model,
         parallel=stage.layout(config),
@@ -197,10 +197,10 @@ def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_step
     )
 
 
-def forward_setup(config: RunConfig, hf_folder: Path) -> PolicySetup:
+def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:
     """Return a setup that only serves weights: for evaluating a finished stage in a resumed run."""
     first = next(iter(config.stages.values()))
-    return PolicySetup(
+    return TrainerSetup(
         hf_path=str(hf_folder),
         model=config.model,
         parallel=config.parallel,

@@ -6,7 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
-from nemo_cascade.data.tokenizer import ChatTokenizer
+from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.stages.collect import RolloutBatch
 
 

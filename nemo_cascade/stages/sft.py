@@ -14,7 +14,7 @@ from pathlib import Path
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.batches import PackedSource
-from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line

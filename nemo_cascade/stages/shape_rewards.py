@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.config.stages.rollout_rules import ShapingConfig
-from nemo_cascade.rewards.guards import prompt_text
+from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.language import foreign_text, written_in
 from nemo_cascade.rewards.shaping import (
     Float64,

@@ -16,7 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from nemo_cascade.config.json_file import read_json_object
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import CheckpointError
 
 MANIFEST = "manifest.json"

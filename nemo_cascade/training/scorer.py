@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.data.chat import response_text
+from nemo_cascade.data.chat.encode import response_text
+from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.layout import Document, lay_out
 from nemo_cascade.data.scored import encode_scored
-from nemo_cascade.data.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.errors import ModelError, RewardError
 from nemo_cascade.models import backend
 from nemo_cascade.models.architectures import read_architecture

@@ -14,7 +14,7 @@ WhichModel = Literal["policy", "rounded_anew", "reference"]
 
 
 @dataclass(frozen=True)
-class PolicySetup:
+class TrainerSetup:
     """What a stage wants of the policy.
 
     Attributes:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_cascade.rewards.code import CodeVerifier
+from nemo_cascade.rewards.code.verify import CodeVerifier
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
 

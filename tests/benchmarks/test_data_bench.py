@@ -18,11 +18,11 @@ import pytest
 from nemo_cascade.config.schema import LoggingConfig
 from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.data.batches import PackedSource
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.tokenised import TokenisedSet, make_shards, plan_parts
-from nemo_cascade.data.tokenizer import load_tokenizer
-from tests.real_text import functions
-from tests.smol_tokenizer import smol_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
+from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.data.sft.tokenised import TokenisedSet, make_shards, plan_parts
+from tests.support.real_text import functions
+from tests.support.smol_tokenizer import smol_tokenizer
 from tests.unit.data.conftest import sft_stage
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
@@ -142,7 +142,7 @@ def test_loader_against_the_model(prepared):
 
 BUILD = """
 import sys
-from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.sft.build import build_packed_store
 from tests.unit.data.conftest import sft_stage
 if __name__ == "__main__":
     stage = sft_stage(sys.argv[1], seq_length=16384, workers=2)

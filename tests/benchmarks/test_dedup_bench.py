@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.sft_data import DedupConfig
-from nemo_cascade.data.decontaminate import NgramIndex, PromptText
-from nemo_cascade.data.dedup import Said, find_duplicates, write_fingerprints
-from tests.planted import KINDS, plant, table
+from nemo_cascade.data.hygiene.decontaminate import NgramIndex, PromptText
+from nemo_cascade.data.hygiene.dedup import Said, find_duplicates, write_fingerprints
+from tests.support.planted import KINDS, plant, table
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 

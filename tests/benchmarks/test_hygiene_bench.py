@@ -8,8 +8,8 @@ import time
 import pytest
 
 from nemo_cascade.config.hygiene import HygieneConfig
-from nemo_cascade.data.hygiene import PromptRows, Search, find_prompts
-from tests.planted import plant, vary
+from nemo_cascade.data.hygiene.exclusions import PromptRows, Search, find_prompts
+from tests.support.planted import plant, vary
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 

@@ -16,7 +16,7 @@ import pytest
 from nemo_cascade.rewards.math import MathVerifier
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
-from tests.peer_tables import Row, rows_of
+from tests.support.peer_tables import Row, rows_of
 
 pytestmark = pytest.mark.bench
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from nemo_cascade.data.packing import pack_best_fit
+from nemo_cascade.data.sft.packing import pack_best_fit
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 

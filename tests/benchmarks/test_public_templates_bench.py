@@ -28,10 +28,10 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nemo_cascade.data import chat
+from nemo_cascade.data.chat import encode
 from nemo_cascade.errors import TemplateError
-from tests.template_conversations import CONVERSATIONS, differences
-from tests.template_writer import DAY, PrefixWriter
+from tests.support.template_conversations import CONVERSATIONS, differences
+from tests.support.template_writer import DAY, PrefixWriter
 
 FOLDER = os.environ.get("NEMO_CASCADE_TEMPLATES")
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
@@ -98,7 +98,7 @@ def test_public_templates_have_the_masks_of_an_independent_writer_or_a_reason(tm
         folder.mkdir()
         special = build(text, named, folder)
         try:
-            tokenizer = chat.load_tokenizer(folder)
+            tokenizer = encode.load_tokenizer(folder)
         except TemplateError as error:
             refused[name] = error.what.partition(": ")[2] or error.what
             continue

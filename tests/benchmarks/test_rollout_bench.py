@@ -8,9 +8,9 @@ import pytest
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.rollout.buckets import SyncSummary, write_buckets
 from nemo_cascade.types import Prompt
-from tests.engine_process import EngineProcess
-from tests.streams import flat
-from tests.tiny_policy import write_tiny_folder
+from tests.support.engine_process import EngineProcess
+from tests.support.streams import flat
+from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.bench
 

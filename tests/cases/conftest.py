@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from tests.unit.data.conftest import sft_stage
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.config.stages.prompts import PromptSetConfig
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.chat.templates.install import install
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.pairs import build_pair_stores
-from nemo_cascade.data.prompts import load_prompts
-from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.prompts.prompt_sets import load_prompts
+from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.rewards.records import record_problem
 from tests.unit.data.conftest import conversation, sft_stage
 

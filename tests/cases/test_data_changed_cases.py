@@ -11,9 +11,9 @@ import pytest
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
 from nemo_cascade.data.pairs import build_pair_stores, open_pairs
-from nemo_cascade.data.prompt_stream import PromptStream
-from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.data.store import open_store
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
+from nemo_cascade.data.prompts.prompt_stream import PromptStream
+from nemo_cascade.data.sft.store import open_store
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Prompt
 from tests.cases.conftest import write

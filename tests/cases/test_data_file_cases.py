@@ -14,10 +14,10 @@ import pytest
 from nemo_cascade.cli.main import main
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.stages.sft_data import DecontaminateConfig, DedupConfig
-from nemo_cascade.data.files import data_files
-from nemo_cascade.data.hub import local_path
-from nemo_cascade.data.sources import decode_row, read_raw
-from nemo_cascade.data.tables import table_rows
+from nemo_cascade.data.rows.files import data_files
+from nemo_cascade.data.rows.hub import local_path
+from nemo_cascade.data.rows.sources import decode_row, read_raw
+from nemo_cascade.data.rows.tables import table_rows
 from nemo_cascade.errors import DataError
 from tests.cases.conftest import write
 from tests.unit.data.conftest import conversation
@@ -385,7 +385,7 @@ def test_chunks_of_long_rows_are_bounded_by_their_size(tmp_path):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    from nemo_cascade.data.nano_tasks import prepare_nano
+    from nemo_cascade.nano.tasks import prepare_nano
 
     folder = tmp_path_factory.mktemp("data")
     prepare_nano(folder / "nano", 0)

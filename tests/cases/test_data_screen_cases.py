@@ -6,7 +6,7 @@ import pytest
 
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.stages.sft_data import DecontaminateConfig, DedupConfig
-from nemo_cascade.data.hygiene import PromptRows, Search, find_prompts
+from nemo_cascade.data.hygiene.exclusions import PromptRows, Search, find_prompts
 from tests.cases.conftest import write
 from tests.unit.data.conftest import conversation
 

@@ -16,7 +16,7 @@ import pytest
 
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import verifier_class, verifier_path
 from nemo_cascade.rewards.response import Response
 

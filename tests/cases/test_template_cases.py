@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from nemo_cascade.data import chat
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from nemo_cascade.data.templates import NAMED, JinjaTemplate
-from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.templates.render import Renderer
+from nemo_cascade.data.chat import encode
+from nemo_cascade.data.chat.templates import NAMED, JinjaTemplate
+from nemo_cascade.data.chat.templates.install import install
+from nemo_cascade.data.chat.templates.render import Renderer
 from nemo_cascade.errors import TemplateError
-from tests.template_conversations import CONVERSATIONS, TOOLS, call, differences, reply, result, user
-from tests.template_writer import DAY, PrefixWriter
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
+from tests.support.template_conversations import CONVERSATIONS, TOOLS, call, differences, reply, result, user
+from tests.support.template_writer import DAY, PrefixWriter
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "[Q]", "[/Q]", "<|call|>", "<|done|>")
 OPEN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -145,7 +145,7 @@ def load(tmp_path):
     def load(text, **settings):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
         (tmp_path / "chat_template.jinja").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return chat.load_tokenizer(tmp_path)
+        return encode.load_tokenizer(tmp_path)
 
     return load
 
@@ -239,7 +239,7 @@ def test_template_that_writes_the_date_is_refused_until_one_is_pinned(load, tmp_
         dated = install(folder, "own", beside, day)
         assert install(folder, "own", beside, day) == dated
         assert install(dated, "own", beside, day) == dated, "it has that date already"
-        template = chat.load_tokenizer(dated).template
+        template = encode.load_tokenizer(dated).template
         text = "".join(s.text for s in template.samples({"messages": ROME[::3]})[0][0])
         assert f"Today: {day[-2:]} Nov 2026" in text
         keys.add(template.key)
@@ -271,8 +271,8 @@ def test_calls_may_end_by_a_token_of_their_own(load):
     assert tokenizer.template.ends == ("<|im_end|>", "<|call|>")
     text = trained(tokenizer, CONVERSATIONS["tools"])[0][0]
     assert text.endswith("</tool_call><|call|>")
-    prompt = chat.encode_prompt(tokenizer, [user("Rome?")], "no_think")
-    assert chat.response_text(tokenizer, tokenizer.encode(text), prompt) == text.removesuffix("<|call|>")
+    prompt = encode.encode_prompt(tokenizer, [user("Rome?")], "no_think")
+    assert encode.response_text(tokenizer, tokenizer.encode(text), prompt) == text.removesuffix("<|call|>")
 
 
 def test_template_that_always_thinks_takes_what_thinks(load):
@@ -285,8 +285,8 @@ def test_template_that_always_thinks_takes_what_thinks(load):
     assert tokenizer.template.prompt(row, "no_think")[1] == [
         "the chat template opens a think block where the reply shouldn't think"
     ]
-    ids = chat.encode_segments(tokenizer, [tokenizer.template.prompt(row, "think")[0]])[0][0]
-    assert chat.response_text(tokenizer, tokenizer.encode("hm"), ids) == "<think>\nhm"
+    ids = encode.encode_segments(tokenizer, [tokenizer.template.prompt(row, "think")[0]])[0][0]
+    assert encode.response_text(tokenizer, tokenizer.encode("hm"), ids) == "<think>\nhm"
 
 
 def test_system_text_in_the_last_question_makes_one_sample_per_users_turn(load):
@@ -315,7 +315,7 @@ def test_copy_of_a_built_in_template_is_it(form, load, tmp_path):
         assert load(text).template is NAMED[form]
         file = tmp_path / f"copy{number}.jinja"
         file.write_bytes(text.encode())
-        assert chat.load_tokenizer(install(tmp_path, str(file), tmp_path / "beside")).template is NAMED[form]
+        assert encode.load_tokenizer(install(tmp_path, str(file), tmp_path / "beside")).template is NAMED[form]
 
 
 def test_foreign_copy_of_a_template_with_flags_writes_the_right_one(load):
@@ -360,11 +360,11 @@ def test_settings_that_are_no_json_are_told_by_name(tmp_path, load):
     for raw in (b"{", b"[]", "{}".encode("utf-16")):
         (tmp_path / "tokenizer_config.json").write_bytes(raw)
         with pytest.raises(TemplateError, match=r"tokenizer_config\.json"):
-            chat.load_tokenizer(tmp_path)
+            encode.load_tokenizer(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TALK + OPEN + "\ud800"}))
     with pytest.raises(TemplateError, match="lone surrogate"):
-        chat.load_tokenizer(tmp_path)
+        encode.load_tokenizer(tmp_path)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.templates.install import install
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation
 

@@ -23,22 +23,22 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig
 
 from nemo_cascade.actors.agreement import Distance, Limits, limits
-from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli import run as run_verb
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.config import host
-from nemo_cascade.config.compose import compose
-from nemo_cascade.config.explain import explain
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.explain import explain
 from nemo_cascade.config.rollout import WeightSyncConfig
-from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.templates.install import install
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, CheckpointError, ConfigError, DataError, ModelError, TrainingError
 from nemo_cascade.models.architectures import architecture_from_hf, layout_problems, read_architecture
 from nemo_cascade.models.hf_folder import HfTensors
 from nemo_cascade.models.maps import hf_shapes
 from nemo_cascade.models.sources import materialize_model
+from nemo_cascade.report.page import write_report
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import stop_token_ids
 from nemo_cascade.stages.context import StageCheckpoints

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nemo_cascade.actors import guardian
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from tests.tiny_policy import write_tiny_folder
+from nemo_cascade.actors.watching import janitor
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
+from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.distributed
 
@@ -34,7 +34,7 @@ class Driven:
 
     def __init__(self, how, *arguments):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.actors_driver", how, *arguments],
+            [sys.executable, "-m", "tests.support.actors_driver", how, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,7 +56,7 @@ class Driven:
     def left(self):
         alive = [p for p in self.below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         folder = [self.session] if Path(self.session).exists() else []
-        return [*(f"{p.pid} {p.name()}" for p in alive), *guardian.session_processes(self.session), *folder]
+        return [*(f"{p.pid} {p.name()}" for p in alive), *janitor.session_processes(self.session), *folder]
 
     def assert_nothing_left(self, within_s):
         end = time.monotonic() + within_s

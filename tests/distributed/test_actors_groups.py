@@ -14,24 +14,24 @@ from nemo_cascade.actors.agreement import prove_equal
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet
 from nemo_cascade.actors.health import health
-from nemo_cascade.actors.last_words import FETCH_DEADLINE_S
-from nemo_cascade.actors.policy import PolicyGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.sync import sync_weights
-from nemo_cascade.config.compose import compose
+from nemo_cascade.actors.trainer import TrainerGroup
+from nemo_cascade.actors.watching.last_words import FETCH_DEADLINE_S
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig, WeightSyncConfig
 from nemo_cascade.config.schema import ClusterConfig, EnvironmentConfig, RewardConfig
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError, TrainingError, WeightSyncError
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.types import FinishReason, Prompt, Rollout
-from tests.odd_actors import MisbehavingActor
-from tests.pinned_nano import PINNED
-from tests.streams import flat
-from tests.tiny_policy import TinySource, policy_setup, write_tiny_folder
+from tests.support.odd_actors import MisbehavingActor
+from tests.support.pinned_nano import PINNED
+from tests.support.streams import flat
+from tests.support.tiny_policy import TinySource, policy_setup, write_tiny_folder
 
 pytestmark = pytest.mark.distributed
 
@@ -66,7 +66,7 @@ def setup(folder):
 
 @pytest.fixture(scope="module")
 def policy(cluster, setup):
-    group = PolicyGroup(cluster, setup.parallel)
+    group = TrainerGroup(cluster, setup.parallel)
     group.setup(setup)
     yield group
     group.close()

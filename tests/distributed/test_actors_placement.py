@@ -10,7 +10,7 @@ from nemo_cascade.actors.placement import engine_slots, placed_on, policy_slots
 from nemo_cascade.config.rollout import RolloutConfig
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import RuntimeUnavailableError, TrainingError
-from tests.odd_actors import MisbehavingActor
+from tests.support.odd_actors import MisbehavingActor
 
 pytestmark = pytest.mark.distributed
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
-from tests.hf_models import (
+from tests.support.hf_models import (
     ARCHITECTURES,
     make_documents,
     pipeline_logits,

@@ -5,7 +5,7 @@ import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.types import PackedBatch
-from tests.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
 
 STEPS = 10
 EXTRAS = ("advantages", "behaviour_logprobs", "reference_logprobs")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
 # Three key/value heads under TP 2: a fourth group of zeros, on the second rank.
 THREE = {"num_attention_heads": 9, "num_key_value_heads": 3}

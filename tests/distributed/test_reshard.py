@@ -8,7 +8,7 @@ import pytest
 
 from nemo_cascade.errors import CheckpointError, TrainingError
 from nemo_cascade.training.checkpoint import CheckpointStore
-from tests.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
 
 def _save(worker, argument):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_cascade.data.tokenizer import TURN_END
+from nemo_cascade.data.chat.tokenizer import TURN_END
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.hf_folder import padding_token
-from tests.tiny_policy import Job, TinyPairs, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import Job, TinyPairs, launch_jobs, policy_setup, write_tiny_folder
 
 STEPS, CUT = 4, 2
 LAYOUTS = {

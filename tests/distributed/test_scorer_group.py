@@ -14,13 +14,13 @@ from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.config.model import ModelConfig, PrecisionConfig
 from nemo_cascade.config.schema import ClusterConfig, RewardConfig, ScorerConfig
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.scored import encode_scored
-from nemo_cascade.data.tokenizer import load_tokenizer
 from nemo_cascade.errors import ActorDiedError, DeadlineError, ModelError, RewardError
 from nemo_cascade.models.architectures import scalar_head_config
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.types import FinishReason, Prompt, Rollout
-from tests.tiny_policy import write_tiny_folder
+from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.distributed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.tiny_policy import write_tiny_folder
+from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """The nano data and tokenizer, written once; each case spoils a copy."""
-    from nemo_cascade.data.nano_tasks import prepare_nano
+    from nemo_cascade.nano.tasks import prepare_nano
 
     folder = tmp_path_factory.mktemp("data")
     prepare_nano(folder / "nano", 0)

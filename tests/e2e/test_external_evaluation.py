@@ -11,9 +11,9 @@ import time
 import psutil
 import pytest
 
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from tests.e2e.cascade_process import wait_until_gone
-from tests.tiny_policy import write_tiny_folder
+from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

@@ -17,7 +17,7 @@ import torch
 
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.config.judge import GenRMConfig
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.verifier import VerifierError
 from nemo_cascade.types import FinishReason, Prompt, Rollout

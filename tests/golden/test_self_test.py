@@ -1,7 +1,7 @@
 """The golden cases that every shipped verifier carries, through the real pool and sandbox."""
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIER_NAMES, VERIFIERS, verifier_class
 
 MIX = {"terms": [{"verifier": "math"}, {"verifier": "repetition", "weight": 0.1}], "gates": [{"verifier": "format"}]}

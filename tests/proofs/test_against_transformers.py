@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
 STEPS = 6
 LR, WARM_UP, TOTAL, DECAY, CLIP = 3e-3, 2, 20, 0.1, 1.0

@@ -9,7 +9,7 @@ import torch
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.models.packing import padding_pays
-from tests.hf_models import boundaries, make_documents, pipeline_logits, write_hf_model
+from tests.support.hf_models import boundaries, make_documents, pipeline_logits, write_hf_model
 
 LAYOUTS = {
     "tp1": {"data_parallel_size": 2},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
 N = 3
 

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 import pytest
 
 from nemo_cascade.cli import main as command
-from nemo_cascade.config.compose import compose
-from nemo_cascade.config.origins import flatten
-from nemo_cascade.planner.paper import RUN, compare, paper_stages, read_paper
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.origins import flatten
+from nemo_cascade.papers.compare import RUN, compare, paper_stages, read_paper
 
 RECIPES = sorted(read_paper().recipes)
 SHARED = ["sft_16k", "sft_32k", "reward_model", "rlhf", "if_rl_1", "if_rl_2"]
@@ -39,7 +39,7 @@ def test_the_stages_are_the_papers_in_its_order(recipe):
 def test_every_hyperparameter_is_the_papers_or_has_a_reason(recipe):
     name, config, origins = recipe
     rows = compare(config, name, origins)
-    # A new key of a stage: say in planner/nemotron_cascade.yaml what the paper gives, or under not_given why it is so.
+    # A new key of a stage: say in papers/nemotron_cascade.yaml what the paper gives, or under not_given why it is so.
     assert [(row.stage, row.key) for row in rows if row.why is None] == []
     assert [row for row in rows if row.differs and (not row.why or row.why.startswith("set by "))] == []
     assert {row.stage for row in rows} == {RUN, *config.stages}

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.slurm.script import SOURCED, TEMPLATES, Job, write
 
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")

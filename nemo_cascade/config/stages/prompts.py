@@ -19,7 +19,7 @@ GENRM = "genrm"
 
 @block
 class RepairPromptConfig:
-    """Prompts of SWE RL made of each row's issue and files (arXiv 2512.13607, section 4.7.1; data/swe_prompts.py)."""
+    """Prompts of SWE RL made of each row's issue and files (arXiv 2512.13607, 4.7.1; data/prompts/swe_rows.py)."""
 
     enabled: bool = False
     """Build prompts from `problem`, `files` and the golden patch, up to prompts.max_tokens; off: rows hold them."""

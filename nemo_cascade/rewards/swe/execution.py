@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from nemo_cascade.rewards.code_block import last_program
+from nemo_cascade.rewards.code.block import last_program
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, solution_part
 from nemo_cascade.rewards.swe.modules import share_out

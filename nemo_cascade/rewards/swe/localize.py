@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
-from nemo_cascade.rewards.code_block import code_blocks
+from nemo_cascade.rewards.code.block import code_blocks
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import solution_part
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from nemo_cascade.rewards.code_tests import bound_names
+from nemo_cascade.rewards.code.tests import bound_names
 
 _TEST_NAME = re.compile(r"test_.*\.py|.*_test\.py")
 # Folders that installed repositories have their packages in, where they are none themselves.

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nemo_cascade.rewards.confined import ConfinedRuns
+from nemo_cascade.rewards.sandboxed import ConfinedRuns
 from nemo_cascade.rewards.swe.modules import (
     Modules,
     belongs_to_tests,

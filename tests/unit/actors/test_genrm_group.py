@@ -5,9 +5,9 @@ import pytest
 
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.config.judge import GenRMConfig
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.types import FinishReason, Prompt, Rollout
 from tests.unit.rewards.judge_server import judge_server, says
 

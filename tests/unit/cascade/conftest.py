@@ -13,7 +13,7 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.gate import decide
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig
-from nemo_cascade.config.provenance import config_hash, write_record
+from nemo_cascade.config.reading.provenance import config_hash, write_record
 from nemo_cascade.config.schema import EvaluationConfig, GateConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.config.stages.grpo import GrpoStage

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import torch
 
-from nemo_cascade.cascade import recover, runner
+from nemo_cascade.cascade import candidates, runner
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
-from nemo_cascade.config.provenance import write_record
+from nemo_cascade.config.reading.provenance import write_record
 from nemo_cascade.config.schema import EvaluationConfig, GateConfig, SuiteConfig
 from nemo_cascade.config.stages.base import CarryConfig, PromiseConfig
 from nemo_cascade.evaluation.scores import Scores
@@ -58,7 +58,7 @@ class World:
         self.checkpoints, self.scored, self.parents, self.provenance = checkpoints, [], [], {}
         self.engines_start_from = []
         monkeypatch.setattr(runner, "evaluate", self.evaluate)
-        monkeypatch.setattr(recover, "export_checkpoint", self.export)
+        monkeypatch.setattr(candidates, "export_checkpoint", self.export)
         monkeypatch.setitem(KINDS, "grpo", replace(KINDS["grpo"], run=self.train))
 
     def _companion(self, tmp_path):

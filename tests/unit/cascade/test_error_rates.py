@@ -14,7 +14,7 @@ import pytest
 from nemo_cascade.cascade.gate import decide
 from nemo_cascade.cascade.levels import gate_level
 from nemo_cascade.cascade.power import held_domains
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.evaluation.paired import p_below
 from nemo_cascade.evaluation.scores import Scores
 

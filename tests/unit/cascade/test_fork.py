@@ -7,7 +7,7 @@ import pytest
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.fork import fork_run, inherited_overrides
 from nemo_cascade.cascade.ledger import read_ledger
-from nemo_cascade.config.provenance import read_config
+from nemo_cascade.config.reading.provenance import read_config
 from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.errors import RunFolderError
 from tests.unit.cascade.scripted import World, skill_of

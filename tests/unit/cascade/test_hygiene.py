@@ -10,13 +10,13 @@ import pytest
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.hygiene import check_hygiene
 from nemo_cascade.cascade.inputs import Inputs
-from nemo_cascade.cascade.report import write_report
 from nemo_cascade.cascade.runner import CascadeRunner
-from nemo_cascade.config.compose import compose
 from nemo_cascade.config.hygiene import HygieneConfig
-from nemo_cascade.data.hygiene import PromptRows, Search, find_prompts
-from nemo_cascade.data.prepare import prepare_data
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.data.hygiene.exclusions import PromptRows, Search, find_prompts
 from nemo_cascade.errors import DataError
+from nemo_cascade.nano.prepare import prepare_data
+from nemo_cascade.report.page import write_report
 
 RULES = HygieneConfig()
 

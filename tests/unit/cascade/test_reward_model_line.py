@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from nemo_cascade.cascade import recover as recovering
+from nemo_cascade.cascade import candidates as recovering
 from nemo_cascade.cascade import runner as running
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
 from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.cascade.rulings import rule
-from nemo_cascade.cascade.story import outcome_line
-from nemo_cascade.config.provenance import write_record
+from nemo_cascade.config.reading.provenance import write_record
 from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.report.story import outcome_line
 from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.telemetry.metrics import MetricsLog
 from nemo_cascade.training.checkpoint import CheckpointStore

@@ -12,10 +12,10 @@ from nemo_cascade.cascade import runner
 from nemo_cascade.cascade.fork import fork_run
 from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.cascade.rulings import rule
-from nemo_cascade.cascade.story import held_stage, outcome_line, ways_on
 from nemo_cascade.cli import main as command
-from nemo_cascade.config.provenance import run_command
+from nemo_cascade.config.reading.provenance import run_command
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.report.story import held_stage, outcome_line, ways_on
 from tests.unit.cascade.scripted import GOOD, LAST, START, World
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli.convert import compare_folders
-from tests.tiny_policy import write_tiny_folder
+from tests.support.tiny_policy import write_tiny_folder
 
 
 @pytest.mark.distributed

@@ -9,9 +9,9 @@ import pytest
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli import plan
 from nemo_cascade.config import host
-from nemo_cascade.config.compose import compose
-from nemo_cascade.config.provenance import write_record
-from tests.pinned_nano import PINNED
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.provenance import write_record
+from tests.support.pinned_nano import PINNED
 
 
 @pytest.fixture

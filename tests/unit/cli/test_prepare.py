@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from nemo_cascade.cli import main as command
-from nemo_cascade.cli import samples, terminal
-from nemo_cascade.data.tokenizer import load_tokenizer
+from nemo_cascade.cli.screen import samples, terminal
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 
 THOUGHTFUL = {"role": "assistant", "content": "<think>\nadd\n</think>\n4 漢"}
 ROWS = [

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.cli import main as command
-from nemo_cascade.config.compose import compose
-from nemo_cascade.config.provenance import config_hash
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.config.slurm import slurm_violations
 from nemo_cascade.slurm.script import SCRIPT, SOURCED, Job, render
 

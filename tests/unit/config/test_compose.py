@@ -4,8 +4,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_cascade.config.compose import SHIPPED_CONF, compose
-from nemo_cascade.config.provenance import config_values
+from nemo_cascade.config.reading.compose import SHIPPED_CONF, compose
+from nemo_cascade.config.reading.provenance import config_values
 from nemo_cascade.errors import ConfigError
 
 

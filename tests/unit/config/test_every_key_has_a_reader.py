@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import nemo_cascade
-from nemo_cascade.config.keys import leaves
+from nemo_cascade.config.reading.keys import leaves
 
 PACKAGE = Path(nemo_cascade.__file__).parent
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from nemo_cascade.config.compose import compose
-from nemo_cascade.config.explain import explain
-from nemo_cascade.config.keys import leaves
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.explain import explain
+from nemo_cascade.config.reading.keys import leaves
 from nemo_cascade.errors import CascadeError
 
 

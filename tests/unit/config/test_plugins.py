@@ -2,13 +2,13 @@
 
 import pytest
 
-from nemo_cascade.config.compose import compose
 from nemo_cascade.config.plugins import load_plugin
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.config.validate import violations
 from nemo_cascade.config.verifiers import settings_of
 from nemo_cascade.errors import CascadeError, ConfigError
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIER_NAMES
 from nemo_cascade.rewards.response import Response
 

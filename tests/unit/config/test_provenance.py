@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from nemo_cascade.config import provenance
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading import provenance
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.repeatable import repeatability
 from nemo_cascade.errors import RunFolderError
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from nemo_cascade.config import keys
-from nemo_cascade.config.compose import compose
-from nemo_cascade.config.explain import explain
-from nemo_cascade.config.strict import to_run_config
+from nemo_cascade.config.reading import keys
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.explain import explain
+from nemo_cascade.config.reading.strict import to_run_config
 from nemo_cascade.config.validate import violations
 from nemo_cascade.config.verifiers import SETTINGS, golden_settings, settings_of
 from nemo_cascade.errors import CascadeError, ConfigError

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from nemo_cascade.config import host
-from nemo_cascade.config.compose import compose
 from nemo_cascade.config.machine import lacks
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.validate import violations
-from tests.pinned_nano import PINNED
+from tests.support.pinned_nano import PINNED
 
 VERIFIERS = ("math", "instruction")
 

@@ -5,9 +5,9 @@ import pytest
 from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.config.stages.sft_data import SftDataConfig, SourceConfig
-from nemo_cascade.data.chat import load_tokenizer
-from nemo_cascade.data.nano_tasks import prepare_nano
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
+from nemo_cascade.data.chat.encode import load_tokenizer
+from nemo_cascade.nano.tasks import prepare_nano
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nemo_cascade.data.batches import PackedSource, balanced_micro_batches
-from nemo_cascade.data.build import build_packed_store
 from nemo_cascade.data.layout import Document, rollout_document
+from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import FinishReason, Rollout
 from tests.unit.data.conftest import conversation, sft_stage

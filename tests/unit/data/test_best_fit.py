@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from nemo_cascade.data.packing import pack_best_fit
+from nemo_cascade.data.sft.packing import pack_best_fit
 
 
 def slow_best_fit_packs(lengths, capacity):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.sft_data import SourceConfig
-from nemo_cascade.data.blend import epoch_entries
+from nemo_cascade.data.sft.blend import epoch_entries
 from nemo_cascade.errors import DataError
 
 

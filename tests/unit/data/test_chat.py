@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from nemo_cascade.data import chat
-from nemo_cascade.data.templates import NAMED
-from nemo_cascade.data.templates.install import install
+from nemo_cascade.data.chat import encode
+from nemo_cascade.data.chat.templates import NAMED
+from nemo_cascade.data.chat.templates.install import install
 from nemo_cascade.errors import DataError, TemplateError
 
 CASCADE1, CASCADE2 = NAMED["cascade1"], NAMED["cascade2"]
@@ -79,9 +79,9 @@ def test_tools_that_are_no_specifications_are_named():
 
 def test_prompt_must_say_whether_its_reply_thinks(tokenizer):
     with pytest.raises(DataError, match="leaves open whether the reply thinks"):
-        chat.encode_prompt(tokenizer, [USER], None)
+        encode.encode_prompt(tokenizer, [USER], None)
     with pytest.raises(DataError, match="must end with a user turn"):
-        chat.encode_prompt(tokenizer, [USER, ASSISTANT], "think")
+        encode.encode_prompt(tokenizer, [USER, ASSISTANT], "think")
 
 
 def test_prompt_inside_a_tool_episode_goes_on_in_its_mode():
@@ -100,20 +100,20 @@ def test_prompt_inside_a_tool_episode_goes_on_in_its_mode():
 
 
 def test_response_text_drops_only_the_final_end_token(tokenizer):
-    prompt = chat.encode_prompt(tokenizer, [USER], "think")
+    prompt = encode.encode_prompt(tokenizer, [USER], "think")
     ids = [*tokenizer.encode("<think>\na<|im_start|>b"), tokenizer.end_id]
-    assert chat.response_text(tokenizer, ids, prompt) == "<think>\na<|im_start|>b"
-    assert chat.response_text(tokenizer, ids[:-1], prompt) == "<think>\na<|im_start|>b"
+    assert encode.response_text(tokenizer, ids, prompt) == "<think>\na<|im_start|>b"
+    assert encode.response_text(tokenizer, ids[:-1], prompt) == "<think>\na<|im_start|>b"
 
 
 def test_thought_that_the_prompt_opened_and_the_limit_cut_off_is_no_answer(tokenizer, tmp_path):
     from nemo_cascade.rewards.response import split_response
 
-    prefilled = chat.load_tokenizer(install(Path(tokenizer.folder), "cascade2", tmp_path))
+    prefilled = encode.load_tokenizer(install(Path(tokenizer.folder), "cascade2", tmp_path))
     cut_off = prefilled.encode("so it is \\boxed{4}")
     for mode, answer in (("think", None), ("no_think", "so it is \\boxed{4}")):
-        prompt = chat.encode_prompt(prefilled, [USER], mode)[-chat.OPENING_TOKENS :]
-        assert split_response(chat.response_text(prefilled, cut_off, prompt)).answer == answer
+        prompt = encode.encode_prompt(prefilled, [USER], mode)[-encode.OPENING_TOKENS :]
+        assert split_response(encode.response_text(prefilled, cut_off, prompt)).answer == answer
 
 
 def test_installed_template_is_found_by_whoever_loads_the_folder(tokenizer, tmp_path):
@@ -123,11 +123,11 @@ def test_installed_template_is_found_by_whoever_loads_the_folder(tokenizer, tmp_
     assert install(own, "cascade1", tmp_path) == own, "it has that template already"
     folder = install(own, "nano3", tmp_path)
     assert install(own, "nano3", tmp_path) == folder
-    assert chat.load_tokenizer(folder).template is NAMED["nano3"]
+    assert encode.load_tokenizer(folder).template is NAMED["nano3"]
     loaded = AutoTokenizer.from_pretrained(folder)
     ids = loaded.apply_chat_template([USER], add_generation_prompt=True, enable_thinking=True, return_dict=False)
-    assert ids == chat.encode_prompt(chat.load_tokenizer(folder), [USER], "think").tolist()
-    assert np.array_equal(chat.load_tokenizer(folder).encode("x y"), tokenizer.encode("x y"))
+    assert ids == encode.encode_prompt(encode.load_tokenizer(folder), [USER], "think").tolist()
+    assert np.array_equal(encode.load_tokenizer(folder).encode("x y"), tokenizer.encode("x y"))
     with pytest.raises(TemplateError, match="no such chat template"):
         install(own, "cascade3", tmp_path)
 
@@ -137,10 +137,10 @@ def test_tokenizer_without_control_tokens_is_refused_naming_all(tmp_path):
     backend.pre_tokenizer = pre_tokenizers.ByteLevel()
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TemplateError, match="the tokenizer has no chat template"):
-        chat.load_tokenizer(tmp_path)
+        encode.load_tokenizer(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(CASCADE1.jinja)
     with pytest.raises(TemplateError, match=r"<\|im_start\|>, <\|im_end\|>"):
-        chat.load_tokenizer(tmp_path)
+        encode.load_tokenizer(tmp_path)
 
 
 def test_tokenizer_that_adds_a_space_is_refused(tokenizer, tmp_path):
@@ -149,4 +149,4 @@ def test_tokenizer_that_adds_a_space_is_refused(tokenizer, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
     (tmp_path / "chat_template.jinja").write_text(CASCADE1.jinja)
     with pytest.raises(DataError, match="doesn't give back the text"):
-        chat.load_tokenizer(tmp_path)
+        encode.load_tokenizer(tmp_path)

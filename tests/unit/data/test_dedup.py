@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.sft_data import DecontaminateConfig, DedupConfig
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.decontaminate import NgramIndex, PromptText
-from nemo_cascade.data.dedup import Said, find_duplicates, write_fingerprints
-from nemo_cascade.data.words import canonical, ngram_hashes, words
+from nemo_cascade.data.hygiene.decontaminate import NgramIndex, PromptText
+from nemo_cascade.data.hygiene.dedup import Said, find_duplicates, write_fingerprints
+from nemo_cascade.data.hygiene.words import canonical, ngram_hashes, words
+from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
-from tests.planted import plant, table, write
+from tests.support.planted import plant, table, write
 from tests.unit.data.conftest import conversation, sft_stage
 
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.chat import encode_conversation
+from nemo_cascade.data.chat.encode import encode_conversation
+from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation, sft_stage
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.pairs import PairDataConfig
-from nemo_cascade.data.chat import encode_conversation
+from nemo_cascade.data.chat.encode import encode_conversation
 from nemo_cascade.data.pairs import HoldoutSource, PairSource, build_pair_stores
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.errors import DataError

@@ -3,9 +3,9 @@ import random
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from nemo_cascade.data import pieces
-from nemo_cascade.data.pieces import piece_encoder
-from tests.real_text import functions
+from nemo_cascade.data.chat import pieces
+from nemo_cascade.data.chat.pieces import piece_encoder
+from tests.support.real_text import functions
 
 ADDED = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|im_start|>x"]
 SPLITS = {

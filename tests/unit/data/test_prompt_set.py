@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nemo_cascade.config.stages.prompts import PromptSetConfig
-from nemo_cascade.data.prompts import PromptSet, load_prompts
+from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.errors import DataError
 
 

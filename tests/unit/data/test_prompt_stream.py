@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
-from nemo_cascade.data.prompt_stream import PromptStream, drawn
-from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
+from nemo_cascade.data.prompts.prompt_stream import PromptStream, drawn
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Prompt
 

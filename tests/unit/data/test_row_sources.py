@@ -8,15 +8,15 @@ import pytest
 
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.stages.pairs import PairDataConfig
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.hub import local_path
+from nemo_cascade.data.chat.templates import NAMED
 from nemo_cascade.data.pairs import build_pair_stores
-from nemo_cascade.data.prompts import PromptSet
-from nemo_cascade.data.raw_row import RawRow
-from nemo_cascade.data.schemas import SCHEMAS, schema_of
-from nemo_cascade.data.sources import decode_row, read_raw
-from nemo_cascade.data.tables import without_nulls
-from nemo_cascade.data.templates import NAMED
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
+from nemo_cascade.data.rows.hub import local_path
+from nemo_cascade.data.rows.raw_row import RawRow
+from nemo_cascade.data.rows.schemas import SCHEMAS, schema_of
+from nemo_cascade.data.rows.sources import decode_row, read_raw
+from nemo_cascade.data.rows.tables import without_nulls
+from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation, sft_stage
 
@@ -67,7 +67,7 @@ def test_every_kind_of_source_gives_the_same_rows(stored):
 
 
 def test_set_of_the_hub_is_fetched_once_in_files_of_a_bounded_size(tmp_path, write_jsonl, monkeypatch):
-    monkeypatch.setattr("nemo_cascade.data.hub._FILE_BYTES", 20_000)
+    monkeypatch.setattr("nemo_cascade.data.rows.hub._FILE_BYTES", 20_000)
     write_jsonl(ROWS)
     source = DataFileConfig(path=f"hf://{tmp_path}")
     found = local_path(source, tmp_path / "data")
@@ -82,7 +82,7 @@ def test_set_of_the_hub_is_fetched_once_in_files_of_a_bounded_size(tmp_path, wri
 
 
 def test_interrupted_fetch_goes_on_behind_the_last_finished_file(tmp_path, write_jsonl, monkeypatch):
-    monkeypatch.setattr("nemo_cascade.data.hub._FILE_BYTES", 20_000)
+    monkeypatch.setattr("nemo_cascade.data.rows.hub._FILE_BYTES", 20_000)
     write_jsonl(ROWS)
     source, read = DataFileConfig(path=f"hf://{tmp_path}"), []
 
@@ -93,7 +93,7 @@ def test_interrupted_fetch_goes_on_behind_the_last_finished_file(tmp_path, write
                 raise KeyboardInterrupt
             return without_nulls(row)
 
-        monkeypatch.setattr("nemo_cascade.data.hub.without_nulls", passed_on)
+        monkeypatch.setattr("nemo_cascade.data.rows.hub.without_nulls", passed_on)
 
     stop_at(300)
     with pytest.raises(KeyboardInterrupt):

@@ -2,8 +2,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from nemo_cascade.data.build import build_packed_store
-from nemo_cascade.data.summary import histograms
+from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.data.sft.summary import histograms
 from tests.unit.data.conftest import conversation, sft_stage
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nemo_cascade.config.stages.prompts import PromptSetConfig, RepairPromptConfig
-from nemo_cascade.data.prompts import PromptSet, load_prompts
-from nemo_cascade.data.swe_prompts import changed_paths
+from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
+from nemo_cascade.data.prompts.swe_rows import changed_paths
 from nemo_cascade.errors import DataError
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.swe.repair import RepairVerifier

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_cascade.config.stages.sft_data import DedupConfig
-from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.chat.templates.install import install
 from nemo_cascade.data.prepared import make_folder, remove_leftovers
-from nemo_cascade.data.store import open_store
-from nemo_cascade.data.templates.install import install
-from nemo_cascade.data.units import plan_units, read_unit, unit_content
+from nemo_cascade.data.rows.units import plan_units, read_unit, unit_content
+from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.data.sft.store import open_store
 from nemo_cascade.errors import DataError
 from tests.unit.data.conftest import conversation, sft_stage
 
 BUILD = """
 import sys
-from nemo_cascade.data.build import build_packed_store
+from nemo_cascade.data.sft.build import build_packed_store
 from tests.unit.data.conftest import sft_stage
 if __name__ == "__main__":
     stage = sft_stage(sys.argv[1], workers=2)
@@ -78,7 +78,7 @@ def test_units_of_parquet_are_row_groups_in_order_each_row_in_one(tmp_path, unit
 
 
 def test_rows_of_parquet_are_named_by_their_number_in_the_file(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("nemo_cascade.data.units.plan_units.__defaults__", (None, 1))
+    monkeypatch.setattr("nemo_cascade.data.rows.units.plan_units.__defaults__", (None, 1))
     rows = [conversation(f"{i}+{i}", str(2 * i)) for i in range(30)]
     rows[23] = conversation("1" * 200, "1")
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=10)

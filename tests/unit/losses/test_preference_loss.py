@@ -6,7 +6,7 @@ import torch
 
 from nemo_cascade.losses.preference import bradley_terry_loss
 from nemo_cascade.losses.units import count_units
-from tests.tiny_policy import make_pairs
+from tests.support.tiny_policy import make_pairs
 
 
 def test_equals_the_formula_written_in_float64_with_its_gradient():

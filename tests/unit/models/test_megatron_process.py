@@ -5,7 +5,7 @@ import torch
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ConfigError, ModelError, RuntimeUnavailableError
-from tests.hf_models import ARCHITECTURES, write_hf_model
+from tests.support.hf_models import ARCHITECTURES, write_hf_model
 
 MODEL, FP32 = ModelConfig(name="tiny"), PrecisionConfig(dtype="fp32")
 
@@ -147,7 +147,7 @@ def dry_run_of_8b():
 
     from nemo_cascade.models.architectures import architecture_from_hf
     from nemo_cascade.models.build import build_model, packed_sequences
-    from tests.meta_rank import meta_rank
+    from tests.support.meta_rank import meta_rank
 
     arch = architecture_from_hf(
         {

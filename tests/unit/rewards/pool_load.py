@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIERS
 from nemo_cascade.rewards.response import Response
 
@@ -127,7 +127,9 @@ def run_load(samples, *, kill_share=0.0, workers=2, **settings):
     probes = {"probe": "probe_verifiers:Probe", "hanging": "probe_verifiers:Probe"}
     with VerifierPool(config, {**VERIFIERS, **probes}) as pool:
         pool.self_test(["math", "instruction", "probe", "hanging"])
-        [nursery] = [p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.nursery" in p.cmdline()]
+        [nursery] = [
+            p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.pool.fork_server" in p.cmdline()
+        ]
         start = time.perf_counter()
         for index, (verifier, record, text, _) in enumerate(samples, 1):
             pool.submit(index - 1, verifier, record, Response(text))

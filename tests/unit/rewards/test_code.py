@@ -9,12 +9,12 @@ import pytest
 
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.code import CodeVerifier, _spread
-from nemo_cascade.rewards.code_block import code_blocks, last_program
-from nemo_cascade.rewards.code_formats import read_tests
-from nemo_cascade.rewards.code_tests import CallTest, StdioTest
-from nemo_cascade.rewards.output_check import same_output
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.code.block import code_blocks, last_program
+from nemo_cascade.rewards.code.formats import read_tests
+from nemo_cascade.rewards.code.output import same_output
+from nemo_cascade.rewards.code.tests import CallTest, StdioTest
+from nemo_cascade.rewards.code.verify import CodeVerifier, _spread
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
 

@@ -1,7 +1,7 @@
 """Responses written to break a verifier: each gets its verdict in time, and the pool judges on as before."""
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 
 NO_COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}

@@ -2,11 +2,11 @@ import pytest
 
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
+from nemo_cascade.rewards.form import FormatVerifier, LanguageVerifier, RepetitionVerifier, obeys_mode, repeated_share
 from nemo_cascade.rewards.formula import stage_formula, verifier_formula
-from nemo_cascade.rewards.guards import FormatVerifier, LanguageVerifier, RepetitionVerifier, obeys_mode, repeated_share
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.mix import MixVerifier
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
 

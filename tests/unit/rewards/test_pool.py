@@ -13,8 +13,8 @@ import pytest
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
-from nemo_cascade.rewards.crew import Nursery
-from nemo_cascade.rewards.pool import VerifierPool
+from nemo_cascade.rewards.pool.pool import VerifierPool
+from nemo_cascade.rewards.pool.processes import Nursery
 from nemo_cascade.rewards.response import Response
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ def make_pool(**settings):
 
 def nurseries():
     mine = psutil.Process().children()
-    return [child for child in mine if "nemo_cascade.rewards.nursery" in child.cmdline()]
+    return [child for child in mine if "nemo_cascade.rewards.pool.fork_server" in child.cmdline()]
 
 
 def wait_for(condition):
@@ -272,7 +272,7 @@ def test_processes_die_with_a_killed_parent():
     script = """
         import psutil, sys, time
         from nemo_cascade.config.schema import RewardConfig
-        from nemo_cascade.rewards.pool import VerifierPool
+        from nemo_cascade.rewards.pool.pool import VerifierPool
         from nemo_cascade.rewards.response import Response
         pool = VerifierPool(RewardConfig(workers=2), {"probe": "probe_verifiers:Probe"})
         for key in range(2):

@@ -3,8 +3,8 @@ from collections import deque
 import pytest
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.crew import Task, Worker
-from nemo_cascade.rewards.staffing import Staffing
+from nemo_cascade.rewards.pool.processes import Task, Worker
+from nemo_cascade.rewards.pool.scaling import Staffing
 
 STAFFING = Staffing(RewardConfig(workers=2, spare_workers=2, linger_share=0.1))
 LIKELY_AT, LINGERS_AT = 100.2, 101.0

@@ -8,7 +8,7 @@ from nemo_cascade.models.architectures import architecture_from_hf
 from nemo_cascade.models.maps import hf_shapes
 from nemo_cascade.rollout.checksums import checksum
 from nemo_cascade.rollout.held_weights import SentWeight, check_held, held_slices
-from tests.tiny_policy import CONFIG
+from tests.support.tiny_policy import CONFIG
 
 # Qwen2 has biases, Qwen3 norms of queries and keys; 8 query heads, 2 groups.
 FAMILIES = {

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.stages.rollout_rules import DynamicSamplingConfig, PromptFilterConfig, ShapingConfig
-from nemo_cascade.data.prompt_stream import PromptStream
-from nemo_cascade.data.prompts import PromptSet
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
+from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.errors import RewardError, RolloutError
 from nemo_cascade.stages.collect import Collector
 from nemo_cascade.telemetry.timers import PhaseTimer

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import PausedError
 from nemo_cascade.stages import pause
 from nemo_cascade.stages.context import StageCheckpoints

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.losses.units import count_units
 from nemo_cascade.stages.collect import RolloutBatch
 from nemo_cascade.stages.log_lines import optimizer_line

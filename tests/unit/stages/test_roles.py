@@ -1,8 +1,8 @@
 import pytest
 
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.stages.roles import Roles
-from tests.pinned_nano import PINNED
+from tests.support.pinned_nano import PINNED
 
 
 @pytest.mark.parametrize(("rule", "proven"), [("off", False), ("first", True), ("always", True)])

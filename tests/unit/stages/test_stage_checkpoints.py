@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemo_cascade.config.compose import compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import CheckpointError
 from nemo_cascade.stages.context import StageCheckpoints
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nemo_cascade.data import chat
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from nemo_cascade.data.templates import NAMED, JinjaTemplate
+from nemo_cascade.data.chat import encode
+from nemo_cascade.data.chat.templates import NAMED, JinjaTemplate
 from nemo_cascade.errors import TemplateError
-from tests.slow_chat_writer import random_row
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
+from tests.support.slow_chat_writer import random_row
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
@@ -67,7 +67,7 @@ def load(tmp_path):
     def load(text, **named):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
         (tmp_path / "chat_template.jinja").write_text(text)
-        return chat.load_tokenizer(tmp_path)
+        return encode.load_tokenizer(tmp_path)
 
     return load
 
@@ -93,16 +93,16 @@ def test_chatml_as_a_foreign_template_has_the_mask_of_our_own(load, text):
         found, found_problems = tokenizer.template.samples(row)
         assert problems == found_problems
         for ours, theirs in zip(expected, found, strict=True):
-            ids, mask = (x.tolist() for x in chat.encode_segments(tokenizer, [ours])[0])
-            assert (ids, mask) == tuple(x.tolist() for x in chat.encode_segments(tokenizer, [theirs])[0])
+            ids, mask = (x.tolist() for x in encode.encode_segments(tokenizer, [ours])[0])
+            assert (ids, mask) == tuple(x.tolist() for x in encode.encode_segments(tokenizer, [theirs])[0])
 
 
 def test_prompt_is_a_prefix_of_the_sample(load):
     for text, named in ((CHATML, {}), (BRACKETS, {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"})):
         tokenizer = load(text, **named)
-        whole = chat.encode_conversation(tokenizer, ROW["messages"])[0].tolist()
+        whole = encode.encode_conversation(tokenizer, ROW["messages"])[0].tolist()
         for end in (1, 3):
-            prompt = chat.encode_prompt(tokenizer, ROW["messages"][:end], "no_think").tolist()
+            prompt = encode.encode_prompt(tokenizer, ROW["messages"][:end], "no_think").tolist()
             assert prompt == whole[: len(prompt)]
 
 
@@ -129,7 +129,7 @@ def test_template_that_writes_earlier_replies_in_another_way_is_unrolled(load):
     samples = ["".join(s.text for s in sample) for sample in tokenizer.template.samples(ROW)[0]]
     assert [text.count("<think>") for text in samples] == [1, 1]
     for sample, end in zip(samples, (1, 3), strict=True):
-        prompt = tokenizer.decode(chat.encode_prompt(tokenizer, ROW["messages"][:end], "no_think"))
+        prompt = tokenizer.decode(encode.encode_prompt(tokenizer, ROW["messages"][:end], "no_think"))
         assert sample.startswith(prompt)
 
 

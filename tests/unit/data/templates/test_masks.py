@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 
-from nemo_cascade.data import chat
-from nemo_cascade.data.nano_tokenizer import train_nano_tokenizer
-from nemo_cascade.data.templates import NAMED, NO_REPLY
-from nemo_cascade.data.templates.install import install
-from tests.slow_chat_writer import ANSWERS, TEXTS, random_row, thought_and_answer, written, written_whole
-from tests.smol_tokenizer import smol_tokenizer
+from nemo_cascade.data.chat import encode
+from nemo_cascade.data.chat.templates import NAMED, NO_REPLY
+from nemo_cascade.data.chat.templates.install import install
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
+from tests.support.slow_chat_writer import ANSWERS, TEXTS, random_row, thought_and_answer, written, written_whole
+from tests.support.smol_tokenizer import smol_tokenizer
 
 ROWS = 1000
 
@@ -83,10 +83,10 @@ def test_text_and_marks_of_every_conversation_are_the_slow_writers(form):
 @pytest.mark.parametrize("form", NAMED)
 @pytest.mark.parametrize("name", ["nano", "smollm2", "words"])
 def test_tokens_and_mask_are_the_slow_references(name, form, bare_tokenizers, tmp_path):
-    tokenizer = chat.load_tokenizer(install(bare_tokenizers[name], form, tmp_path))
+    tokenizer = encode.load_tokenizer(install(bare_tokenizers[name], form, tmp_path))
     slow = Tokenizer.from_file(str(bare_tokenizers[name] / "tokenizer.json"))
     rows = [row for row, _ in rows_and_samples(form)]
-    encoded = chat.encode_segments(
+    encoded = encode.encode_segments(
         tokenizer, [tokenizer.template.render(r["messages"], tools=r.get("tools")) for r in rows]
     )
     spelled = token_bytes(slow)
@@ -123,16 +123,16 @@ def token_bytes(tokenizer):
 
 @pytest.mark.parametrize("form", NAMED)
 def test_prompt_is_an_exact_prefix_of_the_sample_that_it_leads_to(form, bare_tokenizers, tmp_path):
-    tokenizer, checked = chat.load_tokenizer(install(bare_tokenizers["nano"], form, tmp_path)), 0
+    tokenizer, checked = encode.load_tokenizer(install(bare_tokenizers["nano"], form, tmp_path)), 0
     for seed in range(120):
         row = random_row(seed)
         for end in (i for i, m in enumerate(row["messages"]) if m["role"] == "assistant"):
             so_far = {**row, "messages": row["messages"][: end + 1]}
             mode = "think" if thought_and_answer(row["messages"][end])[0] is not None else "no_think"
             prompt = tokenizer.template.render(row["messages"][:end], mode, row.get("tools"))
-            ids = chat.encode_segments(tokenizer, [prompt])[0][0]
+            ids = encode.encode_segments(tokenizer, [prompt])[0][0]
             sample = tokenizer.template.render(so_far["messages"], tools=row.get("tools"))
-            whole, mask = chat.encode_segments(tokenizer, [sample])[0]
+            whole, mask = encode.encode_segments(tokenizer, [sample])[0]
             assert np.array_equal(ids, whole[: len(ids)]), (row, end)
             if row["messages"][end].get("trained", True):
                 assert mask[len(ids) :].all(), "what follows the prompt is what is learned"

@@ -1,0 +1,1 @@
+"""Nothing outlives the driver."""

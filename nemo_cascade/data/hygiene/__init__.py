@@ -1,0 +1,1 @@
+"""Find repeats and evaluation prompts in training data."""

@@ -1,0 +1,1 @@
+"""What the demo's models learn from: procedural data and data of installed packages."""

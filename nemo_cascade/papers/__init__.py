@@ -1,0 +1,1 @@
+"""The published recipes' values, compared with ours by command."""

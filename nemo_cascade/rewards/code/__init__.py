@@ -1,0 +1,1 @@
+"""Judge programs by their tests."""

@@ -1,0 +1,164 @@
+"""Code verifier: does the program pass all tests?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from nemo_cascade.rewards.code.block import last_program
+from nemo_cascade.rewards.code.formats import read_tests
+from nemo_cascade.rewards.code.output import same_output
+from nemo_cascade.rewards.code.tests import CodeTests, StdioTest, function_tests, wanted_names, with_preamble
+from nemo_cascade.rewards.form import prompt_text
+from nemo_cascade.rewards.language import foreign_text
+from nemo_cascade.rewards.response import Response, split_response
+from nemo_cascade.rewards.sandboxed import ConfinedRuns, python_or_cpp
+from nemo_cascade.rewards.verifier import Golden, Score, VerifierError
+
+if TYPE_CHECKING:
+    from nemo_cascade.sandbox.program import Program
+
+_DOUBLE = {"tests": [{"stdin": "3\n", "expected": "6\n"}, {"stdin": "0\n", "expected": "0"}]}
+_ADD = {"input_output": {"fn_name": "add", "inputs": [[1, 2], [5, 5]], "outputs": [[3], [10]]}}
+_MAX_PROGRAM_CHARS = 200_000
+_LEAST_OUTPUT_KIB = 1024
+_WAITING_S = 5.0
+
+T = TypeVar("T")
+
+
+def _fenced(program: str) -> str:
+    return f"<think>let me see</think>\n```python\n{program}\n```\n"
+
+
+class CodeVerifier:
+    """Score 1 if the program after `</think>` passes all tests, else 0 (arXiv 2512.13607, section 4.6).
+
+    Formats of tests: `code_formats.read_tests`; which block is the program: `code_block.last_program`; how outputs are
+    compared: `output_check.same_output`. Programs run only in the sandbox; the language is the row's `language`, python
+    or cpp. Tests run cheapest first, and the first that fails ends it.
+
+    A Python program gets what judges of contests give, as LiveCodeBench has it: it needn't import what LeetCode
+    imports, may recurse 50,000 deep, and may leave by `exit` with any status. It may print as much as the right output
+    is long, four times over, and a MiB; it may start threads but no processes.
+
+    A program over a limit, killed by what it did itself, or waiting for what never comes, fails: that is its own doing.
+    A sandbox that breaks, or a machine that doesn't let a program have its CPU seconds, is an error `infrastructure`;
+    tests that can't be run, or assert nothing, are an error `record`.
+
+    Tests of functions run in another process than the program, so that no verdict passes its hands: see
+    sandbox/inside/harness.py, link.py and remote.py. What remains is up to the tests: a name that they use, that is
+    neither built in, nor the standard library's, nor the row's, is the program's, so a test that leaves the comparison
+    to a helper which the program is to define believes it; objects of the program's classes are compared with one
+    another by its own `==`; `in` looks through what an object yields, its own `__contains__` isn't asked; a loop over
+    what the program returns passes where that is empty; and a test that computes what is due from an argument, further
+    down than in the asserts behind the call, computes it from what the program left of it. Tests that replace parts of
+    the program (mock), read its output, or hand over objects of library classes can't be run apart from it: they fail,
+    or are an error `record`.
+
+    Args:
+        per_test_s: CPU seconds of one run of a whole program (of all calls together for function tests: `total_s`).
+        total_s: CPU seconds of all tests together; must fit into the pool's deadline for this verifier.
+        max_tests: most tests that are run; of more, an even choice from small to large.
+        memory_mib: memory of one run.
+        mixed_language_score: score of a response whose reasoning holds text of a foreign script, whatever its program
+            does (0 in arXiv 2512.13607: -1 hurt there); None doesn't look.
+        language: language of the reasoning, ISO 639-1.
+    """
+
+    golden: ClassVar[tuple[Golden, ...]] = (
+        Golden(_fenced("print(2 * int(input()))"), 1.0, _DOUBLE),
+        Golden(_fenced("print(6)"), 0.0, _DOUBLE),
+        Golden(_fenced("import os\nos._exit(0)"), 0.0, _DOUBLE),
+        Golden("print(2 * int(input()))", 0.0, _DOUBLE),
+        Golden("```python\nprint(2 * int(input()))", 0.0, _DOUBLE),
+        Golden(_fenced("def add(a, b):\n    return a + b"), 1.0, _ADD),
+        Golden(_fenced("class Solution:\n    def add(self, a, b):\n        return a + b"), 1.0, _ADD),
+        Golden(_fenced("def add(a, b):\n    return 3"), 0.0, _ADD),
+        Golden(
+            _fenced("class Always:\n    def __eq__(self, o): return True\ndef add(a, b): return Always()"), 0.0, _ADD
+        ),
+        Golden(
+            _fenced("def _same(*a): return True\nisinstance = all = _any = _same\ndef add(a, b): return 1"), 0.0, _ADD
+        ),
+        Golden(_fenced("print(1)"), None, {}, error="record"),
+    )
+
+    def __init__(
+        self,
+        per_test_s: float = 6.0,
+        total_s: float = 40.0,
+        max_tests: int = 50,
+        memory_mib: int = 512,
+        mixed_language_score: float | None = None,
+        language: str = "en",
+    ) -> None:
+        self._per_test_s, self._total_s, self._max_tests = per_test_s, total_s, max_tests
+        self._mixed_language_score, self._language = mixed_language_score, language
+        self._runs = ConfinedRuns(memory_mib, forks=False, waiting_s=_WAITING_S)
+        self.needs_s = self._runs.longest_s(total_s)
+
+    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+        """Return 1 or 0; see `Verifier.verify`."""
+        tests = read_tests(record)
+        language = str(record.get("language") or "python").lower()
+        parts = split_response(response.text)
+        if parts.answer is None:
+            return Score(0.0, "thinking never ended")
+        if self._mixed_language_score is not None:
+            foreign = foreign_text(parts.reasoning, self._language, quoted=prompt_text(record))
+            if foreign is not None:
+                return Score(self._mixed_language_score, f"foreign text in the reasoning: {foreign}")
+        program = last_program(parts.answer, language, _wanted(tests))
+        if program is None:
+            return Score(0.0, "no closed code block")
+        if len(program) > _MAX_PROGRAM_CHARS:
+            return Score(0.0, f"a program of {len(program)} characters")
+        return self._judge(with_preamble(program, tests), language, tests)
+
+    def _judge(self, source: str, language: str, tests: CodeTests) -> float:
+        from nemo_cascade.sandbox.program import Program
+
+        program = Program(language=python_or_cpp(language), source=source, contest=True)
+        if tests.stdio:
+            return self._judge_output(program, tests.stdio)
+        return self._judge_functions(program, tests)
+
+    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...]) -> float:
+        chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
+        left = self._runs.allowance(self._total_s)
+        for number, test in enumerate(chosen, 1):
+            allowed_kib = _LEAST_OUTPUT_KIB + 4 * len(test.expected.encode("utf-8", "replace")) // 1024
+            run = replace(program, stdin=test.stdin)
+            outcome = self._runs.run(run, self._per_test_s, allowed_kib, left)
+            where = f"test {number} of {len(chosen)}"
+            if not outcome.ok:
+                return Score(0.0, f"{where}: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
+            if not same_output(outcome.stdout, test.expected):
+                return Score(0.0, f"{where}: printed {outcome.stdout[:100]!r}, not {test.expected[:100]!r}")
+            if left.spent:
+                return Score(0.0, f"{where}: over {self._total_s:g} CPU seconds, or too long a wait, for all tests")
+        return Score(1.0, f"{len(chosen)} tests passed")
+
+    def _judge_functions(self, program: Program, tests: CodeTests) -> float:
+        calls = _spread(sorted(tests.calls, key=lambda t: len(repr(t))), self._max_tests)
+        judgement = self._runs.judge(program, function_tests(tests, calls), self._total_s, output_kib=_LEAST_OUTPUT_KIB)
+        failed = next((d for passed, d in zip(judgement.results, judgement.details, strict=True) if not passed), None)
+        return Score(float(judgement.passed), failed or f"{len(judgement.results)} tests passed")
+
+
+def _wanted(tests: CodeTests) -> tuple[str, ...]:
+    from nemo_cascade.sandbox.ready_tests import UnjudgeableTestsError
+
+    try:
+        return wanted_names(tests)
+    except UnjudgeableTestsError as error:
+        raise VerifierError("record", f"the tests can't be run: {error}") from error
+
+
+def _spread(items: list[T], most: int) -> list[T]:
+    """Choose at most so many items evenly, the first and the last among them."""
+    if len(items) <= most or most < 2:
+        return items[:most]
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

@@ -1,0 +1,1 @@
+"""Verifiers in processes that can be killed, each verdict with a deadline."""

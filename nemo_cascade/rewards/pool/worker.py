@@ -1,0 +1,102 @@
+"""What runs inside one verifier process: read a task, judge it, reply, until the pool closes the socket."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import NoReturn
+
+from nemo_cascade.rewards.pool.wire import Reply, pack_reply, read_task, unpack_task
+from nemo_cascade.rewards.verifier import Verifier, VerifierError
+
+_PR_SET_PDEATHSIG = 1
+_MAX_DETAIL = 2000
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, however it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before the call above took effect
+        os._exit(1)
+
+
+def serve(
+    channel: socket.socket,
+    verifiers: Mapping[str, Verifier],
+    *,
+    parent: int,
+    rehearse: bool,
+    memory_mib: int,
+    recycle_after: int,
+) -> NoReturn:
+    """Judge tasks until the pool closes the channel or it is time to retire. Never returns.
+
+    The process leads its own process group, so that what a verifier starts can be killed with it. One that nothing
+    waits for yet lets its verifiers rehearse first: those with a method `rehearse`.
+    """
+    die_with_parent(parent)
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for verifier in verifiers.values() if rehearse else ():
+        getattr(verifier, "rehearse", _nothing)()
+    served = 0
+    while (frame := read_task(channel)) is not None:
+        served += 1
+        reply = judge(frame[0], frame[1], verifiers)
+        retire = served >= recycle_after or reply.error == "memory"
+        if retire:
+            reply = Reply(reply.task_id, reply.score, reply.error, reply.detail, reply.seconds, last=True)
+        channel.sendall(pack_reply(reply))
+        if retire:
+            break
+    sys.stderr.flush()
+    os._exit(0)
+
+
+# CPython 3.11 keeps the frames of Python calls in chunks of 16 KiB, and maps and unmaps a chunk whenever the calls
+# cross its border: a recursive parser does so some 300 times a verdict. A frame that needs half a MiB gets a chunk of
+# 1 MiB instead, and the frames above it use the other half. No page of it exists that nothing touches.
+serve.__code__ = serve.__code__.replace(co_stacksize=1 << 16)
+
+
+def judge(task_id: int, body: bytes, verifiers: Mapping[str, Verifier]) -> Reply:
+    """Run one verification; whatever goes wrong in it becomes an error reply, never a score."""
+    start = time.perf_counter()
+    score: float | None = None
+    error: str | None = None
+    random.seed(0)  # a verifier that draws random numbers draws the same ones for the same sample
+    try:
+        name, record, response = unpack_task(body)
+        verdict = verifiers[name].verify(record, response)
+        score, detail = float(verdict), getattr(verdict, "detail", "")
+        if not math.isfinite(score):
+            score, error, detail = None, "exception", f"the verifier returned {float(verdict)}"
+    except VerifierError as problem:
+        error, detail = problem.kind, problem.detail
+    except MemoryError:
+        error, detail = "memory", "the verification outgrew the process's memory limit"
+    except (Exception, SystemExit) as problem:
+        error, detail = "exception", _describe(problem)
+    return Reply(task_id, score, error, detail[:_MAX_DETAIL], time.perf_counter() - start, last=False)
+
+
+def _nothing() -> None:
+    """Rehearse nothing: most verifiers touch little memory."""
+
+
+def _describe(problem: BaseException) -> str:
+    frame = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{type(problem).__name__}: {str(problem)[:500]} (at {os.path.basename(frame.filename)}:{frame.lineno})"

@@ -1,0 +1,310 @@
+"""One Megatron rank of the policy: what the actors call, and tests without them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nemo_cascade.errors import ModelError, TrainingError
+from nemo_cascade.losses.units import Aggregation
+from nemo_cascade.models import backend
+from nemo_cascade.models.architectures import Architecture, read_architecture
+from nemo_cascade.models.build import build_model
+from nemo_cascade.models.weights import export_weights, load_weights, save_hf
+from nemo_cascade.training import dist_checkpoint, runtime
+from nemo_cascade.training.optimizer import PolicyOptimizer
+from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.rank import RankWorker
+from nemo_cascade.training.rounding import rounded_anew
+from nemo_cascade.training.setup import StepResult, TrainerSetup, WhichModel
+from nemo_cascade.training.step import (
+    Loss,
+    Scoring,
+    TrainStep,
+    forward_logprobs,
+    forward_scores,
+    preference_loss,
+    reinforcement_loss,
+    sft_loss,
+)
+from nemo_cascade.types import BatchSource, Float32, PackedBatch
+
+# backend first: Megatron-Core assumes CUDA while it is imported.
+from megatron.core.distributed import DistributedDataParallel  # isort: skip
+from megatron.core.distributed import DistributedDataParallelConfig, finalize_model_grads  # isort: skip
+
+__all__ = ["StepResult", "TrainerSetup", "TrainerWorker"]
+
+
+@dataclass(slots=True)
+class _Ready:
+    """Everything that exists between set-up and the next one."""
+
+    setup: TrainerSetup
+    arch: Architecture
+    model: Any
+    optimizer: PolicyOptimizer
+    scoring: Scoring
+    step: TrainStep
+    reference: Any | None
+
+
+class TrainerWorker(RankWorker):
+    """One rank. All methods but `close` are collective: every rank calls them in the same order.
+
+    Its arguments are those of `RankWorker`.
+    """
+
+    def __init__(self, **place: Any) -> None:
+        super().__init__(**place)
+        self._ready: _Ready | None = None
+
+    def setup(self, setup: TrainerSetup) -> dict[str, Any]:
+        """Build model, optimizer and loss from fresh weights; may be called again for the next stage.
+
+        Returns:
+            Facts for the report: parameters, padded vocabulary, padding groups, data-parallel size, peak memory so far.
+
+        Raises:
+            CascadeError: a set-up, layout, model or precision that can't be had; every reason listed.
+        """
+        setup.check()
+        capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
+        check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
+        self._drop()
+        self._join(setup.parallel, setup.seed)
+        arch = _architecture(setup)
+        bare = self._build(setup, arch, setup.hf_path)
+        bare.config.finalize_model_grads_func = _finalize_sums
+        model = DistributedDataParallel(
+            bare.config,
+            DistributedDataParallelConfig(
+                grad_reduce_in_fp32=True,
+                use_distributed_optimizer=setup.parallel.use_distributed_optimizer,
+                overlap_grad_reduce=setup.parallel.data_parallel_size > 1,
+            ),
+            bare,
+        )
+        bare.config.no_sync_func = model.no_sync
+        optimizer = PolicyOptimizer([model], setup.optimizer, setup.parallel, setup.precision, setup.total_steps)
+        multiple = token_multiple(
+            setup.precision,
+            sequence_parallel=setup.parallel.sequence_parallel,
+            tensor_parallel=setup.parallel.tensor_model_parallel_size,
+        )
+        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple)
+        step = TrainStep(
+            model=model,
+            optimizer=optimizer,
+            loss=_loss(setup, scoring),
+            aggregation=_aggregation(setup),
+            multiple=multiple,
+            max_skipped=setup.optimizer.max_skipped_steps,
+        )
+        self._ready = _Ready(setup, arch, model, optimizer, scoring, step, self._reference(setup))
+        return {
+            "architecture": arch.model_type,
+            "rank_parameters": sum(parameter.numel() for parameter in bare.parameters()),
+            "padded_vocab_size": bare.vocab_size,
+            "padding_query_groups": arch.padding_groups(setup.parallel.tensor_model_parallel_size),
+            "data_parallel_size": setup.parallel.data_parallel_size,
+            "peak_memory_bytes": backend.peak_memory_bytes(),
+        }
+
+    def train_step(self, source: BatchSource, step: int) -> StepResult:
+        """Train on one global batch.
+
+        Args:
+            source: hands out the micro-batches of every data-parallel rank.
+            step: optimizer step of the stage, from 0; decides data and learning rate.
+
+        Raises:
+            TrainingError: an empty batch, or a non-finite step beyond `optimizer.max_skipped_steps`.
+        """
+        return self._set_up.step.run(self._micro_batches(source, step), step)
+
+    def logprobs(self, source: BatchSource, step: int, which: WhichModel = "policy") -> list[Float32] | None:
+        """Score the labels of a global batch.
+
+        Args:
+            source: hands out the micro-batches.
+            step: which global batch.
+            which: the policy as it is now, the same with every layer's output rounded once more, or the frozen
+                reference.
+
+        Returns:
+            Per own micro-batch the log-probability of each label [T], temperature applied; None on ranks that are
+            not the last pipeline stage's first tensor-parallel rank.
+
+        Raises:
+            TrainingError: there is no reference.
+        """
+        ready = self._set_up
+        model = ready.reference if which == "reference" else ready.model
+        if model is None:
+            raise TrainingError("no reference model was set up", mend="give TrainerSetup.reference_hf_path")
+        with rounded_anew(model) if which == "rounded_anew" else nullcontext():
+            scores = forward_logprobs(model, self._micro_batches(source, step), ready.scoring)
+        if not self._joined.reports:
+            return None
+        return [score.cpu().numpy() for score in scores]
+
+    def scores(self, source: BatchSource, step: int) -> list[Float32] | None:
+        """Score the documents of a global batch by the reward model; collective.
+
+        Returns:
+            Per own micro-batch the score of each document [D]; None on ranks that are not the last pipeline stage's
+            first tensor-parallel rank.
+
+        Raises:
+            TrainingError: the model is no reward model.
+        """
+        ready = self._set_up
+        if ready.arch.head != "scalar":
+            raise TrainingError("a language model has no scores", mend="set it up with objective 'preference'")
+        scores = forward_scores(ready.model, self._micro_batches(source, step), ready.scoring.multiple)
+        return [score.cpu().numpy() for score in scores] if self._joined.reports else None
+
+    def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
+        """Write model, optimizer, random state and the caller's JSON-like state into an empty folder.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        ready = self._set_up
+        saved = dist_checkpoint.Saved(
+            kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=ready.step.skipped, user=state
+        )
+        dist_checkpoint.save(Path(folder), ready.model.module, ready.optimizer.megatron, saved)
+
+    def load_checkpoint(self, folder: str) -> dict[str, Any]:
+        """Take over everything that `save_checkpoint` wrote, in this or another layout.
+
+        Returns:
+            The caller's state.
+
+        Raises:
+            CheckpointError: unreadable, or of another model, dtype or optimizer.
+        """
+        ready = self._set_up
+        saved = dist_checkpoint.load(
+            Path(folder),
+            ready.model.module,
+            ready.optimizer.megatron,
+            kind=_kind(ready),
+            layout=asdict(ready.setup.parallel),
+        )
+        ready.step.skipped = saved.skipped_steps
+        return dict(saved.user)
+
+    def export_hf(self, folder: str) -> None:
+        """Write the policy as an HF folder: safetensors, config, tokenizer files."""
+        ready = self._set_up
+        save_hf(ready.model, ready.arch, Path(ready.setup.hf_path), Path(folder))
+
+    def weight_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (HF name, whole tensor) on rank 0, one at a time; the other ranks must exhaust it too.
+
+        The tensors may share memory with the model: copy before training goes on.
+        """
+        ready = self._set_up
+        yield from export_weights(ready.model, ready.arch)
+
+    def close(self) -> None:
+        """Free the model and leave the job. Idempotent."""
+        self._drop()
+        self._leave()
+
+    @property
+    def _set_up(self) -> _Ready:
+        if self._ready is None:
+            raise TrainingError("the policy worker is not set up", mend="call setup() first")
+        return self._ready
+
+    @property
+    def _joined(self) -> runtime.Runtime:
+        assert self._runtime is not None, "setup() joins the job"
+        return self._runtime
+
+    def _drop(self) -> None:
+        """Let go of models and optimizer before new ones are built: two sets would not fit."""
+        self._ready = None
+        gc.collect()
+        backend.empty_cache()
+
+    def _build(self, setup: TrainerSetup, arch: Architecture, hf_path: str) -> Any:
+        model = build_model(
+            arch,
+            model=setup.model,
+            parallel=setup.parallel,
+            precision=setup.precision,
+            seq_length=setup.seq_length,
+        )
+        load_weights(model, arch, Path(hf_path), head_seed=setup.seed if setup.objective == "preference" else None)
+        return model
+
+    def _reference(self, setup: TrainerSetup) -> Any | None:
+        if setup.reference_hf_path is None:
+            return None
+        arch = _language_model(setup.reference_hf_path)
+        return self._build(setup, arch, setup.reference_hf_path).requires_grad_(False).eval()
+
+    def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
+        batches = list(source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size))
+        vocab_size = self._set_up.arch.vocab_size
+        for batch in batches:
+            # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
+            wrong = batch.input_ids[(batch.input_ids < 0) | (batch.input_ids >= vocab_size)]
+            if wrong.size:
+                raise TrainingError(
+                    f"step {step}: the data hold tokens that the model doesn't have",
+                    value=", ".join(str(token) for token in sorted(set(wrong.tolist()))[:5]),
+                    limit=f"0..{vocab_size - 1} = vocab_size of config.json",
+                    mend="the data were tokenised with another tokenizer than the model's",
+                )
+        return batches
+
+
+def _architecture(setup: TrainerSetup) -> Architecture:
+    if setup.objective == "preference":
+        return read_architecture(Path(setup.hf_path)).with_scalar_head()
+    return _language_model(setup.hf_path)
+
+
+def _language_model(hf_path: str) -> Architecture:
+    arch = read_architecture(Path(hf_path))
+    if arch.head != "lm":
+        raise ModelError("a reward model can't be a policy", value=hf_path, mend="give a language model's folder")
+    return arch
+
+
+def _loss(setup: TrainerSetup, scoring: Scoring) -> Loss:
+    if setup.objective == "preference":
+        return preference_loss()
+    return sft_loss(scoring) if setup.loss is None else reinforcement_loss(scoring, setup.loss)
+
+
+def _aggregation(setup: TrainerSetup) -> Aggregation:
+    if setup.objective == "preference":
+        return "pair"
+    return "token" if setup.loss is None else setup.loss.aggregation
+
+
+def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups: Any) -> None:
+    """Reduce gradients as sums; the step divides them by the global count, which every rank already knows."""
+    finalize_model_grads(model, None, **groups)
+
+
+def _kind(ready: _Ready) -> dict[str, Any]:
+    """Return what must be equal for a checkpoint to be loaded."""
+    return {
+        "dtype": ready.setup.precision.dtype,
+        "distributed_optimizer": ready.setup.parallel.use_distributed_optimizer,
+        "architecture": asdict(ready.arch),
+    }

@@ -1,0 +1,37 @@
+import pytest
+
+from nemo_cascade.config.model import PrecisionConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
+from nemo_cascade.training.precision import check_precision, token_multiple
+from tests.support.tiny_policy import policy_setup
+
+
+def test_a_setup_that_contradicts_itself_is_refused_with_every_reason():
+    setup = policy_setup("nowhere", objective="sft", loss=PolicyLossConfig(), temperature=0.0)
+    with pytest.raises(ConfigError) as caught:
+        setup.check()
+    assert len(caught.value.violations) == 3
+    with pytest.raises(ConfigError, match="'policy' needs loss"):
+        policy_setup("nowhere", objective="policy").check()
+
+
+def test_fp8_is_refused_by_what_is_missing():
+    fp8 = PrecisionConfig(fp8="hybrid", fp8_recipe="blockwise")
+    check_precision(PrecisionConfig(), gpu=False)
+    with pytest.raises(RuntimeUnavailableError, match="needs a CUDA GPU"):
+        check_precision(fp8, gpu=False)
+    with pytest.raises(RuntimeUnavailableError, match=r"Transformer Engine|too old"):
+        check_precision(fp8, gpu=True, capability=(8, 0))
+    with pytest.raises(ConfigError, match="dtype=bf16"):
+        check_precision(PrecisionConfig(dtype="fp32", fp8="e4m3"), gpu=True)
+
+
+def test_pack_lengths_suit_sequence_parallelism_and_fp8_tiles():
+    assert token_multiple(PrecisionConfig(), sequence_parallel=False, tensor_parallel=8) == 1
+    assert token_multiple(PrecisionConfig(), sequence_parallel=True, tensor_parallel=8) == 8
+    tiles = {"tensorwise": 16, "delayed": 16, "mxfp8": 32, "blockwise": 128}
+    for recipe, tile in tiles.items():
+        fp8 = PrecisionConfig(fp8="hybrid", fp8_recipe=recipe)
+        assert token_multiple(fp8, sequence_parallel=True, tensor_parallel=4) == 4 * tile
+        assert token_multiple(fp8, sequence_parallel=False, tensor_parallel=4) == tile
