@@ -2,6 +2,17 @@
 
 import pytest
 
+# Files are handed to whichever worker is free, so the longest go first: one that comes last keeps the others waiting.
+LONGEST_FIRST = ("e2e", "slurm", "distributed", "cases", "proofs")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        folder = item.path.relative_to(item.session.config.rootpath / "tests").parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def smollm2_folder(tmp_path_factory):
