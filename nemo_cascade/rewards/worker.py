@@ -66,12 +66,6 @@ def serve(
     os._exit(0)
 
 
-# CPython 3.11 keeps the frames of Python calls in chunks of 16 KiB, and maps and unmaps a chunk whenever the calls
-# cross its border: a recursive parser does so some 300 times a verdict. A frame that needs half a MiB gets a chunk of
-# 1 MiB instead, and the frames above it use the other half. No page of it exists that nothing touches.
-serve.__code__ = serve.__code__.replace(co_stacksize=1 << 16)
-
-
 def judge(task_id: int, body: bytes, verifiers: Mapping[str, Verifier]) -> Reply:
     """Run one verification; whatever goes wrong in it becomes an error reply, never a score."""
     start = time.perf_counter()
