@@ -11,8 +11,6 @@ from pathlib import Path
 
 from nemo_cascade.actors.watching.lifeline import Driver, machine_id, tie_to
 
-PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
-
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
@@ -60,10 +58,6 @@ class Actor:
             socket.gethostname(),
             log if os.path.isfile(log) else None,
         )
-
-    def resident_mib(self) -> float:
-        """Return this process's resident memory, MiB."""
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_MIB
 
     def close(self) -> None:
         """Release what the actor holds."""

@@ -223,10 +223,6 @@ class Fleet:
         file = Path(member.info.stacks)
         return file.read_text(encoding="utf-8")[-2000:] if file.is_file() else ""
 
-    def resident_mib(self) -> dict[str, float]:
-        """Return the resident memory of each member, MiB."""
-        return {m.name: r for m, r in zip(self.members, self.call("resident_mib", deadline_s=30.0), strict=True)}
-
     def close(self) -> None:
         """Close and end every actor; bounded in time, whatever state they are in."""
         if not self.broken and self.members:

@@ -62,11 +62,6 @@ class RewardActor(Actor):
         """Run golden cases."""
         self.pool.self_test(names, settings)
 
-    def stats(self) -> dict[str, float]:
-        """Return the pool's counters."""
-        stats: dict[str, float] = self.pool.stats()
-        return stats
-
     def close(self) -> None:
         """End the pool's processes."""
         if self.pool is not None:
@@ -174,19 +169,6 @@ class RewardGroup:
             RewardError: lists the cases that failed.
         """
         self._fleet.call("self_test", names, dict(settings), deadline_s=self._deadline)
-
-    def stats(self) -> dict[str, float]:
-        """Return the pools' counters: sums of counts, maxima of times."""
-        total: dict[str, float] = {}
-        for stats in self._fleet.call("stats", deadline_s=SILENCE_MARGIN_S):
-            for name, value in stats.items():
-                old = total.get(name, 0.0)
-                total[name] = max(old, value) if "second" in name else old + value
-        return total
-
-    def resident_mib(self) -> dict[str, float]:
-        """Return the resident memory of each pool's own process, MiB."""
-        return self._fleet.resident_mib()
 
     def close(self) -> None:
         """End all pools."""

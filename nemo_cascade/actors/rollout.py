@@ -49,12 +49,6 @@ class RolloutActor(Actor):
         scores: list[Float32] = self.worker.probe(sequences, temperature)
         return scores
 
-    def heartbeat(self) -> float:
-        """Score two tokens, which takes the whole engine; return the seconds."""
-        started = time.monotonic()
-        self.worker.probe([np.zeros(2, np.int32)])
-        return time.monotonic() - started
-
     def begin_update(self, version: int) -> None:
         """Get ready for new weights."""
         self.worker.begin_update(version)
@@ -200,19 +194,9 @@ class RolloutGroup:
         members = self._fleet.members
         return dict(zip([m.name for m in members], self._probe(members, sequences, temperature), strict=True))
 
-    def heartbeat(self) -> dict[str, float]:
-        """Have every engine score two tokens: alive is who computes. Returns seconds by engine."""
-        members = self._fleet.members
-        seconds = self._fleet.call("heartbeat", deadline_s=self.config.weight_sync.deadline_s)
-        return dict(zip([m.name for m in members], seconds, strict=True))
-
     def hold(self, version: int, restore: Callable[[Member], None]) -> None:
         """Note that all engines hold `version`, and how a new engine gets it."""
         self.version, self._restore = version, restore
-
-    def resident_mib(self) -> dict[str, float]:
-        """Return the resident memory of each engine, MiB."""
-        return self._fleet.resident_mib()
 
     def close(self) -> None:
         """End all engines."""

@@ -248,10 +248,6 @@ class TrainerGroup:
         """Return a hand-over of the present weights, to be entered. Its arguments are those of `begin_sending`."""
         return Sending(self._fleet, as_bytes, bucket_bytes, dtype, checksums)
 
-    def resident_mib(self) -> dict[str, float]:
-        """Return the resident memory of each rank, MiB."""
-        return self._fleet.resident_mib()
-
     def close(self) -> None:
         """End all ranks."""
         self._fleet.close()

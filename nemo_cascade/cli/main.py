@@ -26,7 +26,6 @@ from nemo_cascade.cli import (
     prepare,
     report,
     run,
-    serve,
     submit,
 )
 from nemo_cascade.cli.screen import terminal
@@ -45,7 +44,6 @@ VERBS: tuple[ModuleType, ...] = (
     report,
     evaluate,
     convert,
-    serve,
     doctor,
 )
 

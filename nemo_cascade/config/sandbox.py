@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from nemo_cascade.config.base import block
 
@@ -36,22 +36,14 @@ class Limits:
 
 @block
 class SandboxConfig:
-    """Isolation and warm workers for untrusted programs."""
+    """Isolation of untrusted programs."""
 
     isolation: Literal["bubblewrap", "rlimits"] = "bubblewrap"
     """bubblewrap: namespaces, private root and /tmp, seccomp, limits; refused where the kernel forbids namespaces.
     rlimits: limits, seccomp and no capabilities only: the program can read what this user can read."""
-    workers: PositiveInt = 2
-    """Warm interpreters, each running one program at a time."""
-    limits: Limits = field(default_factory=Limits)
-    """Limits of a run that names none of its own."""
     compile_limits: Limits = field(
         default_factory=lambda: Limits(wall_s=20.0, waiting_s=10.0, memory_mib=1024, output_kib=64, files_mib=64)
     )
     """Limits of a compiler run."""
-    recycle_after: PositiveInt = 2000
-    """A worker is replaced by a fresh one after so many runs."""
     packages: list[str] = field(default_factory=lambda: ["numpy", "sortedcontainers"])
     """Installed top-level packages that programs may import beside the standard library, where present."""
-    queue: PositiveInt = 1024
-    """Runs that may wait for a worker; one more is refused (back-pressure)."""

@@ -77,13 +77,7 @@ class RewardConfig:
     """The verifier pool."""
 
     workers: PositiveInt = 2
-    """Verifier processes per node. One more than the cores they have uses the time until a hang is noticed, too."""
-    linger_share: Fraction = 0.05
-    """Share of its deadline after which a verdict lingers: its process no longer counts as one of `workers`."""
-    spare_workers: NonNegativeInt = 2
-    """Most processes beyond `workers`, forked beside verdicts that linger (likely they hang) while others wait; one of
-    them stands by. Up to as many as `workers`, programs in the sandbox reach their CPU limit within their wall time
-    even if all that linger spin."""
+    """Verifier processes per node. A verdict that hangs holds one until its deadline."""
     deadline_s: PositiveFloat = 10.0
     """Most seconds for one verdict; the worker is killed then and the verdict is an error."""
     deadlines: dict[str, PositiveFloat] = field(
@@ -92,18 +86,8 @@ class RewardConfig:
     """Verifier name -> its own deadline in place of `deadline_s`, seconds."""
     max_error_fraction: Fraction = 0.05
     """Largest share of verdicts of a step that may be errors; over it the run stops."""
-    max_pending: PositiveInt = 4096
-    """Verdicts in flight before submit() waits (back-pressure)."""
     memory_mib: PositiveInt = 4096
     """Address space of one verifier process; over it the verdict is an error `memory`."""
-    recycle_after: PositiveInt = 2000
-    """Verdicts after which a verifier process is replaced, so that library caches can't grow for ever."""
-    slow_s: PositiveFloat = 5.0
-    """A verdict that takes longer is written to the slow-sample log."""
-    crash_budget: NonNegativeInt = 32
-    """Verifier processes that may die by themselves within the window; over it the run stops."""
-    crash_window_s: PositiveFloat = 60.0
-    """Length of that window."""
     genrm: GenRMConfig = field(default_factory=GenRMConfig)
     """The generative reward model, where a verifier is `genrm`."""
 

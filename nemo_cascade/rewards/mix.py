@@ -79,12 +79,6 @@ class MixVerifier:
         parts = (*options.get("gates", ()), *options.get("terms", ()))
         return [(str(part.get("verifier")), part.get("options", {})) for part in parts]
 
-    def rehearse(self) -> None:
-        """Let the parts rehearse that can."""
-        for verifier in self._verifiers:
-            if (rehearse := getattr(verifier, "rehearse", None)) is not None:
-                rehearse()
-
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the composed reward; see `Verifier.verify`."""
         gates, terms = self._verifiers[: len(self._gates)], self._verifiers[len(self._gates) :]

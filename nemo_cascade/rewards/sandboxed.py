@@ -132,8 +132,7 @@ class ConfinedRuns:
             from nemo_cascade.config.sandbox import SandboxConfig
             from nemo_cascade.sandbox.sandbox import Sandbox
 
-            # A verifier runs one program at a time; how many verifiers there are is the pool's to say.
-            self._sandbox = Sandbox(replace(_settings or SandboxConfig(), workers=1))
+            self._sandbox = Sandbox(_settings or SandboxConfig())
         return self._sandbox
 
 

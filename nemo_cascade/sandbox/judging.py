@@ -1,4 +1,4 @@
-"""Judge solutions so that passing is proven: by a secret of the checker's process, or by output compared here.
+"""Judge solutions so that passing is proven: by a secret of the checker's process.
 
 A solution never shares an interpreter with a test. It can't know the secret, end the checker, patch it, or answer a
 comparison: exit statuses, printed expected answers and overridden operators prove nothing.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import math
 import os
 import secrets
 import socket
@@ -49,28 +48,13 @@ class FunctionTests:
 
 
 @dataclass(frozen=True, slots=True)
-class IoCase:
-    """One run of a whole program: its input, and the output it must print.
-
-    Attributes:
-        stdin: input.
-        expected: output; trailing blanks of lines and blank lines at the end don't count.
-        tolerance: where set, numbers may differ by this much, relative or absolute.
-    """
-
-    stdin: str
-    expected: str
-    tolerance: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """What tests say about a solution.
 
     Attributes:
         results: one per test, in order; True is proven.
         details: one per test: why it failed, empty where it passed.
-        outcome: how the solution's process ended (of the first failed case for whole programs).
+        outcome: how the solution's process ended.
         unjudgeable: why the tests themselves can't be run, or None; `results` are all False then and mean nothing.
     """
 
@@ -84,16 +68,11 @@ class Judgement:
         """All tests passed, and there was one."""
         return bool(self.results) and all(self.results)
 
-    @property
-    def fraction(self) -> float:
-        """Share of the tests that passed."""
-        return sum(self.results) / len(self.results) if self.results else 0.0
-
 
 def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, limits: Limits) -> Judgement:
     """Judge a solution by function calls; see Sandbox.judge."""
     if program.language != "python":
-        raise SandboxError("function tests need a Python solution", value=program.language, mend="judge by IoCase")
+        raise SandboxError("function tests need a Python solution", value=program.language, mend="judge by its output")
     secret = secrets.token_hex(32)
     header = {"entry": program.main_file, "argv": [], "unwritten": [program.main_file]}
     try:
@@ -154,24 +133,3 @@ def _reason(solution: Outcome) -> str:
         return ""
     last = solution.stderr.strip().rsplit("\n", 1)[-1]
     return f"{solution.detail}: {last}" if last and solution.status is Status.ERROR else solution.detail
-
-
-def same_output(actual: str, expected: str, tolerance: float | None) -> bool:
-    """Compare outputs line by line without trailing blanks, or word by word with a tolerance for numbers."""
-    if tolerance is None:
-        return _lines(actual) == _lines(expected)
-    words, wanted = actual.split(), expected.split()
-    return len(words) == len(wanted) and all(
-        word == want or _close(word, want, tolerance) for word, want in zip(words, wanted, strict=True)
-    )
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-def _close(word: str, want: str, tolerance: float) -> bool:
-    try:
-        return math.isclose(float(word), float(want), rel_tol=tolerance, abs_tol=tolerance)
-    except ValueError:
-        return False

@@ -1,30 +1,28 @@
-"""Warm workers: hand them out one run at a time, replace the worn and the dead, push back when too much waits."""
+"""Warm workers: hand them out one run at a time, replace the worn and the dead."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from enum import Enum, auto
 
-from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.execution import Errand, Execution, JobRefusedError
-from nemo_cascade.sandbox.fair_queue import FairQueue
 from nemo_cascade.sandbox.isolation import Launch
 from nemo_cascade.sandbox.worker import Worker, WorkerLostError
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
-
-
-class SandboxBusyError(SandboxError):
-    """More runs are waiting than the queue holds: try again later."""
+_RECYCLE_AFTER = 2000
+"""Runs after which a worker is replaced by a fresh one."""
 
 
 class _Place(Enum):
@@ -40,30 +38,25 @@ class WorkerPool:
     """Runs errands on warm workers. Thread-safe.
 
     Args:
-        config: number of workers, queue, recycling.
         launch: how a worker is started.
+        workers: how many.
 
     Raises:
         SandboxError: if the workers can't be started.
     """
 
-    def __init__(self, config: SandboxConfig, launch: Launch) -> None:
-        self._config, self._launch = config, launch
+    def __init__(self, launch: Launch, workers: int) -> None:
+        self._launch = launch
         self._owner = os.getpid()
-        self._idle: FairQueue[Worker | _Place] = FairQueue()
-        self._places = threading.BoundedSemaphore(config.workers + config.queue)
+        self._idle: queue.LifoQueue[Worker | _Place] = queue.LifoQueue()
         # The kernel kills a worker when the thread that started it ends, so one thread starts all and lives on.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
         self._lock = threading.Lock()
         self._all: set[Worker] = set()
         self._successors: dict[Worker, Future[Worker]] = {}
         self._closed = False
-        self.replaced = 0
-        """Workers that died or hung and were replaced."""
-        self.recycled = 0
-        """Workers that were replaced for their age."""
         try:
-            for started in [self._starter.submit(self._start_worker) for _ in range(config.workers)]:
+            for started in [self._starter.submit(self._start_worker) for _ in range(workers)]:
                 self._idle.put(started.result())
         except BaseException:
             self.close()
@@ -87,27 +80,20 @@ class WorkerPool:
 
         Raises:
             JobRefusedError: if a job can't be run anywhere.
-            SandboxBusyError: if too many runs are waiting already.
             SandboxError: if two workers broke, or the pool is closed.
         """
         assert os.getpid() == self._owner, "a sandbox doesn't survive a fork: make one in each process"
-        if not self._places.acquire(blocking=False):
-            limit = self._config.workers + self._config.queue
-            raise SandboxBusyError("the sandbox has too many runs waiting", limit=limit, mend="try again later")
-        try:
-            lost: WorkerLostError | None = None
-            for _ in range(_ATTEMPTS):
-                try:
-                    with self._worker() as worker:
-                        errands = prepare()
-                        Execution(worker, errands).run()
-                    return errands
-                except WorkerLostError as error:
-                    lost = error
-                    log.warning("%s; its run is tried on another", error)
-            raise SandboxError("a run broke two sandbox workers; nothing is known about its program", value=lost)
-        finally:
-            self._places.release()
+        lost: WorkerLostError | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                with self._worker() as worker:
+                    errands = prepare()
+                    Execution(worker, errands).run()
+                return errands
+            except WorkerLostError as error:
+                lost = error
+                log.warning("%s; its run is tried on another", error)
+        raise SandboxError("a run broke two sandbox workers; nothing is known about its program", value=lost)
 
     def close(self) -> None:
         """Kill all workers with everything in them; runs that are under way or wait fail."""
@@ -118,14 +104,16 @@ class WorkerPool:
             workers = set(self._all)
         for worker in workers:
             worker.stop()
-        for idle in self._idle.drain():
-            if isinstance(idle, Worker):
-                idle.close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle = self._idle.get_nowait()
+                if isinstance(idle, Worker):
+                    idle.close()
         self._idle.put(_Place.CLOSED)
         if self._launch.workspace is not None:
             shutil.rmtree(self._launch.workspace, ignore_errors=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _worker(self) -> Iterator[Worker]:
         worker = self._take()
         try:
@@ -135,8 +123,6 @@ class WorkerPool:
             raise
         except BaseException:  # in whatever state it is, it must not see another run
             self._retire(worker)
-            with self._lock:
-                self.replaced += 1
             self._vacate(self._successors.pop(worker, None))
             raise
         self._idle.put(self._renewed(worker))
@@ -172,7 +158,7 @@ class WorkerPool:
         if self._closed:
             self._retire(worker)
             return _Place.CLOSED
-        if worker.runs < self._config.recycle_after:
+        if worker.runs < _RECYCLE_AFTER:
             return worker
         successor = self._successors.get(worker)
         if successor is None:
@@ -185,8 +171,6 @@ class WorkerPool:
             log.warning("an old sandbox worker stays, for no new one starts: %s", successor.exception())
             return worker
         self._retire(worker)
-        with self._lock:
-            self.recycled += 1
         return successor.result()
 
     def _retire(self, worker: Worker) -> None:
@@ -195,7 +179,7 @@ class WorkerPool:
         worker.close()
 
     def _start_worker(self) -> Worker:
-        worker = Worker(self._launch, (self._config.limits.files_mib, False))
+        worker = Worker(self._launch, (Limits().files_mib, False))
         try:
             worker.start()
         except BaseException:

@@ -10,41 +10,43 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Iterator
-from typing import cast
 
 HELD = "__held__"
 """Name under which tests find the changes of arguments that are still to take effect; see inside/remote.py."""
+_BUILT_IN = frozenset(dir(builtins))
 
 
 def releasing(tree: ast.Module) -> ast.Module:
-    """Return the text with the statements that let changes take effect."""
-    return ast.fix_missing_locations(cast("ast.Module", _Releasing().visit(tree)))
+    """Put the statements that let changes take effect into a tree, and return it."""
+    _rewrite(tree)
+    return tree
 
 
-class _Releasing(ast.NodeTransformer):
-    def visit(self, node: ast.AST) -> ast.AST:
-        """Visit a node; see the module."""
-        self.generic_visit(node)
-        for name in ("body", "orelse", "finalbody"):
-            statements = getattr(node, name, None)
-            if isinstance(statements, list):
-                setattr(node, name, list(self._releasing(node, name, statements)))
-        return node
+def _rewrite(node: ast.AST) -> None:
+    """Rewrite the lists of statements under a node; expressions hold none."""
+    for name in ("body", "handlers", "cases", "orelse", "finalbody"):
+        statements = getattr(node, name, None)
+        if isinstance(statements, list):
+            for statement in statements:
+                _rewrite(statement)
+            if name not in ("handlers", "cases"):
+                setattr(node, name, list(_releasing(node, name, statements)))
 
-    def _releasing(self, parent: ast.AST, name: str, statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-        if name == "body" and isinstance(parent, ast.For | ast.While | ast.If | ast.With) and statements:
-            yield _release(statements[0])
-        kept: tuple[set[str], set[str]] | None = None
-        for place, statement in enumerate(statements):
-            yield statement
-            kept = _kept(statement) or (kept if isinstance(statement, ast.Assert | ast.Expr) else None)
-            following = statements[place + 1] if place + 1 < len(statements) else None
-            if kept is not None and following is not None and _compares(following, *kept):
-                continue
-            simple = not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ImportFrom)
-            if simple and (kept is not None or any(isinstance(part, ast.Call) for part in ast.walk(statement))):
-                yield _release(statement)
-            kept = None
+
+def _releasing(parent: ast.AST, name: str, statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+    if name == "body" and isinstance(parent, ast.For | ast.While | ast.If | ast.With) and statements:
+        yield _release(statements[0])
+    kept: tuple[set[str], set[str]] | None = None
+    for place, statement in enumerate(statements):
+        yield statement
+        kept = _kept(statement) or (kept if isinstance(statement, ast.Assert | ast.Expr) else None)
+        following = statements[place + 1] if place + 1 < len(statements) else None
+        if kept is not None and following is not None and _compares(following, *kept):
+            continue
+        simple = not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ImportFrom)
+        if simple and (kept is not None or any(isinstance(part, ast.Call) for part in ast.walk(statement))):
+            yield _release(statement)
+        kept = None
 
 
 def _kept(statement: ast.stmt) -> tuple[set[str], set[str]] | None:
@@ -72,7 +74,7 @@ def _compares(statement: ast.stmt, result: set[str], given: set[str]) -> bool:
     else:
         return False
     bound = {part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
-    if known - result - given - bound - set(dir(builtins)) or not known & result:
+    if known - result - given - bound - _BUILT_IN or not known & result:
         return False
     if not known & given:
         return True

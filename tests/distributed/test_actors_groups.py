@@ -13,7 +13,6 @@ import pytest
 from nemo_cascade.actors.agreement import prove_equal
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet
-from nemo_cascade.actors.health import health
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.sync import sync_weights
@@ -223,12 +222,6 @@ def test_a_hand_over_that_fails_half_way_leaves_all_ranks_usable(policy, rollout
     assert sync_weights(policy, rollout, 8, SYNC, verify=True).agreement.engines.max < 1e-4
 
 
-def test_everybody_is_well(policy, rollout):
-    found = health(policy, rollout)
-    assert found.keys() == {"rss_mib/policy-0", "rss_mib/policy-1", "rss_mib/rollout-0", "heartbeat_s/rollout-0"}
-    assert 50 < found["rss_mib/rollout-0"] < 4000
-
-
 def test_a_refused_prompt_keeps_its_type_through_the_stream(rollout):
     with pytest.raises(RolloutError, match="too long for their response"):
         list(flat(rollout.generate([Prompt("p/0", "math", "math", np.zeros(500, np.int32), {})], 1, LONG, 1)))
@@ -264,7 +257,6 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
         verdicts = dict(group.drain())
         assert {k: v.score for k, v in verdicts.items()} == {f"p/0#{i}": float(i % 4 == 3) for i in range(40)}
         assert group.drain() == []
-        assert group.stats()["verdicts"] >= 40
     finally:
         group.close()
 

@@ -11,10 +11,6 @@ def test_every_shipped_verifier_passes_its_golden_cases():
     with VerifierPool(RewardConfig(workers=2)) as pool:
         pool.self_test([name for name in VERIFIER_NAMES if name != "mix"])
         pool.self_test(["mix"], MIX)
-        asked = [*VERIFIER_NAMES, *(part["verifier"] for kind in MIX.values() for part in kind)]
-        assert pool.stats()["errors"] == sum(
-            golden.error is not None for name in asked for golden in verifier_class(VERIFIERS[name]).golden
-        )
 
 
 def test_every_verifier_has_golden_cases_of_both_kinds():

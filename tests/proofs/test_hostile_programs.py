@@ -16,6 +16,7 @@ from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
 from tests.proofs.hostile_programs import ALL
+from tests.side_by_side import run_all
 
 TRIVIAL_VERDICTS = 1000
 # An idle machine needs milliseconds beyond the limit; a busy one is given this much.
@@ -59,8 +60,8 @@ def mark():
 @pytest.fixture(scope="module")
 def sandbox(mark):
     os.environ["NEMO_CASCADE_TEST_SECRET"] = f"{mark}-secret"
-    config = SandboxConfig(workers=2, compile_limits=COMPILE_LIMITS)
-    with Sandbox(config) as made:
+    config = SandboxConfig(compile_limits=COMPILE_LIMITS)
+    with Sandbox(config, workers=2) as made:
         yield made
     del os.environ["NEMO_CASCADE_TEST_SECRET"]
 
@@ -160,7 +161,7 @@ def test_hostile_programs_are_contained_and_the_next_thousand_verdicts_are_right
     listeners.close()
 
     programs = [Program("python", f"print(sum(range({i})) if {i} % 7 else 1 / 0)") for i in range(TRIVIAL_VERDICTS)]
-    for i, outcome in enumerate(sandbox.run_many(programs)):
+    for i, outcome in enumerate(run_all(sandbox, programs)):
         expected = ("ok", f"{sum(range(i))}\n") if i % 7 else ("error", "")
         assert (str(outcome.status), outcome.stdout) == expected, (i, outcome)
 

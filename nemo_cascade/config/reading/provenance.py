@@ -31,10 +31,8 @@ UNCOUNTED = (
     "name", "runs_dir", "resume", "logging.*", "slurm.*", "reward.genrm.url", "cluster.num_nodes",
     "cluster.gpus_per_node", "cluster.ray_address",
     "cluster.object_store_mib", "cluster.*deadline_s", "rollout.*deadline_s", "rollout.gpu_memory_utilization",
-    "rollout.kv_cache_gib", "rollout.weight_sync.bucket_mib", "reward.workers", "reward.max_pending",
-    "reward.linger_share", "reward.spare_workers", "reward.recycle_after", "reward.slow_s", "reward.crash_*",
-    "sandbox.workers", "sandbox.queue", "sandbox.recycle_after", "stages.*.checkpoint_every",
-    "stages.*.keep_checkpoints", "stages.*.rollouts_to_keep",
+    "rollout.kv_cache_gib", "rollout.weight_sync.bucket_mib", "reward.workers",
+    "stages.*.checkpoint_every", "stages.*.keep_checkpoints", "stages.*.rollouts_to_keep",
 )  # fmt: skip
 
 PACKAGES = (

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from nemo_cascade.rewards.code.tests import CallTest, CodeTests, StdioTest, assert_something, parsed_code
+from nemo_cascade.rewards.code.tests import CallTest, CodeTests, StdioTest, assert_something, is_code
 from nemo_cascade.rewards.verifier import VerifierError, field_of
 
 _HOLDERS = ("verification_info", "verifier_metadata", "reward_model")
@@ -224,7 +224,7 @@ def _suite(record: Mapping[str, Any], text: str) -> CodeTests:
     """Read one text of tests; the problem's own code stands in `code_prompt` or `prompt`, which may be prose, too."""
     entry = str(record.get("entry_point") or "")
     own = record.get("code_prompt") or record.get("prompt")
-    preamble = own if isinstance(own, str) and entry and parsed_code(own) is not None else ""
+    preamble = own if isinstance(own, str) and entry and is_code(own) else ""
     if not entry and "def check(" in text and not re.search(r"^check\(", text, re.MULTILINE):
         _refuse("tests that define check() need an entry_point")
     return CodeTests(asserts=(text,), entry_point=entry, preamble=preamble, modules=_modules(record))

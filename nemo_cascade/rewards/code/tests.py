@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from nemo_cascade.rewards.code.output import CALL_HELPERS
 
 if TYPE_CHECKING:
     from nemo_cascade.sandbox.judging import FunctionTests
+
+_ROWS_REMEMBERED = 256  # a group of responses has the same row
+_TEXTS_REMEMBERED = 8  # trees are large; one row asks for the same ones several times
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def function_tests(tests: CodeTests, calls: list[CallTest]) -> FunctionTests:
         ]
         setup = CALL_HELPERS + _FUNCTION.format(name=tests.entry_point)
         return FunctionTests(("\n".join(lines),), tests.entry_point, setup)
-    setup = f"{_helpers(tests)}\n{tests.setup}"
+    setup = f"{_helpers(tests.preamble, tests.subject, tests.asserts)}\n{tests.setup}"
     return FunctionTests(tests.asserts, tests.entry_point, setup, tests.modules)
 
 
@@ -120,17 +124,25 @@ def with_preamble(program: str, tests: CodeTests) -> str:
     return (tests.preamble[: own.start()] if own else tests.preamble.rstrip("\n") + "\n") + program
 
 
-def _helpers(tests: CodeTests) -> str:
+@functools.lru_cache(_ROWS_REMEMBERED)
+def _helpers(preamble: str, subject: str, asserts: tuple[str, ...]) -> str:
     """Return the problem's own code without the entry point, if the tests use any of it: no program may redefine it."""
-    tree = parsed_code(tests.preamble)
+    tree = parsed_code(preamble)
     if tree is None:
         return ""
-    kept = [node for node in tree.body if getattr(node, "name", None) != tests.subject]
+    kept = [node for node in tree.body if getattr(node, "name", None) != subject]
     defined = bound_names(kept)
-    used = {node.id for text in tests.asserts for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
+    used = {node.id for text in asserts for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
     return ast.unparse(ast.Module(kept, [])) if defined & used else ""
 
 
+@functools.lru_cache(_ROWS_REMEMBERED)
+def is_code(text: str) -> bool:
+    """Whether a problem's own text is code, not prose; see `parsed_code`."""
+    return parsed_code(text) is not None
+
+
+@functools.lru_cache(_TEXTS_REMEMBERED)
 def parsed_code(text: str) -> ast.Module | None:
     """Return the tree of a problem's own code, which may end with the head of a function; None for prose."""
     for completed in (text, text.rstrip() + "\n    pass\n"):
@@ -141,6 +153,7 @@ def parsed_code(text: str) -> ast.Module | None:
     return None
 
 
+@functools.lru_cache(_TEXTS_REMEMBERED)
 def _tree(text: str) -> ast.Module:
     try:
         return ast.parse(text)
@@ -167,10 +180,18 @@ def bound_names(body: Sequence[ast.AST]) -> set[str]:
 
 def assert_something(tests: CodeTests) -> bool:
     """Whether any of the tests can fail a program that neither raises nor ends: else all programs pass."""
-    trees = [_tree(text) for text in (*tests.asserts, tests.setup)]
-    called = {"check"} if tests.entry_point else set()
-    called |= {part.id for tree in trees for part in ast.walk(tree) if isinstance(part, ast.Name)}
-    called |= {part.attr for tree in trees for part in ast.walk(tree) if isinstance(part, ast.Attribute)}
+    return _assert_something((*tests.asserts, tests.setup), bool(tests.entry_point))
+
+
+@functools.lru_cache(_ROWS_REMEMBERED)
+def _assert_something(texts: tuple[str, ...], has_entry_point: bool) -> bool:
+    trees = [_tree(text) for text in texts]
+    called = {"check"} if has_entry_point else set()
+    for part in (part for tree in trees for part in ast.walk(tree)):
+        if isinstance(part, ast.Name):
+            called.add(part.id)
+        elif isinstance(part, ast.Attribute):
+            called.add(part.attr)
     return any(_asserts(node, called) for tree in trees for node in tree.body)
 
 

@@ -35,7 +35,7 @@ class _Nursery:
         self._control = control
         self._verifiers: dict[str, Verifier] = {}
         self._children: set[int] = set()
-        self._limits: dict[str, int] = {}
+        self._memory_mib = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -68,14 +68,14 @@ class _Nursery:
         order = json.loads(data)
         if order["op"] == "hello":
             sys.path[:] = order["path"]
-            self._limits = order["limits"]
+            self._memory_mib = order["memory_mib"]
             sandboxed.configure(TypeAdapter(SandboxConfig).validate_python(order["sandbox"]))
         elif order["op"] == "load":
             error = self._load(order)
             needs_s = 0.0 if error else getattr(self._verifiers[order["name"]], "needs_s", 0.0)
             self._tell({"op": "loaded", "name": order["name"], "error": error, "needs_s": needs_s})
         else:
-            self._fork(order["ticket"], order["rehearse"], descriptors[0])
+            self._fork(order["ticket"], descriptors[0])
         return True
 
     def _load(self, order: dict[str, Any]) -> str | None:
@@ -94,25 +94,25 @@ class _Nursery:
         gc.freeze()  # children share these pages as long as the collector doesn't write to them
         return None
 
-    def _fork(self, ticket: int, rehearse: bool, descriptor: int) -> None:
+    def _fork(self, ticket: int, descriptor: int) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(descriptor, parent, rehearse)
+            self._become_worker(descriptor, parent)
         os.close(descriptor)
         self._children.add(pid)
         handle = os.pidfd_open(pid)
         self._tell({"op": "forked", "ticket": ticket, "pid": pid}, [handle])
         os.close(handle)
 
-    def _become_worker(self, descriptor: int, parent: int, rehearse: bool) -> NoReturn:
+    def _become_worker(self, descriptor: int, parent: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for inherited in (self._control.detach(), self._wake_read, self._wake_write):
                 os.close(inherited)
             channel = socket.socket(fileno=descriptor)
-            worker.serve(channel, self._verifiers, parent=parent, rehearse=rehearse, **self._limits)
+            worker.serve(channel, self._verifiers, parent=parent, memory_mib=self._memory_mib)
         except BrokenPipeError:  # the pool has gone
             os._exit(0)
         except BaseException:

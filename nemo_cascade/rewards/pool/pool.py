@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -16,7 +15,6 @@ from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.config.verifiers import golden_settings
 from nemo_cascade.errors import ConfigError, RewardError
-from nemo_cascade.rewards.pool.counters import SlowSample
 from nemo_cascade.rewards.pool.processes import Task
 from nemo_cascade.rewards.pool.scheduler import Dispatcher, deadline_of
 from nemo_cascade.rewards.pool.wire import pack_task
@@ -26,8 +24,7 @@ from nemo_cascade.rewards.verifier import Golden
 from nemo_cascade.types import Verdict
 
 _LOAD_DEADLINE_S = 180.0
-_MAX_PENDING_BYTES = 1 << 30
-_TEXT_HEAD = 200
+_MAX_PENDING, _MAX_PENDING_BYTES = 4096, 1 << 30
 
 Result = tuple[Any, Verdict]
 _DEFAULTS: Mapping[str, Any] = {}
@@ -154,15 +151,6 @@ class VerifierPool:
                 mend="a verifier or what it runs on (library, sandbox, judge server) is broken: repair it first",
             )
 
-    def stats(self) -> dict[str, float]:
-        """Return counters and percentiles: verdicts, errors by kind, restarts by cause, seconds, pending."""
-        with self._lock:
-            return {**self._dispatcher.tally.stats(), "pending": float(self._dispatcher.unfinished)}
-
-    def slow_samples(self) -> list[SlowSample]:
-        """Return the newest verdicts that took longer than `slow_s` or met their deadline."""
-        return list(self._dispatcher.tally.slow_samples)
-
     def close(self) -> None:
         """End every process. Samples in flight are dropped; may be called more than once."""
         self._closed = True
@@ -175,21 +163,12 @@ class VerifierPool:
         self._ensure_loaded(use)
         task_id = next(self._ids)
         frame = pack_task(task_id, use.label, record, response)
-        task = Task(
-            task_id,
-            key,
-            use.name,
-            frame,
-            response.text[:_TEXT_HEAD],
-            sink,
-            time.monotonic(),
-            deadline_of(self._config, use.name),
-        )
+        task = Task(task_id, key, use.name, frame, sink, deadline_of(self._config, use.name))
         dispatcher = self._dispatcher
         with self._lock:
             self._wait(
                 lambda: (
-                    dispatcher.unfinished < self._config.max_pending
+                    dispatcher.unfinished < _MAX_PENDING
                     and (dispatcher.unfinished == 0 or dispatcher.unfinished_bytes + len(frame) <= _MAX_PENDING_BYTES)
                 ),
                 None,

@@ -38,9 +38,7 @@ class Task:
     key: Any
     verifier: str
     frame: bytes
-    text_head: str
     sink: deque[tuple[Any, Verdict]]
-    submitted: float
     deadline_s: float
     started: float = 0.0
     crashes: int = 0
@@ -54,7 +52,6 @@ class Worker:
     """
 
     channel: socket.socket
-    generation: int
     pid: int = 0
     pidfd: int = -1
     task: Task | None = None
@@ -136,22 +133,17 @@ class Nursery:
             start_new_session=True,
         )
         theirs.close()
-        limits = {"memory_mib": config.memory_mib, "recycle_after": config.recycle_after}
-        self._order({"op": "hello", "path": sys.path, "limits": limits, "sandbox": asdict(sandbox)})
+        told = {"memory_mib": config.memory_mib, "sandbox": asdict(sandbox)}
+        self._order({"op": "hello", "path": sys.path, **told})
 
     def load(self, name: str, path: str, options: Mapping[str, Any]) -> None:
         """Order a verifier to be constructed; workers forked from then on have it."""
         self._order({"op": "load", "name": name, "path": path, "options": dict(options)})
 
-    def fork(self, ticket: int, rehearse: bool) -> socket.socket:
-        """Order a worker; returns our end of its channel, non-blocking.
-
-        Args:
-            ticket: comes back with its process id.
-            rehearse: nothing waits for it yet, so that it has the time.
-        """
+    def fork(self, ticket: int) -> socket.socket:
+        """Order a worker; returns our end of its channel, non-blocking. `ticket` comes back with its process id."""
         ours, theirs = socket.socketpair()
-        self._order({"op": "fork", "ticket": ticket, "rehearse": rehearse}, [theirs.fileno()])
+        self._order({"op": "fork", "ticket": ticket}, [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
         return ours

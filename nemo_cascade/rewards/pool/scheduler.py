@@ -15,15 +15,15 @@ from concurrent.futures import Future
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import CascadeError, RewardError
-from nemo_cascade.rewards.pool.counters import Tally
 from nemo_cascade.rewards.pool.processes import Nursery, Task, Worker
-from nemo_cascade.rewards.pool.scaling import Staffing
 from nemo_cascade.rewards.pool.wire import Reply, take_replies
 from nemo_cascade.rewards.registry import VerifierUse, verifier_path
 from nemo_cascade.types import Verdict
 
 _log = logging.getLogger(__name__)
 _NURSERY_DEADLINE_S = 120.0
+# Processes that may die by themselves within the window; over it something is wrong with all of them.
+_CRASH_BUDGET, _CRASH_WINDOW_S = 32, 60.0
 _MAX_ATTEMPTS = 2
 # SIGKILL comes from outside (an operator, the out-of-memory killer) and seldom says anything about the sample.
 _MAX_ATTEMPTS_KILLED = 3
@@ -34,7 +34,7 @@ class Dispatcher(threading.Thread):
 
     A task is written to one idle worker at a time. It ends by the worker's reply; by its deadline (the worker is
     killed: error `timeout`); or by the worker's death (one retry in a fresh worker, two if it was SIGKILL from outside;
-    then error `crash`). How many workers there are is `Staffing`'s to say.
+    then error `crash`). A worker is forked when a task waits for one, up to `reward.workers` of them.
 
     Args:
         config: the pool's settings.
@@ -47,7 +47,6 @@ class Dispatcher(threading.Thread):
         self, config: RewardConfig, sandbox: SandboxConfig, paths: Mapping[str, str], lock: threading.Condition
     ) -> None:
         super().__init__(name="verifier-pool", daemon=True)
-        self.tally = Tally(config.slow_s)
         self.unfinished = 0
         self.unfinished_bytes = 0
         self.failure: CascadeError | None = None
@@ -62,7 +61,6 @@ class Dispatcher(threading.Thread):
         self._crashes: deque[float] = deque()
         self._asked: deque[float] = deque()  # when each unanswered order was given to the nursery
         self._nursery: Nursery | None = None
-        self._staffing = Staffing(config)
         self._closing = False
         self._ended = False
 
@@ -121,11 +119,7 @@ class Dispatcher(threading.Thread):
         due = [w.task.started + w.task.deadline_s for w in self._workers.values() if w.task and not w.killed_for]
         if self._asked:
             due.append(self._asked[0] + _NURSERY_DEADLINE_S)
-        now = time.monotonic()
-        changes_at = self._staffing.next_change(self._workers.values(), now) if self._queue else None
-        if changes_at is not None:
-            due.append(changes_at)
-        return max(0.0, min(due) - now) if due else None
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _read_inbox(self) -> None:
         os.eventfd_read(self._wake)
@@ -160,10 +154,10 @@ class Dispatcher(threading.Thread):
             self._selector.unregister(worker.channel)
             worker.channel.close()  # end of stream: it exits
 
-    def _fork_worker(self, rehearse: bool) -> None:
+    def _fork_worker(self) -> None:
         assert self._nursery is not None
         ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        worker = Worker(self._nursery.fork(ticket, rehearse), generation=len(self._loads))
+        worker = Worker(self._nursery.fork(ticket))
         self._workers[ticket] = worker
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._asked.append(time.monotonic())
@@ -218,7 +212,6 @@ class Dispatcher(threading.Thread):
                 self._queue.appendleft(worker.task)
                 worker.task = None
         self._workers.clear()
-        self.tally.restart("nursery")
         self._count_crash(f"the nursery ended with status {status}")
         self._start_nursery()
 
@@ -228,15 +221,13 @@ class Dispatcher(threading.Thread):
         self._drain_channel(worker)
         task, worker.task = worker.task, None
         if worker.killed_for == "timeout":
-            self.tally.restart("timeout")
             if task is not None:
                 detail = f"no verdict within {task.deadline_s:g} s"
+                _log.warning("verifier pool: %s by %s for %.200r", detail, task.verifier, task.key)
                 self._finish(task, Verdict(None, "timeout", detail, time.monotonic() - task.started))
             return
-        if status == 0 and task is None:
-            self.tally.restart("recycle")
+        if status == 0 and task is None:  # it had served long enough
             return
-        self.tally.restart("crash")
         self._count_crash(f"worker {pid} ended with status {status}")
         if task is not None:
             task.crashes += 1
@@ -266,13 +257,13 @@ class Dispatcher(threading.Thread):
         now = time.monotonic()
         _log.warning("verifier pool: %s", what)
         self._crashes.append(now)
-        while self._crashes[0] < now - self._config.crash_window_s:
+        while self._crashes[0] < now - _CRASH_WINDOW_S:
             self._crashes.popleft()
-        if len(self._crashes) > self._config.crash_budget:
+        if len(self._crashes) > _CRASH_BUDGET:
             raise RewardError(
                 "verifier processes keep dying",
-                value=f"{len(self._crashes)} within {self._config.crash_window_s:g} s; last: {what}",
-                limit=self._config.crash_budget,
+                value=f"{len(self._crashes)} within {_CRASH_WINDOW_S:g} s; last: {what}",
+                limit=_CRASH_BUDGET,
                 mend="look for the out-of-memory killer and at reward.memory_mib, then at the verifier",
             )
 
@@ -315,27 +306,24 @@ class Dispatcher(threading.Thread):
             )
 
     def _assign(self) -> None:
-        now = time.monotonic()
-        for worker in self._staffing.to_retire(self._workers.values(), now):
-            self._retire_when_idle(worker)
+        """Give tasks to idle workers; fork workers for those that wait."""
         if not self._queue:
             return
-        idle = [worker for worker in self._workers.values() if worker.idle]
-        for worker in idle[: self._staffing.free_places(self._workers.values(), now)]:
-            if self._queue:
+        for worker in self._workers.values():
+            if worker.idle and self._queue:
                 task = self._queue.popleft()
                 worker.task, task.started = task, time.monotonic()
                 worker.unsent = memoryview(task.frame)
                 worker.write()
                 if worker.unsent:
                     self._selector.modify(worker.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, worker)
-        nothing_waits = self._staffing.free_places(self._workers.values(), now) == 0
-        for _ in range(self._staffing.to_fork(self._workers.values(), len(self._queue), now)):
-            self._fork_worker(rehearse=nothing_waits)
+        staff = self._workers.values()
+        starting = sum(worker.starting for worker in staff)
+        busy = sum(worker.task is not None and not worker.ended for worker in staff)
+        for _ in range(min(len(self._queue), self._config.workers - busy) - starting):
+            self._fork_worker()
 
     def _finish(self, task: Task, verdict: Verdict) -> None:
-        waited = task.started - task.submitted
-        self.tally.verdict(verdict, waited_s=waited, key=task.key, verifier=task.verifier, text_head=task.text_head)
         with self._lock:
             task.sink.append((task.key, verdict))
             self.unfinished -= 1

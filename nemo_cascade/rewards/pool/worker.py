@@ -20,6 +20,7 @@ from nemo_cascade.rewards.verifier import Verifier, VerifierError
 
 _PR_SET_PDEATHSIG = 1
 _MAX_DETAIL = 2000
+_RECYCLE_AFTER = 2000  # verdicts after which a process is replaced, so that library caches can't grow for ever
 
 
 def die_with_parent(parent: int) -> None:
@@ -36,27 +37,22 @@ def serve(
     verifiers: Mapping[str, Verifier],
     *,
     parent: int,
-    rehearse: bool,
     memory_mib: int,
-    recycle_after: int,
 ) -> NoReturn:
     """Judge tasks until the pool closes the channel or it is time to retire. Never returns.
 
-    The process leads its own process group, so that what a verifier starts can be killed with it. One that nothing
-    waits for yet lets its verifiers rehearse first: those with a method `rehearse`.
+    The process leads its own process group, so that what a verifier starts can be killed with it.
     """
     die_with_parent(parent)
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for verifier in verifiers.values() if rehearse else ():
-        getattr(verifier, "rehearse", _nothing)()
     served = 0
     while (frame := read_task(channel)) is not None:
         served += 1
         reply = judge(frame[0], frame[1], verifiers)
-        retire = served >= recycle_after or reply.error == "memory"
+        retire = served >= _RECYCLE_AFTER or reply.error == "memory"
         if retire:
             reply = Reply(reply.task_id, reply.score, reply.error, reply.detail, reply.seconds, last=True)
         channel.sendall(pack_reply(reply))
@@ -64,12 +60,6 @@ def serve(
             break
     sys.stderr.flush()
     os._exit(0)
-
-
-# CPython 3.11 keeps the frames of Python calls in chunks of 16 KiB, and maps and unmaps a chunk whenever the calls
-# cross its border: a recursive parser does so some 300 times a verdict. A frame that needs half a MiB gets a chunk of
-# 1 MiB instead, and the frames above it use the other half. No page of it exists that nothing touches.
-serve.__code__ = serve.__code__.replace(co_stacksize=1 << 16)
 
 
 def judge(task_id: int, body: bytes, verifiers: Mapping[str, Verifier]) -> Reply:
@@ -91,10 +81,6 @@ def judge(task_id: int, body: bytes, verifiers: Mapping[str, Verifier]) -> Reply
     except (Exception, SystemExit) as problem:
         error, detail = "exception", _describe(problem)
     return Reply(task_id, score, error, detail[:_MAX_DETAIL], time.perf_counter() - start, last=False)
-
-
-def _nothing() -> None:
-    """Rehearse nothing: most verifiers touch little memory."""
 
 
 def _describe(problem: BaseException) -> str:

@@ -24,7 +24,7 @@ import socket
 import sys
 from typing import Any, NamedTuple
 
-from . import confine, holes, job, landlock, seccomp, text
+from . import confine, job, landlock, seccomp
 from .python_program import add_site_names, open_streams, rehearse
 from .tree import Watch, Watched
 
@@ -246,9 +246,7 @@ def main(argv: list[str]) -> None:
     library = [entry for entry in sys.path if entry not in (sandbox_home, packages)]
     sys.path[:] = ["" if folder else "/tmp", *library, packages]
     rehearse()
-    text.onto_huge_pages()
     seccomp.install(seccomp.prepare(seccomp.zygote_filter(os.uname().machine)))
     gc.collect()
     gc.disable()
-    holes.fill_holes()
     zygote.serve()

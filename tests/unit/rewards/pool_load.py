@@ -9,10 +9,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
 from nemo_cascade.config.schema import RewardConfig
+from nemo_cascade.rewards.pool import scheduler
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIERS
 from nemo_cascade.rewards.response import Response
@@ -90,7 +92,6 @@ class Load:
     outcomes: list = field(default_factory=list)  # by sample: (score, error)
     answered: Counter = field(default_factory=Counter)  # by sample, where it isn't once
     kills: int = 0
-    stats: dict = field(default_factory=dict)
     memory_mib: list = field(default_factory=list)  # by fifth
 
     def wrong(self, samples):
@@ -110,22 +111,14 @@ class Load:
         )
 
 
-def run_load(samples, *, kill_share=0.0, workers=2, **settings):
+def run_load(samples, *, kill_share=0.0, workers=2):
     """Judge samples, kill a random worker for every so many handed in."""
-    config = RewardConfig(
-        workers=workers,
-        deadlines={"hanging": HANG_DEADLINE_S},
-        max_pending=256,
-        recycle_after=400,
-        crash_budget=1000,
-        slow_s=60,
-        **settings,
-    )
+    config = RewardConfig(workers=workers, deadlines={"hanging": HANG_DEADLINE_S})
     load = Load(outcomes=[None] * len(samples))
     generator, every = random.Random(1), round(1 / kill_share) if kill_share else len(samples) + 1
     look_every, looks = max(1, len(samples) // (FIFTHS * LOOKS)), []
     probes = {"probe": "probe_verifiers:Probe", "hanging": "probe_verifiers:Probe"}
-    with VerifierPool(config, {**VERIFIERS, **probes}) as pool:
+    with mock.patch.object(scheduler, "_CRASH_BUDGET", 1000), VerifierPool(config, {**VERIFIERS, **probes}) as pool:
         pool.self_test(["math", "instruction", "probe", "hanging"])
         [nursery] = [
             p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.pool.fork_server" in p.cmdline()
@@ -140,7 +133,6 @@ def run_load(samples, *, kill_share=0.0, workers=2, **settings):
                 looks.append(_resident_mib(nursery))
         _note(load, pool.drain())
         load.seconds = time.perf_counter() - start
-        load.stats = pool.stats()
     load.memory_mib = [statistics.median(looks[fifth * LOOKS : (fifth + 1) * LOOKS]) for fifth in range(FIFTHS)]
     return load
 

@@ -14,11 +14,6 @@ class Probe:
 
     golden = (Golden("", 1.0, {"do": "score", "score": 1.0}),)
 
-    rehearsed = False
-
-    def rehearse(self):
-        self.rehearsed = True
-
     def verify(self, record, response):
         act = record.get("do", "score")
         if act == "hang":
@@ -49,8 +44,8 @@ class Probe:
                 pass
         if act == "modules":
             return float(any(name in sys.modules for name in ("torch", "ray", "vllm", "megatron")))
-        if act == "rehearsed":
-            return float(self.rehearsed)
+        if act == "process":
+            return float(os.getpid())
         if act == "length":
             return float(len(response.text))
         return record.get("score", 0.0)

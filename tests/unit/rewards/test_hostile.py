@@ -76,4 +76,3 @@ def test_hostile_responses_get_their_verdicts_in_time_and_leave_the_pool_sound()
             pool.submit(index, "math", {"answer": str(index % 7)}, Response(f"\\boxed{{{index % 5}}}"))
         for index, verdict in pool.drain():
             assert verdict.score == float(index % 7 == index % 5)
-        assert pool.stats()["errors"] == 0

@@ -2,11 +2,12 @@ import pytest
 
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
-from nemo_cascade.rewards.form import FormatVerifier, LanguageVerifier, RepetitionVerifier, obeys_mode, repeated_share
+from nemo_cascade.rewards.form import FormatVerifier, LanguageVerifier, obeys_mode, repeated_share
 from nemo_cascade.rewards.formula import stage_formula, verifier_formula
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.mix import MixVerifier
 from nemo_cascade.rewards.pool.pool import VerifierPool
+from nemo_cascade.rewards.registry import VERIFIERS
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
 
@@ -69,11 +70,12 @@ def test_all_faults_of_a_composition_are_listed():
 
 
 def test_pool_refuses_a_bad_composition_and_tests_the_parts_of_a_good_one():
-    with VerifierPool(RewardConfig(workers=1)) as pool:
+    bad_part = {**VERIFIERS, "repetition": "probe_verifiers:WrongGolden"}
+    with VerifierPool(RewardConfig(workers=1), bad_part) as pool:
         with pytest.raises(RewardError, match="maths"):
             pool.submit(0, "mix", {}, Response(""), {"terms": [{"verifier": "maths"}]})
-        pool.self_test(["mix"], {"terms": [{"verifier": "repetition"}]})
-        assert pool.stats()["verdicts"] == len(RepetitionVerifier.golden)
+        with pytest.raises(RewardError, match=r"2 of 3 golden cases fail(.|\n)*repetition: 'first'"):
+            pool.self_test(["mix"], {"terms": [{"verifier": "repetition"}]})
 
 
 def test_pool_refuses_a_verifier_whose_own_limits_exceed_its_deadline():

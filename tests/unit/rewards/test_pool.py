@@ -13,6 +13,7 @@ import pytest
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
+from nemo_cascade.rewards.pool import scheduler
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.pool.processes import Nursery
 from nemo_cascade.rewards.response import Response
@@ -74,26 +75,19 @@ def test_every_sample_gets_exactly_one_verdict_amid_hangs_crashes_and_errors(tmp
             pool.submit(index, "probe", record, Response(""))
             results += pool.collect(0.0)
         results += pool.drain()
-        stats = pool.stats()
         assert pool.collect(1.0) == []
     assert sorted(key for key, _ in results) == list(range(300))
     assert all((verdict.error or verdict.score) == rows[key][1] for key, verdict in results)
-    assert stats["restarts/timeout"] == 6
-    assert stats["restarts/crash"] == 18  # six died twice, six once
-    assert stats["errors"] == 18
-    assert stats["pending"] == 0
 
 
-def test_hung_verifier_is_killed_at_its_deadline_and_reported_as_slow():
+def test_hung_verifier_is_killed_at_its_deadline_and_the_log_says_whose(caplog):
     with make_pool(deadline_s=0.5) as pool:
         ask(pool, {"score": 1.0})
         start = time.monotonic()
-        verdict = ask(pool, {"do": "hang"}, text="the culprit", key=("math/17", 3))
+        verdict = ask(pool, {"do": "hang"}, key=("math/17", 3))
         assert 0.5 <= time.monotonic() - start < 5
         assert verdict.error == "timeout"
-        [slow] = pool.slow_samples()
-        assert "math/17" in slow.key
-        assert "the culprit" in slow.text_head
+        assert "no verdict within 0.5 s by probe for ('math/17', 3)" in caplog.text
 
 
 def test_errors_carry_their_kind_and_never_a_score():
@@ -107,7 +101,7 @@ def test_errors_carry_their_kind_and_never_a_score():
         assert ask(pool, {"score": 0.25}).score == 0.25
 
 
-def test_worker_killed_from_outside_is_replaced_and_its_sample_retried(tmp_path):
+def test_worker_killed_from_outside_is_replaced_and_its_sample_retried(tmp_path, caplog):
     with make_pool(workers=1) as pool:
         mark = tmp_path / "started"
         pool.submit("a", "probe", {"do": "sleep", "seconds": 0.5, "mark": str(mark), "score": 1.0}, Response(""))
@@ -116,25 +110,22 @@ def test_worker_killed_from_outside_is_replaced_and_its_sample_retried(tmp_path)
         worker.send_signal(signal.SIGKILL)
         [(key, verdict)] = pool.drain()
         assert (key, verdict.score) == ("a", 1.0)
-        assert pool.stats()["restarts/crash"] == 1
+        assert f"worker {worker.pid} ended with status -9" in caplog.text
 
 
-def test_spare_is_forked_before_its_task_is_due_and_rehearses_meanwhile():
-    # The first verdict is likely to linger after 0.2 s, and lingers after 1 s.
-    with make_pool(workers=1, spare_workers=1, deadline_s=10.0, linger_share=0.1) as pool:
-        assert ask(pool, {"do": "rehearsed"}).score == 0.0
-        pool.submit("long", "probe", {"do": "sleep", "seconds": 4.0}, Response(""))
-        pool.submit("next", "probe", {"do": "rehearsed"}, Response(""))
-        start = time.monotonic()
-        family = wait_for(lambda: len(found := nurseries()[0].children()) == 2 and found)
-        assert 0.1 <= time.monotonic() - start < 0.9
-        [(key, verdict)] = pool.collect(5.0)
-        assert 0.9 <= time.monotonic() - start < 3.9
-        assert (key, verdict.score) == ("next", 1.0)
-        assert nurseries()[0].children() == family
+def test_no_more_processes_are_forked_than_there_are_workers_and_a_hang_holds_its_own():
+    with make_pool(workers=2, deadline_s=2.0) as pool:
+        ask(pool, {"score": 1.0})
+        pool.submit("hang", "probe", {"do": "hang"}, Response(""))
+        processes = set()
+        for index in range(20):
+            pool.submit(index, "probe", {"do": "process"}, Response(""))
+        processes |= {verdict.score for key, verdict in pool.drain() if key != "hang"}
+        assert len(nurseries()[0].children()) <= 2
+    assert len(processes) <= 2
 
 
-def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path):
+def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path, caplog):
     with make_pool() as pool:
         ask(pool, {"score": 1.0})
         mark = tmp_path / "started"
@@ -144,11 +135,12 @@ def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path
         wait_for(mark.exists)
         nurseries()[0].send_signal(signal.SIGKILL)
         assert sorted((key, verdict.score) for key, verdict in pool.drain()) == [(i, float(i)) for i in range(8)]
-        assert pool.stats()["restarts/nursery"] == 1
+        assert caplog.text.count("the nursery ended with status -9") == 1
 
 
-def test_too_many_crashes_fail_the_pool():
-    with make_pool(crash_budget=3) as pool:
+def test_too_many_crashes_fail_the_pool(monkeypatch):
+    monkeypatch.setattr(scheduler, "_CRASH_BUDGET", 3)
+    with make_pool() as pool:
         pool.submit(0, "probe", {"do": "die"}, Response(""))
         assert [verdict.error for _, verdict in pool.drain()] == ["crash"]
         pool.submit(1, "probe", {"do": "die"}, Response(""))
@@ -158,8 +150,9 @@ def test_too_many_crashes_fail_the_pool():
             pool.submit("later", "probe", {}, Response(""))
 
 
-def test_submit_waits_while_too_many_are_in_flight():
-    with make_pool(workers=1, max_pending=2) as pool:
+def test_submit_waits_while_too_many_are_in_flight(monkeypatch):
+    monkeypatch.setattr("nemo_cascade.rewards.pool.pool._MAX_PENDING", 2)
+    with make_pool(workers=1) as pool:
         ask(pool, {"score": 1.0})
         start = time.monotonic()
         for index in range(4):
@@ -227,13 +220,15 @@ def test_huge_and_malformed_texts_pass_through_unchanged():
             assert ask(pool, {"do": "length"}, text=text).score == len(text)
 
 
-def test_workers_are_recycled_and_hold_no_heavy_library():
-    with make_pool(recycle_after=10) as pool:
-        for index in range(50):
-            pool.submit(index, "probe", {"do": "modules"}, Response(""))
-        assert [verdict.score for _, verdict in pool.drain()] == [0.0] * 50
-        wait_for(lambda: pool.stats().get("restarts/recycle", 0) >= 3)  # the last verdicts come before the ends
-        assert "restarts/crash" not in pool.stats()
+def test_workers_hold_no_heavy_library_and_are_recycled_without_a_loss(caplog):
+    with make_pool(workers=1) as pool:
+        assert ask(pool, {"do": "modules"}).score == 0.0
+        for index in range(4_100):
+            pool.submit(index, "probe", {"do": "process"}, Response(""))
+        processes = [verdict.score for _, verdict in pool.drain()]
+    assert len(processes) == 4_100
+    assert len(set(processes)) == 3
+    assert caplog.text == ""
 
 
 def test_timeout_kills_what_the_verifier_left_running_and_close_leaves_no_process(tmp_path):

@@ -8,12 +8,11 @@ from tests.unit.rewards.pool_load import KILL_SHARE, make_samples, run_load, wit
 @pytest.mark.parametrize("hang", ["blocked", "spinning"])
 def test_no_verdict_is_lost_doubled_or_wrong_under_hangs_and_kills(hang):
     samples = with_hangs(make_samples(600), hang)
-    load = run_load(samples, kill_share=KILL_SHARE, spare_workers=8)
+    load = run_load(samples, kill_share=KILL_SHARE)
     assert None not in load.outcomes
     assert not load.answered
     assert load.wrong(samples) == []
     # It takes three kills to lose a sample: one in a million at this rate.
     assert load.unlucky(samples) == 0
     assert load.kills >= 4
-    assert load.stats["restarts/crash"] >= 1
-    assert load.stats["restarts/timeout"] >= 5
+    assert sum(error == "timeout" for _, error in load.outcomes) >= 5

@@ -8,5 +8,5 @@ from nemo_cascade.sandbox.sandbox import Sandbox
 
 @pytest.fixture(scope="session")
 def sandbox():
-    with Sandbox(SandboxConfig(workers=2)) as made:
+    with Sandbox(SandboxConfig(), workers=2) as made:
         yield made

@@ -44,7 +44,7 @@ def test_a_hole_in_the_isolation_is_found_at_start(monkeypatch):
     """The proof is run for real on a sandbox that is weaker than what was asked for."""
     monkeypatch.setattr(sandbox_module, "bubblewrap_launch", isolation.rlimits_launch)
     with pytest.raises(SandboxError) as refused:
-        Sandbox(SandboxConfig(workers=1))
+        Sandbox(SandboxConfig())
     assert "own process namespace" in str(refused.value)
     assert "not root" in str(refused.value)
 
@@ -56,7 +56,7 @@ def test_a_proof_that_can_not_run_is_no_proof():
 
 
 def test_rlimits_must_be_asked_for_and_still_confine(tmp_path):
-    with Sandbox(SandboxConfig(isolation="rlimits", workers=1)) as weak:
+    with Sandbox(SandboxConfig(isolation="rlimits")) as weak:
         assert weak.run(Program("python", "print(input())", stdin="x")).stdout == "x\n"
         for source in ("import os; os.fork()", "import socket; socket.socket()", "import os; os.kill(os.getppid(), 9)"):
             outcome = weak.run(Program("python", source))
@@ -84,7 +84,7 @@ ORDINARY_USER = """
 from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
-with Sandbox(SandboxConfig(workers=1)) as sandbox:
+with Sandbox(SandboxConfig()) as sandbox:
     print(sandbox.run(Program("python", "import os; print(os.getuid(), os.stat('/usr/bin').st_uid)")).stdout)
     print(sandbox.run(Program("python", "import os\\nwhile True: os.fork()"), Limits(wall_s=2.0, processes=4)).status)
     print(sandbox.run(Program("cpp", "int main() {}")).status)

@@ -10,6 +10,7 @@ from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.program import Program, Status
 from nemo_cascade.sandbox.sandbox import Sandbox
+from tests.side_by_side import run_all
 
 
 def python(source, **more):
@@ -115,7 +116,7 @@ def test_a_thread_that_computes_is_no_waiting_and_a_child_that_sleeps_is(sandbox
 
 def test_runs_on_all_workers_keep_their_order(sandbox):
     programs = [python(f"print({i})") for i in range(40)]
-    assert [outcome.stdout for outcome in sandbox.run_many(programs)] == [f"{i}\n" for i in range(40)]
+    assert [outcome.stdout for outcome in run_all(sandbox, programs)] == [f"{i}\n" for i in range(40)]
 
 
 def test_randomness_is_the_same_in_every_run(sandbox):
@@ -171,7 +172,7 @@ if __name__ == "__main__":
 def test_children_that_wait_do_not_count_against_the_processes_of_a_run():
     """Those kept for a size of /tmp that is no longer asked for wait on, while users take turns many times."""
     source = "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\nprint('both')"
-    with Sandbox(SandboxConfig(workers=1)) as made:
+    with Sandbox(SandboxConfig()) as made:
         made.run(python("print(1)"), Limits(files_mib=9))
         for _ in range(40):
             outcome = made.run(python(source), Limits(files_mib=5, processes=2))
@@ -180,8 +181,8 @@ def test_children_that_wait_do_not_count_against_the_processes_of_a_run():
 
 def test_a_short_run_copies_few_pages(sandbox):
     source = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
-    faults = [int(outcome.stdout) for outcome in sandbox.run_many([python(source)] * 20)]
-    # About 200, and 75 more where the kernel gives no huge pages; 377 before forks were prepared for.
+    faults = [int(outcome.stdout) for outcome in run_all(sandbox, [python(source)] * 20)]
+    # About 280; 377 before forks were prepared for.
     assert min(faults) < 320
 
 
