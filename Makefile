@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-newest has-newest bench robust lint format setup gpu-lock clean
+.PHONY: demo test test-newest has-newest peers bench robust lint format setup gpu-lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -64,10 +64,13 @@ test-newest: $(NEWEST_STAMP)
 	  tests/distributed/test_reward_model.py tests/proofs/test_packing_leak.py tests/proofs/test_resume_training.py \
 	  tests/unit/training -n 2 --dist loadfile --durations=5
 
-# Peers that only the benchmarks use; beside the lock's packages, not among them.
+# Peers that only benchmarks and comparisons use; beside the lock's packages, not among them.
+peers: $(PEERS)
+
 $(PEERS): $(STAMP)
 	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ $$($(RUN)/python -c 'import tomllib; \
-	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])') >> $(LOG) 2>&1
+	  extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*extras["bench"], *extras["nemo"])') >> $(LOG) 2>&1
 
 bench: $(STAMP) $(PEERS)
 	@PYTHONPATH=$(PEERS) $(RUN)/pytest tests/benchmarks -m bench -s -q

@@ -81,20 +81,26 @@ keep_logs() {
   cp -ru "$ray_folder/session_latest/logs/." "$LOG_FOLDER/$node/" 2>/dev/null || true
 }
 
+# was_slow: whether Ray gave itself up only because it was not up within the 30 s that it has.
+was_slow() {
+  grep -q "timed out during startup" "$LOG_FOLDER/$node/ray-start.out"
+}
+
 # start_ray OPTION ...: start Ray in the background, wait until it is up, and copy its logs from time to time. A head
-# that a hundred nodes join at once may be too slow for some of them, so it is tried again.
+# that a hundred nodes join at once may be too slow for some of them, so it is tried again: until the deadline where it
+# was only slow, three times otherwise.
 start_ray() {
-  local try end
+  local try=0 end=$((SECONDS + START_DEADLINE_S))
   mkdir -p "$LOG_FOLDER/$node"
   trap "trap '' TERM; stop_ray" EXIT
   setsid bash "$here/node.sh" watch "$$" "$ray_folder" </dev/null >/dev/null 2>&1 &
-  for ((try = 1; try <= RAY_TRIES; try++)); do
+  while ((SECONDS < end)) && { ((try < RAY_TRIES)) || was_slow; }; do
+    try=$((try + 1))
     # Each its own process group, or the signals that Slurm sends to this step's would reach it before we do.
     set -m
     ray start "$@" "${ray_options[@]}" >"$LOG_FOLDER/$node/ray-start.out" 2>&1 &
     ray=$!
     set +m
-    end=$((SECONDS + START_DEADLINE_S))
     while kill -0 "$ray" 2>/dev/null && ((SECONDS < end)); do
       if grep -q "Ray runtime started" "$LOG_FOLDER/$node/ray-start.out"; then
         (while sleep "$LOGS_EVERY_S"; do keep_logs; done) &
@@ -106,7 +112,7 @@ start_ray() {
       sleep "$POLL_S" || true
     done
     last_words ray-start.out
-    note "Ray did not start on $node, try $try of $RAY_TRIES; its last words are above" >&2
+    note "Ray did not start on $node, try $try; its last words are above" >&2
     stop_ray
   done
   fail "Ray did not start on $node"

@@ -123,15 +123,15 @@ def placed_on(slots: Sequence[GpuSlot]) -> tuple[dict[str, str], dict[str, Any]]
     return {"CUDA_VISIBLE_DEVICES": devices}, {"scheduling_strategy": on_node(slots[0].node_id)}
 
 
-def beside_the_driver() -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the environment and the Ray options that put a rank without a GPU onto the driver's node, if it can be.
+def beside_the_driver() -> dict[str, Any]:
+    """Return the Ray options that put a rank without a GPU onto the driver's node, if it can be.
 
-    Ray would put an actor that asks for nothing anywhere; here the ranks meet on the loopback interface.
+    Ray would put an actor that asks for nothing anywhere.
     """
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    return {"GLOO_SOCKET_IFNAME": "lo"}, {"scheduling_strategy": on_node(here, soft=True)}
+    return {"scheduling_strategy": on_node(here, soft=True)}
 
 
 def on_node(node_id: str, *, soft: bool = False) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
+import psutil
 import ray
 
 from nemo_cascade.actors.actor import Actor
@@ -32,6 +34,9 @@ class RankActor(Actor):
 
     def start(self, **arguments: Any) -> None:
         """Make the worker; nothing heavy happens before its `setup`."""
+        # Gloo would meet the others at what this host's name leads to: often 127.0.1.1, where no other node finds it.
+        if (card := network_card(ray.util.get_node_ip_address())) is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
         self.worker = self.make(**arguments)
 
     def invoke(self, method: str, *args: Any) -> Any:
@@ -42,6 +47,14 @@ class RankActor(Actor):
         """Leave the process groups and free the model."""
         if self.worker is not None:
             self.worker.close()
+
+
+def network_card(address: str) -> str | None:
+    """Return the name of this machine's network interface that has an address; None where none has it."""
+    for name, its in psutil.net_if_addrs().items():
+        if any(one.address == address for one in its):
+            return name
+    return None
 
 
 def flight_recorder(cluster: Cluster, role: str) -> dict[str, str]:
@@ -79,7 +92,7 @@ def add_ranks(
     cluster = fleet.cluster
     members = []
     for rank in range(world_size):
-        environment, options = placed_on([slots[rank]]) if slots else beside_the_driver()
+        environment, options = placed_on([slots[rank]]) if slots else ({}, beside_the_driver())
         if cluster.device == "gpu":
             environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
             environment |= flight_recorder(cluster, fleet.role)

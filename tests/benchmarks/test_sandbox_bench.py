@@ -15,7 +15,7 @@ from nemo_cascade.sandbox.isolation import INSIDE
 from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
-from tests.side_by_side import run_all
+from tests.support.side_by_side import run_all
 
 pytestmark = pytest.mark.bench
 

@@ -103,6 +103,13 @@ def metrics_of(run: Path) -> dict[str, list[dict[str, object]]]:
     }
 
 
+def events(run: Path, event: str) -> list[dict[str, object]]:
+    """Return the details of a run's records of one kind, oldest first; none where the run has not begun."""
+    ledger = run / "ledger.jsonl"
+    found = map(json.loads, ledger.read_text().splitlines()) if ledger.is_file() else []
+    return [record["details"] for record in found if record["event"] == event]
+
+
 def wait_until_gone(family: list[psutil.Process], timeout_s: float = 60) -> list[psutil.Process]:
     """Wait until none of them runs; return what is left. One that is only not reaped is gone."""
     end = time.monotonic() + timeout_s

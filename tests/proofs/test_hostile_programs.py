@@ -16,7 +16,7 @@ from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
 from tests.proofs.hostile_programs import ALL
-from tests.side_by_side import run_all
+from tests.support.side_by_side import run_all
 
 TRIVIAL_VERDICTS = 1000
 # An idle machine needs milliseconds beyond the limit; a busy one is given this much.

@@ -195,10 +195,21 @@ def test_a_head_that_does_not_start_ends_the_job_at_once_with_its_words(job, tmp
     code, output, calls = job()
     assert code == 1
     assert "n1: no space for the object store" in output
-    assert "try 3 of 3" in output
+    assert "try 3;" in output
+    assert "try 4;" not in output
     assert "Ray did not start on n1" in output
     assert "requeue" not in calls
     assert time.monotonic() - began < 30
+
+
+def test_a_head_that_is_only_slow_is_tried_until_the_deadline(job, tmp_path):
+    ray = tmp_path / "bin" / "ray"
+    ready = ray.read_text()
+    slow = 'echo "Exception: The current node timed out during startup." >&2; exit 1'
+    ray.write_text(f'#!/bin/bash\necho x >>"$FAKE/tries"; (($(wc -l <"$FAKE/tries") > 5)) || {{ {slow}; }}\n{ready}')
+    code, output, _ = job("cluster.join_deadline_s=60")
+    assert code == 0, output
+    assert "try 5;" in output
 
 
 def test_a_ray_node_that_dies_fails_the_job_but_a_node_that_does_not_answer_is_lost(job):

@@ -1,6 +1,7 @@
 import pytest
 
 from nemo_cascade.actors.placement import GpuSlot, engine_slots, in_order, policy_slots
+from nemo_cascade.actors.ranks import network_card
 from nemo_cascade.config.rollout import RolloutConfig
 from nemo_cascade.errors import ConfigError
 
@@ -35,3 +36,9 @@ def test_too_few_gpus_are_refused_with_the_numbers():
         engines(3, 4, "colocated")
     with pytest.raises(ConfigError, match="needs 9 GPUs, the run has 8"):
         policy_slots(SLOTS, 9)
+
+
+def test_the_network_card_of_an_address_is_named():
+    """Gloo is told it, for a host's name leads to its loopback interface on Debian."""
+    assert network_card("127.0.0.1") == "lo"
+    assert network_card("192.0.2.255") is None

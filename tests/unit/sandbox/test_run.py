@@ -10,7 +10,7 @@ from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.program import Program, Status
 from nemo_cascade.sandbox.sandbox import Sandbox
-from tests.side_by_side import run_all
+from tests.support.side_by_side import run_all
 
 
 def python(source, **more):
