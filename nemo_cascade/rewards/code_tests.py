@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_cascade.rewards.output_check import CALL_HELPERS
+from nemo_cascade.rewards.output_check import CALL_HELPERS, OutputRule
 
 if TYPE_CHECKING:
     from nemo_cascade.sandbox.judging import FunctionTests
@@ -43,6 +43,7 @@ class CodeTests:
         setup: code that runs before the asserts.
         preamble: the problem's own code, which the program may continue (HumanEval's prompt).
         modules: names under which the asserts import the program.
+        rule: how the problem itself wants outputs compared; None: it says nothing of it.
     """
 
     stdio: tuple[StdioTest, ...] = ()
@@ -52,6 +53,7 @@ class CodeTests:
     setup: str = ""
     preamble: str = ""
     modules: tuple[str, ...] = ("solution",)
+    rule: OutputRule | None = None
 
     @property
     def subject(self) -> str:
