@@ -51,10 +51,8 @@ class RankActor(Actor):
 
 def network_card(address: str) -> str | None:
     """Return the name of this machine's network interface that has an address; None where none has it."""
-    for name, its in psutil.net_if_addrs().items():
-        if any(one.address == address for one in its):
-            return name
-    return None
+    names = (str(name) for name, its in psutil.net_if_addrs().items() if any(one.address == address for one in its))
+    return next(names, None)
 
 
 def flight_recorder(cluster: Cluster, role: str) -> dict[str, str]:

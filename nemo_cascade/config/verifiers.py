@@ -88,6 +88,11 @@ class CodeSettings(Settings):
     """Most tests that are run; of more, an even choice from small to large."""
     memory_mib: PositiveInt = 512
     """Memory of one run."""
+    whitespace: Literal["lines", "words"] = "lines"
+    """What outputs are compared by. lines: as LiveCodeBench and NeMo Gym do; words: as CodeContests and Kattis do,
+    wherever lines end. A row with validator_flags of a problem package is judged by these."""
+    any_case: bool = False
+    """Whether letters of an output may be capital or small, as SandboxFusion and CodeContests have it."""
     mixed_language_score: float | None = None
     """Score of a response whose reasoning holds text of a foreign script (0 in arXiv 2512.13607, section 4.6, for
     training: -1 hurt there); null doesn't look."""

@@ -1,21 +1,18 @@
 """Reference solutions of released code sets pass, and mutants of them fail; the sets lie in a folder of the user's.
 
-NEMO_CASCADE_CODE_SETS names it. In it, as far as they are there:
+NEMO_CASCADE_CODE_SETS names it; fetch_code_sets.sh fills it. In it, as far as they are there:
     leetcode/*.jsonl        rows as LeetCodeDataset ships them (github.com/newfacade/LeetCodeDataset, data/*.jsonl.gz)
-    stdin/**/problem.yaml   problem packages with data/ and submissions/accepted/*.py (github.com/Kodsport)
+    stdin/**/problem.yaml   problem packages (problem_packages.py says which problems and which solutions count)
     pytest/**/*_test.py     exercises with .meta/example.py beside them (github.com/exercism/python)
-NEMO_CASCADE_CODE_SETS_MOST limits the problems of each set (default 200).
+NEMO_CASCADE_CODE_SETS_MOST limits the solutions of each set (default 200), NEMO_CASCADE_CODE_SETS_MUTANTS says how many
+mutants of each are tried (default 1).
 
-For stdin, clone some of Kodsport's repositories into it, with their symbolic links: swedish-olympiad-2024-public,
-swedish-olympiad-2025-public, swedish-olympiad-2021, kth-challenge-2021 and po-kattis-training have 90 solutions in
-Python 3 of problems with one right output. Kattis compares words whatever the lines, the verifier line by line: a
-solution that prints on one line what its answer has on three (guessingcircle) counts as wrong here.
+A mutant that passes is printed with its change: it may be equivalent (a bound that is never met, a larger limit of
+recursion), or the set's tests can't tell it.
 """
 
-import ast
 import json
 import os
-import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,12 +22,14 @@ import pytest
 from nemo_cascade.rewards.code.verify import CodeVerifier
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
+from tests.benchmarks.mutants import mutants
+from tests.benchmarks.problem_packages import problems
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 FOLDER = os.environ.get("NEMO_CASCADE_CODE_SETS")
 MOST = int(os.environ.get("NEMO_CASCADE_CODE_SETS_MOST", "200"))
 LEAST_RIGHT, MOST_MUTANTS = 0.97, 0.25
-MOST_INPUT_BYTES, MUTANTS = 2 << 20, 60
+MUTANTS = int(os.environ.get("NEMO_CASCADE_CODE_SETS_MUTANTS", "1"))
 LOCAL = threading.local()
 
 
@@ -43,71 +42,29 @@ def leetcode(folder):
     for path in sorted((folder / "leetcode").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            yield row["task_id"], row, row["completion"]
+            yield row["task_id"], lambda row=row: row, row["completion"]
 
 
 def stdin(folder):
-    for path in sorted((folder / "stdin").glob("**/problem.yaml")):
-        problem, settings = path.parent, path.read_text(encoding="utf-8")
-        if re.search(r"^validation:\s*custom", settings, re.MULTILINE) or (problem / "output_validators").is_dir():
-            continue  # another output may be right, too
-        cases = [(given, given.with_suffix(".ans")) for given in sorted((problem / "data").glob("**/*.in"))]
-        cases = [case for case in cases if all(file.is_file() for file in case)]
-        cases = [case for case in cases if case[0].stat().st_size < MOST_INPUT_BYTES]
-        tests = [{"stdin": i.read_text(errors="replace"), "expected": o.read_text(errors="replace")} for i, o in cases]
-        for source in sorted((problem / "submissions" / "accepted").glob("*.py")):
-            text = source.read_text(errors="replace")
-            if tests and not re.search(r"^\s*print [^(=]|raw_input|xrange", text, re.MULTILINE):  # Python 2
-                yield f"{problem.name}/{source.name}", {"tests": tests}, text
+    for problem in problems(folder / "stdin"):
+        for name, text in problem.solutions():
+            yield f"{problem.folder.name}/{name}", problem.row, text  # the tests of all would fill the memory
 
 
 def exercises(folder):
     for path in sorted((folder / "pytest").glob("**/*_test.py")):
         solution, test = path.parent / ".meta" / "example.py", path.read_text(encoding="utf-8")
         if solution.is_file() and "test_utils" not in test and "mock" not in test:  # they need files beside them
-            module = path.name.removesuffix("_test.py")
-            yield module, {"test": test, "module": module}, solution.read_text(encoding="utf-8")
-
-
-class Mutation(ast.NodeTransformer):
-    """Turns the first comparison, sum or number that matters into another, from a place on."""
-
-    def __init__(self, place):
-        self.place, self.done = place, False
-
-    def visit(self, node):
-        self.generic_visit(node)
-        if self.done or getattr(node, "lineno", 0) < self.place:
-            return node
-        if isinstance(node, ast.Return) and node.value is not None:
-            node.value, self.done = ast.Constant(None), True
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" and node.args:
-            node.args[0], self.done = ast.Tuple([node.args[0], ast.Constant("?")], ast.Load()), True
-        return node
-
-
-def mutant(source):
-    """Return the source with its last return, or its last print, spoilt; None where there is none."""
-    tree = ast.parse(source)
-    lines = [
-        node.lineno
-        for node in ast.walk(tree)
-        if (isinstance(node, ast.Return) and node.value is not None)
-        or (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" and node.args)
-    ]
-    if not lines:
-        return None
-    mutation = Mutation(max(lines))
-    spoilt = ast.unparse(ast.fix_missing_locations(mutation.visit(tree)))
-    return spoilt if mutation.done else None
+            row = {"test": test, "module": path.name.removesuffix("_test.py")}
+            yield row["module"], lambda row=row: row, solution.read_text(encoding="utf-8")
 
 
 def judged(job):
-    name, row, source = job
+    name, row_of, source = job
     if not hasattr(LOCAL, "verifier"):
         LOCAL.verifier = CodeVerifier(per_test_s=20.0, total_s=120.0, memory_mib=1024)
     try:
-        verdict = LOCAL.verifier.verify(row, Response(f"````python\n{source}\n````"))
+        verdict = LOCAL.verifier.verify(row_of(), Response(f"````python\n{source}\n````"))
         return name, float(verdict), verdict.detail
     except VerifierError as error:
         return name, None, str(error)
@@ -119,17 +76,17 @@ def test_reference_solutions_pass_and_mutants_fail(read):
     jobs = thinned(read(Path(FOLDER)))
     if not jobs:
         pytest.skip("this set isn't there")
+    spoilt = [
+        (f"{name}: {what}", row, text) for name, row, source in jobs for what, text in mutants(source, MUTANTS, name)
+    ]
     with ThreadPoolExecutor(2) as threads:
         right = list(threads.map(judged, jobs))
-        spoilt = [(name, row, changed) for name, row, source in jobs if (changed := mutant(source)) is not None]
-        wrong = list(threads.map(judged, thinned(spoilt, MUTANTS)))
+        wrong = list(threads.map(judged, spoilt))
     passed = sum(score == 1.0 for _, score, _ in right)
-    survived = sum(score == 1.0 for _, score, _ in wrong)
+    survivors = [name for name, score, _ in wrong if score == 1.0]
     print(f"\n{read.__name__}: {passed} of {len(right)} reference solutions pass ({passed / len(right):.1%}), ", end="")
-    print(f"{survived} of {len(wrong)} mutants do")
-    for name, score, detail in right:
-        if score != 1.0:
-            print(f"  {name}: {score} {detail[:160]!r}")
-    print("  surviving mutants:", ", ".join(name for name, score, _ in wrong if score == 1.0))
+    print(f"{len(survivors)} of {len(wrong)} mutants do")
+    print(*(f"  {name}: {score} {detail[:160]!r}" for name, score, detail in right if score != 1.0), sep="\n")
+    print("  mutants that pass:", *survivors, sep="\n    ")
     assert passed >= LEAST_RIGHT * len(right)
-    assert survived <= MOST_MUTANTS * len(wrong)
+    assert len(survivors) <= MOST_MUTANTS * len(wrong)

@@ -9,12 +9,15 @@ import pickle
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
+from nemo_cascade.rewards.code.output import OutputRule
 from nemo_cascade.rewards.code.tests import CallTest, CodeTests, StdioTest, assert_something, is_code
 from nemo_cascade.rewards.verifier import VerifierError, field_of
 
 _HOLDERS = ("verification_info", "verifier_metadata", "reward_model")
+_BESIDE = ("entry_point", "module", "validator_flags")  # may stand beside the holder
 _FUNCTIONAL = ("functional", "function_call", "call_based")
 _WHOLE_NUMBER = re.compile(r"-?\d+")
 
@@ -29,7 +32,8 @@ def read_tests(record: Mapping[str, Any]) -> CodeTests:
     MBPP; `test_cases` of AceCode and SYNTHETIC-1; `ground_truth` and `unit_tests` of PRIME, verl and NeMo Gym, and what
     `verification_info`, `verifier_metadata` or `reward_model` hold of these.
 
-    Tests as text may import the program as `solution`, or as the row's `module` says.
+    Tests as text may import the program as `solution`, or as the row's `module` says. A row of a problem package brings
+    its own rule of comparison: `validator_flags`, the text that its `problem.yaml` has there, or an empty one.
 
     Raises:
         VerifierError: there are no tests, they can't be read, or nothing in them could fail (kind `record`).
@@ -44,12 +48,22 @@ def read_tests(record: Mapping[str, Any]) -> CodeTests:
             _refuse(f"field {name!r} holds no test")
         if tests.asserts and not assert_something(tests):
             _refuse(f"nothing in field {name!r} could fail: it asserts nothing")
-        return tests
+        return replace(tests, rule=_own_rule(record))
     for holder in _HOLDERS:
         inner = _json(record[holder], holder) if record.get(holder) else None
         if isinstance(inner, Mapping):
-            return read_tests({**{key: record[key] for key in ("entry_point", "module") if key in record}, **inner})
+            return read_tests({**{key: record[key] for key in _BESIDE if key in record}, **inner})
     _refuse(f"a coding problem needs one of the fields {', '.join(_READERS)}")
+
+
+def _own_rule(record: Mapping[str, Any]) -> OutputRule | None:
+    flags = record.get("validator_flags")
+    if flags is None:
+        return None
+    try:
+        return OutputRule.of_package(field_of(record, "validator_flags", str))
+    except ValueError as error:
+        raise VerifierError("record", f"field 'validator_flags': {error}") from error
 
 
 def _refuse(detail: str) -> NoReturn:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_cascade.rewards.code.output import CALL_HELPERS
+from nemo_cascade.rewards.code.output import CALL_HELPERS, OutputRule
 
 if TYPE_CHECKING:
     from nemo_cascade.sandbox.judging import FunctionTests
@@ -47,6 +47,7 @@ class CodeTests:
         setup: code that runs before the asserts.
         preamble: the problem's own code, which the program may continue (HumanEval's prompt).
         modules: names under which the asserts import the program.
+        rule: how the problem itself wants outputs compared; None: it says nothing of it.
     """
 
     stdio: tuple[StdioTest, ...] = ()
@@ -56,6 +57,7 @@ class CodeTests:
     setup: str = ""
     preamble: str = ""
     modules: tuple[str, ...] = ("solution",)
+    rule: OutputRule | None = None
 
     @property
     def subject(self) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from nemo_cascade.rewards.code.block import last_program
 from nemo_cascade.rewards.code.formats import read_tests
-from nemo_cascade.rewards.code.output import same_output
+from nemo_cascade.rewards.code.output import OutputRule, same_output
 from nemo_cascade.rewards.code.tests import CodeTests, StdioTest, function_tests, wanted_names, with_preamble
 from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.language import foreign_text
@@ -62,6 +62,8 @@ class CodeVerifier:
         total_s: CPU seconds of all tests together; must fit into the pool's deadline for this verifier.
         max_tests: most tests that are run; of more, an even choice from small to large.
         memory_mib: memory of one run.
+        whitespace: what outputs are compared by: `lines` or `words`; see `output_check.same_output` for who does which.
+        any_case: whether letters of an output may be capital or small. A row with `validator_flags` has its own rule.
         mixed_language_score: score of a response whose reasoning holds text of a foreign script, whatever its program
             does (0 in arXiv 2512.13607: -1 hurt there); None doesn't look.
         language: language of the reasoning, ISO 639-1.
@@ -91,11 +93,14 @@ class CodeVerifier:
         total_s: float = 40.0,
         max_tests: int = 50,
         memory_mib: int = 512,
+        whitespace: Literal["lines", "words"] = "lines",
+        any_case: bool = False,
         mixed_language_score: float | None = None,
         language: str = "en",
     ) -> None:
         self._per_test_s, self._total_s, self._max_tests = per_test_s, total_s, max_tests
         self._mixed_language_score, self._language = mixed_language_score, language
+        self._rule = OutputRule(whitespace, any_case)
         self._runs = ConfinedRuns(memory_mib, forks=False, waiting_s=_WAITING_S)
         self.needs_s = self._runs.longest_s(total_s)
 
@@ -122,10 +127,10 @@ class CodeVerifier:
 
         program = Program(language=python_or_cpp(language), source=source, contest=True)
         if tests.stdio:
-            return self._judge_output(program, tests.stdio)
+            return self._judge_output(program, tests.stdio, tests.rule or self._rule)
         return self._judge_functions(program, tests)
 
-    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...]) -> float:
+    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...], rule: OutputRule) -> float:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
         left = self._runs.allowance(self._total_s)
         for number, test in enumerate(chosen, 1):
@@ -135,7 +140,7 @@ class CodeVerifier:
             where = f"test {number} of {len(chosen)}"
             if not outcome.ok:
                 return Score(0.0, f"{where}: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
-            if not same_output(outcome.stdout, test.expected):
+            if not same_output(outcome.stdout, test.expected, rule):
                 return Score(0.0, f"{where}: printed {outcome.stdout[:100]!r}, not {test.expected[:100]!r}")
             if left.spent:
                 return Score(0.0, f"{where}: over {self._total_s:g} CPU seconds, or too long a wait, for all tests")

@@ -11,7 +11,7 @@ from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.rewards.code.block import code_blocks, last_program
 from nemo_cascade.rewards.code.formats import read_tests
-from nemo_cascade.rewards.code.output import same_output
+from nemo_cascade.rewards.code.output import OutputRule, same_output
 from nemo_cascade.rewards.code.tests import CallTest, StdioTest
 from nemo_cascade.rewards.code.verify import CodeVerifier, _spread
 from nemo_cascade.rewards.pool.pool import VerifierPool
@@ -142,6 +142,55 @@ def test_pickled_cases_can_not_run_code(verifier):
 )
 def test_outputs_are_compared_by_line_and_numbers_within_a_tolerance(actual, expected, same):
     assert same_output(actual, expected) is same
+
+
+@pytest.mark.parametrize(
+    ("flags", "actual", "expected", "same"),
+    [
+        ("", "1 2\n\n3", "1\n2 3\n", True),
+        ("", "1 2", "1 2 3", False),
+        ("", "YES", "Yes", True),
+        ("", "Ä", "ä", False),  # ASCII letters only
+        ("", "0.50", "0.5", False),
+        ("case_sensitive", "YES", "Yes", False),
+        ("case_sensitive", "a\nb", "a b", True),
+        ("space_change_sensitive", "a  b\n", "a b\n", False),
+        ("space_change_sensitive", "a b", "a b\n", False),
+        ("space_change_sensitive", "A b\n", "a B\n", True),
+        ("float_tolerance 1e-3", "0.5004", "0.5", True),
+        ("float_tolerance 1e-3", "2.1", "2", False),
+        ("float_tolerance 1e-3", "1000.9 x", "1000 X", True),
+        ("float_tolerance 1e-3", "1000000000001", "1000000000000", True),
+        ("float_absolute_tolerance 1e-3", "1000.9", "1000", False),
+        ("float_relative_tolerance 1e-3", "1000.9", "1000", True),
+        ("float_relative_tolerance 1e-3", "0.0001", "0", False),
+        ("float_tolerance 1e-3 space_change_sensitive", "0.5004 1\n", "0.5 1\n", True),
+        ("float_tolerance 1e-3", "nan", "0.5", False),
+    ],
+)
+def test_a_problem_packages_flags_say_how_its_outputs_are_compared(flags, actual, expected, same):
+    assert same_output(actual, expected, OutputRule.of_package(flags)) is same
+
+
+def test_rules_of_the_settings_and_of_a_row():
+    program = fenced("print('YES 1', 2)")
+    lines = {"tests": [{"stdin": "", "expected": "YES 1\n2\n"}]}
+    capital = {"tests": [{"stdin": "", "expected": "Yes 1 2\n"}]}
+    assert [CodeVerifier().verify(row, program) for row in (lines, capital)] == [0.0, 0.0]
+    assert [CodeVerifier(whitespace="words").verify(row, program) for row in (lines, capital)] == [1.0, 0.0]
+    assert [CodeVerifier(any_case=True).verify(row, program) for row in (lines, capital)] == [0.0, 1.0]
+    both = {"tests": [{"stdin": "", "expected": "yes\n1\n2\n"}]}
+    assert CodeVerifier().verify({**both, "validator_flags": ""}, program) == 1.0
+    held = {"verification_info": {"test_cases": [{"input": "", "output": "yes 1\n2"}]}, "validator_flags": ""}
+    assert CodeVerifier().verify(held, program) == 1.0
+    strict = {**both, "validator_flags": "case_sensitive"}
+    assert CodeVerifier(whitespace="words", any_case=True).verify(strict, program) == 0.0
+
+
+@pytest.mark.parametrize("flags", ["weakly_connected", "float_tolerance", "float_tolerance case_sensitive", 3])
+def test_flags_that_the_default_validator_lacks_are_a_record_error(flags):
+    with pytest.raises(VerifierError, match=r"record.*validator_flags"):
+        CodeVerifier().verify({"tests": [{"stdin": "", "expected": ""}], "validator_flags": flags}, fenced("pass"))
 
 
 def test_stdio_program_must_pass_every_test(verifier):
