@@ -24,13 +24,12 @@ from typing import Any
 
 from nemo_cascade.actors.joining import wait_for_nodes
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
-from nemo_cascade.actors.watching import janitor
-from nemo_cascade.actors.watching.lifeline import Driver
-from nemo_cascade.actors.watching.supervise import Watch
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.repeatable import repeatable_environment
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.processes import janitor
+from nemo_cascade.processes.supervise import Driver, Watch
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nemo_cascade.actors.watching import janitor
-from nemo_cascade.actors.watching.supervise import Watch
 from nemo_cascade.errors import DeadlineError, RuntimeUnavailableError
+from nemo_cascade.processes import janitor
+from nemo_cascade.processes.supervise import Watch
 
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.5

@@ -13,19 +13,19 @@ part in it, so one tokenised set serves any number of packings, and a new source
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.data.chat.encode import NO_REPLY
-from nemo_cascade.data.prepared import hash_file
 from nemo_cascade.data.sft.tokenise import Sample
 from nemo_cascade.errors import DataError
+from nemo_cascade.storage.manifest import Fault, describe, find_fault
 from nemo_cascade.types import Int32
 
 FORMAT_VERSION = 4
@@ -72,10 +72,8 @@ class Shard:
         Raises:
             DataError: names the first file that doesn't.
         """
-        for name, expected in self.facts["files"].items():
-            found = hash_file(self.folder / name)
-            if found != expected["blake3"]:
-                raise _damaged(self.folder / name, f"hash {found}", expected["blake3"])
+        if fault := find_fault(self.folder, self.facts.get("files")):
+            raise _damaged(self.folder, fault)
 
 
 def open_shard(folder: Path) -> Shard:
@@ -84,16 +82,9 @@ def open_shard(folder: Path) -> Shard:
     Raises:
         DataError: it isn't there, or a file of it has another size than was written; names the file.
     """
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        files = facts["files"].items()
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(folder / FACTS, error, "a shard's facts") from error
-    for name, expected in files:
-        file = folder / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != expected["bytes"]:
-            raise _damaged(file, f"{found} bytes", f"{expected['bytes']} bytes")
+    facts = read_json_object(folder / FACTS, DataError)
+    if fault := find_fault(folder, facts.get("files"), sizes_only=True):
+        raise _damaged(folder, fault)
     return Shard(folder, facts)
 
 
@@ -116,12 +107,8 @@ def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
             mask.write(sample.mask.tobytes())
             table.append((begin, sample.line, len(sample.token_ids), int(sample.mask.sum())))
             begin += len(sample.token_ids)
-        for stream in (tokens, mask, bad):
-            _flush(stream)
     array = np.array(table, SAMPLE)
-    with (folder / SAMPLES).open("wb") as stream:
-        np.save(stream, array)
-        _flush(stream)
+    np.save(folder / SAMPLES, array)
     facts = {
         "format": FORMAT_VERSION,
         "rows": rows,
@@ -129,20 +116,9 @@ def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
         "tokens": begin,
         "trained_tokens": int(array["trained"].sum()),
         "bad": kinds,
-        "files": {name: _described(folder / name) for name in (TOKENS, MASK, SAMPLES, BAD)},
+        "files": describe(folder, (TOKENS, MASK, SAMPLES, BAD)),
     }
-    with (folder / FACTS).open("w", encoding="utf-8") as text:
-        text.write(json.dumps(facts, indent=1) + "\n")
-        _flush(text)
-
-
-def _described(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "blake3": hash_file(file)}
-
-
-def _flush(stream: IO[Any]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _map(file: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -151,6 +127,7 @@ def _map(file: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.memmap(file, dtype=dtype, mode="r")
 
 
-def _damaged(file: Path, value: Any, limit: Any) -> DataError:
-    mend = f"remove {file.parent}; it is made again from its source"
-    return DataError(f"damaged shard of tokenised data: {file}", value=value, limit=limit, mend=mend)
+def _damaged(folder: Path, fault: Fault) -> DataError:
+    mend = f"remove {folder}; it is made again from its source"
+    what = f"damaged shard of tokenised data: {folder / fault.name}"
+    return DataError(what, value=fault.found, limit=fault.expected, mend=mend)

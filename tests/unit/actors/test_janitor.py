@@ -7,8 +7,8 @@ import time
 import psutil
 import pytest
 
-from nemo_cascade.actors.watching import janitor
-from nemo_cascade.actors.watching.lifeline import Driver
+from nemo_cascade.processes import janitor
+from nemo_cascade.processes.supervise import Driver
 
 SLEEPER = "import time; time.sleep(60)"
 
