@@ -1,6 +1,6 @@
 """One Ray per run: started on loopback (or joined), and ended with everything in it on every exit path.
 
-Who ends what: `stop()` ends the actors and Ray; the guardian ends what is left of them, also when the driver was
+Who ends what: `stop()` ends the actors and Ray; the janitor ends what is left of them, also when the driver was
 killed and could not say goodbye; and each actor watches the driver by itself (lifeline).
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-# A driver, an actor tied to it with a child of its own, and no guardian.
+# A driver, an actor tied to it with a child of its own, and no janitor.
 DRIVER = """
 import subprocess, sys, time
 from nemo_cascade.processes.supervise import Driver
