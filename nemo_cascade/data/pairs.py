@@ -16,7 +16,6 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
 from nemo_cascade.data.chat.conversation import foreign_mark
@@ -25,7 +24,7 @@ from nemo_cascade.data.chat.rendered import checked_row
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hygiene.words import canonical
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
-from nemo_cascade.data.prepared import make_folder
+from nemo_cascade.data.prepared import make_folder, read_described
 from nemo_cascade.data.rows.columns import NO_PREFERENCE, Schema, written_turns
 from nemo_cascade.data.rows.files import hash_files
 from nemo_cascade.data.rows.hub import local_path
@@ -37,7 +36,7 @@ from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sft.tokenise import row_chunks
 from nemo_cascade.errors import DataError
 from nemo_cascade.storage.hashes import hash_recipe
-from nemo_cascade.storage.manifest import describe, find_fault
+from nemo_cascade.storage.manifest import describe
 from nemo_cascade.types import Int32, Int64, PackedBatch
 
 SIDES = ("chosen", "rejected")
@@ -210,12 +209,7 @@ def open_pairs(folder: str | Path) -> PairStore:
     root = Path(folder)
     if not (root / STATS).is_file():
         raise DataError("no tokenised pairs", value=str(root), mend="build them with build_pair_stores")
-    stats = read_json_object(root / STATS, DataError)
-    if fault := find_fault(root, stats.get("files")):
-        mend = f"remove {root}; it's built again"
-        raise DataError(
-            f"damaged tokenised pairs: {root / fault.name}", value=fault.found, limit=fault.expected, mend=mend
-        )
+    stats = read_described(root, STATS, "tokenised pairs")
     tokens = np.memmap(root / TOKENS, dtype=np.int32, mode="r")
     return PairStore(root, stats, tokens, *(np.load(root / name, mmap_mode="r") for name in (OFFSETS, PROMPTS)))
 

@@ -55,10 +55,46 @@ def check_seal(folder: Path) -> None:
     Raises:
         DataError: names the first file that doesn't.
     """
-    fault = find_fault(folder, read_json_object(folder / SEAL, DataError))
-    if fault is not None:
-        mend = f"remove {folder}; it is made again"
-        raise DataError(f"damaged data: {folder / fault.name}", value=fault.found, limit=fault.expected, mend=mend)
+    prove_files(folder, _read(folder / SEAL, "data"), "data")
+
+
+def read_described(folder: Path, name: str, what: str, *, sizes_only: bool = False) -> dict[str, Any]:
+    """Read the JSON file that lists a folder's files under `files`, and hold them against it.
+
+    Args:
+        folder: prepared data.
+        name: the JSON file.
+        what: the data are, for the error.
+        sizes_only: look at sizes alone.
+
+    Raises:
+        DataError: it can't be read, or names the first file that isn't what was written.
+    """
+    facts = _read(folder / name, what)
+    prove_files(folder, facts.get("files"), what, sizes_only=sizes_only)
+    return facts
+
+
+def prove_files(folder: Path, manifest: object, what: str, *, sizes_only: bool = False) -> None:
+    """Hold a folder's files against their manifest.
+
+    Raises:
+        DataError: names the first file that isn't what was written.
+    """
+    if fault := find_fault(folder, manifest, sizes_only=sizes_only):
+        raise _damaged(what, folder / fault.name, fault.found, fault.expected, folder)
+
+
+def _read(file: Path, what: str) -> dict[str, Any]:
+    try:
+        return read_json_object(file, DataError)
+    except DataError as error:
+        raise _damaged(what, file, error.what, "JSON", file.parent) from error
+
+
+def _damaged(what: str, file: Path, found: str, expected: str, folder: Path) -> DataError:
+    mend = f"remove {folder}; it is made again"
+    return DataError(f"damaged {what}: {file}", value=found, limit=expected, mend=mend)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

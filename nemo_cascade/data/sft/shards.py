@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.data.chat.encode import NO_REPLY
+from nemo_cascade.data.prepared import prove_files, read_described
 from nemo_cascade.data.sft.tokenise import Sample
-from nemo_cascade.errors import DataError
-from nemo_cascade.storage.manifest import Fault, describe, find_fault
+from nemo_cascade.storage.manifest import describe
 from nemo_cascade.types import Int32
 
 FORMAT_VERSION = 4
 """Raised with every change of what a row is read as, too."""
 FACTS = "shard.json"
+_WHAT = "shard of tokenised data"
 TOKENS, MASK, SAMPLES, BAD = "tokens.bin", "mask.bin", "samples.npy", "bad.jsonl"
 SAMPLE = np.dtype([("begin", "<i8"), ("line", "<i8"), ("length", "<i4"), ("trained", "<i4")])
 
@@ -72,8 +72,7 @@ class Shard:
         Raises:
             DataError: names the first file that doesn't.
         """
-        if fault := find_fault(self.folder, self.facts.get("files")):
-            raise _damaged(self.folder, fault)
+        prove_files(self.folder, self.facts.get("files"), _WHAT)
 
 
 def open_shard(folder: Path) -> Shard:
@@ -82,10 +81,7 @@ def open_shard(folder: Path) -> Shard:
     Raises:
         DataError: it isn't there, or a file of it has another size than was written; names the file.
     """
-    facts = read_json_object(folder / FACTS, DataError)
-    if fault := find_fault(folder, facts.get("files"), sizes_only=True):
-        raise _damaged(folder, fault)
-    return Shard(folder, facts)
+    return Shard(folder, read_described(folder, FACTS, _WHAT, sizes_only=True))
 
 
 def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
@@ -125,9 +121,3 @@ def _map(file: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     if file.stat().st_size == 0:
         return np.empty(0, dtype)  # nothing can't be mapped
     return np.memmap(file, dtype=dtype, mode="r")
-
-
-def _damaged(folder: Path, fault: Fault) -> DataError:
-    mend = f"remove {folder}; it is made again from its source"
-    what = f"damaged shard of tokenised data: {folder / fault.name}"
-    return DataError(what, value=fault.found, limit=fault.expected, mend=mend)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.data.layout import Document, lay_out
+from nemo_cascade.data.prepared import prove_files
 from nemo_cascade.data.sft.shards import FACTS, Shard, open_shard
 from nemo_cascade.data.sft.tokenised import SHARDS
 from nemo_cascade.errors import DataError
 from nemo_cascade.storage.hashes import hash_file
-from nemo_cascade.storage.manifest import find_fault
 from nemo_cascade.types import Int32, Int64, PackedBatch
 
 FORMAT_VERSION = 2
@@ -120,9 +120,7 @@ def open_store(folder: str | Path) -> PackedStore:
     stats = read_json_object(root / STATS, DataError)
     if stats.get("format") != FORMAT_VERSION:
         raise DataError("packed data of another format", value=stats.get("format"), limit=FORMAT_VERSION)
-    if fault := find_fault(root, stats.get("files")):
-        mend = f"remove {root}; it's built again"
-        raise DataError(f"damaged packed data: {root / fault.name}", value=fault.found, limit=fault.expected, mend=mend)
+    prove_files(root, stats.get("files"), "packed data")
     shards = []
     for key, facts in stats["shards"].items():
         shards.append(open_shard(root.parent / SHARDS / key))
