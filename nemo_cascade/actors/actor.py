@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_cascade.actors.watching.lifeline import Driver, machine_id, tie_to
+from nemo_cascade.processes.supervise import Driver, machine_id, tie_to
 
 
 @dataclass(frozen=True, slots=True)

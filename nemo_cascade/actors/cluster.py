@@ -1,6 +1,6 @@
 """One Ray per run: started on loopback (or joined), and ended with everything in it on every exit path.
 
-Who ends what: `stop()` ends the actors and Ray; the guardian ends what is left of them, also when the driver was
+Who ends what: `stop()` ends the actors and Ray; the janitor ends what is left of them, also when the driver was
 killed and could not say goodbye; and each actor watches the driver by itself (lifeline).
 """
 
@@ -24,13 +24,12 @@ from typing import Any
 
 from nemo_cascade.actors.joining import wait_for_nodes
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
-from nemo_cascade.actors.watching import janitor
-from nemo_cascade.actors.watching.lifeline import Driver
-from nemo_cascade.actors.watching.supervise import Watch
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.repeatable import repeatable_environment
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.processes import janitor
+from nemo_cascade.processes.supervise import Driver, Watch
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from nemo_cascade.actors.actor import MemberInfo
 from nemo_cascade.actors.cluster import Cluster
-from nemo_cascade.actors.watching.last_words import last_words
+from nemo_cascade.actors.last_words import last_words
 from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """vLLM's OpenAI server over an HF folder on loopback, for programs of others; nothing of it is left behind.
 
-The guardian ends the server and whatever else was started with the session's environment, also when this process was
+The janitor ends the server and whatever else was started with the session's environment, also when this process was
 killed.
 """
 
@@ -23,9 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nemo_cascade.actors.watching import janitor
-from nemo_cascade.actors.watching.supervise import Watch
 from nemo_cascade.errors import DeadlineError, RuntimeUnavailableError
+from nemo_cascade.processes import janitor
+from nemo_cascade.processes.supervise import Watch
 
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.5
@@ -82,7 +82,7 @@ def serve(command: Sequence[str], port: int, log_file: Path, deadline_s: float) 
     before = signal.signal(signal.SIGTERM, _leave)
     watch = Watch(os.getpid(), janitor.start_ticks(os.getpid()), session)
     try:
-        # The log lies in the session's folder, so that the guardian knows processes that rename themselves.
+        # The log lies in the session's folder, so that the janitor knows processes that rename themselves.
         with (session / "server.log").open("wb") as out:
             server = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
         _wait(server, f"http://{LOOPBACK}:{port}", session / "server.log", deadline_s)

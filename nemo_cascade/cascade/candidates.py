@@ -11,9 +11,7 @@ was killed at any point comes to the same decision.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +22,10 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.evaluation.preference import PreferenceScores
-from nemo_cascade.models.hf_folder import publish_folder
 from nemo_cascade.models.merge import merge_models
 from nemo_cascade.stages.context import StageContext, export_checkpoint
 from nemo_cascade.stages.reward_model import adopt_checkpoint
+from nemo_cascade.storage.publish import copy_by_links, discard, publishing
 from nemo_cascade.telemetry.metrics import read_metrics
 from nemo_cascade.training.checkpoint import verify
 
@@ -95,7 +93,7 @@ class StageModels:
     def discard(self) -> None:
         """Remove the weights of all that wasn't adopted; checkpoints and parent are there to make them again."""
         for folder in (self.context.folder / "candidates").glob("*/hf"):
-            shutil.rmtree(folder)
+            discard(folder)
 
 
 def judge_reward_model(config: RunConfig, context: StageContext, stage: RewardModelStage) -> Decision:
@@ -139,8 +137,5 @@ def _best_reward_checkpoint(context: StageContext) -> tuple[Path, float] | None:
 
 def _link_folder(source: Path, target: Path) -> None:
     """Give a finished folder of weights a second name, without copying them; what has that name is replaced."""
-    scratch = target.parent / f".{target.name}.linking"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, scratch, copy_function=os.link)
-    publish_folder(scratch, target)
+    with publishing(target) as scratch:
+        copy_by_links(source, scratch)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemo_cascade.errors import RunFolderError
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_json
 
 Outcome = Literal["promote", "hold", "rollback", "recover", "skip"]
 LAST = "last"
@@ -131,7 +131,7 @@ class Decision:
 
     def save(self, path: Path) -> None:
         """Write gate.json, atomically."""
-        write_atomically(path, (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode())
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Decision:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ from typing import Any
 
 import yaml
 
+from nemo_cascade.config.reading.provenance import record
+from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_atomically, write_json
 
 START = "start"
 STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -145,6 +147,12 @@ class RunFolder:
                 ) from None
             yield
 
+    def write_record(self, config: RunConfig, provenance: Mapping[str, Any]) -> None:
+        """Write config.yaml and provenance.yaml; an existing pair is replaced, each file atomically."""
+        for name, values in record(config, provenance).items():
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+            write_atomically(self.path / name, text.encode())
+
     def stage(self, index: int, name: str) -> Path:
         """Folder of the stage that comes `index`th, from 1."""
         return self.stages_root / f"{index:02d}-{name}"
@@ -200,5 +208,5 @@ class RunFolder:
     def collect_scores(self) -> dict[str, dict[str, Any]]:
         """Write scores.json, {stage: {domain: summary}}, from the stages' scores, and return it."""
         matrix = {s.name: Scores.load(s.scores).summary() for s in self.stages() if s.scores.is_file()}
-        write_atomically(self.scores, (json.dumps(matrix, indent=1, allow_nan=False) + "\n").encode())
+        write_json(self.scores, matrix)
         return matrix

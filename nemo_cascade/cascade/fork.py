@@ -7,9 +7,7 @@ records that say what was made and decided, with the hashes of the weights, whic
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,13 @@ import yaml
 
 from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import START, RunFolder
-from nemo_cascade.cascade.hashes import hash_folder
 from nemo_cascade.cascade.ledger import Ledger, Record, read_ledger
-from nemo_cascade.config.reading.provenance import config_diff, config_hash, read_config, run_command, write_record
+from nemo_cascade.config.reading.provenance import config_diff, config_hash, read_config, run_command
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.report.story import ways_on_text
+from nemo_cascade.storage.hashes import hash_folder
+from nemo_cascade.storage.publish import copy_by_links, publishing
 
 # What the runner looks for to know that a stage is done, and what tells its story.
 _STORY = ("stage_started", "stage_ended", "trained", "selected", "scored", "decided", "ruled")
@@ -68,27 +67,26 @@ def fork_run(origin: Path, at: str, config: RunConfig, provenance: dict[str, Any
     records = read_ledger(source.ledger)
     shared = list(old.stages)[: list(old.stages).index(at)]
     _check_done(source, records, shared)
-    scratch = RunFolder(target.path.parent / f".{target.name}.forking")
-    shutil.rmtree(scratch.path, ignore_errors=True)
-    for stage in source.stages():
-        if stage.name in (START, *shared):
-            shutil.copytree(stage.path, scratch.stage(stage.index, stage.name), copy_function=_link)
-    ledger = Ledger(scratch.ledger)
-    ledger.append(
-        "forked_from",
-        run=source.name,
-        at=at,
-        ledger=records[-1].hash,
-        config=config_hash(old),
-        stages=shared,
-        changes=config_diff(old, config),
-    )
-    for record in records:
-        if record.event in _STORY and record.stage in (START, *shared):
-            ledger.append(record.event, record.stage, **{**record.details, "inherited": record.hash})
-    scratch.collect_scores()
-    write_record(scratch.path, config, provenance)
-    scratch.path.rename(target.path)
+    with publishing(target.path, keep=True) as folder:
+        scratch = RunFolder(folder)
+        for stage in source.stages():
+            if stage.name in (START, *shared):
+                copy_by_links(stage.path, scratch.stage(stage.index, stage.name))
+        ledger = Ledger(scratch.ledger)
+        ledger.append(
+            "forked_from",
+            run=source.name,
+            at=at,
+            ledger=records[-1].hash,
+            config=config_hash(old),
+            stages=shared,
+            changes=config_diff(old, config),
+        )
+        for record in records:
+            if record.event in _STORY and record.stage in (START, *shared):
+                ledger.append(record.event, record.stage, **{**record.details, "inherited": record.hash})
+        scratch.collect_scores()
+        scratch.write_record(config, provenance)
     return target
 
 
@@ -139,10 +137,3 @@ def _check_done(source: RunFolder, records: Sequence[Record], shared: Sequence[s
         weights = events["decided"].details.get("weights", events["trained"].details["weights"])
         if hash_folder(folders[name].hf) != weights:
             raise RunFolderError("a stage's weights aren't those that its ledger records", value=folders[name].hf)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

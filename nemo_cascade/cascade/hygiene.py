@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.schema import RunConfig
@@ -25,7 +24,8 @@ from nemo_cascade.data.hygiene.words import WORDS_VERSION
 from nemo_cascade.data.rows.files import data_files, hash_files
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.errors import DataError
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_json
+from nemo_cascade.storage.hashes import hash_json
 
 _EXAMPLES = 20
 # Raised with every change of what is found.
@@ -68,7 +68,7 @@ def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
     if not kept.is_file():
         measured = _measure(pairs, config.hygiene)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, (json.dumps(measured, indent=1) + "\n").encode())
+        write_json(kept, measured)
     report = [
         {"prompts_of": pair.prompts_of, "found_in": pair.found_in, "limit": pair.limit, **counts}
         for pair, counts in zip(pairs, json.loads(kept.read_text(encoding="utf-8")), strict=True)

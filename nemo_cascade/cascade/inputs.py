@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.cascade.hygiene import check_hygiene
 from nemo_cascade.config.reading.provenance import config_values
 from nemo_cascade.config.schema import RunConfig
@@ -26,6 +25,7 @@ from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.nano.prepare import prepare_data
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.stages.kinds import KINDS
+from nemo_cascade.storage.hashes import hash_json
 from nemo_cascade.training.schedule import check_warm_up
 
 log = logging.getLogger(__name__)

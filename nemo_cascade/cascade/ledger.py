@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nemo_cascade.cascade.hashes import hash_json
 from nemo_cascade.errors import RunFolderError
-from nemo_cascade.telemetry.jsonl import append_line, read_lines, repair_tail
+from nemo_cascade.storage.hashes import hash_json
+from nemo_cascade.storage.jsonl import append_line, read_lines, repair_tail
 
 GENESIS = "0" * 64
 

@@ -15,7 +15,6 @@ report
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
+from nemo_cascade.cascade.code_version import code_version
 from nemo_cascade.cascade.decision import LAST, Decision
 from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
 from nemo_cascade.cascade.gate import decide, keeps_promises, merit, recover
-from nemo_cascade.cascade.hashes import code_version, hash_folder, hash_json
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.cascade.levels import stage_gate, with_gate
@@ -35,7 +34,7 @@ from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cascade.rulings import carry_out, pending
 from nemo_cascade.config.plugins import plugin_hashes
-from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config, write_record
+from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.validate_judges import verifiers_of
 from nemo_cascade.errors import RunFolderError
@@ -47,7 +46,8 @@ from nemo_cascade.stages.evaluate import evaluate, scorable_suites
 from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.stages.pause import pause_if_asked
 from nemo_cascade.stages.roles import Roles
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_json
+from nemo_cascade.storage.hashes import hash_folder, hash_json
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class CascadeRunner:
             return
         key, known = hash_json(report), self.ledger.find("prompts_compared")
         if known is None or known.details["report"] != key or not self.folder.hygiene.is_file():
-            write_atomically(self.folder.hygiene, (json.dumps(report, indent=1) + "\n").encode())
+            write_json(self.folder.hygiene, report)
             found = sum(pair["prompts_found"] for pair in report["pairs"])
             self.ledger.append("prompts_compared", pairs=len(report["pairs"]), found=found, report=key)
 
@@ -361,7 +361,7 @@ def opened_run_folder(config: RunConfig, provenance: dict[str, Any]) -> Iterator
     with folder.claimed():
         if changes:
             Ledger(folder.ledger).append("forked", changes=changes)
-        write_record(folder.path, config, provenance)
+        folder.write_record(config, provenance)
         yield folder
 
 

@@ -6,7 +6,6 @@ Which pairs share a micro-batch is settled step by step, so that a global batch 
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
 from nemo_cascade.data.chat.conversation import foreign_mark
@@ -26,7 +24,7 @@ from nemo_cascade.data.chat.rendered import checked_row
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hygiene.words import canonical
 from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
-from nemo_cascade.data.prepared import hash_file, make_folder
+from nemo_cascade.data.prepared import make_folder, read_described
 from nemo_cascade.data.rows.columns import NO_PREFERENCE, Schema, written_turns
 from nemo_cascade.data.rows.files import hash_files
 from nemo_cascade.data.rows.hub import local_path
@@ -37,6 +35,8 @@ from nemo_cascade.data.rows.sources import Problems, decode_row, read_raw, refus
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sft.tokenise import row_chunks
 from nemo_cascade.errors import DataError
+from nemo_cascade.storage.hashes import hash_recipe
+from nemo_cascade.storage.manifest import describe
 from nemo_cascade.types import Int32, Int64, PackedBatch
 
 SIDES = ("chosen", "rejected")
@@ -209,19 +209,14 @@ def open_pairs(folder: str | Path) -> PairStore:
     root = Path(folder)
     if not (root / STATS).is_file():
         raise DataError("no tokenised pairs", value=str(root), mend="build them with build_pair_stores")
-    mend = f"remove {root}; it's built again"
-    stats = read_json_object(root / STATS, DataError)
-    for name in FILES:
-        found = hash_file(root / name) if (root / name).is_file() else None
-        if found is None or found != stats.get("files", {}).get(name):
-            raise DataError("damaged tokenised pairs", value=f"{root / name}: {found}", mend=mend)
+    stats = read_described(root, STATS, "tokenised pairs")
     tokens = np.memmap(root / TOKENS, dtype=np.int32, mode="r")
     return PairStore(root, stats, tokens, *(np.load(root / name, mmap_mode="r") for name in (OFFSETS, PROMPTS)))
 
 
 def _build(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema: Schema, folder: Path) -> PairStore:
     whole = {**rules, "files": hash_files(path)}
-    key = blake3(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+    key = hash_recipe(whole)[:32]
     make_folder(folder / key, lambda building: _write(building, path, whole, tokenizer, schema))
     return open_pairs(folder / key)
 
@@ -231,8 +226,6 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
     with (folder / TOKENS).open("wb") as tokens:
         for chunk in _chunks(path, tokenizer, schema):
             _admit(chunk, tokenizer, tally, rules, tokens)
-        tokens.flush()
-        os.fsync(tokens.fileno())
     _refuse_bad(tally, rules, path)
     write_bad_rows(folder / QUARANTINE, tally.bad)
     lengths = np.frombuffer(tally.lengths, np.int64)
@@ -248,7 +241,7 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
         "dropped_unusable": tally.unusable.total,
         "dropped_broken": tally.broken.total,
         "first_dropped": [*tally.broken.first, *tally.unusable.first, *tally.overlong.first],
-        "files": {name: hash_file(folder / name) for name in FILES},
+        "files": describe(folder, FILES),
     }
     (folder / STATS).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 

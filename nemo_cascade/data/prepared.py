@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
+from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import DataError
+from nemo_cascade.storage.manifest import describe, find_fault
+from nemo_cascade.storage.publish import publishing
 
 MARK, SEAL = "prepared.json", "hashes.json"
 
@@ -30,13 +26,9 @@ def write_once(folder: str | Path, recipe: Mapping[str, Any], write: Callable[[P
     final, mark = Path(folder), json.dumps(recipe, sort_keys=True) + "\n"
     if (final / MARK).is_file() and (final / MARK).read_text(encoding="utf-8") == mark:
         return
-    with _building(final) as building:
+    with publishing(final) as building:
         write(building)
         (building / MARK).write_text(mark, encoding="utf-8")
-        if final.exists():
-            final.rename(building / ".replaced")
-        building.rename(final)
-        shutil.rmtree(final / ".replaced", ignore_errors=True)
 
 
 def make_folder(final: Path, write: Callable[[Path], None]) -> None:
@@ -48,20 +40,13 @@ def make_folder(final: Path, write: Callable[[Path], None]) -> None:
     """
     if final.is_dir():
         return
-    with _building(final) as building:
+    with publishing(final, keep=True) as building:
         write(building)
-        try:
-            building.rename(final)
-        except OSError:
-            # Another process made the same at the same time: by its name it holds the same bytes.
-            if not final.is_dir():
-                raise
 
 
 def seal(folder: Path) -> None:
-    """Write the hash of every file of a folder beside them."""
-    hashes = {file.name: hash_file(file) for file in sorted(folder.iterdir())}
-    (folder / SEAL).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+    """Write size and hash of every file of a folder beside them."""
+    (folder / SEAL).write_text(json.dumps(describe(folder), indent=1) + "\n", encoding="utf-8")
 
 
 def check_seal(folder: Path) -> None:
@@ -70,40 +55,46 @@ def check_seal(folder: Path) -> None:
     Raises:
         DataError: names the first file that doesn't.
     """
+    prove_files(folder, _read(folder / SEAL, "data"), "data")
+
+
+def read_described(folder: Path, name: str, what: str, *, sizes_only: bool = False) -> dict[str, Any]:
+    """Read the JSON file that lists a folder's files under `files`, and hold them against it.
+
+    Args:
+        folder: prepared data.
+        name: the JSON file.
+        what: the data are, for the error.
+        sizes_only: look at sizes alone.
+
+    Raises:
+        DataError: it can't be read, or names the first file that isn't what was written.
+    """
+    facts = _read(folder / name, what)
+    prove_files(folder, facts.get("files"), what, sizes_only=sizes_only)
+    return facts
+
+
+def prove_files(folder: Path, manifest: object, what: str, *, sizes_only: bool = False) -> None:
+    """Hold a folder's files against their manifest.
+
+    Raises:
+        DataError: names the first file that isn't what was written.
+    """
+    if fault := find_fault(folder, manifest, sizes_only=sizes_only):
+        raise _damaged(what, folder / fault.name, fault.found, fault.expected, folder)
+
+
+def _read(file: Path, what: str) -> dict[str, Any]:
     try:
-        hashes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder / SEAL, error) from error
-    for name, expected in hashes.items():
-        found = hash_file(folder / name) if (folder / name).is_file() else None
-        if found != expected:
-            raise _damaged(folder / name, found)
+        return read_json_object(file, DataError)
+    except DataError as error:
+        raise _damaged(what, file, error.what, "JSON", file.parent) from error
 
 
-def hash_file(file: Path) -> str:
-    """Hash a file's bytes (BLAKE3)."""
-    return blake3().update_mmap(file).hexdigest()
-
-
-def _damaged(file: Path, found: Any) -> DataError:
-    return DataError(f"damaged data: {file}", value=found, mend=f"remove {file.parent}; it is made again")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder; what others are writing stays."""
-    for path in folder.glob(".*-*"):
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue  # somebody writes in it, or this file system has no locks
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-        finally:
-            os.close(lock)
+def _damaged(what: str, file: Path, found: str, expected: str, folder: Path) -> DataError:
+    mend = f"remove {folder}; it is made again"
+    return DataError(f"damaged {what}: {file}", value=found, limit=expected, mend=mend)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -115,34 +106,3 @@ def write_row_sets(folder: Path, sets: Mapping[str, Iterable[Mapping[str, Any]]]
     """Write each set's rows into a file of its name."""
     for name, rows in sets.items():
         write_rows(folder / f"{name}.jsonl", rows)
-
-
-@contextlib.contextmanager
-def _building(final: Path) -> Iterator[Path]:
-    """Give a folder to write in, beside the final one and on the same disk, locked while this process lives."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    lock = None
-    while lock is None:
-        building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-        lock = _locked(building)
-    building.chmod(0o755)  # mkdtemp closes it to others; ranks may run as another user
-    try:
-        yield building
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        os.close(lock)
-
-
-def _locked(building: Path) -> int | None:
-    """Lock a new folder; None if it was taken for a leftover and removed before that."""
-    try:
-        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    # On a file system without locks nobody else gets one either, so nobody takes it for a leftover.
-    with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_SH)
-    if building.exists():
-        return lock
-    os.close(lock)
-    return None

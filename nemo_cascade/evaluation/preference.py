@@ -11,7 +11,7 @@ import numpy as np
 
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.statistics import Float64
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_json
 
 _BINS = 10
 
@@ -55,7 +55,7 @@ class PreferenceScores:
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
-        write_atomically(path, (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode())
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> PreferenceScores:

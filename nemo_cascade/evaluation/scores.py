@@ -13,7 +13,7 @@ import numpy as np
 
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.statistics import Float64, pass_at_k, standard_error
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Scores:
     def save(self, path: Path) -> None:
         """Write as JSON, atomically; floats read back to the same bits."""
         content = {"summary": self.summary(), "samples": self.samples, "details": self.details}
-        write_atomically(path, (json.dumps(content, allow_nan=False) + "\n").encode())
+        write_json(path, content, indent=None)
 
     @classmethod
     def load(cls, path: Path) -> Scores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.architectures import Architecture
 from nemo_cascade.models.maps import EMBEDDING, OUTPUT, SCORE, Shape, hf_shapes
+from nemo_cascade.storage.publish import publishing
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
@@ -191,24 +191,21 @@ def write_hf_folder(
         shard_bytes: size at which a new file begins.
         config_changes: fields of config.json that differ from the companions'.
     """
-    scratch = target.parent / f".{target.name}.writing"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    files, dtypes = _write_shards(scratch, tensors, shard_bytes)
-    for name in _COMPANIONS:
-        if (companions / name).is_file():
-            shutil.copyfile(companions / name, scratch / name)
-    config = read_json_object(scratch / "config.json")
-    config.pop("torch_dtype", None)
-    config.update(config_changes or {})
-    config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
-    (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    if len(files) > 1:
-        total = sum(size for _, size in files.values())
-        weight_map = {name: file for name, (file, _) in files.items()}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (scratch / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    publish_folder(scratch, target)
+    with publishing(target) as scratch:
+        files, dtypes = _write_shards(scratch, tensors, shard_bytes)
+        for name in _COMPANIONS:
+            if (companions / name).is_file():
+                shutil.copyfile(companions / name, scratch / name)
+        config = read_json_object(scratch / "config.json")
+        config.pop("torch_dtype", None)
+        config.update(config_changes or {})
+        config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
+        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if len(files) > 1:
+            total = sum(size for _, size in files.values())
+            weight_map = {name: file for name, (file, _) in files.items()}
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            (scratch / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def padding_token(folder: Path, end_of_turn: str) -> int | None:
@@ -227,21 +224,6 @@ def padding_token(folder: Path, end_of_turn: str) -> int | None:
     named = named["content"] if isinstance(named, Mapping) else named
     usable = [ids[token] for token in (named, "<|endoftext|>") if token in ids and token != end_of_turn]
     return usable[0] if usable else None
-
-
-def publish_folder(scratch: Path, target: Path) -> None:
-    """Flush a finished folder to disk and give it its name, replacing what is there."""
-    for file in scratch.rglob("*"):
-        if file.is_file():
-            _flush(file)
-    _flush(scratch)
-    old = target.parent / f".{target.name}.replaced"
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    scratch.rename(target)
-    _flush(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_shards(
@@ -269,11 +251,3 @@ def _write_shards(
         (folder / f"shard-{number}").rename(folder / name)
         files.update({tensor: (name, size) for tensor, size in shard})
     return files, dtypes
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

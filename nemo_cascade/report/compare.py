@@ -24,7 +24,7 @@ from nemo_cascade.report.findings import ALPHA, Difference, write_findings
 from nemo_cascade.report.matrix import Matrix, collect_matrix
 from nemo_cascade.report.page import environment
 from nemo_cascade.report.plots import COLORS, Series, line_chart, score_chart
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
 
 END = "at the end"

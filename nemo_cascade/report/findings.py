@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nemo_cascade.evaluation.paired import PairedDifference
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_json
 
 ALPHA = 0.01
 
@@ -83,5 +82,5 @@ def write_findings(
         "at_the_end": {name: [_record(difference) for difference in found] for name, found in ends.items()},
         "forgetting": {name: [_record(difference) for difference in found] for name, found in forgotten.items()},
     }
-    write_atomically(target, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(target, record)
     return findings

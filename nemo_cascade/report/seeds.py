@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from nemo_cascade.evaluation.over_seeds import OverSeeds, over_seeds
 from nemo_cascade.report.compare import END, Arm, differences_between, forgetting, read_arm
 from nemo_cascade.report.findings import Difference
 from nemo_cascade.report.page import environment
-from nemo_cascade.telemetry.jsonl import write_atomically
+from nemo_cascade.storage.atomic import write_atomically, write_json
 
 ALPHA = 0.05
 """What holds over seeds: below this, over the domains of a comparison by Holm's rule."""
@@ -77,7 +76,7 @@ def write_over_seeds(
             what: [{**asdict(row), "holds": row.holds} for row in rows] for what, rows in comparisons.items()
         },
     }
-    write_atomically(target.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    write_json(target.with_suffix(".json"), record)
     page = environment().get_template("seeds.html.j2")
     text = page.render(
         title=title,

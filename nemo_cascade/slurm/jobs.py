@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nemo_cascade.errors import DeadlineError, RunFolderError, RuntimeUnavailableError
-from nemo_cascade.telemetry.jsonl import append_line, read_lines
+from nemo_cascade.storage.jsonl import append_line, read_lines
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 _ANSWER_S = 60.0

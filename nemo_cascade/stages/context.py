@@ -154,9 +154,8 @@ class StageCheckpoints:
         if not (last or self.due(steps_done) or pause):
             self.time.restart()
             return
-        policy.save_checkpoint(str(self.store.begin(steps_done)), state)
-        self.store.commit(steps_done)
-        self.store.prune()
+        with self.store.saving(steps_done) as folder:
+            policy.save_checkpoint(str(folder), state)
         self.time.saved()
         if pause:
             raise PausedError(f"{self.context.name}, step {steps_done} of {self.total_steps}", pause)

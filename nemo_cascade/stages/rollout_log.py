@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.stages.collect import RolloutBatch
+from nemo_cascade.storage.atomic import write_atomically
 
 
 def write_rollouts(folder: Path, step: int, batch: RolloutBatch, tokenizer: ChatTokenizer, most: int) -> None:
@@ -15,7 +16,6 @@ def write_rollouts(folder: Path, step: int, batch: RolloutBatch, tokenizer: Chat
     if most == 0:
         return
     target = folder / "rollouts" / f"step_{step:06d}.jsonl.gz"
-    target.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for p, prompt in enumerate(batch.prompts):
         for g, rollout in enumerate(batch.rollouts[p]):
@@ -36,7 +36,5 @@ def write_rollouts(folder: Path, step: int, batch: RolloutBatch, tokenizer: Chat
             )
         if len(lines) >= most:
             break
-    partial = target.with_suffix(".tmp")
-    with gzip.open(partial, "wt", encoding="utf-8") as out:
-        out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    partial.rename(target)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_atomically(target, gzip.compress(text.encode()))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.errors import RunFolderError, TrainingError
-from nemo_cascade.telemetry.jsonl import append_line, read_lines, repair_tail, replace_lines
+from nemo_cascade.storage.jsonl import append_line, read_lines, repair_tail, replace_lines
 from nemo_cascade.telemetry.tensorboard import TensorBoardSink
 
 

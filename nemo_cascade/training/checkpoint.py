@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from blake3 import blake3
 
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import CheckpointError
+from nemo_cascade.storage.hashes import hash_recipe
+from nemo_cascade.storage.manifest import describe, find_fault
+from nemo_cascade.storage.publish import discard, publishing, remove_unfinished
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step_(\d{6,})")
@@ -43,48 +43,21 @@ class CheckpointStore:
         self.folder, self.keep, self.every = Path(folder), keep, every
         self.damaged: list[str] = []
 
-    def begin(self, step: int) -> Path:
-        """Return an empty temporary folder for a checkpoint; leftovers of an interrupted save are removed."""
-        temporary = self._temporary(step)
-        if temporary.exists():
-            shutil.rmtree(temporary)
-        temporary.mkdir(parents=True)
-        return temporary
-
-    def commit(self, step: int) -> Path:
-        """Hash, flush and publish what `begin` handed out; then prune.
-
-        Returns:
-            The final folder.
+    @contextmanager
+    def saving(self, step: int) -> Iterator[Path]:
+        """Give an empty folder for a checkpoint; leaving without an error hashes and publishes it, then prunes.
 
         Raises:
-            CheckpointError: nothing was begun, or nothing was written.
+            CheckpointError: nothing was written.
         """
-        temporary, final = self._temporary(step), self.folder / _name(step)
-        files = _files(temporary) if temporary.is_dir() else []
-        if not files:
-            raise CheckpointError("nothing to commit", value=temporary, mend="begin() and write the checkpoint first")
-        entries = {}
-        for path in files:
-            _fsync(path)
-            entries[path.relative_to(temporary).as_posix()] = {"blake3": _hash(path), "bytes": path.stat().st_size}
-        manifest = {"step": step, "files": entries}
-        body = {**manifest, "blake3": _digest(manifest)}
-        (temporary / MANIFEST).write_text(json.dumps(body, indent=1, sort_keys=True), encoding="utf-8")
-        _fsync(temporary / MANIFEST)
-        for folder in {path.parent for path in files} | {temporary}:
-            _fsync(folder)
-        if final.exists():  # an earlier, refused attempt at the same step
-            stale = self.folder / f".stale-{final.name}"
-            shutil.rmtree(stale, ignore_errors=True)
-            final.rename(stale)
-            temporary.rename(final)
-            shutil.rmtree(stale)
-        else:
-            temporary.rename(final)
-        _fsync(self.folder)
+        with publishing(self.folder / _name(step), alone=True) as folder:
+            yield folder
+            manifest = {"step": step, "files": describe(folder)}
+            if not manifest["files"]:
+                raise CheckpointError("an empty checkpoint", value=folder, mend="write into the folder that is given")
+            body = {**manifest, "blake3": hash_recipe(manifest)}
+            (folder / MANIFEST).write_text(json.dumps(body, indent=1, sort_keys=True), encoding="utf-8")
         self.prune()
-        return final
 
     def newest(self) -> tuple[int, Path] | None:
         """Return step and folder of the newest checkpoint whose every byte is as it was written, or None."""
@@ -103,15 +76,8 @@ class CheckpointStore:
         counted = [entry for entry in complete if entry[0] % self.every == 0 or entry == complete[-1]]
         kept = counted[-self.keep :]
         for _, folder in (entry for entry in complete if entry not in kept):
-            # Renamed first: a half-removed checkpoint must not look like a complete one.
-            doomed = self.folder / f".stale-{folder.name}"
-            shutil.rmtree(doomed, ignore_errors=True)
-            folder.rename(doomed)
-        for leftover in self.folder.glob(".stale-*"):
-            shutil.rmtree(leftover)
-
-    def _temporary(self, step: int) -> Path:
-        return self.folder / f".saving-{_name(step)}"
+            discard(folder)
+        remove_unfinished(self.folder, alone=True)
 
     def _complete(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
@@ -127,43 +93,14 @@ def verify(folder: Path) -> str | None:
     except CheckpointError as error:
         return f"{MANIFEST}: {error.what}"
     digest = manifest.pop("blake3", None)
-    if digest != _digest(manifest):
+    if digest != hash_recipe(manifest):
         return f"{MANIFEST}: altered"
     # From here on it is as it was written, by this class.
     if folder.name != _name(manifest["step"]):
         return f"{MANIFEST}: it is the checkpoint of step {manifest['step']}, copied or renamed"
-    entries = manifest["files"]
-    for name, entry in entries.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name}: missing"
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            return f"{name}: {size} bytes, written were {entry['bytes']}"
-        if _hash(path) != entry["blake3"]:
-            return f"{name}: altered (blake3 differs)"
-    return None
+    fault = find_fault(folder, manifest["files"])
+    return str(fault) if fault else None
 
 
 def _name(step: int) -> str:
     return f"step_{step:06d}"
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _hash(path: Path) -> str:
-    return str(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest())
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    return str(blake3(json.dumps(manifest, sort_keys=True).encode()).hexdigest())
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

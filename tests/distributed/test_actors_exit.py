@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nemo_cascade.actors.watching import janitor
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
+from nemo_cascade.processes import janitor
 from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.distributed

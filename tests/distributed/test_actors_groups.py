@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from nemo_cascade.actors.watching.last_words import FETCH_DEADLINE_S
 
 from nemo_cascade.actors.agreement import prove_equal
 from nemo_cascade.actors.cluster import Cluster
@@ -17,7 +18,6 @@ from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.sync import sync_weights
 from nemo_cascade.actors.trainer import TrainerGroup
-from nemo_cascade.actors.watching.last_words import FETCH_DEADLINE_S
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig, WeightSyncConfig
 from nemo_cascade.config.schema import ClusterConfig, EnvironmentConfig, RewardConfig

@@ -114,16 +114,20 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(folders):
+    hf, store = folders
+    with store.saving(2) as first:
+        return launch_jobs(_jobs(hf, store, str(first)))
+
+
+def _jobs(hf, store, first):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 
-    hf, store = folders
     wide = store.folder.parent / "wide"
     wide.mkdir()
-    first = str(store.begin(2))
     exported = str(store.folder.parent / "exported")
     rl = {"objective": "policy", "loss": PolicyLossConfig()}
     stages = policy_setup(hf, tp=2), policy_setup(exported, pp=2, reference_hf_path=hf, **rl), exported
-    jobs = [
+    return [
         Job("save", (0,), _save, (policy_setup(hf), first)),
         Job("save tp2 dp2", (0, 1, 2, 3), _save, (policy_setup(hf, tp=2, dp=2), str(wide))),
         Job("tp2", (0, 1), _resume, (policy_setup(hf, tp=2, sp=True), first)),
@@ -136,7 +140,6 @@ def answers(folders):
         Job("refusals", (2, 3), _refusals, policy_setup(hf, dp=2)),
         Job("nan", (0, 1, 2, 3), _poisoned, policy_setup(hf, pp=2, dp=2, **rl)),
     ]
-    return launch_jobs(jobs)
 
 
 @pytest.mark.distributed
@@ -167,7 +170,6 @@ def test_a_step_with_nan_on_one_rank_is_skipped_by_all_and_stops_past_the_limit(
 @pytest.mark.distributed
 def test_what_the_ranks_wrote_can_be_committed_and_verified(answers, folders):
     _, store = folders
-    store.commit(2)
     assert store.newest() == (2, store.folder / "step_000002")
     damaged = next(iter((store.folder / "step_000002").glob("*.distcp")))
     data = bytearray(damaged.read_bytes())

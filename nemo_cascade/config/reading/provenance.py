@@ -83,17 +83,17 @@ def config_diff(old: RunConfig, new: RunConfig) -> list[str]:
     return lines
 
 
-def write_record(folder: Path, config: RunConfig, provenance: Mapping[str, Any]) -> None:
-    """Write config.yaml and provenance.yaml into a run folder; an existing pair is replaced, each file atomically.
+def record(config: RunConfig, provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a run folder keeps of its configuration, file by file.
 
     Args:
-        folder: the run folder; made if it doesn't exist.
         config: the composed run.
         provenance: as `compose` returned it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "provenance.yaml", {**provenance, **facts(), "repeatable": repeatability(config)})
-    _write(folder / "config.yaml", config_values(config))
+    return {
+        "provenance.yaml": {**provenance, **facts(), "repeatable": repeatability(config)},
+        "config.yaml": config_values(config),
+    }
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -199,12 +199,3 @@ def _git() -> dict[str, Any]:
 def _git_output(root: Path, *args: str) -> str:
     command = ["git", "-C", str(root), *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        yaml.safe_dump(dict(data), file, sort_keys=False, allow_unicode=True, width=110)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

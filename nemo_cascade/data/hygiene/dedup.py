@@ -9,7 +9,6 @@ Shapes: N samples, P permutations, B bands.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blake3 import blake3
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
 from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.hygiene.words import WORDS_VERSION, UInt64, WordHashes, ngram_hashes, text_hash
+from nemo_cascade.storage.hashes import hash_recipe
 from nemo_cascade.types import Int64
 
 EXACT, BANDS, SIGNATURES = "exact.npy", "bands.npy", "signatures.npy"
@@ -69,7 +68,7 @@ def fingerprint_key(config: DedupConfig, shard: str) -> str:
     """Name the fingerprints of a shard: a hash of all that they depend on."""
     near = [config.threshold, config.shingle_words, config.permutations] if config.method == "near" else None
     recipe = {"words": WORDS_VERSION, "near": near, "shard": shard}
-    return blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
+    return hash_recipe(recipe)[:32]
 
 
 def write_fingerprints(folder: Path, samples: Iterable[Said], config: DedupConfig) -> None:

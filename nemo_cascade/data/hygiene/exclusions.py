@@ -16,10 +16,10 @@ from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.data.hygiene.decontaminate import NgramIndex, PromptText, read_prompts
 from nemo_cascade.data.hygiene.prompt_index import How, PromptIndex, hashed_row, row_bands
 from nemo_cascade.data.hygiene.words import WordHashes, as_asked, conversation_text, row_questions
-from nemo_cascade.data.parallel import available_cores, map_processes
 from nemo_cascade.data.rows.files import data_files
 from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.data.rows.sources import decode_row, read_raw
+from nemo_cascade.processes.parallel import available_cores, map_processes
 
 _CHUNK = 4096
 # Below so much data, starting processes takes longer than reading it here.

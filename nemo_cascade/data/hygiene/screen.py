@@ -21,12 +21,12 @@ from nemo_cascade.config.stages.sft_data import DedupConfig, SftDataConfig
 from nemo_cascade.data.hygiene.decontaminate import NgramIndex, PromptText, prompts_key, read_prompts
 from nemo_cascade.data.hygiene.dedup import Said, find_duplicates, fingerprint_key, write_fingerprints
 from nemo_cascade.data.hygiene.words import as_asked, conversation_text, exactly_said, questions
-from nemo_cascade.data.parallel import map_processes
-from nemo_cascade.data.prepared import check_seal, make_folder, remove_leftovers, seal
+from nemo_cascade.data.prepared import check_seal, make_folder, seal
 from nemo_cascade.data.rows.sources import Problems, decode_row
 from nemo_cascade.data.rows.units import read_unit
 from nemo_cascade.data.sft.shards import open_shard
 from nemo_cascade.data.sft.tokenised import Part, TokenisedSet, pool_size
+from nemo_cascade.processes.parallel import map_processes
 
 SCREENS = "screens"
 """Folder of what was found shard by shard, beside the shards."""
@@ -74,8 +74,6 @@ def screen(tokenised: TokenisedSet, data: SftDataConfig, root: Path) -> Screened
     """
     repeated = contaminated = np.zeros(len(tokenised.samples), bool)
     report: dict[str, Any] = {}
-    if root.is_dir():
-        remove_leftovers(root)
     if data.dedup.method != "none":
         repeated, report["dedup"] = _repeats(tokenised, data, root)
     if data.decontaminate.against:

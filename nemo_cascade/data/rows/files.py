@@ -11,9 +11,8 @@ import os
 import re
 from pathlib import Path
 
-from blake3 import blake3
-
 from nemo_cascade.errors import DataError
+from nemo_cascade.storage.hashes import hash_file
 
 SUFFIXES = (".jsonl", ".parquet", ".arrow")
 SPLITS = "dataset_dict.json"
@@ -82,7 +81,7 @@ def data_files(path: str | Path) -> list[Path]:
 
 def hash_files(path: str | Path) -> list[str]:
     """Hash the content of every data file of a path, in order (blake3, 64 hex digits each)."""
-    return [blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest() for file in data_files(path)]
+    return [hash_file(file) for file in data_files(path)]
 
 
 def split_folder(root: Path, split: str) -> Path:

@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.data.rows.files import SPLITS, split_folder
 from nemo_cascade.data.rows.tables import without_nulls
 from nemo_cascade.errors import DataError
+from nemo_cascade.storage.atomic import write_json
+from nemo_cascade.storage.hashes import hash_recipe
+from nemo_cascade.storage.publish import publish
 
 SCHEME = "hf://"
 HUB = "hub"
@@ -46,14 +47,14 @@ def local_path(source: DataFileConfig, data_dir: str | Path) -> str:
         return _local(source)
     name = source.path.removeprefix(SCHEME)
     recipe = {"name": name, "subset": source.subset, "split": source.split, "revision": source.revision}
-    key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    key = hash_recipe(recipe)[:12]
     final = Path(data_dir) / HUB / f"{Path(name).name}-{source.split}-{key}"
     state = _local_state(name, Path(data_dir))
     if not final.is_dir():
         with _alone(final.parent / f".{final.name}.partial") as partial:
             if not final.is_dir():  # nor did anybody finish it meanwhile
                 _fetch(partial, recipe, state)
-                partial.rename(final)
+                publish(partial, final)
     _refuse_changed(final, state)
     return str(final)
 
@@ -123,13 +124,13 @@ def _fetch(folder: Path, recipe: Mapping[str, Any], files: Mapping[str, Any]) ->
         rows = iter(stream)
         while count := _write_file(folder / f"part-{done['files']:05}.jsonl", rows):
             done = {"files": done["files"] + 1, "rows": done["rows"] + count, "stream": stream.state_dict()}
-            _write_whole(folder / _STATE, done)
+            write_json(folder / _STATE, done)
     except (DatasetsError, OSError, ValueError) as error:
         mend = "check name, subset, split and revision; offline, give the path of local files"
         raise DataError(f"a set of the hub can't be read: {error}", value=dict(recipe), mend=mend) from error
     if not done["rows"]:
         raise DataError("a set of the hub has no rows", value=dict(recipe))
-    _write_whole(folder / _DONE, {**recipe, "rows": done["rows"], "files": files})
+    write_json(folder / _DONE, {**recipe, "rows": done["rows"], "files": files})
     (folder / _STATE).unlink()
 
 
@@ -149,10 +150,3 @@ def _write_file(file: Path, rows: Iterator[Mapping[str, Any]]) -> int:
         stream.flush()
         os.fsync(stream.fileno())
     return count
-
-
-def _write_whole(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a file that is complete or as it was before."""
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    new.rename(file)

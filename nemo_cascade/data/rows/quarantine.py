@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nemo_cascade.data.sft.tokenised import TokenisedSet
+from nemo_cascade.storage.jsonl import replace_lines
 from nemo_cascade.types import Int64
 
 QUARANTINE = "quarantine.jsonl"
@@ -42,9 +42,4 @@ def bad_rows(tokenised: TokenisedSet, overlong: Int64) -> Iterator[BadRow]:
 
 def write_bad_rows(file: Path, rows: Iterable[BadRow]) -> None:
     """List bad rows in a JSONL file, which is complete or as it was before; an empty one says there are none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as stream:
-        for row in rows:
-            stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-    new.rename(file)
+    replace_lines(file, map(asdict, rows))

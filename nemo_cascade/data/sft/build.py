@@ -15,7 +15,7 @@ from nemo_cascade.config.schema import LoggingConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.chat.encode import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hygiene.screen import SCREENS, screen
-from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.rows.files import hash_files
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.quarantine import QUARANTINE, bad_rows, write_bad_rows
@@ -25,6 +25,8 @@ from nemo_cascade.data.sft.blend import epoch_entries
 from nemo_cascade.data.sft.packing import Packing, pack_best_fit
 from nemo_cascade.data.sft.summary import SUMMARY, histograms, summary_page
 from nemo_cascade.data.sft.tokenised import SHARDS, Part, TokenisedSet, make_shards, plan_parts
+from nemo_cascade.storage.hashes import hash_recipe
+from nemo_cascade.storage.manifest import describe
 from nemo_cascade.types import Int64
 
 
@@ -59,8 +61,7 @@ def build_packed_store(
     parts = plan_parts(data.sources, tokenizer)
     make_shards(parts, tokenizer, root / SHARDS, data.workers, logging_config or LoggingConfig())
     rules = _rules(stage, tokenizer, parts, document_multiple)
-    key = blake3(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:32]
-    remove_leftovers(root)
+    key = hash_recipe(rules)[:32]
 
     def write(building: Path) -> None:
         _write(building, stage, TokenisedSet(parts, root / SHARDS), root / SCREENS, rules, key)
@@ -129,7 +130,7 @@ def _write(
         "rows_read": tokenised.rows,
         **admitted.report,
         "shards": store.describe_shards(list(shards.values())),
-        "files": store.describe_files(folder),
+        "files": describe(folder, store.FILES),
     }
     (folder / store.STATS).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     (folder / SUMMARY).write_text(summary_page(whole), encoding="utf-8")

@@ -13,24 +13,24 @@ part in it, so one tokenised set serves any number of packings, and a new source
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.data.chat.encode import NO_REPLY
-from nemo_cascade.data.prepared import hash_file
+from nemo_cascade.data.prepared import prove_files, read_described
 from nemo_cascade.data.sft.tokenise import Sample
-from nemo_cascade.errors import DataError
+from nemo_cascade.storage.manifest import describe
 from nemo_cascade.types import Int32
 
 FORMAT_VERSION = 4
 """Raised with every change of what a row is read as, too."""
 FACTS = "shard.json"
+_WHAT = "shard of tokenised data"
 TOKENS, MASK, SAMPLES, BAD = "tokens.bin", "mask.bin", "samples.npy", "bad.jsonl"
 SAMPLE = np.dtype([("begin", "<i8"), ("line", "<i8"), ("length", "<i4"), ("trained", "<i4")])
 
@@ -72,10 +72,7 @@ class Shard:
         Raises:
             DataError: names the first file that doesn't.
         """
-        for name, expected in self.facts["files"].items():
-            found = hash_file(self.folder / name)
-            if found != expected["blake3"]:
-                raise _damaged(self.folder / name, f"hash {found}", expected["blake3"])
+        prove_files(self.folder, self.facts.get("files"), _WHAT)
 
 
 def open_shard(folder: Path) -> Shard:
@@ -84,17 +81,7 @@ def open_shard(folder: Path) -> Shard:
     Raises:
         DataError: it isn't there, or a file of it has another size than was written; names the file.
     """
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        files = facts["files"].items()
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(folder / FACTS, error, "a shard's facts") from error
-    for name, expected in files:
-        file = folder / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != expected["bytes"]:
-            raise _damaged(file, f"{found} bytes", f"{expected['bytes']} bytes")
-    return Shard(folder, facts)
+    return Shard(folder, read_described(folder, FACTS, _WHAT, sizes_only=True))
 
 
 def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
@@ -116,12 +103,8 @@ def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
             mask.write(sample.mask.tobytes())
             table.append((begin, sample.line, len(sample.token_ids), int(sample.mask.sum())))
             begin += len(sample.token_ids)
-        for stream in (tokens, mask, bad):
-            _flush(stream)
     array = np.array(table, SAMPLE)
-    with (folder / SAMPLES).open("wb") as stream:
-        np.save(stream, array)
-        _flush(stream)
+    np.save(folder / SAMPLES, array)
     facts = {
         "format": FORMAT_VERSION,
         "rows": rows,
@@ -129,28 +112,12 @@ def write_shard(folder: Path, samples: Iterable[Sample]) -> None:
         "tokens": begin,
         "trained_tokens": int(array["trained"].sum()),
         "bad": kinds,
-        "files": {name: _described(folder / name) for name in (TOKENS, MASK, SAMPLES, BAD)},
+        "files": describe(folder, (TOKENS, MASK, SAMPLES, BAD)),
     }
-    with (folder / FACTS).open("w", encoding="utf-8") as text:
-        text.write(json.dumps(facts, indent=1) + "\n")
-        _flush(text)
-
-
-def _described(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "blake3": hash_file(file)}
-
-
-def _flush(stream: IO[Any]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _map(file: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     if file.stat().st_size == 0:
         return np.empty(0, dtype)  # nothing can't be mapped
     return np.memmap(file, dtype=dtype, mode="r")
-
-
-def _damaged(file: Path, value: Any, limit: Any) -> DataError:
-    mend = f"remove {file.parent}; it is made again from its source"
-    return DataError(f"damaged shard of tokenised data: {file}", value=value, limit=limit, mend=mend)

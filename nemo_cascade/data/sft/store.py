@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.data.layout import Document, lay_out
-from nemo_cascade.data.prepared import hash_file
+from nemo_cascade.data.prepared import prove_files
 from nemo_cascade.data.sft.shards import FACTS, Shard, open_shard
 from nemo_cascade.data.sft.tokenised import SHARDS
 from nemo_cascade.errors import DataError
+from nemo_cascade.storage.hashes import hash_file
 from nemo_cascade.types import Int32, Int64, PackedBatch
 
 FORMAT_VERSION = 2
@@ -101,11 +102,6 @@ class PackedStore:
         return self._opened[number]
 
 
-def describe_files(folder: Path) -> dict[str, Any]:
-    """Return size and hash of a store's files."""
-    return {n: {"bytes": (folder / n).stat().st_size, "blake3": hash_file(folder / n)} for n in FILES}
-
-
 def describe_shards(shards: list[Shard]) -> dict[str, str]:
     """Return the hash of each shard's facts, which hold the hashes of its files."""
     return {shard.folder.name: hash_file(shard.folder / FACTS) for shard in shards}
@@ -124,11 +120,7 @@ def open_store(folder: str | Path) -> PackedStore:
     stats = read_json_object(root / STATS, DataError)
     if stats.get("format") != FORMAT_VERSION:
         raise DataError("packed data of another format", value=stats.get("format"), limit=FORMAT_VERSION)
-    for name, expected in stats["files"].items():
-        size = (root / name).stat().st_size if (root / name).is_file() else None
-        if size != expected["bytes"] or hash_file(root / name) != expected["blake3"]:
-            found = f"{root / name}, {size} bytes"
-            raise DataError("damaged packed data", value=found, limit=expected, mend=f"remove {root}; it's built again")
+    prove_files(root, stats.get("files"), "packed data")
     shards = []
     for key, facts in stats["shards"].items():
         shards.append(open_shard(root.parent / SHARDS / key))

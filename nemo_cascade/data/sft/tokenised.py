@@ -6,7 +6,6 @@ number of processes or on how often the work was interrupted: a shard that is th
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from nemo_cascade.config.schema import LoggingConfig
 from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, load_tokenizer
-from nemo_cascade.data.parallel import available_cores, map_processes
-from nemo_cascade.data.prepared import make_folder, remove_leftovers
+from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.rows.columns import Schema
 from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.data.rows.units import Unit, plan_units, read_unit, unit_content
 from nemo_cascade.data.sft.shards import FORMAT_VERSION, SAMPLE, open_shard, write_shard
 from nemo_cascade.data.sft.tokenise import tokenised
+from nemo_cascade.processes.parallel import available_cores, map_processes
+from nemo_cascade.storage.hashes import hash_recipe
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.types import Int64
 
@@ -82,7 +81,7 @@ def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> lis
             "unit": content.key,
             "schema": schemas[source].key,
         }
-        key = blake3(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
+        key = hash_recipe(recipe)[:32]
         parts.append(Part(key, unit, source, line, schemas[source]))
         line, file = line + content.lines, unit.file
     return parts
@@ -92,8 +91,6 @@ def make_shards(
     parts: Sequence[Part], tokenizer: ChatTokenizer, root: Path, workers: int, logging_config: LoggingConfig
 ) -> None:
     """Tokenise the units whose shard isn't there yet."""
-    if root.is_dir():
-        remove_leftovers(root)
     missing = {p.key: p for p in parts if not (root / p.key).is_dir()}
     if not missing:
         return

@@ -13,7 +13,7 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.gate import decide
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig
-from nemo_cascade.config.reading.provenance import config_hash, write_record
+from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.config.schema import EvaluationConfig, GateConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
@@ -92,7 +92,7 @@ def run_folder(finished_folder, tmp_path):
 def finished_folder(config):
     rng = np.random.default_rng(0)
     folder = RunFolder(Path(config.runs_dir) / config.name)
-    write_record(folder.path, config, {"seed": "schema default"})
+    folder.write_record(config, {"seed": "schema default"})
     ledger = Ledger(folder.ledger)
     ledger.append("run_started", config=config_hash(config), seed=0)
     skill = {"start": (0.05, 0.1, 0.05), "sft1": (0.4, 0.6, 0.35), "math_rl": (0.75, 0.58, 0.1)}

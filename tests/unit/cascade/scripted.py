@@ -13,7 +13,6 @@ import torch
 from nemo_cascade.cascade import candidates, runner
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
-from nemo_cascade.config.reading.provenance import write_record
 from nemo_cascade.config.schema import EvaluationConfig, GateConfig, SuiteConfig
 from nemo_cascade.config.stages.base import CarryConfig, PromiseConfig
 from nemo_cascade.evaluation.scores import Scores
@@ -75,8 +74,8 @@ class World:
             return
         store = CheckpointStore(context.folder / "checkpoints", keep=3)
         for step, skill in self.checkpoints.items():
-            (store.begin(step) / "skill.json").write_text(json.dumps(skill))
-            store.commit(step)
+            with store.saving(step) as folder:
+                (folder / "skill.json").write_text(json.dumps(skill))
         write_model(context.hf_folder, self.checkpoints[6], context.parent_hf)
 
     def export(self, context, stage, checkpoint, target):
@@ -93,7 +92,7 @@ class World:
         )
 
     def run(self):
-        write_record(self.folder.path, self.config, self.provenance)
+        self.folder.write_record(self.config, self.provenance)
         roles = SimpleNamespace(forget=lambda: None, rollout=self.engines_start_from.append)
         return self.runner()._cascade(roles)
 

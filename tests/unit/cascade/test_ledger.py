@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from nemo_cascade.cascade.hashes import hash_file, hash_folder, hash_json
 from nemo_cascade.cascade.ledger import GENESIS, Ledger, read_ledger
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.storage.hashes import hash_file, hash_folder, hash_json
 
 
 @pytest.fixture

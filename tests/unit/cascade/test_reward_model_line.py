@@ -14,7 +14,6 @@ from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
 from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.cascade.rulings import rule
-from nemo_cascade.config.reading.provenance import write_record
 from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
 from nemo_cascade.evaluation.scores import Scores
@@ -123,7 +122,7 @@ def test_a_reward_model_below_its_bar_holds_the_cascade_until_it_is_accepted(cas
     assert run(held, tmp_path) == running.HELD
     assert [name for name, _, _ in stand_ins["trained"]] == ["sft1", "rm"]
     folder = tmp_path / "runs" / "trial"
-    write_record(folder, held, {"overrides": []})
+    RunFolder(folder).write_record(held, {"overrides": []})
     rule(folder, "rm", "accept", "good enough to look at")
     assert run(held, tmp_path) == 0
     assert [name for name, _, _ in stand_ins["trained"]] == ["sft1", "rm", "math_rl", "code_rl"]
@@ -138,7 +137,7 @@ def test_a_reward_model_that_is_rolled_back_takes_along_what_needs_it_and_the_ca
     folder = tmp_path / "runs" / "trial"
     if by_hand:
         assert run(config, tmp_path) == running.HELD
-        write_record(folder, config, {"overrides": []})
+        RunFolder(folder).write_record(config, {"overrides": []})
         rule(folder, "rm", "rollback", "hopeless")
     assert run(config, tmp_path) == 0
     assert run(config, tmp_path) == 0
@@ -164,8 +163,8 @@ def test_a_reward_model_is_recovered_by_its_best_kept_checkpoint(
         store = CheckpointStore(context.folder / "checkpoints", keep=3)
         log = MetricsLog(context.folder / "metrics.jsonl")
         for step, found in ((2, 0.3), (4, accuracy), (6, 0.4)):
-            (store.begin(step) / "weights").write_text(str(step))
-            store.commit(step)
+            with store.saving(step) as folder:
+                (folder / "weights").write_text(str(step))
             log.log(step, {"holdout_accuracy": found})
 
     def adopt(context, stage, checkpoint):

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
+from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli import plan
 from nemo_cascade.config import host
 from nemo_cascade.config.reading.compose import compose
-from nemo_cascade.config.reading.provenance import write_record
 from tests.support.pinned_nano import PINNED
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_run_is_refused_clearly_and_leaves_nothing_behind(cli, tmp_p
 
 def test_a_run_folder_of_another_configuration_is_refused_with_the_difference(cli, tmp_path):
     folder = tmp_path / "runs" / "nano"
-    write_record(folder, *compose(["cascade=nano"]))
+    RunFolder(folder).write_record(*compose(["cascade=nano"]))
     before = {f.name: f.read_bytes() for f in folder.iterdir()}
     code, _, complaint = cli("run", "cascade=nano", "stages.math_rl.sampling.temperature=1.2")
     assert code == command.REFUSED

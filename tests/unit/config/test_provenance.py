@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.config.reading import provenance
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.repeatable import repeatability
@@ -60,7 +61,7 @@ def test_checkpoints_count_where_one_of_them_may_be_the_result(nano):
 
 
 def test_the_record_reads_back_and_tells_on_what_it_ran(composed, nano, tmp_path):
-    provenance.write_record(tmp_path / "run", nano, composed[1])
+    RunFolder(tmp_path / "run").write_record(nano, composed[1])
     assert provenance.read_config(tmp_path / "run") == nano
     record = yaml.safe_load((tmp_path / "run" / "provenance.yaml").read_text())
     assert record["origins"]["stages.math_rl.steps"].startswith("conf/cascade/nano.yaml:")
@@ -83,7 +84,7 @@ def test_the_record_says_whether_the_same_start_gives_the_same_bits(nano):
 def test_a_folder_is_resumed_by_its_own_configuration_only(composed, nano, tmp_path):
     folder = tmp_path / "run"
     assert provenance.check_run_folder(folder, nano) is False
-    provenance.write_record(folder, nano, composed[1])
+    RunFolder(folder).write_record(nano, composed[1])
     assert provenance.check_run_folder(folder, nano) is True
     with pytest.raises(RunFolderError, match=r"stages.math_rl.sampling.temperature: 1.0 -> 1.2[\s\S]*resume=fork"):
         provenance.check_run_folder(folder, warmer(nano))

@@ -14,7 +14,6 @@ import pytest
 
 from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.chat.templates.install import install
-from nemo_cascade.data.prepared import make_folder, remove_leftovers
 from nemo_cascade.data.rows.units import plan_units, read_unit, unit_content
 from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.data.sft.store import open_store
@@ -135,18 +134,6 @@ def remains(group):
     except ProcessLookupError:
         return False
     return True
-
-
-def test_half_written_folders_of_dead_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
-    (tmp_path / ".dead-x1").mkdir()
-
-    def write(building):
-        remove_leftovers(tmp_path)
-        assert building.exists()
-        assert not (tmp_path / ".dead-x1").exists()
-
-    make_folder(tmp_path / "final", write)
-    assert [p.name for p in tmp_path.iterdir()] == ["final"]
 
 
 @pytest.mark.parametrize("name", ["tokens.bin", "mask.bin", "samples.npy"])

@@ -3,15 +3,16 @@ import json
 import pytest
 
 from nemo_cascade.errors import CheckpointError
+from nemo_cascade.storage.publish import UNFINISHED
 from nemo_cascade.training.checkpoint import CheckpointStore, verify
 
 
 def _write(store, step, payload=b"weights"):
-    folder = store.begin(step)
-    (folder / "deep").mkdir()
-    (folder / "deep" / "__0_0.distcp").write_bytes(payload * 1000)
-    (folder / "common.pt").write_bytes(b"common" + bytes([step]))
-    return store.commit(step)
+    with store.saving(step) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "__0_0.distcp").write_bytes(payload * 1000)
+        (folder / "common.pt").write_bytes(b"common" + bytes([step]))
+    return store.folder / f"step_{step:06d}"
 
 
 def test_newest_is_the_latest_committed_one(tmp_path):
@@ -23,13 +24,17 @@ def test_newest_is_the_latest_committed_one(tmp_path):
     assert store.damaged == []
 
 
-def test_an_interrupted_save_never_counts_and_is_reused_cleanly(tmp_path):
+def test_a_save_that_fails_or_is_killed_never_counts_and_leaves_nothing(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     _write(store, 5)
-    (store.begin(10) / "half.distcp").write_bytes(b"x")
-    reopened = CheckpointStore(tmp_path, keep=2)
-    assert reopened.newest()[0] == 5
-    assert list(reopened.begin(10).iterdir()) == []
+    with pytest.raises(FileNotFoundError), store.saving(10) as folder:
+        (folder / "no such folder" / "half.distcp").write_bytes(b"x")
+    killed = tmp_path / f".step_000010.x1{UNFINISHED}"
+    killed.mkdir()
+    (killed / "half.distcp").write_bytes(b"x")
+    assert CheckpointStore(tmp_path, keep=2).newest()[0] == 5
+    _write(store, 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000005", "step_000010"]
 
 
 @pytest.mark.parametrize("name", ["deep/__0_0.distcp", "common.pt", "manifest.json"])
@@ -80,10 +85,9 @@ def test_manifest_lists_every_file_with_size_and_hash(tmp_path):
     assert len(manifest["files"]["common.pt"]["blake3"]) == 64
 
 
-def test_committing_nothing_is_refused(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1)
-    store.begin(1)
-    with pytest.raises(CheckpointError, match="nothing to commit"):
-        store.commit(1)
+def test_an_empty_checkpoint_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="empty checkpoint"), CheckpointStore(tmp_path, keep=1).saving(1):
+        pass
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(CheckpointError, match="keep_checkpoints"):
         CheckpointStore(tmp_path, keep=0)

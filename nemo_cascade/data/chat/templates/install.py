@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from blake3 import blake3
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.data.chat.templates import NAMED, Template
 from nemo_cascade.errors import TemplateError
+from nemo_cascade.storage.publish import publishing
 
 OWN = "own"
 _FILE, _SETTINGS, _DATE = "chat_template.jinja", "tokenizer_config.json", "chat_template_date"
@@ -82,16 +82,12 @@ def install(folder: Path, wanted: str, beside: Path, date: str | None = None) ->
     written = {_FILE, _SETTINGS} if settings else {_FILE}
     if target.is_dir() and {f.name for f in target.iterdir()} == {*files, *written}:
         return target
-    building = beside / f".{target.name}.writing"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for name, file in files.items():
-        (building / name).symlink_to(file.resolve())
-    if settings:
-        (building / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    (building / _FILE).write_text(text, encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    building.rename(target)
+    with publishing(target) as building:
+        for name, file in files.items():
+            (building / name).symlink_to(file.resolve())
+        if settings:
+            (building / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (building / _FILE).write_text(text, encoding="utf-8")
     return target
 
 

@@ -7,8 +7,8 @@ import time
 import psutil
 import pytest
 
-from nemo_cascade.actors.watching import janitor
-from nemo_cascade.actors.watching.lifeline import Driver
+from nemo_cascade.processes import janitor
+from nemo_cascade.processes.supervise import Driver
 
 SLEEPER = "import time; time.sleep(60)"
 
@@ -60,8 +60,8 @@ def test_a_sweep_lets_processes_end_by_themselves_first(session):
     assert child.wait() == 0
 
 
-def test_the_guardian_outlives_a_killed_driver_and_cleans_up(session):
-    # The driver starts its guardian and a grandchild that ignores everything but SIGKILL, then hangs.
+def test_the_janitor_outlives_a_killed_driver_and_cleans_up(session):
+    # The driver starts its janitor and a grandchild that ignores everything but SIGKILL, then hangs.
     code = (
         "import os, subprocess, sys, time\n"
         "guard, session, marker = sys.argv[1:]\n"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import TypeVar
 
 from nemo_cascade.errors import DataError
+from nemo_cascade.processes.supervise import Driver, tie_to
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -44,7 +43,7 @@ def map_processes(function: Callable[[A], B], items: Sequence[A], workers: int) 
         return
     # Spawned, not forked: the caller may hold threads, locks and a tokenizer's thread pool.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=tie_to, initargs=(Driver.here(),)) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
             for future in as_completed(futures):
@@ -58,16 +57,3 @@ def map_processes(function: Callable[[A], B], items: Sequence[A], workers: int) 
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Die with the parent, also when it is killed: an orphan would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only called in a pool's processes"
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

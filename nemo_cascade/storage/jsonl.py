@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nemo_cascade.errors import RunFolderError
+from nemo_cascade.storage.atomic import flush, write_atomically
 
 _log = logging.getLogger(__name__)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record in a single write and flush it to disk."""
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    """Append one record in a single write; on return it is on disk."""
+    is_new = not path.exists()
     with path.open("ab") as file:
-        file.write(line.encode())
+        file.write(_line(record))
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        flush(path.parent)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -67,21 +70,13 @@ def repair_tail(path: Path) -> bool:
     return True
 
 
-def replace_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def replace_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write all records to a new file and put it in place of the old one in one step."""
-    lines = [json.dumps(r, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n" for r in records]
-    write_atomically(path, "".join(lines).encode())
+    write_atomically(path, b"".join(map(_line, records)))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -8,10 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-# A driver, an actor tied to it with a child of its own, and no guardian.
+# A driver, an actor tied to it with a child of its own, and no janitor.
 DRIVER = """
 import subprocess, sys, time
-from nemo_cascade.actors.watching.lifeline import Driver
+from nemo_cascade.processes.supervise import Driver
 me = Driver.here()
 place = [str(me.pid), str(me.ticks), sys.argv[2] or me.machine]
 actor = subprocess.Popen([sys.executable, "-c", sys.argv[1], *place], start_new_session=True)
@@ -19,7 +19,7 @@ time.sleep(600)
 """
 ACTOR = """
 import subprocess, sys, time
-from nemo_cascade.actors.watching.lifeline import Driver, tie_to
+from nemo_cascade.processes.supervise import Driver, tie_to
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 tie_to(Driver(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
 print(child.pid, flush=True)

@@ -1,7 +1,7 @@
-"""The run's undertaker: a small process that outlives the driver and ends whatever it left behind.
+"""The run's janitor: a small process that outlives the driver and ends whatever it left behind.
 
-The driver holds the write end of a pipe; the guardian reads the other. When the driver is gone, however it went, or
-says goodbye through the pipe, the guardian gives the session's processes a moment to end by themselves, kills the
+The driver holds the write end of a pipe; this process reads the other. When the driver is gone, however it went, or
+says goodbye through the pipe, the janitor gives the session's processes a moment to end by themselves, kills the
 rest, and removes the session's folders. This file is run as a script and uses the standard library alone.
 """
 

@@ -1,1 +1,0 @@
-"""Nothing outlives the driver."""

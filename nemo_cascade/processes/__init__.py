@@ -1,0 +1,1 @@
+"""Processes: started, mapped over, and ended with the one that started them."""
