@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from nemo_cascade.config.compose import SHIPPED_CONF, compose
 
-from nemo_cascade.config import strict
+from nemo_cascade.config.reading import strict
+from nemo_cascade.config.reading.compose import SHIPPED_CONF, compose
 
 # Where `make` puts the packages that only comparisons need.
 PEERS = Path(sys.prefix) / "peers"
