@@ -2,7 +2,7 @@
 
 Which problems are plain is settled by the package alone, before anything runs:
     - `problem.yaml` can be read, and its `validation` is `default` or missing: `custom` has a checker, or talks;
-    - it has pairs of .in and .ans below data/; pairs whose input has 2 MiB or more are left out.
+    - it has pairs of .in and .ans below data/; pairs with a longer input than asked for are left out.
 Which solutions count:
     - files *.py in submissions/accepted that Python 3 parses, whose imports are all of the standard library, and that
       use no built-in of Python 2;
@@ -19,15 +19,15 @@ from pathlib import Path
 
 import yaml
 
-MOST_INPUT_BYTES = 2 << 20
 PYTHON_2 = {"raw_input", "xrange", "unicode", "unichr"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder with a `problem.yaml`."""
+    """A folder with a `problem.yaml`; most bytes of an input."""
 
     folder: Path
+    most_bytes: int
 
     @cached_property
     def settings(self) -> dict:
@@ -46,7 +46,7 @@ class Problem:
         """Return the files of inputs and answers."""
         pairs = [(given, given.with_suffix(".ans")) for given in sorted((self.folder / "data").glob("**/*.in"))]
         there = [pair for pair in pairs if all(file.is_file() for file in pair)]
-        return [pair for pair in there if pair[0].stat().st_size < MOST_INPUT_BYTES]
+        return [pair for pair in there if pair[0].stat().st_size <= self.most_bytes]
 
     def row(self) -> dict:
         """Return the row for the verifier: the tests, and the problem's own rule of comparison."""
@@ -77,7 +77,7 @@ def counts(text: str) -> bool:
     return roots <= sys.stdlib_module_names and not names & PYTHON_2
 
 
-def problems(folder: Path) -> list[Problem]:
-    """Return the plain problems below a folder."""
-    found = (Problem(path.parent) for path in sorted(folder.glob("**/problem.yaml")))
+def problems(folder: Path, most_bytes: int) -> list[Problem]:
+    """Return the plain problems below a folder, with inputs of at most so many bytes."""
+    found = (Problem(path.parent, most_bytes) for path in sorted(folder.glob("**/problem.yaml")))
     return [problem for problem in found if problem.plain]

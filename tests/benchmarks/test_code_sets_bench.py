@@ -4,8 +4,9 @@ NEMO_CASCADE_CODE_SETS names it; fetch_code_sets.sh fills it. In it, as far as t
     leetcode/*.jsonl        rows as LeetCodeDataset ships them (github.com/newfacade/LeetCodeDataset, data/*.jsonl.gz)
     stdin/**/problem.yaml   problem packages (problem_packages.py says which problems and which solutions count)
     pytest/**/*_test.py     exercises with .meta/example.py beside them (github.com/exercism/python)
-NEMO_CASCADE_CODE_SETS_MOST limits the solutions of each set (default 200), NEMO_CASCADE_CODE_SETS_MUTANTS says how many
-mutants of each are tried (default 1).
+NEMO_CASCADE_CODE_SETS_MOST limits the solutions of each set (default 200), NEMO_CASCADE_CODE_SETS_BYTES the inputs of
+stdin (default 2 MiB), NEMO_CASCADE_CODE_SETS_MUTANTS says how many mutants of each are tried (default 1); stdin's only
+where a problem has ten tests, as many packages ship but the examples.
 
 A mutant that passes is printed with its change: it may be equivalent (a bound that is never met, a larger limit of
 recursion), or the set's tests can't tell it.
@@ -29,6 +30,8 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 FOLDER = os.environ.get("NEMO_CASCADE_CODE_SETS")
 MOST = int(os.environ.get("NEMO_CASCADE_CODE_SETS_MOST", "200"))
 LEAST_RIGHT, MOST_MUTANTS = 0.97, 0.25
+MOST_BYTES = int(os.environ.get("NEMO_CASCADE_CODE_SETS_BYTES", str(2 << 20)))
+ENOUGH_TESTS = 10
 MUTANTS = int(os.environ.get("NEMO_CASCADE_CODE_SETS_MUTANTS", "1"))
 LOCAL = threading.local()
 
@@ -42,13 +45,14 @@ def leetcode(folder):
     for path in sorted((folder / "leetcode").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            yield row["task_id"], lambda row=row: row, row["completion"]
+            yield row["task_id"], lambda row=row: row, row["completion"], True
 
 
 def stdin(folder):
-    for problem in problems(folder / "stdin"):
-        for name, text in problem.solutions():
-            yield f"{problem.folder.name}/{name}", problem.row, text  # the tests of all would fill the memory
+    for problem in problems(folder / "stdin", MOST_BYTES):
+        enough = len(problem.cases()) >= ENOUGH_TESTS
+        for name, text in problem.solutions():  # rows are read when they're needed: all would fill the memory
+            yield f"{problem.folder.name}/{name}", problem.row, text, enough
 
 
 def exercises(folder):
@@ -56,7 +60,7 @@ def exercises(folder):
         solution, test = path.parent / ".meta" / "example.py", path.read_text(encoding="utf-8")
         if solution.is_file() and "test_utils" not in test and "mock" not in test:  # they need files beside them
             row = {"test": test, "module": path.name.removesuffix("_test.py")}
-            yield row["module"], lambda row=row: row, solution.read_text(encoding="utf-8")
+            yield row["module"], lambda row=row: row, solution.read_text(encoding="utf-8"), True
 
 
 def judged(job):
@@ -76,11 +80,10 @@ def test_reference_solutions_pass_and_mutants_fail(read):
     jobs = thinned(read(Path(FOLDER)))
     if not jobs:
         pytest.skip("this set isn't there")
-    spoilt = [
-        (f"{name}: {what}", row, text) for name, row, source in jobs for what, text in mutants(source, MUTANTS, name)
-    ]
+    told = [(name, row, code) for name, row, code, enough in jobs if enough]
+    spoilt = [(f"{name}: {what}", row, text) for name, row, code in told for what, text in mutants(code, MUTANTS, name)]
     with ThreadPoolExecutor(2) as threads:
-        right = list(threads.map(judged, jobs))
+        right = list(threads.map(judged, (job[:3] for job in jobs)))
         wrong = list(threads.map(judged, spoilt))
     passed = sum(score == 1.0 for _, score, _ in right)
     survivors = [name for name, score, _ in wrong if score == 1.0]
