@@ -17,7 +17,7 @@ import numpy as np
 
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.environments.environment import Environment, Step, make_environment
-from nemo_cascade.errors import RolloutError
+from nemo_cascade.errors import CascadeError, RolloutError
 from nemo_cascade.types import FinishReason, Int32, Place, Question, Task, Trajectory, Verdict
 
 # Steps at a time: most of one's time is waiting for a service or for the sandbox.
@@ -56,7 +56,7 @@ class Episodes:
         deadline_s: of one step of an environment.
 
     Raises:
-        RolloutError: an environment starts the samples of a task differently.
+        RolloutError: an environment can't start a task.
         CascadeError: one can't be loaded.
     """
 
@@ -67,8 +67,7 @@ class Episodes:
         self._order: dict[Place, Episode] = {}
         for task in tasks:
             for sample in range(samples):
-                environment = make_environment(task.environment, tokenizer)
-                self._order[task.task_id, sample] = Episode(task, environment, environment.start(task))
+                self._order[task.task_id, sample] = _begin(task, tokenizer)
         if len(self._order) != len(tasks) * samples:
             raise RolloutError("a task was drawn twice", value=f"{len(tasks) - len(self._order) // samples} of them")
         self._again, self._asked = set(self._order), set[Place]()
@@ -82,7 +81,11 @@ class Episodes:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def questions(self) -> list[Question]:
-        """Return what the engines are asked next; nothing when all is over."""
+        """Return what the engines are asked next; nothing when all is over.
+
+        Raises:
+            RolloutError: an environment starts the samples of a task differently.
+        """
         asked = [(place, episode) for place, episode in self._order.items() if place in self._again]
         self._asked, self._again = self._again, set()
         if any(episode.trajectory is not None for _, episode in asked):
@@ -139,6 +142,17 @@ class Episodes:
             return True
         episode.trajectory = replace(said, finish_reason=FinishReason.LENGTH)
         return False
+
+
+def _begin(task: Task, tokenizer: ChatTokenizer) -> Episode:
+    try:
+        environment = make_environment(task.environment, tokenizer)
+        return Episode(task, environment, environment.start(task))
+    except CascadeError:
+        raise
+    except Exception as error:  # a user's environment may raise whatever it likes
+        where = f"{task.task_id}: {task.environment.name}: {type(error).__name__}: {error}"
+        raise RolloutError("an environment can't start a task", value=where) from error
 
 
 def _outcome(stepping: Future[Step], deadline: float) -> Step:
