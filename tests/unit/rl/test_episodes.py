@@ -121,7 +121,7 @@ def test_what_an_environment_raises_is_an_error_of_its_sample_and_one_without_a_
 def test_samples_of_a_task_start_alike_and_are_all_answered():
     with pytest.raises(RolloutError, match="starts the samples of a task differently"):
         play([task("Fickle")])
-    with pytest.raises(RolloutError, match="can't start a task; got: p: .*KeyError: 'world'"):
+    with pytest.raises(RolloutError, match=r"can't start a task; got: p: .*KeyError: 'world'"):
         play([task("Stuck")])
     with pytest.raises(RolloutError, match="drawn twice"):
         play([task("Counting"), task("Counting")])
