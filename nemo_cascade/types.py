@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+Number = TypeVar("Number", np.uint8, np.int32)
+Place = tuple[str, int]
+"""A task's id, and which of its samples."""
 
 
 class FinishReason(StrEnum):
@@ -24,47 +27,152 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt to roll out, with what its verifier needs to judge the answer.
+class EnvironmentUse:
+    """An environment as a task uses it.
 
     Attributes:
-        prompt_id: stable and unique in the run, `<set>/<row>`.
+        name: in the registry, or where a user's own is (`my_file.py:Name`).
+        settings: what its constructor takes by name.
+        max_turns: turns of the policy, at most.
+    """
+
+    name: str = "single_turn"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    max_turns: int = 1
+
+
+ONE_TURN = EnvironmentUse()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the policy is asked, with what a verifier or an environment needs to judge it.
+
+    Attributes:
+        task_id: stable and unique in the run, `<set>/<row>`.
         domain: the domain that is scored (`math`, `instruction`, ...).
         verifier: name of the verifier in the reward registry.
         token_ids: the rendered prompt, shape [prompt_tokens].
         record: the source row (answer, tests, constraints, ...), JSON-like.
-        settings: of the verifier, for this prompt.
+        settings: of the verifier, for this task.
+        environment: what answers the policy, and how often it may be asked.
     """
 
-    prompt_id: str
+    task_id: str
     domain: str
     verifier: str
     token_ids: Int32
     record: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: EnvironmentUse = ONE_TURN
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """One sampled response: exactly the engine's tokens, never re-tokenised.
+class Question:
+    """What an engine is asked: tokens to go on from, and how many answers.
 
     Attributes:
-        prompt_id: whose response this is.
-        sample: 0..G-1 within the prompt's group.
-        prompt_ids: [prompt_tokens].
-        response_ids: [response_tokens], with the end-of-turn token if it was sampled.
-        logprobs: [response_tokens], log-probability of each sampled token under the sampling distribution.
-        finish_reason: stop, length or abort.
-        version: the weight version that generated it.
+        task_id: whose these are.
+        token_ids: [n], all that was said so far.
+        samples: numbers of the answers, each drawn with a seed of its own.
     """
 
-    prompt_id: str
-    sample: int
-    prompt_ids: Int32
-    response_ids: Int32
-    logprobs: Float32
-    finish_reason: FinishReason
+    task_id: str
+    token_ids: Int32
+    samples: range
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Tokens that were sampled in one go, under one weight version: [begin, end) of a trajectory."""
+
+    begin: int
+    end: int
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """All that was said about a task once, token by token as it was sampled or given, never re-tokenised.
+
+    What the policy sampled are its turns; all else (the prompt, an environment's observations) it was given. Which
+    token is trained and which version sampled it follow from the turns: they travel as these few numbers, and become
+    arrays where they are needed.
+
+    Attributes:
+        task_id: what it is about.
+        sample: 0..G-1 within the task's group.
+        token_ids: [n].
+        turns: what was sampled, in order; at least one. Each but the last ends with an end-of-turn token.
+        sampled_logprobs: [sampled tokens], log-probability of each under the sampling distribution.
+        finish_reason: of the last turn; LENGTH also where the next one had no room, or one too many was due.
+    """
+
+    task_id: str
+    sample: int
+    token_ids: Int32
+    turns: tuple[Turn, ...]
+    sampled_logprobs: Float32
+    finish_reason: FinishReason
+
+    @property
+    def place(self) -> Place:
+        """Which of the task's samples it is."""
+        return self.task_id, self.sample
+
+    @property
+    def trained(self) -> NDArray[np.uint8]:
+        """[n], 1 where the policy sampled the token."""
+        return self._on_turns(np.uint8, 0, [1] * len(self.turns))
+
+    @property
+    def versions(self) -> Int32:
+        """[n], the weight version that sampled each token; -1 where it was given."""
+        return self._on_turns(np.int32, -1, [turn.version for turn in self.turns])
+
+    @property
+    def logprobs(self) -> Float32:
+        """[n], of each sampled token; 0 where it was given."""
+        aligned = np.zeros(len(self.token_ids), np.float32)
+        aligned[self.trained > 0] = self.sampled_logprobs
+        return aligned
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens that the policy sampled."""
+        return sum(turn.end - turn.begin for turn in self.turns)
+
+    @property
+    def response_ids(self) -> Int32:
+        """The last turn's tokens, with the end-of-turn token if it was sampled."""
+        return self.token_ids[self.turns[-1].begin : self.turns[-1].end]
+
+    @property
+    def context_ids(self) -> Int32:
+        """What the last turn answers: everything before it."""
+        return self.token_ids[: self.turns[-1].begin]
+
+    def followed_by(self, answer: Trajectory) -> Trajectory:
+        """Return this one with the next turn, an engine's answer to all of it and what was given behind it."""
+        seen = len(self.token_ids)
+        assert np.array_equal(answer.token_ids[:seen], self.token_ids), "what was said can't change"
+        logprobs = np.concatenate([self.sampled_logprobs, answer.sampled_logprobs])
+        return replace(answer, turns=self.turns + answer.turns, sampled_logprobs=logprobs)
+
+    def _on_turns(self, dtype: type[Number], elsewhere: int, values: Sequence[int]) -> NDArray[Number]:
+        aligned = np.full(len(self.token_ids), elsewhere, dtype)
+        for turn, value in zip(self.turns, values, strict=True):
+            aligned[turn.begin : turn.end] = value
+        return aligned
+
+
+def first_turn(
+    task_id: str, sample: int, context: Int32, response: Int32, logprobs: Float32, reason: FinishReason, version: int
+) -> Trajectory:
+    """Return the trajectory of one answer to tokens that were given."""
+    turn = Turn(len(context), len(context) + len(response), version)
+    ids = np.concatenate([context, response]).astype(np.int32)
+    return Trajectory(task_id, sample, ids, (turn,), np.asarray(logprobs, np.float32), reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +193,12 @@ class Verdict:
 
     def __post_init__(self) -> None:
         assert (self.score is None) != (self.error is None), "a verdict is a score or an error, never both"
+
+
+Sample = tuple[Task, Trajectory]
+"""What is judged."""
+Judged = tuple[Place, Verdict]
+"""What a judge says of it."""
 
 
 @dataclass(frozen=True, slots=True)

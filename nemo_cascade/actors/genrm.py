@@ -6,8 +6,10 @@ The server does the work; this side only waits for it, so threads of the driver 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.data.chat.encode import load_tokenizer, response_text
@@ -17,9 +19,7 @@ from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.shaping import LengthControl
 from nemo_cascade.rewards.verifier import VerifierError
-from nemo_cascade.types import Prompt, Rollout, Verdict
-
-Judged = list[tuple[str, Verdict]]
+from nemo_cascade.types import Judged, Sample, Verdict
 
 
 class GenRMGroup:
@@ -34,13 +34,15 @@ class GenRMGroup:
         RewardError: one response can't be compared with others; no or a wrong URL; the key's variable isn't set.
     """
 
+    by_group: ClassVar[bool] = True
+
     def __init__(self, config: GenRMConfig, tokenizer_path: Path, group_size: int) -> None:
         if group_size < 2:
             raise RewardError("a generative reward model compares responses", value=f"{group_size} per prompt", limit=2)
         key = os.environ.get(config.api_key_variable, "")
         if config.api_key_variable and not key:
             raise RewardError("the judge's key isn't set", value=f"environment variable {config.api_key_variable}")
-        self._tokenizer, self._group_size = load_tokenizer(tokenizer_path), group_size
+        self._tokenizer = load_tokenizer(tokenizer_path)
         control = LengthControl(
             config.think, config.answer, config.think_bonus, config.answer_bonus, config.quality_percentile
         )
@@ -48,25 +50,14 @@ class GenRMGroup:
         client = JudgeClient(config.url, config.model, config.timeout_s, config.attempts, key)
         self._model = GenRM(client, control, group_size, config.parse_attempts, {**sampling, **config.request})
         self._threads = ThreadPoolExecutor(max(1, config.concurrency // group_size), "genrm")
-        self._gathering: dict[str, list[tuple[int, str, Rollout]]] = {}
-        self._judged: list[Future[Judged]] = []
+        self._judged: list[Future[list[Judged]]] = []
 
-    def submit(self, key: str, prompt: Prompt, rollout: Rollout) -> None:
-        """Hand in a rollout; its verdict comes back with `key` once all of its prompt are in."""
-        group = self._gathering.setdefault(prompt.prompt_id, [])
-        group.append((rollout.sample, key, rollout))
-        if len(group) == self._group_size:
-            members = sorted(self._gathering.pop(prompt.prompt_id), key=lambda member: member[0])
-            self._judged.append(self._threads.submit(self._judge, prompt, members))
+    def submit(self, samples: Sequence[Sample]) -> None:
+        """Hand in the samples of one task, in order; each one's verdict comes back with its place."""
+        self._judged.append(self._threads.submit(self._judge, samples))
 
-    def drain(self) -> Judged:
-        """Wait for all verdicts and return them; a request has its own time limit, so this ends.
-
-        Raises:
-            RewardError: a group lacks responses.
-        """
-        if self._gathering:
-            raise RewardError("responses are missing", value=f"{len(self._gathering)} prompts", limit=self._group_size)
+    def drain(self) -> list[Judged]:
+        """Wait for all verdicts and return them; a request has its own time limit, so this ends."""
         judged, self._judged = self._judged, []
         return [verdict for future in judged for verdict in future.result()]
 
@@ -74,18 +65,18 @@ class GenRMGroup:
         """End the threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _judge(self, prompt: Prompt, members: list[tuple[int, str, Rollout]]) -> Judged:
+    def _judge(self, samples: Sequence[Sample]) -> list[Judged]:
         responses = [
-            Response(response_text(self._tokenizer, r.response_ids, r.prompt_ids), r.response_ids, r.finish_reason)
-            for _, _, r in members
+            Response(response_text(self._tokenizer, a.response_ids, a.context_ids), a.response_ids, a.finish_reason)
+            for _, a in samples
         ]
-        keys = [key for _, key, _ in members]
+        places = [answer.place for _, answer in samples]
         try:
-            scores = self._model.score_group(prompt.record["messages"], responses)
+            scores = self._model.score_group(samples[0][0].record["messages"], responses)
         except VerifierError as error:
-            return [(key, Verdict(None, error.kind, error.detail, 0.0)) for key in keys]
-        undecided = f", {scores.unparsable} of {len(keys)} comparisons undecided" if scores.unparsable else ""
+            return [(place, Verdict(None, error.kind, error.detail, 0.0)) for place in places]
+        undecided = f", {scores.unparsable} of {len(places)} comparisons undecided" if scores.unparsable else ""
         return [
-            (key, Verdict(float(reward), None, f"base {base:.3f}{undecided}", 0.0))
-            for key, reward, base in zip(keys, scores.rewards_G, scores.base_G, strict=True)
+            (place, Verdict(float(reward), None, f"base {base:.3f}{undecided}", 0.0))
+            for place, reward, base in zip(places, scores.rewards_G, scores.base_G, strict=True)
         ]

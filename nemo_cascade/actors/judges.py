@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from nemo_cascade.actors.genrm import GenRMGroup
-from nemo_cascade.actors.reward import RewardGroup, Submission
+from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
 from nemo_cascade.errors import RewardError
-from nemo_cascade.types import Prompt, Rollout, Verdict
+from nemo_cascade.types import Judged, Place, Sample, Verdict
+
+
+class Judge(Protocol):
+    """Gives samples their verdicts while others are still being generated.
+
+    Attributes:
+        by_group: whether it judges a task's samples together: each call then hands in all of one task, in order.
+    """
+
+    by_group: ClassVar[bool]
+
+    def submit(self, samples: Sequence[Sample]) -> None:
+        """Hand in samples; each one's verdict comes back with its place."""
+        ...
+
+    def drain(self) -> Sequence[Judged]:
+        """Wait for all verdicts in flight and return them."""
+        ...
 
 
 class Judges:
-    """Send each rollout to its prompt's verifier, and gather the verdicts of all kinds.
+    """Send each sample to its task's judge, and gather the verdicts of all of them.
 
     Args:
         pools: the verifiers.
         scorer: the reward model's replicas, if one is in use.
-        group_size: rollouts of each prompt.
+        group_size: samples of each task.
         genrm: the generative reward model, if one is in use.
     """
 
     def __init__(
         self, pools: RewardGroup, scorer: ScorerGroup | None, group_size: int, genrm: GenRMGroup | None = None
     ) -> None:
-        self.pools, self._scorer, self._genrm, self.group_size = pools, scorer, genrm, group_size
-
-    @property
-    def scorer(self) -> ScorerGroup:
-        """The reward model's replicas.
-
-        Raises:
-            RewardError: none is in use.
-        """
-        if self._scorer is None:
-            raise RewardError("there is no reward model to ask", mend="set reward_model where `preference` is used")
-        return self._scorer
+        self.pools, self.group_size = pools, group_size
+        named: dict[str, Judge | None] = {PREFERENCE: scorer, GENRM: genrm}
+        self._named = {name: judge for name, judge in named.items() if judge is not None}
+        self._gathering: dict[str, dict[int, Sample]] = {}
 
     def self_test(self, names: Iterable[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Run the verifiers' golden cases; a reward model has proven itself when it was loaded.
@@ -53,39 +63,54 @@ class Judges:
         if pooled := [name for name in names if name not in (PREFERENCE, GENRM)]:
             self.pools.self_test(pooled, settings)
 
-    def submit(self, submissions: Sequence[Submission]) -> None:
-        """Hand in rollouts; each one's verdict comes back with its key.
+    def submit(self, samples: Sequence[Sample]) -> None:
+        """Hand in samples; each one's verdict comes back with its place.
 
         Raises:
-            CascadeError: a judge failed.
+            CascadeError: a judge failed, or there is none of that name.
         """
-        pooled = []
-        for key, prompt, rollout in submissions:
-            if prompt.verifier == PREFERENCE:
-                self.scorer.submit(key, prompt, rollout, self.group_size)
-            elif prompt.verifier == GENRM:
-                if self._genrm is None:
-                    raise RewardError("there is no generative reward model to ask", mend="give Judges one")
-                self._genrm.submit(key, prompt, rollout)
-            else:
-                pooled.append((key, prompt, rollout))
-        self.pools.submit(pooled)
+        singles: dict[Judge, list[Sample]] = {}
+        for task, answer in samples:
+            judge = self._judge(task.verifier)
+            if not judge.by_group:
+                singles.setdefault(judge, []).append((task, answer))
+                continue
+            group = self._gathering.setdefault(task.task_id, {})
+            group[answer.sample] = (task, answer)
+            if len(group) == self.group_size:
+                judge.submit([sample for _, sample in sorted(self._gathering.pop(task.task_id).items())])
+        for judge, some in singles.items():
+            judge.submit(some)
 
-    def drain(self) -> list[tuple[str, Verdict]]:
-        """Wait for all verdicts in flight and return them.
+    def drain(self) -> list[Judged]:
+        """Wait for all verdicts in flight and return them; a sample whose group isn't whole can't be judged.
 
         Raises:
             CascadeError: a judge failed, or is too slow.
         """
-        scored = self._scorer.drain() if self._scorer is not None else []
-        compared = self._genrm.drain() if self._genrm is not None else []
-        return [*self.pools.drain(), *scored, *compared]
+        apart, self._gathering = self._gathering, {}
+        verdicts: list[Judged] = []
+        for group in apart.values():
+            lacking = Verdict(None, "group", f"{len(group)} of {self.group_size} responses to judge together")
+            verdicts += [(answer.place, lacking) for _, answer in group.values()]
+        return [*(verdict for judge in (self.pools, *self._named.values()) for verdict in judge.drain()), *verdicts]
 
-    def preferences(self, groups: Sequence[tuple[Prompt, Sequence[Rollout]]]) -> list[list[Verdict]]:
-        """Ask the reward model about rollouts that a verifier has judged. Returns verdicts in the same shape.
+    def preferences(self, groups: Sequence[Sequence[Sample]]) -> dict[Place, Verdict]:
+        """Ask the reward model about whole groups that a verifier has judged.
 
         Raises:
             RewardError: no reward model is in use.
             CascadeError: it failed, or is too slow.
         """
-        return self.scorer.score(groups)
+        judge = self._judge(PREFERENCE)
+        for group in groups:
+            judge.submit(group)
+        return dict(judge.drain())
+
+    def _judge(self, verifier: str) -> Judge:
+        """Return who judges under a verifier's name."""
+        if verifier in (PREFERENCE, GENRM) and verifier not in self._named:
+            what = "reward model" if verifier == PREFERENCE else "generative reward model"
+            mend = "set reward_model where `preference` is used" if verifier == PREFERENCE else "set reward.genrm.url"
+            raise RewardError(f"there is no {what} to ask", mend=mend)
+        return self._named.get(verifier, self.pools)

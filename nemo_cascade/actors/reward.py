@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.exceptions import RayError
@@ -17,12 +17,11 @@ from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.data.chat.encode import OPENING_TOKENS
 from nemo_cascade.errors import DeadlineError, RewardError
-from nemo_cascade.types import FinishReason, Int32, Prompt, Rollout, Verdict
+from nemo_cascade.types import FinishReason, Int32, Judged, Place, Sample
 
-Submission = tuple[str, Prompt, Rollout]
-"""A rollout to be judged: the key that its verdict comes back with, what it answers, and itself."""
-Sample = tuple[str, tuple[str, dict[str, Any]], dict[str, Any], tuple[Int32, Int32], FinishReason]
-"""What a pool is told of one: key, verifier and its settings, record, the ends of prompt and response, why it ended."""
+Told = tuple[Place, tuple[str, dict[str, Any]], dict[str, Any], tuple[Int32, Int32], FinishReason]
+"""What a pool is told of a sample: its place, verifier and settings, record, ends of context and response, and why it
+ended."""
 
 # Messages on their way to an actor before submit() waits for the oldest.
 MAX_UNCONFIRMED = 64
@@ -44,18 +43,18 @@ class RewardActor(Actor):
         self.tokenizer = load_tokenizer(tokenizer_path)
         self.pool = VerifierPool(config, sandbox=sandbox)
 
-    def submit(self, samples: list[Sample]) -> None:
+    def submit(self, samples: list[Told]) -> None:
         """Hand responses to their verifiers."""
         from nemo_cascade.data.chat.encode import response_text
         from nemo_cascade.rewards.response import Response
 
-        for key, (verifier, settings), record, (prompt_end, response_ids), reason in samples:
-            text = response_text(self.tokenizer, response_ids, prompt_end)
-            self.pool.submit(key, verifier, record, Response(text, response_ids, reason), settings)
+        for place, (verifier, settings), record, (context_end, response_ids), reason in samples:
+            text = response_text(self.tokenizer, response_ids, context_end)
+            self.pool.submit(place, verifier, record, Response(text, response_ids, reason), settings)
 
-    def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
+    def collect(self, timeout_s: float) -> list[Judged]:
         """Return what is ready."""
-        results: list[tuple[str, Verdict]] = self.pool.collect(timeout_s)
+        results: list[Judged] = self.pool.collect(timeout_s)
         return results
 
     def self_test(self, names: list[str], settings: dict[str, Any]) -> None:
@@ -69,7 +68,7 @@ class RewardActor(Actor):
 
 
 class RewardGroup:
-    """All verifier pools.
+    """All verifier pools; they judge each sample for itself.
 
     Args:
         cluster: where they live.
@@ -80,6 +79,8 @@ class RewardGroup:
     Raises:
         CascadeError: an actor does not come up.
     """
+
+    by_group: ClassVar[bool] = False
 
     def __init__(
         self, cluster: Cluster, config: RewardConfig, tokenizer_path: str, sandbox: SandboxConfig | None = None
@@ -100,8 +101,8 @@ class RewardGroup:
         """Process ids of the actors (their verifier processes are below them)."""
         return [m.info.pid for m in self._fleet.members if m.info is not None]
 
-    def submit(self, submissions: Sequence[Submission]) -> None:
-        """Hand in rollouts; each one's verdict comes back with its key. Waits while too many are in flight.
+    def submit(self, samples: Sequence[Sample]) -> None:
+        """Hand in samples; each one's verdict comes back with its place. Waits while too many are in flight.
 
         Raises:
             RewardError: an earlier submission was refused.
@@ -109,24 +110,24 @@ class RewardGroup:
         """
         self._fleet.check()
         members = self._fleet.members
-        samples: list[Sample] = [
+        told: list[Told] = [
             (
-                key,
-                (prompt.verifier, dict(prompt.settings)),
-                dict(prompt.record),
-                (rollout.prompt_ids[-OPENING_TOKENS:], rollout.response_ids),
-                rollout.finish_reason,
+                trajectory.place,
+                (task.verifier, dict(task.settings)),
+                dict(task.record),
+                (trajectory.context_ids[-OPENING_TOKENS:], trajectory.response_ids),
+                trajectory.finish_reason,
             )
-            for key, prompt, rollout in submissions
+            for task, trajectory in samples
         ]
         for place, member in enumerate(members):
-            if share := samples[(place - self._turn) % len(members) :: len(members)]:
+            if share := told[(place - self._turn) % len(members) :: len(members)]:
                 self._unconfirmed[member.handle.submit.remote(share)] = member, len(share)
-        self._turn += len(samples)
-        self._outstanding += len(samples)
+        self._turn += len(told)
+        self._outstanding += len(told)
         self._confirm(MAX_UNCONFIRMED)
 
-    def collect(self, timeout_s: float) -> list[tuple[str, Verdict]]:
+    def collect(self, timeout_s: float) -> list[Judged]:
         """Return verdicts that are ready, waiting up to `timeout_s` for the first.
 
         Raises:
@@ -140,7 +141,7 @@ class RewardGroup:
         self._outstanding -= len(results)
         return results
 
-    def drain(self) -> list[tuple[str, Verdict]]:
+    def drain(self) -> list[Judged]:
         """Wait for all verdicts in flight and return them.
 
         Raises:
@@ -148,7 +149,7 @@ class RewardGroup:
             RewardError: a submission was refused, or the pool broke.
         """
         self._confirm(0)
-        results: list[tuple[str, Verdict]] = []
+        results: list[Judged] = []
         last = time.monotonic()
         while self._outstanding:
             ready = self.collect(COLLECT_S)

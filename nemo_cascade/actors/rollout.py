@@ -18,7 +18,7 @@ from nemo_cascade.actors.placement import engine_slots, placed_on
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError
 from nemo_cascade.rollout.buckets import SyncSummary, WeightBucket
-from nemo_cascade.types import Float32, Int32, Prompt, Rollout
+from nemo_cascade.types import Float32, Int32, Question, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,9 @@ class RolloutActor(Actor):
         self.worker = RolloutWorker(**arguments)
         return float(self.worker.start_seconds)
 
-    def generate(
-        self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[list[Rollout]]:
-        """Yield rollouts as they end; those that end together in one message."""
-        yield from self.worker.generate(prompts, num_generations, sampling, seed)
+    def generate(self, questions: list[Question], sampling: SamplingConfig, seed: int) -> Iterator[list[Trajectory]]:
+        """Yield answers as they end; those that end together in one message."""
+        yield from self.worker.generate(questions, sampling, seed)
 
     def probe(self, sequences: list[Int32], temperature: float) -> list[Float32]:
         """Score given tokens."""
@@ -81,7 +79,7 @@ class RolloutActor(Actor):
 class RolloutGroup:
     """All engines.
 
-    Prompt i of a generation goes to engine i modulo the number of engines, so that the same call gives the same
+    Task i of a generation goes to engine i modulo the number of engines, so that the same call gives the same
     rollouts.
 
     Args:
@@ -122,37 +120,38 @@ class RolloutGroup:
         return self._fleet
 
     def generate(
-        self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[list[Rollout]]:
-        """Sample responses to each prompt on all engines; yield them as they end, in no particular order.
+        self, questions: Sequence[Question], sampling: SamplingConfig, seed: int
+    ) -> Iterator[list[Trajectory]]:
+        """Sample answers to each question on all engines; yield them as they end, in no particular order.
 
-        A list holds what ended together on one engine: a message a rollout would cost the driver more than a small
-        rollout takes to sample.
+        A list holds what ended together on one engine: a message an answer would cost the driver more than a small
+        answer takes to sample.
 
         An engine that dies is started anew, once in the run, gets the present weights and generates its share again
-        from the same seeds; rollouts that were already yielded are not repeated.
+        from the same seeds; answers that were already yielded are not repeated.
 
         Raises:
             ActorDiedError: an engine died and can't be replaced.
             DeadlineError: not done within rollout.generate_deadline_s.
-            RolloutError: a prompt that can't be generated from.
+            RolloutError: a question that can't be generated from.
         """
         self._fleet.check()
         end = time.monotonic() + self.config.generate_deadline_s + DEADLINE_MARGIN_S
         count = len(self._fleet.members)
-        shares = {i: prompts[i::count] for i in range(count) if prompts[i::count]}
+        shares = {i: list(questions[i::count]) for i in range(count) if questions[i::count]}
+        wanted = sum(len(question.samples) for question in questions)
 
         def begin(index: int) -> Any:
             handle = self._fleet.members[index].handle
             stream = handle.generate.options(num_returns="streaming")
-            return stream.remote(shares[index], num_generations, sampling, seed)
+            return stream.remote(shares[index], sampling, seed)
 
         streams = {index: begin(index) for index in shares}
         seen: set[tuple[str, int]] = set()
         complete = False
         try:
             while streams:
-                index = self._ready(streams, end, len(prompts) * num_generations - len(seen))
+                index = self._ready(streams, end, wanted - len(seen))
                 try:
                     item = self._fleet.next_of(self._fleet.members[index], streams[index], "generate", end, 0.0)
                     ended = None if item is None else self._fleet.value_of(self._fleet.members[index], item, "generate")
@@ -162,8 +161,8 @@ class RolloutGroup:
                     continue
                 if ended is None:
                     del streams[index]
-                elif fresh := [rollout for rollout in ended if (rollout.prompt_id, rollout.sample) not in seen]:
-                    seen.update((rollout.prompt_id, rollout.sample) for rollout in fresh)
+                elif fresh := [answer for answer in ended if (answer.task_id, answer.sample) not in seen]:
+                    seen.update((answer.task_id, answer.sample) for answer in fresh)
                     yield fresh
             complete = True
         finally:
@@ -182,7 +181,7 @@ class RolloutGroup:
         names = [self._fleet.members[i].name for i in order]
         self._fleet.broken = f"{', '.join(names)} did not finish generating"
         silence = self._fleet.silence(names, "generate", self.config.generate_deadline_s)
-        raise DeadlineError(f"{missing} rollouts are missing: {silence.what}", limit=silence.limit, mend=silence.mend)
+        raise DeadlineError(f"{missing} answers are missing: {silence.what}", limit=silence.limit, mend=silence.mend)
 
     def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
         """Score given tokens on the first engine: [n - 1] log-probs for each sequence of n tokens."""

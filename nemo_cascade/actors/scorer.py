@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 
@@ -24,7 +24,7 @@ from nemo_cascade.config.schema import ScorerConfig
 from nemo_cascade.data.chat.encode import OPENING_TOKENS
 from nemo_cascade.errors import RewardError
 from nemo_cascade.training.request import Request, ScorerSetup
-from nemo_cascade.types import Prompt, Rollout, Verdict
+from nemo_cascade.types import Judged, Place, Sample
 
 # Batches at a replica: one at work, one at hand.
 MOST_AT_WORK = 2
@@ -44,7 +44,7 @@ class ScorerActor(RankActor):
 class _Batch:
     """The responses to one prompt."""
 
-    keys: list[str]
+    places: list[Place]
     requests: list[Request]
     refs: dict[str, Any] = field(default_factory=dict)
 
@@ -70,14 +70,15 @@ class ScorerGroup:
         CascadeError: they don't come up.
     """
 
+    by_group: ClassVar[bool] = True
+
     def __init__(self, cluster: Cluster, config: ScorerConfig, model: ModelConfig, precision: PrecisionConfig) -> None:
         self.config, self._model, self._precision = config, model, precision
         self._fleet = Fleet(cluster, "scorer", RewardError)
         self._deadline = cluster.config.actor_start_deadline_s
         self._holds: tuple[str, str] | None = None
-        self._gathering: dict[str, list[tuple[int, str, Request]]] = {}
         self._waiting: deque[_Batch] = deque()
-        self._done: list[tuple[str, Verdict]] = []
+        self._done: list[Judged] = []
         self._replicas = [
             _Replica(add_ranks(self._fleet, ScorerActor, config.tensor_parallel_size, config.threads, slots))
             for slots in scorer_slots(cluster.slots, config)
@@ -110,33 +111,31 @@ class ScorerGroup:
         self._fleet.call("invoke", "self_test", deadline_s=self._deadline)
         self._holds = wanted
 
-    def submit(self, key: str, prompt: Prompt, rollout: Rollout, group_size: int) -> None:
-        """Hand in a rollout; its verdict comes back with `key` once all `group_size` of its prompt are in.
+    def submit(self, samples: Sequence[Sample]) -> None:
+        """Hand in the samples of one task, in order; each one's verdict comes back with its place.
 
         Raises:
             CascadeError: a replica failed.
         """
         self._fleet.check()
-        group = self._gathering.setdefault(prompt.prompt_id, [])
-        request = Request(prompt.record["messages"], rollout.response_ids, rollout.prompt_ids[-OPENING_TOKENS:])
-        group.append((rollout.sample, key, request))
-        if len(group) == group_size:
-            self._enqueue(self._gathering.pop(prompt.prompt_id))
+        requests = [
+            Request(task.record["messages"], answer.response_ids, answer.context_ids[-OPENING_TOKENS:])
+            for task, answer in samples
+        ]
+        self._waiting.append(_Batch([answer.place for _, answer in samples], requests))
         for replica in self._replicas:
             while replica.at_work and self._has_answered(replica.at_work[0]):
                 self._finish(replica)
         self._dispatch()
 
-    def drain(self) -> list[tuple[str, Verdict]]:
-        """Wait for all verdicts and return them; groups that never became whole are scored as they are.
+    def drain(self) -> list[Judged]:
+        """Wait for all verdicts and return them.
 
         Raises:
             DeadlineError: a replica took longer than scorer.deadline_s for one prompt's responses.
             ActorDiedError: one died.
             CascadeError: what it raised.
         """
-        for prompt_id in list(self._gathering):
-            self._enqueue(self._gathering.pop(prompt_id))
         self._dispatch()
         while any(replica.at_work for replica in self._replicas):
             for replica in self._replicas:
@@ -146,27 +145,9 @@ class ScorerGroup:
         done, self._done = self._done, []
         return done
 
-    def score(self, groups: Sequence[tuple[Prompt, Sequence[Rollout]]]) -> list[list[Verdict]]:
-        """Score whole groups now, beside whatever verifier judges them. Returns verdicts in the same shape.
-
-        Raises:
-            As `drain`.
-        """
-        assert not self._gathering, "drain what was submitted first"
-        assert not self._done, "drain what was submitted first"
-        for index, (prompt, rollouts) in enumerate(groups):
-            for place, rollout in enumerate(rollouts):
-                self.submit(f"{index}#{place}", prompt, rollout, len(rollouts))
-        verdicts = dict(self.drain())
-        return [[verdicts[f"{i}#{j}"] for j in range(len(rollouts))] for i, (_, rollouts) in enumerate(groups)]
-
     def close(self) -> None:
         """End all replicas."""
         self._fleet.close()
-
-    def _enqueue(self, group: list[tuple[int, str, Request]]) -> None:
-        group.sort(key=lambda entry: entry[0])
-        self._waiting.append(_Batch([key for _, key, _ in group], [request for _, _, request in group]))
 
     def _dispatch(self) -> None:
         while self._waiting:
@@ -187,4 +168,4 @@ class ScorerGroup:
         """Take the oldest batch's verdicts, waiting for them."""
         batch = replica.at_work.popleft()
         verdicts = self._fleet.gather(batch.refs, "score", self.config.deadline_s)[0]
-        self._done += zip(batch.keys, verdicts, strict=True)
+        self._done += zip(batch.places, verdicts, strict=True)

@@ -24,7 +24,7 @@ from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.nano.prepare import prepare_data
 from nemo_cascade.rewards.records import record_problem
-from nemo_cascade.stages.kinds import KINDS
+from nemo_cascade.stages.kinds import kind_of
 from nemo_cascade.storage.hashes import hash_json
 from nemo_cascade.training.schedule import check_warm_up
 
@@ -90,7 +90,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
     """Read what one stage or suite reads."""
     if name in config.stages:
         stage = config.stages[name]
-        prepared = KINDS[stage.kind].prepare(config, name, stage, inputs.start_hf, inputs.tokenised)
+        prepared = kind_of(stage).prepare(config, name, stage, inputs.start_hf, inputs.tokenised)
         log.info("%s: %s", name, prepared.told)
         check_warm_up(stage.optimizer, prepared.steps, name)
     if name in config.evaluation.suites:

@@ -33,17 +33,17 @@ from nemo_cascade.cascade.levels import stage_gate, with_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cascade.rulings import carry_out, pending
+from nemo_cascade.config.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.validate_judges import verifiers_of
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.report.page import write_report
 from nemo_cascade.report.story import outcome_line, ways_on_text
 from nemo_cascade.stages.context import StageContext, evaluation_version
 from nemo_cascade.stages.evaluate import evaluate, scorable_suites
-from nemo_cascade.stages.kinds import KINDS
+from nemo_cascade.stages.kinds import kind_of
 from nemo_cascade.stages.pause import pause_if_asked
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.storage.atomic import write_json
@@ -124,17 +124,17 @@ class CascadeRunner:
             write_report(self.folder.path)
 
     def _plugins(self) -> dict[str, Any]:
-        """Return the hashes of the files that the user's verifiers are written in, {} where there are none.
+        """Return the hashes of the files that the user's own code is written in, {} where there are none.
 
         Raises:
             RunFolderError: a file isn't what it was when the run began.
         """
-        now, before = plugin_hashes(verifiers_of(self.config).values()), self.ledger.find("run_started")
+        now, before = plugin_hashes(own_code(self.config)), self.ledger.find("run_started")
         changed = [name for name, known in (before.details.get("plugins", {}) if before else {}).items()
                    if now.get(name) != known]  # fmt: skip
         if changed and self.config.resume != "fork":
             raise RunFolderError(
-                "the code of a verifier changed since the run began",
+                "the code of a verifier, an environment or a kind of stage changed since the run began",
                 value=", ".join(changed),
                 mend="restore it, or go on with it from here: resume=fork; or name=ANOTHER",
             )
@@ -204,7 +204,7 @@ class CascadeRunner:
         parent_hash = hash_folder(parent.hf)
         self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
         log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
-        KINDS[planned.kind].run(context, planned.stage)
+        kind_of(planned.stage).run(context, planned.stage)
         self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 
     def _context(self, planned: PlannedStage, parent: Standing, roles: Roles) -> StageContext:

@@ -23,7 +23,7 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.models.architectures import padding_note
 from nemo_cascade.report.story import held_stage, ways_on_text
-from nemo_cascade.rewards.formula import stage_formula
+from nemo_cascade.rl.rewards import stage_formula
 
 TAKES_OVERRIDES = True
 

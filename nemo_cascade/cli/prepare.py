@@ -61,10 +61,10 @@ def _show(config: RunConfig, name: str, tokenizer_folder: Path, count: int) -> N
 def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
     from nemo_cascade.data.rows.quarantine import QUARANTINE
     from nemo_cascade.data.sft.summary import SUMMARY
-    from nemo_cascade.stages.kinds import KINDS
+    from nemo_cascade.stages.kinds import kind_of
 
     stage = config.stages[name]
-    prepared = KINDS[stage.kind].prepare(config, name, stage, tokenizer, Path(config.data_dir) / "tokenised")
+    prepared = kind_of(stage).prepare(config, name, stage, tokenizer, Path(config.data_dir) / "tokenised")
     stats = prepared.stats
     if "domains" not in stats or prepared.folder is None:
         out.print(f"{escape(name)}: {escape(prepared.told)}\n")

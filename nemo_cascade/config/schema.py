@@ -17,6 +17,7 @@ from pydantic import (
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.environments import TaskEnvironmentConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
@@ -126,6 +127,8 @@ class SuiteConfig(DataFileConfig):
     score_span: PositiveFloat = 1.0
     """How far the verifier's scores can lie apart: 1 for 0 to 1, 2 for -1 to 1. The gate's tolerance is a share of
     it."""
+    environment: TaskEnvironmentConfig = field(default_factory=TaskEnvironmentConfig)
+    """What answers the policy: nothing (one turn), or a world that it talks to."""
     mode: Literal["think", "no_think"] = "think"
     """Mode flag behind every user turn."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

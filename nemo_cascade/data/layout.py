@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.types import Float32, Int32, PackedBatch, Rollout
+from nemo_cascade.types import Float32, Int32, PackedBatch, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,16 @@ class Document:
         return len(self.token_ids)
 
 
-def rollout_document(rollout: Rollout, extras: Mapping[str, float | Float32], trained: bool = True) -> Document:
-    """Make a document of a rollout: its response is trained, its prompt isn't.
+def sampled_document(trajectory: Trajectory, extras: Mapping[str, Float32], trained: bool = True) -> Document:
+    """Make a document of a trajectory: what was sampled is trained, what was given isn't.
 
     Args:
-        rollout: prompt and response tokens, taken as they are.
-        extras: values of the response's tokens, [response_tokens] or one number for all; 0 on the prompt.
-        trained: False keeps the rollout in the batch without gradient.
+        trajectory: its tokens are taken as they are.
+        extras: values of its tokens, each [n].
+        trained: False keeps it in the batch without gradient.
     """
-    prompt, response = len(rollout.prompt_ids), len(rollout.response_ids)
-    mask = np.zeros(prompt + response, np.uint8)
-    mask[prompt:] = trained
-    aligned = {}
-    for name, value in extras.items():
-        aligned[name] = np.zeros(prompt + response, np.float32)
-        aligned[name][prompt:] = value
-    return Document(np.concatenate([rollout.prompt_ids, rollout.response_ids]).astype(np.int32), mask, aligned)
+    mask = trajectory.trained
+    return Document(trajectory.token_ids, mask if trained else np.zeros_like(mask), extras)
 
 
 def padded_length(tokens: int, multiple: int) -> int:

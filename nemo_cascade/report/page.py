@@ -25,7 +25,7 @@ from nemo_cascade.report.matrix import Matrix, collect_matrix
 from nemo_cascade.report.plots import COLORS, score_chart
 from nemo_cascade.report.samples import Sample, stage_samples
 from nemo_cascade.report.story import OUTCOME_WORDS, outcome_line, ways_on_text
-from nemo_cascade.rewards.formula import stage_formula
+from nemo_cascade.rl.rewards import stage_formula
 from nemo_cascade.storage.atomic import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
 

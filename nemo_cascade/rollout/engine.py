@@ -25,9 +25,9 @@ from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, Weight
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
 from nemo_cascade.rollout.manifest import WeightManifest
-from nemo_cascade.rollout.sampling import check_prompts, request_seed, sampling_params, stop_token_ids
+from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params, stop_token_ids
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
-from nemo_cascade.types import FinishReason, Float32, Int32, Prompt, Rollout
+from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory, first_turn
 
 log = logging.getLogger(__name__)
 
@@ -81,23 +81,20 @@ class RolloutWorker:
         """Where the engine stands in a weight hand-over."""
         return self._state.phase
 
-    def generate(
-        self, prompts: list[Prompt], num_generations: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[list[Rollout]]:
-        """Sample `num_generations` responses to each prompt; yield those that end together, step by step.
+    def generate(self, questions: list[Question], sampling: SamplingConfig, seed: int) -> Iterator[list[Trajectory]]:
+        """Sample all answers to each question; yield those that end together, step by step, each of one turn.
 
         The result is a pure function of weights and arguments, bit for bit. Leaving the iterator early aborts what is
         still running.
 
         Args:
-            prompts: unique prompt ids; the same prompt in another list may give other bits (other batches round
-                differently).
-            num_generations: samples per prompt.
+            questions: no answer asked for twice; the same question in another list may give other bits (other batches
+                round differently).
             sampling: temperature 0 is greedy; the log-probs are then those of temperature 1.
             seed: of this generation.
 
         Raises:
-            RolloutError: a prompt too long for max_model_len, two with the same id, or an engine that returned
+            RolloutError: a question too long for max_model_len, an answer asked for twice, or an engine that returned
                 what it was not asked for.
             DeadlineError: not done within generate_deadline_s.
             WeightSyncError: the engine is in the middle of a weight hand-over.
@@ -105,31 +102,31 @@ class RolloutWorker:
         self._state.require(SyncPhase.GENERATING, "generate")
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
-        check_prompts(prompts, sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
+        check_questions(questions, sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
         requests = {
-            f"{index}/{sample}": (prompt, sample)
-            for index, prompt in enumerate(prompts)
-            for sample in range(num_generations)
+            f"{index}/{sample}": (question, sample)
+            for index, question in enumerate(questions)
+            for sample in question.samples
         }
         return self._generate(requests, sampling, seed)
 
     def _generate(
-        self, requests: dict[str, tuple[Prompt, int]], sampling: SamplingConfig, seed: int
-    ) -> Iterator[list[Rollout]]:
+        self, requests: dict[str, tuple[Question, int]], sampling: SamplingConfig, seed: int
+    ) -> Iterator[list[Trajectory]]:
         self._empty_prefix_cache()
         self.shared_prompt_tokens = 0
         waiting = set(requests)
         try:
-            for key, (prompt, sample) in requests.items():
-                params = sampling_params(sampling, request_seed(seed, prompt.prompt_id, sample), self.stop_ids)
-                self._engine.add_request(key, {"prompt_token_ids": prompt.token_ids.tolist()}, params)
+            for key, (question, sample) in requests.items():
+                params = sampling_params(sampling, request_seed(seed, question.task_id, sample), self.stop_ids)
+                self._engine.add_request(key, {"prompt_token_ids": question.token_ids.tolist()}, params)
             deadline = time.monotonic() + self.config.generate_deadline_s
             while waiting:
                 ended = self._step(waiting, deadline)
                 waiting.difference_update(output.request_id for output in ended)
                 self.shared_prompt_tokens += sum(output.num_cached_tokens or 0 for output in ended)
                 if ended:
-                    yield [self._rollout(*requests[output.request_id], output.outputs[0]) for output in ended]
+                    yield [self._answer(*requests[output.request_id], output.outputs[0]) for output in ended]
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))
@@ -146,10 +143,10 @@ class RolloutWorker:
             raise RolloutError("the engine lost requests", value=f"{len(waiting)} never finished")
         return [output for output in self._engine.step() if output.finished]
 
-    def _rollout(self, prompt: Prompt, sample: int, completion: Any) -> Rollout:
+    def _answer(self, question: Question, sample: int, completion: Any) -> Trajectory:
         ids = np.asarray(completion.token_ids, dtype=np.int32)
         logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
-        name = f"{prompt.prompt_id} sample {sample}"
+        name = f"{question.task_id} sample {sample}"
         if completion.finish_reason not in list(FinishReason):
             raise RolloutError(f"{name}: the engine gave up", value=f"finish reason {completion.finish_reason}")
         reason = FinishReason(completion.finish_reason)
@@ -163,7 +160,7 @@ class RolloutWorker:
             )
         if (reason is FinishReason.STOP) != (int(ids[-1]) in self.stop_ids):
             raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=self.stop_ids)
-        return Rollout(prompt.prompt_id, sample, prompt.token_ids, ids, logprobs, reason, self._version)
+        return first_turn(question.task_id, sample, question.token_ids, ids, logprobs, reason, self._version)
 
     def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
         """Score given tokens: log-prob of each token from the second on, under the present weights.

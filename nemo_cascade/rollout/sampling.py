@@ -12,12 +12,12 @@ from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.rollout import SamplingConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import RolloutError
-from nemo_cascade.types import Prompt
+from nemo_cascade.types import Question
 
 
-def request_seed(seed: int, prompt_id: str, sample: int) -> int:
+def request_seed(seed: int, task_id: str, sample: int) -> int:
     """Return the sampling seed of one rollout: 63 bits, a pure function of its place in the run."""
-    digest = hashlib.blake2b(f"{seed}/{prompt_id}/{sample}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{task_id}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -57,25 +57,25 @@ def _eos_ids(model_path: Path) -> list[int]:
     return []
 
 
-def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int, vocab_size: int) -> None:
-    """Refuse prompts that leave no room for a full response, are empty, share an id, or hold tokens of another model.
+def check_questions(questions: Sequence[Question], max_tokens: int, max_model_len: int, vocab_size: int) -> None:
+    """Refuse questions that leave no room for a full response, are empty, share an id, or hold another model's tokens.
 
     Raises:
-        RolloutError: names every such prompt (the first ten) with its length.
+        RolloutError: names every such question (the first ten) with its length.
     """
     room = max_model_len - max_tokens
-    long = [f"{p.prompt_id} ({p.token_ids.size} tokens)" for p in prompts if p.token_ids.size > room]
+    long = [f"{q.task_id} ({q.token_ids.size} tokens)" for q in questions if q.token_ids.size > room]
     if long:
         raise RolloutError(
-            f"{len(long)} of {len(prompts)} prompts are too long for their response",
+            f"{len(long)} of {len(questions)} prompts are too long for their response",
             value=", ".join(long[:10]),
             limit=f"{room} tokens = max_model_len {max_model_len} - max_tokens {max_tokens}",
             mend="raise rollout.max_model_len, lower sampling.max_tokens, or leave these prompts out",
         )
-    empty = [p.prompt_id for p in prompts if not p.token_ids.size]
+    empty = [q.task_id for q in questions if not q.token_ids.size]
     if empty:
         raise RolloutError("empty prompts", value=", ".join(empty[:10]), limit="at least 1 token")
-    unknown = [p.prompt_id for p in prompts if not 0 <= p.token_ids.min() <= p.token_ids.max() < vocab_size]
+    unknown = [q.task_id for q in questions if not 0 <= q.token_ids.min() <= q.token_ids.max() < vocab_size]
     if unknown:
         raise RolloutError(
             "prompts hold tokens that the model doesn't have",
@@ -83,10 +83,11 @@ def check_prompts(prompts: Sequence[Prompt], max_tokens: int, max_model_len: int
             limit=f"ids below vocab_size={vocab_size}",
             mend="the prompts were made with another tokenizer than the model's",
         )
-    twice = [name for name, count in Counter(p.prompt_id for p in prompts).items() if count > 1]
+    asked = Counter((q.task_id, sample) for q in questions for sample in q.samples)
+    twice = dict.fromkeys(name for (name, _), count in asked.items() if count > 1)
     if twice:
         raise RolloutError(
-            "prompts with the same id: their samples would be copies of each other", value=", ".join(twice[:10])
+            "prompts with the same id: their samples would be copies of each other", value=", ".join([*twice][:10])
         )
 
 

@@ -14,12 +14,13 @@ from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.schemas import schema_of
-from nemo_cascade.errors import RewardError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.rewards.form import obeys_mode
 from nemo_cascade.rewards.records import record_problem
+from nemo_cascade.rl.ask import Answerers, ask
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress
+from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import FinishReason
 
 
@@ -82,10 +83,10 @@ def _run_suite(
     """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded.
 
     Returns:
-        Prompt id -> score of each sample, and `Scores.details` of the suite.
+        Task id -> score of each sample, and `Scores.details` of the suite.
     """
     tokenizer = load_tokenizer(hf_folder)
-    prompts = PromptSet.load(
+    tasks = PromptSet.load(
         local_path(suite, config.data_dir),
         domain=domain,
         verifier=suite.verifier,
@@ -94,31 +95,27 @@ def _run_suite(
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
         schema=schema_of(suite.schema, suite.columns),
         settings=suite.reward,
+        environment=suite.environment.use,
         record_check=record_problem,
     ).first(suite.num_prompts)
-    by_id = {p.prompt_id: p for p in prompts}
-    samples: dict[str, list[float | None]] = {p.prompt_id: [None] * suite.samples_per_prompt for p in prompts}
-    total, tokens, truncated, obeyed, errors = len(prompts) * suite.samples_per_prompt, 0, 0, 0, 0
     # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
-    for ended in rollout.generate(prompts, suite.samples_per_prompt, suite.sampling, seed):
-        judges.submit([(f"{r.prompt_id}#{r.sample}", by_id[r.prompt_id], r) for r in ended])
-        for answer in ended:
-            text = response_text(tokenizer, answer.response_ids, by_id[answer.prompt_id].token_ids)
-            obeyed += obeys_mode(text, suite.mode)
-            tokens += answer.response_ids.size
-            truncated += answer.finish_reason == FinishReason.LENGTH
-        progress.advance(domain, units=len(ended))
-    for key, verdict in judges.drain():
-        prompt_id, _, sample = key.rpartition("#")
-        samples[prompt_id][int(sample)] = verdict.score
-        errors += verdict.score is None
-    if errors > config.reward.max_error_fraction * total:
-        raise RewardError(
-            f"too many verdicts of the {domain} suite are errors",
-            value=f"{errors} of {total}",
-            limit=f"{config.reward.max_error_fraction:.1%}",
-            mend="look at the verifier and its deadline, or raise reward.max_error_fraction",
-        )
-    means = {"response_tokens_mean": tokens, "truncation_rate": truncated, "mode_obeyed": obeyed}
-    return samples, {name: count / total for name, count in means.items()}
+    groups = ask(
+        tasks,
+        suite.samples_per_prompt,
+        suite.sampling,
+        seed,
+        Answerers(rollout, judges, tokenizer, config),
+        f"the {domain} suite",
+        PhaseTimer(),
+        lambda ended: progress.advance(domain, units=ended),
+    )
+    answers = [answer for group in groups for answer in group.answers]
+    texts = (response_text(tokenizer, answer.response_ids, answer.context_ids) for answer in answers)
+    sums = {
+        "response_tokens_mean": sum(answer.num_sampled for answer in answers),
+        "truncation_rate": sum(answer.finish_reason == FinishReason.LENGTH for answer in answers),
+        "mode_obeyed": sum(obeys_mode(text, suite.mode) for text in texts),
+    }
+    scores = {group.task.task_id: group.scores for group in groups}
+    return scores, {name: value / len(answers) for name, value in sums.items()}

@@ -10,7 +10,7 @@
     after each epoch: leave out prompts that all their rollouts solved, or none (where asked for)
 
 The switches that other recipes need (leave-one-out, clip-higher, importance correction, KL, sequence-level loss,
-dynamic sampling, overlong rules) are fields of GrpoStage; each is read in exactly one place.
+dynamic sampling, rules for truncated rollouts) are fields of GrpoStage.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.rewards.records import record_problem
-from nemo_cascade.stages.collect import Collector
+from nemo_cascade.rl.ask import Answerers
+from nemo_cascade.rl.collect import Collector
+from nemo_cascade.rl.ending import Ending
+from nemo_cascade.rl.rollout_log import write_rollouts
+from nemo_cascade.rl.updates import policy_updates
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
-from nemo_cascade.stages.ending import Ending
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
-from nemo_cascade.stages.policy_batch import policy_updates
 from nemo_cascade.stages.roles import stage_setup
-from nemo_cascade.stages.rollout_log import write_rollouts
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 
@@ -61,7 +62,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
-    collector = Collector(stream, rollout, judges, stage, config, tokenizer)
+    collector = Collector(stream, Answerers(rollout, judges, tokenizer, config), stage)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
 
     timer = PhaseTimer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.stages.grpo import prepare_grpo, run_grpo
 from nemo_cascade.stages.kind import StageKind
 from nemo_cascade.stages.reward_model import prepare_reward_model, run_reward_model
@@ -12,3 +13,9 @@ KINDS = {
     "reward_model": StageKind(prepare_reward_model, run_reward_model),
     "grpo": StageKind(prepare_grpo, run_grpo),
 }
+"""Kind -> the half of it that works; of a user's own, its config class says who that is."""
+
+
+def kind_of(stage: StageBase) -> StageKind:
+    """Return who prepares and trains a stage."""
+    return KINDS.get(stage.kind) or type(stage).work()

@@ -7,9 +7,9 @@ import pytest
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.rollout.buckets import SyncSummary, write_buckets
-from nemo_cascade.types import Prompt
+from nemo_cascade.types import Task
 from tests.support.engine_process import EngineProcess
-from tests.support.streams import flat
+from tests.support.streams import flat, questions
 from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.bench
@@ -19,7 +19,7 @@ VOCAB = 512
 
 def generate(worker, prompts, samples):
     started = time.perf_counter()
-    rollouts = list(flat(worker.generate(prompts, samples, SamplingConfig(max_tokens=64), 0)))
+    rollouts = list(flat(worker.generate(questions(prompts, samples), SamplingConfig(max_tokens=64), 0)))
     return sum(r.response_ids.size for r in rollouts) / (time.perf_counter() - started)
 
 
@@ -49,7 +49,7 @@ def test_engine_speed(tmp_path, threads):
     try:
         engine.wait_until_up()
         rng = np.random.default_rng(0)
-        prompts = [Prompt(f"p/{i}", "", "", rng.integers(8, VOCAB, 48).astype(np.int32), {}) for i in range(16)]
+        prompts = [Task(f"p/{i}", "", "", rng.integers(8, VOCAB, 48).astype(np.int32), {}) for i in range(16)]
         engine.do(generate, prompts[:4], 8)
         for samples in (4, 8, 16):
             speed = engine.do(generate, prompts, samples)

@@ -15,7 +15,7 @@ from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.data.sft.store import open_store
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import Prompt
+from nemo_cascade.types import Task
 from tests.cases.conftest import write
 from tests.unit.data.conftest import conversation
 
@@ -40,7 +40,7 @@ def stream(prompts, state=None):
     ],
 )
 def test_rl_does_not_go_on_with_other_references(record):
-    prompt = Prompt("rows/1", "math", "math", np.array([1, 2], np.int32), {"answer": "4"})
+    prompt = Task("rows/1", "math", "math", np.array([1, 2], np.int32), {"answer": "4"})
     state = json.loads(json.dumps(stream([prompt]).state()))
     stream([prompt], state)
     stream([replace(prompt, record=dict(reversed(prompt.record.items())))], state)

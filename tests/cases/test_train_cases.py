@@ -2,7 +2,7 @@
 
 Each is named by its kind: K1..K20 failed once, C1..C8 held. What needs Megatron ranks, engines or a whole run is held
 elsewhere: C3 in tests/distributed/test_hf_parity.py, C5 in test_rollout_engine.py, C6 in test_layout_curves.py and
-unit/stages/test_policy_batch.py (K13 too), C7 in tests/e2e.
+unit/rl/test_updates.py (K13 too), C7 in tests/e2e.
 """
 
 import errno

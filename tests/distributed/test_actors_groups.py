@@ -26,10 +26,10 @@ from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError, Tra
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.stages.roles import Roles
-from nemo_cascade.types import FinishReason, Prompt, Rollout
+from nemo_cascade.types import FinishReason, Question, Task, first_turn
 from tests.support.odd_actors import MisbehavingActor
 from tests.support.pinned_nano import PINNED
-from tests.support.streams import flat
+from tests.support.streams import flat, questions
 from tests.support.tiny_policy import TinySource, policy_setup, write_tiny_folder
 
 pytestmark = pytest.mark.distributed
@@ -80,11 +80,11 @@ def rollout(cluster, folder):
 
 def prompts(count=4):
     rng = np.random.default_rng(1)
-    return [Prompt(f"p/{i}", "math", "math", rng.integers(8, VOCAB, 40).astype(np.int32), {}) for i in range(count)]
+    return [Task(f"p/{i}", "math", "math", rng.integers(8, VOCAB, 40).astype(np.int32), {}) for i in range(count)]
 
 
 def bits(rollouts):
-    return {(r.prompt_id, r.sample): (r.response_ids.tobytes(), r.logprobs.tobytes(), r.version) for r in rollouts}
+    return {(r.task_id, r.sample): (r.response_ids.tobytes(), r.sampled_logprobs.tobytes(), r.turns) for r in rollouts}
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------
@@ -165,13 +165,13 @@ def test_every_hand_over_is_proven_and_a_skipped_one_is_caught(policy, rollout, 
     assert report.weights_proven == len(WeightManifest.of_folder(Path(setup.hf_path)).shapes)
     assert 0 < report.agreement.floor.max < 1e-4
     assert report.agreement.engines.max < 1e-4
-    before = bits(flat(rollout.generate(prompts(), 4, LONG, 7)))
+    before = bits(flat(rollout.generate(questions(prompts(), 4), LONG, 7)))
     policy.train_step(TinySource(), 0)
     with pytest.raises(WeightSyncError, match="don't compute the same log-probs"):
         prove_equal(policy, rollout, SYNC, 2)
     assert sync_weights(policy, rollout, 2, SYNC, verify=True).agreement.engines.max < 1e-4
-    after = list(flat(rollout.generate(prompts(), 4, LONG, 7)))
-    assert {r.version for r in after} == {2}
+    after = list(flat(rollout.generate(questions(prompts(), 4), LONG, 7)))
+    assert {turn.version for r in after for turn in r.turns} == {2}
     assert bits(after) != before
 
 
@@ -217,23 +217,23 @@ def test_a_hand_over_that_fails_half_way_leaves_all_ranks_usable(policy, rollout
         sync_weights(policy, rollout, 7, SYNC, verify=False)
     monkeypatch.undo()
     with pytest.raises(WeightSyncError, match="complete set of weights"):
-        list(flat(rollout.generate(prompts(1), 1, LONG, 1)))
+        list(flat(rollout.generate(questions(prompts(1), 1), LONG, 1)))
     assert buckets_open(policy) == buckets_open(rollout) == 0
     assert sync_weights(policy, rollout, 8, SYNC, verify=True).agreement.engines.max < 1e-4
 
 
 def test_a_refused_prompt_keeps_its_type_through_the_stream(rollout):
     with pytest.raises(RolloutError, match="too long for their response"):
-        list(flat(rollout.generate([Prompt("p/0", "math", "math", np.zeros(500, np.int32), {})], 1, LONG, 1)))
+        list(flat(rollout.generate([Question("p/0", np.zeros(500, np.int32), range(1))], LONG, 1)))
 
 
 def test_leaving_a_generation_early_stops_the_engine_and_leaves_no_trace(rollout):
-    before = bits(flat(rollout.generate(prompts(2), 4, LONG, 1)))
-    stream = flat(rollout.generate(prompts(), 64, LONG, 1))
+    before = bits(flat(rollout.generate(questions(prompts(2), 4), LONG, 1)))
+    stream = flat(rollout.generate(questions(prompts(), 64), LONG, 1))
     next(stream)
     stream.close()
     started = time.monotonic()
-    assert bits(flat(rollout.generate(prompts(2), 4, LONG, 1))) == before
+    assert bits(flat(rollout.generate(questions(prompts(2), 4), LONG, 1))) == before
     assert time.monotonic() - started < 20
 
 
@@ -245,17 +245,17 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
     try:
         group.self_test(["math"])
         tokenizer = load_tokenizer(folder)
-        asked = Prompt("p/0", "math", "math", np.zeros(3, np.int32), {"answer": "3"})
+        asked = Task("p/0", "math", "math", np.zeros(3, np.int32), {"answer": "3"})
         for first in range(0, 40, 8):
             together = []
             for i in range(first, first + 8):
                 ids = np.r_[tokenizer.encode(f"so \\boxed{{{i % 4}}}"), tokenizer.end_id].astype(np.int32)
                 logprobs = np.zeros(len(ids), np.float32)
-                rollout = Rollout("p/0", i, asked.token_ids, ids, logprobs, FinishReason.STOP, 0)
-                together.append((f"p/0#{i}", asked, rollout))
+                rollout = first_turn("p/0", i, asked.token_ids, ids, logprobs, FinishReason.STOP, 0)
+                together.append((asked, rollout))
             group.submit(together)
         verdicts = dict(group.drain())
-        assert {k: v.score for k, v in verdicts.items()} == {f"p/0#{i}": float(i % 4 == 3) for i in range(40)}
+        assert {k: v.score for k, v in verdicts.items()} == {("p/0", i): float(i % 4 == 3) for i in range(40)}
         assert group.drain() == []
     finally:
         group.close()
@@ -266,8 +266,8 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
 
 def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(policy, rollout):
     sync_weights(policy, rollout, 20, SYNC, verify=False)
-    undisturbed = bits(flat(rollout.generate(prompts(), 24, LONG, 5)))
-    stream = flat(rollout.generate(prompts(), 24, LONG, 5))
+    undisturbed = bits(flat(rollout.generate(questions(prompts(), 24), LONG, 5)))
+    stream = flat(rollout.generate(questions(prompts(), 24), LONG, 5))
     disturbed = [next(stream)]
     os.kill(rollout.pids[0], signal.SIGKILL)
     disturbed += list(stream)
@@ -275,7 +275,7 @@ def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(
     assert bits(disturbed) == undisturbed
     assert rollout.restarts == {"rollout-0": 1}
 
-    stream = flat(rollout.generate(prompts(), 24, LONG, 5))
+    stream = flat(rollout.generate(questions(prompts(), 24), LONG, 5))
     next(stream)
     os.kill(rollout.pids[0], signal.SIGKILL)
     started = time.monotonic()
@@ -283,7 +283,7 @@ def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(
         list(stream)
     assert time.monotonic() - started < 10
     with pytest.raises(ActorDiedError, match="can't be used any more"):
-        list(flat(rollout.generate(prompts(), 1, LONG, 5)))
+        list(flat(rollout.generate(questions(prompts(), 1), LONG, 5)))
 
 
 def test_a_dead_rank_ends_the_step_and_not_the_deadline(policy):

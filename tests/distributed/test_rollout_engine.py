@@ -11,9 +11,9 @@ import torch
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
 from nemo_cascade.rollout.buckets import SyncSummary, write_buckets
-from nemo_cascade.types import FinishReason, Prompt
+from nemo_cascade.types import FinishReason, Task
 from tests.support.engine_process import EngineProcess
-from tests.support.streams import flat
+from tests.support.streams import flat, questions
 from tests.support.tiny_policy import VOCAB, write_tiny_folder
 
 pytestmark = pytest.mark.distributed
@@ -58,22 +58,22 @@ def prompts(count=6, length=70):
     rng = np.random.default_rng(5)
     shared = rng.integers(8, VOCAB, 40)
     return [
-        Prompt(f"set/{i}", "math", "math", np.r_[shared, rng.integers(8, VOCAB, length - 40)].astype(np.int32), {})
+        Task(f"set/{i}", "math", "math", np.r_[shared, rng.integers(8, VOCAB, length - 40)].astype(np.int32), {})
         for i in range(count)
     ]
 
 
 def generate(worker, asked, samples, sampling, seed):
-    place = {prompt.prompt_id: i for i, prompt in enumerate(asked)}
-    rollouts = flat(worker.generate(list(asked), samples, sampling, seed))
-    return sorted(rollouts, key=lambda r: (place[r.prompt_id], r.sample)), worker.shared_prompt_tokens
+    place = {prompt.task_id: i for i, prompt in enumerate(asked)}
+    rollouts = flat(worker.generate(questions(asked, samples), sampling, seed))
+    return sorted(rollouts, key=lambda r: (place[r.task_id], r.sample)), worker.shared_prompt_tokens
 
 
 def leave_early(worker, asked):
-    rollouts = flat(worker.generate(asked, 4, SAMPLING, 99))
+    rollouts = flat(worker.generate(questions(asked, 4), SAMPLING, 99))
     first = next(rollouts)
     rollouts.close()
-    return first.prompt_id
+    return first.task_id
 
 
 def probe(worker, sequences, temperature=1.0):
@@ -81,7 +81,9 @@ def probe(worker, sequences, temperature=1.0):
 
 
 def bits(rollouts):
-    return [(r.prompt_id, r.sample, r.response_ids.tobytes(), r.logprobs.tobytes(), r.finish_reason) for r in rollouts]
+    return [
+        (r.task_id, r.sample, r.response_ids.tobytes(), r.sampled_logprobs.tobytes(), r.finish_reason) for r in rollouts
+    ]
 
 
 def logprobs_of(model, sequence, temperature=1.0):
@@ -126,8 +128,8 @@ def test_the_same_call_gives_the_same_bits_whatever_the_engine_did_before(engine
     assert len(first) == 6 * 10 > CONFIG.max_num_seqs  # more than fit at once: queueing is part of the promise
     assert bits(first) == bits(second)
     assert bits(first) != bits(changed)
-    assert {r.version for r in changed} == {1}
-    assert {r.version for r in first} == {2}
+    assert {r.turns[-1].version for r in changed} == {1}
+    assert {r.turns[-1].version for r in first} == {2}
     assert bits(used.do(generate, asked, 10, SHORT, 4)[0]) != bits(first)
 
 
@@ -142,35 +144,37 @@ def test_samples_of_a_prompt_differ_share_its_prefix_and_end_as_they_say(used):
         assert (r.response_ids == STOP).sum() == (r.finish_reason == FinishReason.STOP)
         assert (r.response_ids[-1] == STOP) == (r.finish_reason == FinishReason.STOP)
         assert r.finish_reason == FinishReason.STOP or r.response_ids.size == 96
-        assert np.array_equal(r.prompt_ids, asked[int(r.prompt_id[4:])].token_ids)
+        assert np.array_equal(r.context_ids, asked[int(r.task_id[4:])].token_ids)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_log_probs_are_those_of_the_distribution_that_was_sampled(used, model, temperature):
     sampling = SamplingConfig(max_tokens=24, temperature=temperature)
     for r in used.do(generate, prompts(3), 2, sampling, 5)[0]:
-        expected, _ = logprobs_of(model, np.r_[r.prompt_ids, r.response_ids], temperature)
-        np.testing.assert_allclose(r.logprobs, expected[r.prompt_ids.size - 1 :], atol=2e-5)
+        expected, _ = logprobs_of(model, r.token_ids, temperature)
+        np.testing.assert_allclose(r.sampled_logprobs, expected[r.context_ids.size - 1 :], atol=2e-5)
 
 
 def test_a_cut_distribution_is_scored_as_cut(used, model):
     for r in used.do(generate, prompts(2), 4, SamplingConfig(max_tokens=16, top_k=5), 5)[0]:
-        _, everything = logprobs_of(model, np.r_[r.prompt_ids, r.response_ids])
-        kept = everything[r.prompt_ids.size - 1 :].topk(5)
+        _, everything = logprobs_of(model, r.token_ids)
+        kept = everything[r.context_ids.size - 1 :].topk(5)
         scores = (kept.values - kept.values.logsumexp(-1, keepdim=True)).numpy()
-        for token, logprob, ids, row in zip(r.response_ids, r.logprobs, kept.indices.numpy(), scores, strict=True):
+        for token, logprob, ids, row in zip(
+            r.response_ids, r.sampled_logprobs, kept.indices.numpy(), scores, strict=True
+        ):
             assert logprob == pytest.approx(row[list(ids).index(token)], abs=2e-5)
 
 
 def test_temperature_zero_is_the_likeliest_token(used, model):
     for r in used.do(generate, prompts(2), 1, SamplingConfig(max_tokens=12, temperature=0.0), 5)[0]:
-        _, everything = logprobs_of(model, np.r_[r.prompt_ids, r.response_ids])
-        assert np.array_equal(everything[r.prompt_ids.size - 1 :].argmax(-1).numpy(), r.response_ids)
+        _, everything = logprobs_of(model, r.token_ids)
+        assert np.array_equal(everything[r.context_ids.size - 1 :].argmax(-1).numpy(), r.response_ids)
 
 
 def test_the_probe_scores_given_tokens_even_when_their_prefix_is_cached(used, model):
     rollouts, _ = used.do(generate, prompts(2), 2, SAMPLING, 6)
-    sequences = [np.r_[r.prompt_ids, r.response_ids] for r in rollouts]
+    sequences = [r.token_ids for r in rollouts]
     for temperature in (1.0, 0.5):
         for sequence, scores in zip(sequences, used.do(probe, sequences, temperature), strict=True):
             np.testing.assert_allclose(scores, logprobs_of(model, sequence, temperature)[0], atol=2e-5)
@@ -179,17 +183,17 @@ def test_the_probe_scores_given_tokens_even_when_their_prefix_is_cached(used, mo
 
 
 def test_prompts_without_room_are_refused_by_name_and_nothing_is_left_running(used):
-    long = Prompt("set/long", "math", "math", np.zeros(161, np.int32), {})
+    long = Task("set/long", "math", "math", np.zeros(161, np.int32), {})
     with pytest.raises(RolloutError, match="set/long \\(161 tokens\\)"):
         used.do(generate, [*prompts(1), long], 2, SAMPLING, 1)
-    fits = Prompt("set/fits", "math", "math", np.full(160, 9, np.int32), {})
+    fits = Task("set/fits", "math", "math", np.full(160, 9, np.int32), {})
     assert used.do(generate, [fits], 1, SAMPLING, 1)[0][0].response_ids.size <= 96
 
 
 def late(worker, asked):
     object.__setattr__(worker.config, "generate_deadline_s", 0.05)
     try:
-        return list(flat(worker.generate(asked, 16, SAMPLING, 1)))
+        return list(flat(worker.generate(questions(asked, 16), SAMPLING, 1)))
     finally:
         object.__setattr__(worker.config, "generate_deadline_s", CONFIG.generate_deadline_s)
 
@@ -210,9 +214,9 @@ def test_new_weights_replace_every_parameter_and_all_cached_prefixes(used, model
     try:
         model.load_state_dict(new, strict=False)
         for r in used.do(generate, asked, 2, SAMPLING, 8)[0]:
-            expected, _ = logprobs_of(model, np.r_[r.prompt_ids, r.response_ids])
-            np.testing.assert_allclose(r.logprobs, expected[r.prompt_ids.size - 1 :], atol=2e-5)
-            assert r.version == 20
+            expected, _ = logprobs_of(model, r.token_ids)
+            np.testing.assert_allclose(r.sampled_logprobs, expected[r.context_ids.size - 1 :], atol=2e-5)
+            assert r.turns[-1].version == 20
     finally:
         model.load_state_dict(original)
 
@@ -293,7 +297,7 @@ def test_a_wrong_slice_of_one_weight_is_caught_in_bf16(folder, model):
 
 
 def generate_during_update(worker, asked):
-    rollouts = flat(worker.generate(asked, 2, SAMPLING, 1))
+    rollouts = flat(worker.generate(questions(asked, 2), SAMPLING, 1))
     next(rollouts)
     try:
         worker.begin_update(10**6)

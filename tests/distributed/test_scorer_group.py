@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from nemo_cascade.data.scored import encode_scored
 from nemo_cascade.errors import ActorDiedError, DeadlineError, ModelError, RewardError
 from nemo_cascade.models.architectures import scalar_head_config
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
-from nemo_cascade.types import FinishReason, Prompt, Rollout
+from nemo_cascade.types import FinishReason, Task, first_turn
 from tests.support.tiny_policy import write_tiny_folder
 
 pytestmark = pytest.mark.distributed
@@ -71,15 +72,29 @@ def groups_of(tokenizer, count=3, verifier="preference"):
     groups = []
     for i in range(count):
         messages = [{"role": "user", "content": f"question {i}"}]
-        prompt = Prompt(f"set/{i}", "chat", verifier, np.arange(4, dtype=np.int32), {"messages": messages})
+        prompt = Task(f"set/{i}", "chat", verifier, np.arange(4, dtype=np.int32), {"messages": messages})
         rollouts = []
         for sample, reply in enumerate(REPLIES):
             ids = np.append(tokenizer.encode(reply), tokenizer.end_id).astype(np.int32)
             rollouts.append(
-                Rollout(prompt.prompt_id, sample, prompt.token_ids, ids, np.zeros(len(ids)), FinishReason.STOP, 0)
+                first_turn(prompt.task_id, sample, prompt.token_ids, ids, np.zeros(len(ids)), FinishReason.STOP, 0)
             )
         groups.append((prompt, rollouts))
     return groups
+
+
+class NoPools:
+    by_group = False
+
+    def drain(self):
+        return []
+
+
+def score(scorer, groups):
+    for prompt, rollouts in groups:
+        scorer.submit([(prompt, rollout) for rollout in rollouts])
+    verdicts = dict(scorer.drain())
+    return [[verdicts[rollout.place] for rollout in rollouts] for _, rollouts in groups]
 
 
 def test_scores_are_those_of_transformers_on_the_question_and_the_answer_without_its_thinking(
@@ -89,7 +104,7 @@ def test_scores_are_those_of_transformers_on_the_question_and_the_answer_without
 
     model = AutoModelForSequenceClassification.from_pretrained(reward_model, dtype=torch.float32)
     groups = groups_of(tokenizer)
-    for (prompt, _), verdicts in zip(groups, scorer.score(groups), strict=True):
+    for (prompt, _), verdicts in zip(groups, score(scorer, groups), strict=True):
         assert [verdict.error for verdict in verdicts] == [None] * 4
         texts = encode_scored(tokenizer, [(prompt.record["messages"], reply) for reply in REPLIES])
         with torch.no_grad():
@@ -102,27 +117,28 @@ def test_scores_are_those_of_transformers_on_the_question_and_the_answer_without
 def test_the_same_bits_whatever_the_order_and_the_company(scorer, tokenizer):
     groups = groups_of(tokenizer, 6)
     expected = {
-        f"{prompt.prompt_id}#{i}": verdict.score
-        for (prompt, _), verdicts in zip(groups, scorer.score(groups), strict=True)
+        (prompt.task_id, i): verdict.score
+        for (prompt, _), verdicts in zip(groups, score(scorer, groups), strict=True)
         for i, verdict in enumerate(verdicts)
     }
     mixed = [(prompt, rollout) for prompt, rollouts in groups for rollout in rollouts]
     np.random.default_rng(0).shuffle(mixed)
-    for prompt, rollout in mixed:
-        scorer.submit(f"{prompt.prompt_id}#{rollout.sample}", prompt, rollout, group_size=4)
-    verdicts = scorer.drain()
+    judges = Judges(NoPools(), scorer, group_size=4)
+    for sample in mixed:
+        judges.submit([sample])
+    verdicts = judges.drain()
     assert {key: verdict.score for key, verdict in verdicts} == expected
     assert len(verdicts) == len(expected)
-    (alone,) = scorer.score([groups[3]])
-    assert [v.score for v in alone] == [expected[f"set/3#{i}"] for i in range(4)]
+    (alone,) = score(scorer, [groups[3]])
+    assert [v.score for v in alone] == [expected["set/3", i] for i in range(4)]
     assert scorer.drain() == []
 
 
 def test_a_text_longer_than_the_model_is_an_error_and_the_others_are_scored(scorer, tokenizer):
     ((prompt, rollouts),) = groups_of(tokenizer, 1)
     ids = np.full(600, 40, np.int32)
-    rollouts[1] = Rollout(prompt.prompt_id, 1, prompt.token_ids, ids, np.zeros(600), FinishReason.LENGTH, 0)
-    (verdicts,) = scorer.score([(prompt, rollouts)])
+    rollouts[1] = first_turn(prompt.task_id, 1, prompt.token_ids, ids, np.zeros(600), FinishReason.LENGTH, 0)
+    (verdicts,) = score(scorer, [(prompt, rollouts)])
     assert [verdict.error for verdict in verdicts] == [None, "too_long", None, None]
     assert "512" in verdicts[1].detail
 
@@ -137,15 +153,16 @@ def test_judges_send_each_rollout_to_who_is_named_and_can_ask_for_a_second_opini
         (preferred,) = groups_of(tokenizer, 1)
         (followed,) = groups_of(tokenizer, 1, verifier="instruction")
         record = {**followed[0].record, "instruction": {"kind": "exact", "expected": "yes"}}
-        followed = (Prompt("other/0", "chat", "instruction", followed[0].token_ids, record), followed[1])
+        other = Task("other/0", "chat", "instruction", followed[0].token_ids, record)
+        followed = (other, [replace(rollout, task_id="other/0") for rollout in followed[1]])
         for prompt, rollouts in (preferred, followed):
-            judges.submit([(f"{prompt.prompt_id}#{rollout.sample}", prompt, rollout) for rollout in rollouts])
+            judges.submit([(prompt, rollout) for rollout in rollouts])
         verdicts = dict(judges.drain())
-        assert [verdicts[f"other/0#{i}"].score for i in range(4)] == [1.0, 0.0, 1.0, 0.0]
-        (second,) = judges.preferences([followed])
-        assert [v.score for v in second] == [verdicts[f"set/0#{i}"].score for i in range(4)]
+        assert [verdicts["other/0", i].score for i in range(4)] == [1.0, 0.0, 1.0, 0.0]
+        second = judges.preferences([[(other, rollout) for rollout in followed[1]]])
+        assert [second["other/0", i].score for i in range(4)] == [verdicts["set/0", i].score for i in range(4)]
         with pytest.raises(RewardError, match="no reward model to ask"):
-            Judges(pools, None, 4).submit([("x", preferred[0], preferred[1][0])])
+            Judges(pools, None, 4).submit([(preferred[0], preferred[1][0])])
     finally:
         pools.close()
 
@@ -159,7 +176,7 @@ def test_a_language_model_is_refused_and_a_tensor_parallel_replica_scores_alike(
             both.load(language_model, language_model)
         both.load(reward_model, reward_model)
         groups = groups_of(tokenizer, 2)
-        for one, two in zip(scorer.score(groups), both.score(groups), strict=True):
+        for one, two in zip(score(scorer, groups), score(both, groups), strict=True):
             np.testing.assert_allclose([v.score for v in one], [v.score for v in two], atol=1e-5)
     finally:
         both.close()
@@ -174,7 +191,7 @@ def test_a_replica_that_hangs_or_dies_is_an_error_within_its_deadline(cluster, t
     began = time.monotonic()
     try:
         with pytest.raises(error, match="scorer-0"):
-            group.score(groups_of(tokenizer, 4))
+            score(group, groups_of(tokenizer, 4))
         assert time.monotonic() - began < 4 + 4  # and a second for the stack of the silent one
     finally:
         if how is signal.SIGSTOP:

@@ -20,7 +20,7 @@ from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.verifier import VerifierError
-from nemo_cascade.types import FinishReason, Prompt, Rollout
+from nemo_cascade.types import FinishReason, Task, first_turn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -100,20 +100,21 @@ def test_yes_probability_is_the_models_own(url, smollm2_folder):
 
 def test_a_group_of_rollouts_is_compared_and_rewarded(url, smollm2_folder):
     tokenizer = load_tokenizer(smollm2_folder)
-    prompt = Prompt("p", "chat", "genrm", np.array([1], np.int32), {"messages": QUESTION})
+    prompt = Task("p", "chat", "genrm", np.array([1], np.int32), {"messages": QUESTION})
     schema = {"type": "json_schema", "json_schema": {"name": "comparison", "schema": GRAMMAR}}
     config = GenRMConfig(url=url, model="judge", temperature=0.0, max_tokens=64, request={"response_format": schema})
     found = []
     for _ in range(2):
-        judge = GenRMGroup(config, smollm2_folder, 3)
+        judge, samples = GenRMGroup(config, smollm2_folder, 3), []
         for sample, text in enumerate(("Paris.", "It is Paris, of course, the city of light.", "London.")):
             ids = np.array(tokenizer.encode(text), np.int32)
             logprobs = np.zeros(len(ids), np.float32)
-            judge.submit(f"p#{sample}", prompt, Rollout("p", sample, ids, ids, logprobs, FinishReason.STOP, 1))
+            samples.append((prompt, first_turn("p", sample, ids, ids, logprobs, FinishReason.STOP, 1)))
+        judge.submit(samples)
         found.append(dict(judge.drain()))
         judge.close()
     scores = {key: verdict.score for key, verdict in found[0].items()}
-    assert list(scores) == ["p#0", "p#1", "p#2"]
+    assert list(scores) == [("p", 0), ("p", 1), ("p", 2)]
     # Comparisons give 1 to 5, and 2.5 more or less for the ranking of a tie; length control adds at most 1.5.
     assert all(-3 <= score <= 9 for score in scores.values())
     assert not any("undecided" in verdict.detail for verdict in found[0].values())

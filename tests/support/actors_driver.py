@@ -36,7 +36,7 @@ def real_roles(cluster, folder):
     from nemo_cascade.actors.trainer import TrainerGroup
     from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
     from nemo_cascade.config.schema import RewardConfig
-    from nemo_cascade.types import Prompt
+    from nemo_cascade.types import Question
     from tests.support.tiny_policy import policy_setup
 
     setup = policy_setup(folder)
@@ -46,8 +46,8 @@ def real_roles(cluster, folder):
     reward.self_test(["math"])
     config = RolloutConfig(dtype="fp32", max_model_len=512, max_num_seqs=64, kv_cache_gib=0.125)
     rollout = RolloutGroup(cluster, config, folder, 0)
-    prompts = [Prompt(f"p/{i}", "math", "math", np.arange(9, 40, dtype=np.int32), {}) for i in range(64)]
-    stream = flat(rollout.generate(prompts, 16, SamplingConfig(max_tokens=400), 0))
+    questions = [Question(f"p/{i}", np.arange(9, 40, dtype=np.int32), range(16)) for i in range(64)]
+    stream = flat(rollout.generate(questions, SamplingConfig(max_tokens=400), 0))
     next(stream)
     return policy, reward, rollout, stream
 

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.own import own_block, own_kind
 from nemo_cascade.config.stages.prompts import PromptSetConfig
 from nemo_cascade.config.verifiers import SETTINGS, PartSettings, settings_block
 from nemo_cascade.errors import CascadeError
@@ -110,6 +111,8 @@ def candidates(annotation: Any, data: Any = None) -> list[Any]:
         return [annotation]
     members = [_strip(m) for m in get_args(annotation) if m is not type(None)]
     kind = data.get("kind") if isinstance(data, Mapping) else None
+    if (own := own_kind(data)) is not None and any(is_block(m) and issubclass(m, StageBase) for m in members):
+        return [own_block(own)]
     return [m for m in members if is_block(m) and _kind_of(m) == kind] or members
 
 

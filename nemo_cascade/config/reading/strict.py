@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from nemo_cascade.config.plugins import anchored, is_plugin
 from nemo_cascade.config.reading import keys
 from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.config.stages.own import OWN_STAGE, own_kind, own_stage
 from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
 from nemo_cascade.config.verifiers import SETTINGS, MixSettings, settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
@@ -44,15 +45,16 @@ def to_run_config(data: Mapping[str, Any], origins: Mapping[str, str] | None = N
 def check(data: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[RunConfig | None, list[CascadeError]]:
     """Convert like `to_run_config`, but return the violations instead of raising them."""
     rewards = _Rewards(data, origins)
-    problems = [*rewards.problems, *_gate_problems(data, origins)]
+    problems = [*rewards.problems, *_gate_problems(data, origins), *_own_stage_problems(data, origins)]
     try:
         # JSON, because only there does pydantic's strict mode take mappings for dataclasses: "8", 8.0 and true are
         # then not the integer 8, while 1 still is the float 1.0.
         config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        # What a `reward` may hold is in the problems already, key by key.
+        # What a `reward` or a stage of a user's own may hold is in the problems already, key by key.
         told = [e for e in found if not (e["type"] == "value_error" and e["loc"][-1:] == ("reward",))]
+        told = [e for e in told if e["type"] != OWN_STAGE]
         return None, [_violation(e, data, origins) for e in told] + problems
     return (None if problems else config), problems
 
@@ -138,6 +140,22 @@ def _gate_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> list[
                 where = ("stages", name, "gate")
                 problems += [_violation(e, data, origins, prefix=where) for e in error.errors(include_url=False)]
     return problems
+
+
+def _own_stage_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[CascadeError]:
+    """Yield what is wrong with stages of a user's own kind, key by key."""
+    cascade = data.get("stages")
+    for name, given in cascade.items() if isinstance(cascade, Mapping) else ():
+        if (kind := own_kind(given)) is None:
+            continue
+        try:
+            own_stage(kind, given)
+        except CascadeError as error:
+            what = f"stages.{name}.kind: {error.what}"
+            yield CascadeError(what, value=error.value, limit=error.limit, mend=error.mend)
+        except ValidationError as error:
+            for e in error.errors(include_url=False):
+                yield _violation(e, data, origins, prefix=("stages", str(name)))
 
 
 def _violation(

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import AfterValidator, PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
+from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.config.stages.prompts import PromptSetConfig
 from nemo_cascade.errors import CascadeError
@@ -136,12 +137,21 @@ class StageBase:
     gate: dict[str, Any] = field(default_factory=dict)
     """Fields of `gate` that this stage sets differently."""
 
-    kind: str
-    """Stage kind."""
+    kind: Annotated[str, AfterValidator(anchored)]
+    """Stage kind; or your own, `my_package.my_module:Name` or `my_file.py:Name` (README, Adding)."""
     objective: ClassVar[Literal["sft", "policy", "preference"]]
     """What its ranks optimise."""
     moves_policy: ClassVar[bool] = True
     """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
+
+    @classmethod
+    def work(cls) -> Any:
+        """Return who prepares and trains a stage of a user's own kind: a `StageKind` (stages/kind.py).
+
+        It is imported only here, for what it needs is too heavy for reading a configuration. The shipped kinds stand in
+        stages/kinds.py.
+        """
+        raise NotImplementedError
 
     def reads(self) -> Iterator[DataUse]:
         """Yield every set that the stage reads."""

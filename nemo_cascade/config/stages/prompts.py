@@ -9,6 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validato
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.environments import TaskEnvironmentConfig
 from nemo_cascade.config.verifiers import VerifierName, complete
 
 PREFERENCE = "preference"
@@ -42,6 +43,8 @@ class PromptSetConfig(DataFileConfig):
     your own, `my_package.my_module:Name` or `my_file.py:name` (README, Adding)."""
     reward: dict[str, Any] = field(default_factory=dict)
     """The verifier's settings for these prompts (config/verifiers.py); a suite has its own."""
+    environment: TaskEnvironmentConfig = field(default_factory=TaskEnvironmentConfig)
+    """What answers the policy: nothing (one turn), or a world that it talks to."""
     mode: Literal["think", "no_think", "half"] = "think"
     """Whether replies think (arXiv 2512.13607, section 3.1.2); half: those to every other prompt of a batch (section
     4.3, unified models)."""

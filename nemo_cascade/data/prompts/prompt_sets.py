@@ -18,7 +18,7 @@ from nemo_cascade.data.rows.raw_row import RawRow
 from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.data.rows.sources import Problems, decode_row, read_raw
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import Int32, Prompt
+from nemo_cascade.types import ONE_TURN, EnvironmentUse, Int32, Task
 
 RecordCheck = Callable[[str, Mapping[str, Any]], str | None]
 """(verifier, row) -> why that verifier can't judge any response to the row; None if it can."""
@@ -39,9 +39,10 @@ class _Found:
     lengths: tuple[int, int | None]
     max_prompt_tokens: int
     settings: Mapping[str, Any]
+    environment: EnvironmentUse
     record_check: RecordCheck
-    prompts: dict[str, Prompt] = field(default_factory=dict)
-    quick: list[Prompt] = field(default_factory=list)
+    prompts: dict[str, Task] = field(default_factory=dict)
+    quick: list[Task] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
     unbuilt: list[BadRow] = field(default_factory=list)
     overlong: Problems = field(default_factory=Problems)
@@ -73,16 +74,17 @@ class _Found:
         if not self.lengths[0] <= longest <= (self.lengths[1] or longest):
             self.left_out += 1
             return
-        prompt_id = f"{Path(raw.file).stem}/{raw.line}" + f"/{kind}" * bool(kind)
+        task_id = f"{Path(raw.file).stem}/{raw.line}" + f"/{kind}" * bool(kind)
         if longest > self.max_prompt_tokens:
             self.overlong.add(f"{raw.place}: {longest} tokens")
-        if prompt_id in self.prompts:
-            self.twice.add(f"{raw.place}: {prompt_id}")
+        if task_id in self.prompts:
+            self.twice.add(f"{raw.place}: {task_id}")
         asked = {**row, "mode": self.modes[0]}
-        self.prompts[prompt_id] = Prompt(prompt_id, self.domain, self.verifier, token_ids, asked, self.settings)
+        rest = self.settings, self.environment
+        self.prompts[task_id] = Task(task_id, self.domain, self.verifier, token_ids, asked, *rest)
         for ids in others:
             quick = {**row, "mode": self.modes[1]}
-            self.quick.append(Prompt(prompt_id, self.domain, self.verifier, ids, quick, self.settings))
+            self.quick.append(Task(task_id, self.domain, self.verifier, ids, quick, *rest))
 
     def _encode(self, row: Mapping[str, Any]) -> tuple[list[Int32], list[str]]:
         rendered = [render_prompt(self.tokenizer, row, mode) for mode in self.modes]
@@ -103,7 +105,7 @@ class PromptSet:
     """
 
     def __init__(
-        self, prompts: Sequence[Prompt], source: str = "prompts", quick: Sequence[Prompt] = (), left_out: int = 0
+        self, prompts: Sequence[Task], source: str = "prompts", quick: Sequence[Task] = (), left_out: int = 0
     ) -> None:
         self.prompts, self.source, self.quick, self.left_out = list(prompts), source, list(quick), left_out
         self.bad: list[BadRow] = []
@@ -123,6 +125,7 @@ class PromptSet:
         max_bad_fraction: float = 0.0,
         repair: RepairPromptConfig | None = None,
         settings: Mapping[str, Any] | None = None,
+        environment: EnvironmentUse = ONE_TURN,
         record_check: RecordCheck = _any_record,
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
@@ -140,7 +143,9 @@ class PromptSet:
                 counted, the first twenty named by file and line; or no prompt at all.
         """
         modes: list[Mode] = ["think", "no_think"] if mode == "half" else [mode]
-        found = _Found(domain, verifier, tokenizer, modes, lengths, max_prompt_tokens, settings or {}, record_check)
+        found = _Found(
+            domain, verifier, tokenizer, modes, lengths, max_prompt_tokens, settings or {}, environment, record_check
+        )
         budget = min(lengths[1] or max_prompt_tokens, max_prompt_tokens)
         builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
         rows = 0
@@ -178,7 +183,7 @@ class PromptSet:
         if len(sets) == 1:
             return sets[0]
         prompts = [prompt for part in sets for prompt in part.prompts]
-        if len({prompt.prompt_id for prompt in prompts}) != len(prompts):
+        if len({prompt.task_id for prompt in prompts}) != len(prompts):
             raise DataError(
                 "two prompt sets have files of the same name, so their prompts have the same ids",
                 value=", ".join(part.source for part in sets),
@@ -193,11 +198,11 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def asked(self, indices: Sequence[int]) -> list[Prompt]:
+    def asked(self, indices: Sequence[int]) -> list[Task]:
         """Return a batch of prompts by their places; of half and half, every other one is asked not to think."""
         return [self.quick[i] if self.quick and slot % 2 else self.prompts[i] for slot, i in enumerate(indices)]
 
-    def first(self, n: int) -> list[Prompt]:
+    def first(self, n: int) -> list[Task]:
         """Return the first n prompts in file order, for evaluation.
 
         Raises:
@@ -258,6 +263,7 @@ def _load_set(
         max_bad_fraction=rules.max_bad_fraction,
         repair=rules.repair,
         settings=rules.reward,
+        environment=rules.environment.use,
         record_check=record_check,
     )
     if prompts.bad:

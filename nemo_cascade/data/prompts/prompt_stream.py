@@ -19,7 +19,7 @@ import numpy as np
 from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import Int64, Prompt
+from nemo_cascade.types import Int64, Task
 
 # How a prompt's last group of rollouts came out, one letter each.
 UNKNOWN, MIXED, EASY, HARD = "?", "m", "e", "h"
@@ -49,7 +49,7 @@ class PromptStream:
     ) -> None:
         self.prompts, self.seed, self.rules, self.least = prompts, seed, rules, least
         self._digest = _digest(prompts)
-        self._place = {prompt.prompt_id: i for i, prompt in enumerate(prompts.prompts)}
+        self._place = {prompt.task_id: i for i, prompt in enumerate(prompts.prompts)}
         if state is not None and state["prompts"] != self._digest:
             raise DataError(
                 "the prompts, or what their verifier judges by, changed since the checkpoint",
@@ -73,7 +73,7 @@ class PromptStream:
             "judged": "".join(self._judged),
         }
 
-    def take(self, n: int) -> list[Prompt]:
+    def take(self, n: int) -> list[Task]:
         """Draw the next n prompts, all different.
 
         Where a batch reaches into the next epoch, a prompt that is already in it is passed over for the one behind, and
@@ -95,9 +95,9 @@ class PromptStream:
                 taken.setdefault(index)
         return self.prompts.asked(list(taken))
 
-    def note(self, prompt_id: str, *, solved_all: bool, solved_none: bool) -> None:
+    def note(self, task_id: str, *, solved_all: bool, solved_none: bool) -> None:
         """Remember how a prompt's rollouts came out."""
-        self._judged[self._place[prompt_id]] = EASY if solved_all else HARD if solved_none else MIXED
+        self._judged[self._place[task_id]] = EASY if solved_all else HARD if solved_none else MIXED
 
     def metrics(self) -> dict[str, Any]:
         """Return what a step's log line says of the filter; nothing where it is off."""
@@ -132,19 +132,19 @@ class PromptStream:
         if known not in (EASY, HARD):
             return True
         chance = self.rules.readmit_easy if known == EASY else self.rules.readmit_hard
-        return drawn(self.seed, self.epoch, self.prompts.prompts[index].prompt_id) < chance
+        return drawn(self.seed, self.epoch, self.prompts.prompts[index].task_id) < chance
 
 
 def _digest(prompts: PromptSet) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for prompt in prompts.prompts:
-        digest.update(f"{prompt.prompt_id}\0{prompt.token_ids.size}\0".encode() + prompt.token_ids.tobytes())
+        digest.update(f"{prompt.task_id}\0{prompt.token_ids.size}\0".encode() + prompt.token_ids.tobytes())
         # What a verifier judges by: other references would train another model.
         digest.update(json.dumps(prompt.record, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-def drawn(seed: int, epoch: int, prompt_id: str) -> float:
+def drawn(seed: int, epoch: int, task_id: str) -> float:
     """Return a number in [0, 1), a pure function of its arguments."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{prompt_id}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{task_id}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)

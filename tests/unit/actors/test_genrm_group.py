@@ -8,7 +8,7 @@ from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
-from nemo_cascade.types import FinishReason, Prompt, Rollout
+from nemo_cascade.types import FinishReason, Task, first_turn
 from tests.unit.rewards.judge_server import judge_server, says
 
 
@@ -19,50 +19,39 @@ def tokenizer_path(tmp_path_factory):
     return folder
 
 
-def group_of(prompt_id, texts, tokenizer):
-    prompt = Prompt(
-        prompt_id, "chat", "genrm", np.array([1], np.int32), {"messages": [{"role": "user", "content": "?"}]}
-    )
+def group_of(task_id, texts, tokenizer):
+    prompt = Task(task_id, "chat", "genrm", np.array([1], np.int32), {"messages": [{"role": "user", "content": "?"}]})
     rollouts = []
     for sample, text in enumerate(texts):
         ids = np.array(tokenizer.encode(text), np.int32)
-        rollouts.append(Rollout(prompt_id, sample, ids, ids, np.zeros(len(ids), np.float32), FinishReason.STOP, 1))
-    return prompt, rollouts
+        rollouts.append(first_turn(task_id, sample, ids, ids, np.zeros(len(ids), np.float32), FinishReason.STOP, 1))
+    return [(prompt, rollout) for rollout in rollouts]
 
 
 def prefers_the_first(request):
     return 200, says(json.dumps({"score_1": 4, "score_2": 2, "ranking": 1}))
 
 
-def test_a_group_is_judged_when_it_is_whole_and_verdicts_come_back_by_key(tokenizer_path):
+def test_groups_are_judged_whole_and_verdicts_come_back_by_place(tokenizer_path):
     tokenizer = load_tokenizer(tokenizer_path)
     with judge_server(prefers_the_first) as (url, requests):
         judge = GenRMGroup(GenRMConfig(url=url, model="judge", think=0, answer=0, answer_bonus=0), tokenizer_path, 3)
         for name in ("p", "q"):
-            prompt, rollouts = group_of(name, ["a", "bb", "ccc"], tokenizer)
-            for rollout in reversed(rollouts):  # whatever the order in which they end
-                judge.submit(f"{name}#{rollout.sample}", prompt, rollout)
+            judge.submit(group_of(name, ["a", "bb", "ccc"], tokenizer))
         verdicts = dict(judge.drain())
-        prompt, rollouts = group_of("r", ["a", "bb", "ccc"], tokenizer)
-        judge.submit("r#0", prompt, rollouts[0])
-        with pytest.raises(RewardError, match="1 prompts"):
-            judge.drain()
         judge.close()
     # In a circle each is first once (4) and second once (2).
-    assert {key: verdict.score for key, verdict in verdicts.items()} == {
-        f"{n}#{s}": 3.0 for n in "pq" for s in range(3)
-    }
+    assert {key: verdict.score for key, verdict in verdicts.items()} == {(n, s): 3.0 for n in "pq" for s in range(3)}
     assert len(requests) == 6
     compared = [request["messages"][0]["content"] for _, request in requests]
     assert sum("[Response 1]\na\n\n[Response 2]\nbb" in text for text in compared) == 2
 
 
 def test_a_server_that_fails_gives_errors_not_scores(tokenizer_path):
-    prompt, rollouts = group_of("p", ["a", "bb"], load_tokenizer(tokenizer_path))
+    samples = group_of("p", ["a", "bb"], load_tokenizer(tokenizer_path))
     with judge_server(lambda request: (400, "no")) as (url, _):
         judge = GenRMGroup(GenRMConfig(url=url, model="judge"), tokenizer_path, 2)
-        for rollout in rollouts:
-            judge.submit(f"p#{rollout.sample}", prompt, rollout)
+        judge.submit(samples)
         assert {verdict.error for _, verdict in judge.drain()} == {"infrastructure"}
         judge.close()
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from nemo_cascade.data.batches import PackedSource, balanced_micro_batches
-from nemo_cascade.data.layout import Document, rollout_document
+from nemo_cascade.data.layout import Document, sampled_document
 from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import FinishReason, Rollout
+from nemo_cascade.types import FinishReason, first_turn
 from tests.unit.data.conftest import conversation, sft_stage
 
 
@@ -95,18 +95,19 @@ def test_extras_follow_their_tokens_out_and_back():
         assert np.array_equal(batch.extras["twice"], 2 * batch.extras["advantages"])
 
 
-def test_rollout_trains_its_response_only_with_values_on_predicted_tokens():
-    rollout = Rollout(
+def test_what_was_sampled_is_trained_with_values_on_predicted_tokens():
+    rollout = first_turn(
         "p/1", 0, np.array([5, 6], np.int32), np.array([7, 8, 9], np.int32), np.array([-1, -2, -3], np.float32),
         FinishReason.STOP, 0,
     )  # fmt: skip
-    document = rollout_document(rollout, {"behaviour_logprobs": rollout.logprobs, "advantages": 0.5})
+    extras = {"behaviour_logprobs": rollout.logprobs, "advantages": 0.5 * rollout.trained.astype(np.float32)}
+    document = sampled_document(rollout, extras)
     (batch,) = balanced_micro_batches([document], 8, 1).micro_batches(0, 0, 1)
     assert batch.labels.tolist() == [6, 7, 8, 9, 0]
     assert batch.loss_mask.tolist() == [0, 1, 1, 1, 0]
     assert batch.extras["behaviour_logprobs"].tolist() == [0, -1, -2, -3, 0]
     assert batch.extras["advantages"].tolist() == [0, 0.5, 0.5, 0.5, 0]
-    dropped = balanced_micro_batches([rollout_document(rollout, {}, trained=False)], 8, 1).micro_batches(0, 0, 1)
+    dropped = balanced_micro_batches([sampled_document(rollout, {}, trained=False)], 8, 1).micro_batches(0, 0, 1)
     assert not dropped[0].loss_mask.any()
 
 
@@ -115,3 +116,20 @@ def test_sample_longer_than_a_micro_batch_is_refused():
         balanced_micro_batches(documents(5, 0), 8, 1)
     with pytest.raises(DataError, match="no sample"):
         balanced_micro_batches([], 8, 1)
+
+
+def test_what_an_environment_gave_between_two_turns_is_never_trained():
+    one = first_turn("p", 0, np.array([5, 6]), np.array([7, 2]), np.array([-1, -2]), FinishReason.STOP, 3)
+    asked_again = np.append(one.token_ids, [8, 9])
+    two = one.followed_by(first_turn("p", 0, asked_again, np.array([4]), np.array([-3]), FinishReason.LENGTH, 4))
+    assert two.token_ids.tolist() == [5, 6, 7, 2, 8, 9, 4]
+    assert two.trained.tolist() == [0, 0, 1, 1, 0, 0, 1]
+    assert two.versions.tolist() == [-1, -1, 3, 3, -1, -1, 4]
+    assert two.logprobs.tolist() == [0, 0, -1, -2, 0, 0, -3]
+    assert (two.num_sampled, two.response_ids.tolist(), two.context_ids.size) == (3, [4], 6)
+    document = sampled_document(two, {"behaviour_logprobs": two.logprobs})
+    (batch,) = balanced_micro_batches([document], 8, 1).micro_batches(0, 0, 1)
+    assert batch.loss_mask.tolist() == [0, 1, 1, 0, 0, 1, 0]
+    assert batch.extras["behaviour_logprobs"].tolist() == [0, -1, -2, 0, 0, -3, 0]
+    with pytest.raises(AssertionError, match="can't change"):
+        two.followed_by(one)

@@ -19,7 +19,7 @@ def test_prompt_carries_its_row_id_and_rendered_tokens(tokenizer, write_jsonl):
     prompts = load(
         write_jsonl([prompt("1+1", answer="2"), "\n", prompt("1+1"), prompt("2+2")], "sums.jsonl"), tokenizer
     )
-    assert [p.prompt_id for p in prompts.first(3)] == ["sums/1", "sums/3", "sums/4"]
+    assert [p.task_id for p in prompts.first(3)] == ["sums/1", "sums/3", "sums/4"]
     assert prompts.first(1)[0].record["answer"] == "2"
     assert tokenizer.decode(prompts.first(1)[0].token_ids).endswith(
         "<|im_start|>user\n1+1 /think<|im_end|>\n<|im_start|>assistant\n"
@@ -31,9 +31,9 @@ def test_prompts_of_other_lengths_are_left_out_and_counted(tokenizer, write_json
     path = write_jsonl([prompt("1" * n) for n in (1, 3, 5, 30)])
     short, _, longer, _ = (len(p.token_ids) for p in load(path, tokenizer).prompts)
     kept = load(path, tokenizer, limit=longer, lengths=(short + 1, longer))
-    assert [p.prompt_id for p in kept.prompts] == ["rows/2", "rows/3"]
+    assert [p.task_id for p in kept.prompts] == ["rows/2", "rows/3"]
     assert kept.left_out == 2
-    assert [p.prompt_id for p in load(path, tokenizer, lengths=(longer, None)).prompts] == ["rows/3", "rows/4"]
+    assert [p.task_id for p in load(path, tokenizer, lengths=(longer, None)).prompts] == ["rows/3", "rows/4"]
     with pytest.raises(DataError, match=r"no prompts; got: .*4 left out for their length"):
         load(path, tokenizer, lengths=(0, 1))
 
@@ -64,7 +64,7 @@ def test_prompts_over_the_limit_are_listed(tokenizer, write_jsonl):
 def test_every_other_prompt_of_a_batch_is_asked_to_think(tokenizer, write_jsonl):
     mixed = PromptSet.load(write_jsonl([prompt(f"{i}+{i}") for i in range(12)]), "math", "math", "half", tokenizer, 64)
     batch = mixed.asked([4, 1, 7, 2])
-    assert [p.prompt_id for p in batch] == ["rows/5", "rows/2", "rows/8", "rows/3"]
+    assert [p.task_id for p in batch] == ["rows/5", "rows/2", "rows/8", "rows/3"]
     assert [p.record["mode"] for p in batch] == ["think", "no_think"] * 2
     for p in batch:
         assert f" /{p.record['mode']}<|im_end|>" in tokenizer.decode(p.token_ids)

@@ -10,27 +10,27 @@ from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream, drawn
 from nemo_cascade.errors import DataError
-from nemo_cascade.types import Prompt
+from nemo_cascade.types import Task
 
 OFF = PromptFilterConfig()
 ON = PromptFilterConfig(enabled=True)
 
 
 def stream(size, rules=OFF, seed=1, least=1, state=None):
-    prompts = PromptSet([Prompt(f"rows/{i}", "math", "math", np.array([i], np.int32), {}) for i in range(size)])
+    prompts = PromptSet([Task(f"rows/{i}", "math", "math", np.array([i], np.int32), {}) for i in range(size)])
     return PromptStream(prompts, seed, rules, least, state)
 
 
 def ids(batch):
-    return [prompt.prompt_id for prompt in batch]
+    return [prompt.task_id for prompt in batch]
 
 
 def judge(source, batch):
     """Of every three prompts one is solved by all rollouts and one by none; rows/6 and rows/7 change with the epoch."""
     for prompt in batch:
-        number = int(prompt.prompt_id.partition("/")[2])
+        number = int(prompt.task_id.partition("/")[2])
         kind = number % 3 if number > 7 else (number + source.epoch) % 3
-        source.note(prompt.prompt_id, solved_all=kind == 1, solved_none=kind == 2)
+        source.note(prompt.task_id, solved_all=kind == 1, solved_none=kind == 2)
 
 
 def test_every_epoch_has_every_prompt_once_in_an_order_of_its_own():
@@ -76,7 +76,7 @@ def test_what_gave_no_signal_leaves_and_comes_back_with_the_rules_probabilities(
 def test_a_readmitted_prompt_stays_where_its_rollouts_differ_by_then():
     source = stream(4, PromptFilterConfig(enabled=True, readmit_easy=1.0, readmit_hard=0.0))
     for prompt in source.take(4):
-        source.note(prompt.prompt_id, solved_all=prompt.prompt_id == "rows/0", solved_none=prompt.prompt_id == "rows/1")
+        source.note(prompt.task_id, solved_all=prompt.task_id == "rows/0", solved_none=prompt.task_id == "rows/1")
     assert sorted(ids(source.take(3))) == ["rows/0", "rows/2", "rows/3"]
     assert source.metrics()["prompt_filter"] == {"prompts": 3, "easy": 1, "hard": 1, "readmitted": 1}
     source.note("rows/0", solved_all=False, solved_none=False)
@@ -104,7 +104,7 @@ def test_from_any_state_a_new_stream_goes_on_as_the_old_one(rules):
 def test_a_filter_that_leaves_too_few_and_prompts_that_changed_are_refused():
     source = stream(10, ON, least=4)
     for prompt in source.take(10):
-        source.note(prompt.prompt_id, solved_all=False, solved_none=True)
+        source.note(prompt.task_id, solved_all=False, solved_none=True)
     with pytest.raises(DataError, match=r"fewer prompts to epoch 2 .* of 10 prompts .* 10 by none.*prompts_per_step=4"):
         source.take(4)
     with pytest.raises(DataError, match="changed since the checkpoint; got: 11 prompts in prompts; allowed: the 10 "):

@@ -38,7 +38,7 @@ def shown(prompts):
 
 def test_each_row_makes_a_prompt_of_the_ground_truth_and_a_mixed_one(build, tokenizer):
     prompts = build(ROW)
-    assert [p.prompt_id for p in prompts.prompts] == ["rows/1/ground_truth", "rows/1/mixed"]
+    assert [p.task_id for p in prompts.prompts] == ["rows/1/ground_truth", "rows/1/mixed"]
     alone, mixed = shown(prompts)
     assert alone == ["pkg/gold.py"]
     assert len(mixed) == 5
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_left_out_counted_and_listed(build, tokenizer, writ
     rules = {"domain": "swe", "verifier": "swe_repair", "max_tokens": LONG, "repair": RepairPromptConfig(enabled=True)}
     config = PromptSetConfig(path=write_jsonl([ROW, long, lone]), **rules)
     prompts = load_prompts([config], tokenizer, LONG, tmp_path)
-    assert [p.prompt_id for p in prompts.prompts] == ["rows/1/ground_truth", "rows/1/mixed", "rows/3/ground_truth"]
+    assert [p.task_id for p in prompts.prompts] == ["rows/1/ground_truth", "rows/1/mixed", "rows/3/ground_truth"]
     assert prompts.left_out == 3
     [listed] = (tmp_path / "quarantine").iterdir()
     reasons = [(row["line"], row["kind"], row["reason"]) for row in map(json.loads, listed.read_text().splitlines())]
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_left_out_counted_and_listed(build, tokenizer, writ
     with pytest.raises(DataError, match="2 left out for their length"):
         build(long)
     least = len(prompts.prompts[0].token_ids) + 1
-    assert [p.prompt_id for p in build(ROW, least=least).prompts] == ["rows/1/mixed"]
+    assert [p.task_id for p in build(ROW, least=least).prompts] == ["rows/1/mixed"]
 
 
 @pytest.mark.parametrize(

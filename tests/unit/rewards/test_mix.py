@@ -3,7 +3,7 @@ import pytest
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.form import FormatVerifier, LanguageVerifier, obeys_mode, repeated_share
-from nemo_cascade.rewards.formula import stage_formula, verifier_formula
+from nemo_cascade.rewards.formula import verifier_formula
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.mix import MixVerifier
 from nemo_cascade.rewards.pool.pool import VerifierPool
@@ -25,20 +25,6 @@ def test_formula_reads_as_the_composition():
     )
     assert verifier_formula("mix", {"terms": TERMS, "gates": GATES, "clip": [-1, 2.25]}) == (
         "if format >= 1 then if language >= 1 then clip(2 * math + 0.5 * repetition, -1, 2.25) else -3 else -1"
-    )
-
-
-def test_a_stages_formula_names_all_that_happens_to_a_score():
-    stage = {
-        "prompts": {"verifier": "mix", "reward": {"terms": TERMS}},
-        "shaping": {"combine": "preference", "code_switch_margin": 10.0, "bounded": True},
-        "reward_model": "rm",
-        "overlong": "zero",
-        "advantage": {"baseline": "leave_one_out", "normalize_by_std": False},
-    }
-    assert stage_formula(stage) == (
-        "r = 2 * math + 0.5 * repetition; truncated: r = 0; r = 1 + sigmoid(z of rm in group) if r >= 1 else 0; "
-        "code switch: r = batch minimum - 10; r = tanh((r - group mean) / group std); A = r - mean of the others"
     )
 
 

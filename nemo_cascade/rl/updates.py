@@ -15,8 +15,8 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.batches import RolloutSource, balanced_micro_batches
-from nemo_cascade.data.layout import Document, rollout_document
-from nemo_cascade.stages.collect import RolloutBatch
+from nemo_cascade.data.layout import Document, sampled_document
+from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import Float32
@@ -59,25 +59,27 @@ def policy_updates(
         results = [policy.train_step(source, first + i) for i, source in enumerate(sources) if _trains(source)]
     empty = len(sources) - len(results)
     if empty:
-        why = f"{batch.truncation_rate:.0%} of the rollouts were truncated (overlong={stage.overlong}), "
-        why += f"{int((~batch.valid).sum())} had no verdict, {filtered} were filtered"
+        why = f"{batch.truncation_rate:.0%} of the rollouts were truncated, "
+        why += f"{int((~batch.marks.valid).sum())} had no verdict, {filtered} were filtered"
         log.warning("step %d: %d of %d updates have nothing to train: %s", step + 1, empty, len(sources), why)
     return Updates(results, empty, filtered)
 
 
 def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[Document]:
-    """Return one document per rollout, in batch order; an advantage is the same on all tokens of its rollout."""
+    """Return one document per rollout, in batch order; its advantage is the same on all tokens that were sampled."""
     documents = []
-    for group, advantages, trained in zip(batch.rollouts, batch.advantages, batch.trained, strict=True):
-        for rollout, advantage, is_trained in zip(group, advantages, trained, strict=True):
-            extras: dict[str, float | Float32] = {
-                "advantages": float(advantage),
-                "behaviour_logprobs": rollout.logprobs,
-            }
+    for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True):
+        for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True):
+            sampled = answer.trained > 0
+            extras = {"advantages": _where(sampled, advantage), "behaviour_logprobs": answer.logprobs}
             if stage.loss.aggregation == "sequence":
-                extras["sequence_weights"] = 1.0 / max(1, rollout.response_ids.size)
-            documents.append(rollout_document(rollout, extras, trained=bool(is_trained)))
+                extras["sequence_weights"] = _where(sampled, 1.0 / max(1, answer.num_sampled))
+            documents.append(sampled_document(answer, extras, trained=bool(is_trained)))
     return documents
+
+
+def _where(sampled: NDArray[np.bool_], value: float) -> Float32:
+    return np.where(sampled, np.float32(value), np.float32(0.0))
 
 
 def _split(documents: list[Document], parts: int) -> list[list[Document]]:

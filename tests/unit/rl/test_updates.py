@@ -8,12 +8,13 @@ import pytest
 
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.losses.units import count_units
-from nemo_cascade.stages.collect import RolloutBatch
+from nemo_cascade.rl.batch import RolloutBatch, marked
+from nemo_cascade.rl.group import Group
+from nemo_cascade.rl.updates import policy_updates, sequence_error
 from nemo_cascade.stages.log_lines import optimizer_line
-from nemo_cascade.stages.policy_batch import policy_updates, sequence_error
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import StepResult
-from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
+from nemo_cascade.types import FinishReason, Task, Verdict, first_turn
 
 PROMPT, RESPONSE = 2, 3
 
@@ -43,7 +44,7 @@ class Policy:
 def batch_of(finished, trained):
     """Return one group; token 0 of each rollout is its number."""
     rollouts = [
-        Rollout(
+        first_turn(
             "p",
             i,
             np.array([i, 9], np.int32),
@@ -55,20 +56,10 @@ def batch_of(finished, trained):
         for i, reason in enumerate(finished)
     ]
     size = len(rollouts)
-    ones = np.ones((1, size))
-    return RolloutBatch(
-        prompts=[Prompt("p", "math", "math", np.array([1], np.int32), {})],
-        rollouts=[rollouts],
-        verdicts=[[Verdict(1.0)] * size],
-        scores=ones,
-        switched=ones < 0,
-        rewards=ones,
-        valid=ones > 0,
-        advantages=np.linspace(-1, 1, size)[None],
-        trained=np.array([trained]),
-        dropped_groups=0,
-        rounds=1,
-    )
+    group = Group(Task("p", "math", "math", np.array([1], np.int32), {}), rollouts, [Verdict(1.0)] * size)
+    marks = marked([group], [], None)
+    marks.trained[:] = trained
+    return RolloutBatch([group], marks, np.linspace(-1, 1, size)[None], 0, 1)
 
 
 def update(policy, batch, *overrides):
@@ -97,7 +88,7 @@ def test_an_update_whose_rollouts_are_all_truncated_is_left_out_and_counted(capl
     policy = Policy(dict.fromkeys(range(4), 0.0))
     updates = update(policy, batch_of([LENGTH] * 4, [False] * 4), "overlong=mask")
     assert (updates.results, updates.empty, policy.trained) == ([], 1, [])
-    assert "100% of the rollouts were truncated (overlong=mask)" in caplog.text
+    assert "100% of the rollouts were truncated" in caplog.text
     assert optimizer_line(updates.results)["loss"] is None
 
 
@@ -119,10 +110,10 @@ def test_a_filter_that_leaves_nothing_is_an_empty_update_too():
 
 def test_an_empty_response_weighs_nothing_and_breaks_nothing():
     batch = batch_of([STOP] * 2, [True, False])
-    empty = Rollout(
+    empty = first_turn(
         "p", 1, np.array([1, 9], np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32), FinishReason.ABORT, 1
     )
-    batch.rollouts[0][1] = empty
+    batch.groups[0].answers[1] = empty
     policy = Policy({0: 0.0, 1: 0.0})
     assert update(policy, batch, "loss.aggregation=sequence").empty == 0
     assert policy.trained == [(5, RESPONSE)]

@@ -11,53 +11,49 @@ from nemo_cascade.config.stages.rollout_rules import DynamicSamplingConfig, Prom
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.errors import RewardError, RolloutError
-from nemo_cascade.stages.collect import Collector
+from nemo_cascade.rl.ask import Answerers
+from nemo_cascade.rl.collect import Collector
 from nemo_cascade.telemetry.timers import PhaseTimer
-from nemo_cascade.types import FinishReason, Prompt, Rollout, Verdict
+from nemo_cascade.types import FinishReason, Task, Verdict, first_turn
 
 G = 4
 
 
 class Engine:
-    def generate(self, prompts, size, sampling, seed):
-        ids = np.array([1, 2], np.int32)
-        for prompt in prompts:
-            yield [
-                Rollout(prompt.prompt_id, sample, ids, ids, np.zeros(2, np.float32), FinishReason.STOP, 1)
-                for sample in range(size)
-            ]
+    def generate(self, questions, sampling, seed):
+        ids, logprobs = np.array([1, 2], np.int32), np.zeros(2, np.float32)
+        for q in questions:
+            yield [first_turn(q.task_id, s, q.token_ids, ids, logprobs, FinishReason.STOP, 1) for s in q.samples]
 
 
 class Scripted:
-    """`verdicts[prompt][sample]` of the verifier; a reward model that likes later samples better."""
+    """`verdicts[task][sample]` of the verifier; a reward model that likes later samples better."""
 
     def __init__(self, verdicts, broken=()):
-        self.verdicts, self.broken, self.keys, self.asked = verdicts, broken, [], []
+        self.verdicts, self.broken, self.places, self.asked = verdicts, broken, [], []
 
-    def submit(self, submissions):
-        self.keys += [key for key, _, _ in submissions]
+    def submit(self, samples):
+        self.places += [answer.place for _, answer in samples]
 
     def drain(self):
-        keys, self.keys = self.keys, []
-        return [(k, self.verdicts[k.rpartition("#")[0]][int(k.rpartition("#")[2])]) for k in keys]
+        places, self.places = self.places, []
+        return [((name, sample), self.verdicts[name][sample]) for name, sample in places]
 
     def preferences(self, groups):
-        self.asked += [prompt.prompt_id for prompt, _ in groups]
-        return [
-            [Verdict(None, "crash") if (p.prompt_id, r.sample) in self.broken else Verdict(float(r.sample)) for r in rs]
-            for p, rs in groups
-        ]
+        self.asked += [group[0][0].task_id for group in groups]
+        places = [answer.place for group in groups for _, answer in group]
+        return {p: Verdict(None, "crash") if p in self.broken else Verdict(float(p[1])) for p in places}
 
 
 def collector(judges, records=({}, {}), **settings):
     config, _ = compose(["cascade=nano"])
     stage = replace(config.stages["math_rl"], prompts_per_step=2, num_generations=G, **settings)
     prompts = PromptSet(
-        [Prompt(name, "math", "math", np.array([i], np.int32), records[i]) for i, name in enumerate("ab")]
+        [Task(name, "math", "math", np.array([i], np.int32), records[i]) for i, name in enumerate("ab")]
     )
     config = replace(config, reward=replace(config.reward, max_error_fraction=0.2))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, 2)
-    return Collector(stream, Engine(), judges, stage, config, SimpleNamespace())
+    return Collector(stream, Answerers(Engine(), judges, SimpleNamespace(), config), stage)
 
 
 def scores(*values):
@@ -68,14 +64,14 @@ def test_the_reward_model_is_asked_about_groups_with_a_verified_response_only():
     judges = Scripted({"a": scores(1, 0, 1, 1), "b": scores(0, 0, 0, 0)}, broken={("a", 3)})
     batch = collector(judges, shaping=ShapingConfig(combine="preference")).collect(0, PhaseTimer())
     assert judges.asked == ["a"]
-    row = [p.prompt_id for p in batch.prompts].index("a")
+    row = [g.task.task_id for g in batch.groups].index("a")
     z = (np.array([0.0, 1.0, 2.0]) - 1.0) / np.std([0.0, 1.0, 2.0])
     expected = [1 + 1 / (1 + np.exp(-z[0])), 0.0, 1 + 1 / (1 + np.exp(-z[2]))]
-    assert batch.rewards[row, :3] == pytest.approx(expected)
+    assert batch.marks.rewards[row, :3] == pytest.approx(expected)
     # The response that the reward model failed on is an error of the step, not a score.
-    assert not batch.valid[row, 3]
+    assert not batch.marks.valid[row, 3]
     assert batch.metrics()["verdict_errors_by_kind"] == {"crash": 1}
-    assert not batch.rewards[1 - row].any()
+    assert not batch.marks.rewards[1 - row].any()
 
 
 def test_too_many_failures_of_the_reward_model_stop_the_run():
@@ -90,9 +86,9 @@ def test_dynamic_sampling_goes_by_the_reward_that_is_trained_on():
     # All verified, but the reward model likes some better: 1 + sigmoid(z) differs, so the group trains.
     judges = Scripted(verdicts)
     batch = collector(judges, shaping=ShapingConfig(combine="preference"), **settings).collect(0, PhaseTimer())
-    assert judges.asked == [p.prompt_id for p in batch.prompts] == ["a"]
+    assert judges.asked == [g.task.task_id for g in batch.groups] == ["a"]
     assert batch.dropped_groups == 1
-    assert np.unique(batch.rewards).size == G
+    assert np.unique(batch.marks.rewards).size == G
     # The verifier alone has nothing to tell apart.
     with pytest.raises(RolloutError, match="no group of the step has any variance"):
         collector(Scripted(verdicts), **settings).collect(0, PhaseTimer())
@@ -106,7 +102,7 @@ def test_a_prompt_that_all_or_no_valid_rollout_solved_leaves_the_next_epoch():
     it = collector(judges, prompt_filter=rules)
     it.collect(0, PhaseTimer())
     it.stream.least = 1
-    assert [p.prompt_id for p in it.stream.take(1)] == ["b"]
+    assert [p.task_id for p in it.stream.take(1)] == ["b"]
     assert it.stream.metrics()["prompt_filter"] == {"prompts": 1, "easy": 1, "hard": 0, "readmitted": 0}
 
 

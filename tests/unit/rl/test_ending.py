@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nemo_cascade.config.stages.rollout_rules import EndConfig
-from nemo_cascade.stages.ending import End, Ending
+from nemo_cascade.rl.ending import End, Ending
 
 
 def run(rules, steps, rows):

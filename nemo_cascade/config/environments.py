@@ -1,0 +1,71 @@
+"""Environments: what a task's turns are played in.
+
+A shipped one is a short name of where it is; a user's own is named by where it is, `my_file.py:Name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, field
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationInfo, field_validator
+
+from nemo_cascade.config.base import block
+from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
+from nemo_cascade.errors import CascadeError
+from nemo_cascade.types import EnvironmentUse
+
+ENVIRONMENTS: Mapping[str, str] = {"single_turn": "nemo_cascade.environments.single_turn:SingleTurn"}
+"""Name -> module and class."""
+
+
+def _known(name: str) -> str:
+    if name not in ENVIRONMENTS and not is_plugin(name):
+        raise ValueError(f"one of {', '.join(ENVIRONMENTS)}, or your own as my_file.py:Name")
+    return anchored(name)
+
+
+@block
+class TaskEnvironmentConfig:
+    """What answers the policy when it is asked about these prompts."""
+
+    name: Annotated[str, AfterValidator(_known)] = "single_turn"
+    """single_turn: nothing, the verifier judges its answer; or your own, `my_package.my_module:Name` or
+    `my_file.py:Name` (README, Adding)."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What its constructor takes by name."""
+    max_turns: PositiveInt = 8
+    """Turns of the policy, at most; what goes on after that counts as truncated. So does what leaves the next turn no
+    room in rollout.max_model_len."""
+
+    @field_validator("settings")
+    @classmethod
+    def _fit(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = info.data.get("name")
+        return given if name is None else _completed(name, given)
+
+    @property
+    def use(self) -> EnvironmentUse:
+        """The same, as a task carries it."""
+        return EnvironmentUse(self.name, self.settings, self.max_turns)
+
+
+def _completed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Hold settings to what an environment's constructor takes, and fill in its defaults.
+
+    Raises:
+        ValueError: it can't be loaded, or a setting is unknown, missing or of another type.
+    """
+    try:
+        fields = plugin_fields(load_plugin(ENVIRONMENTS.get(name, name)), 1)
+    except CascadeError as error:
+        raise ValueError(str(error)) from error
+    if unknown := sorted(given.keys() - {key for key, _, _ in fields}):
+        raise ValueError(f"settings of {name}: {', '.join(key for key, _, _ in fields) or 'none'}; not {unknown[0]}")
+    settings = {}
+    for key, kind, default in fields:
+        if key not in given and default is MISSING:
+            raise ValueError(f"{name} needs the setting {key}")
+        settings[key] = TypeAdapter(kind).validate_python(given.get(key, default), strict=True)
+    return settings

@@ -1,0 +1,16 @@
+"""A user's own code in a run: verifiers, environments, kinds of stages."""
+
+from __future__ import annotations
+
+from nemo_cascade.config.plugins import is_plugin
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.validate_judges import verifiers_of
+
+
+def own_code(config: RunConfig) -> list[str]:
+    """Return where each piece of it is."""
+    stages = list(config.stages.values())
+    environments = [rules.environment.name for stage in stages for rules in stage.tasks().values()]
+    environments += [suite.environment.name for suite in config.evaluation.suites.values()]
+    named = [*verifiers_of(config).values(), *environments, *(stage.kind for stage in stages)]
+    return sorted({name for name in named if is_plugin(name)})

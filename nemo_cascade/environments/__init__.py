@@ -1,0 +1,1 @@
+"""What answers the policy: nothing (one turn), or a world that it talks to for several."""

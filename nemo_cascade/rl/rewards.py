@@ -1,0 +1,213 @@
+"""From verdicts to rewards: the rules that a stage applies to a batch's scores, in one order, each with its text.
+
+    truncated     keep, zero, or no gradient            tables 16-20, section 4.5
+    combined      verifier and reward model             section 4.4.2
+    code switch   text of a foreign script              section 4.3
+    bounded       tanh of the group's z-scores          sections 4.3 and 6
+
+(arXiv 2512.13607.) A plan and a report write out the same list, and dynamic sampling asks it of single groups.
+Zero comes before all shaping: a truncated response is then bounded like the wrong answer that it is taken for; 0
+behind the bound would be the group's mean.
+
+Shapes: P groups, G samples of each. Only valid entries are read; the others are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_cascade.rewards.form import prompt_text
+from nemo_cascade.rewards.formula import verifier_formula
+from nemo_cascade.rewards.language import foreign_text, written_in
+from nemo_cascade.rewards.shaping import bounded_scores, combined_instruction_rewards, punish_code_switch
+from nemo_cascade.types import Task
+
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Marks:
+    """What rules read, and what they write.
+
+    Attributes:
+        tasks: [P].
+        texts: () -> [P][G], the responses; asked only where a rule reads them.
+        scores: [P, G] float64, the judge's.
+        valid: [P, G], judged; by the reward model too, if it has a say.
+        truncated: [P, G], hit a limit.
+        preferences: [P, G] float64, the reward model's scores, 0 where it wasn't asked.
+        rewards: [P, G] float64, written; begins as the scores.
+        trained: [P, G], written: gets a gradient; begins as `valid`.
+        switched: [P, G], written: holds text of a foreign script.
+    """
+
+    tasks: Sequence[Task]
+    texts: Callable[[], Sequence[Sequence[str]]]
+    scores: Float64
+    valid: Bool
+    truncated: Bool
+    preferences: Float64
+    rewards: Float64
+    trained: Bool
+    switched: Bool
+
+
+class Rule(Protocol):
+    """One thing that a stage does to its scores.
+
+    Attributes:
+        shapes: False for what decides whether a task is solved; True for what comes on top of that.
+        text: what it does, in the words of a formula.
+    """
+
+    shapes: ClassVar[bool]
+
+    @property
+    def text(self) -> str:
+        """What it does, in the words of a formula."""
+        ...
+
+    def apply(self, marks: Marks) -> None:
+        """Change rewards, or who is trained."""
+        ...
+
+
+@dataclass(frozen=True)
+class TruncatedIsZero:
+    """A truncated response is a wrong answer."""
+
+    shapes: ClassVar[bool] = False
+    text: str = "truncated: r = 0"
+
+    def apply(self, marks: Marks) -> None:
+        """Set its reward to 0."""
+        marks.rewards[marks.truncated] = 0.0
+
+
+@dataclass(frozen=True)
+class TruncatedIsMasked:
+    """A truncated response counts in its group's baseline, and isn't trained."""
+
+    shapes: ClassVar[bool] = False
+    text: str = "truncated: no gradient"
+
+    def apply(self, marks: Marks) -> None:
+        """Take it out of training."""
+        marks.trained &= ~marks.truncated
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The reward model ranks the verified responses of a group."""
+
+    reward_model: str
+    shapes: ClassVar[bool] = True
+
+    @property
+    def text(self) -> str:
+        """The combined reward."""
+        return f"r = 1 + sigmoid(z of {self.reward_model} in group) if r >= 1 else 0"
+
+    def apply(self, marks: Marks) -> None:
+        """Combine within each group."""
+        for row, model, mask in zip(marks.rewards, marks.preferences, marks.valid, strict=True):
+            if mask.any():
+                row[mask] = combined_instruction_rewards(row[mask] >= 1.0, model[mask])
+
+
+@dataclass(frozen=True)
+class CodeSwitch:
+    """A response that holds text of a foreign script falls below the whole batch."""
+
+    margin: float
+    language: str
+    shapes: ClassVar[bool] = True
+
+    @property
+    def text(self) -> str:
+        """The punishment."""
+        return f"code switch: r = batch minimum - {self.margin:g}"
+
+    def apply(self, marks: Marks) -> None:
+        """Find them, and set their rewards to the batch's minimum minus the margin."""
+        marks.switched[:] = code_switches(marks.tasks, marks.texts(), self.language)
+        if marks.valid.any():
+            rewards, switched = marks.rewards[marks.valid], marks.switched[marks.valid]
+            marks.rewards[marks.valid] = punish_code_switch(rewards, switched, self.margin)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A shaky reward model's word is bounded."""
+
+    shapes: ClassVar[bool] = True
+    text: str = "r = tanh((r - group mean) / group std)"
+
+    def apply(self, marks: Marks) -> None:
+        """Take tanh of the z-scores within each group."""
+        for row, mask in zip(marks.rewards, marks.valid, strict=True):
+            if mask.any():
+                row[mask] = bounded_scores(row[mask])
+
+
+def _truncated(stage: Mapping[str, Any]) -> Rule | None:
+    rules: dict[str, Rule] = {"zero": TruncatedIsZero(), "mask": TruncatedIsMasked()}
+    return rules.get(stage["overlong"])
+
+
+def _combined(stage: Mapping[str, Any]) -> Rule | None:
+    return Combined(str(stage["reward_model"])) if stage["shaping"]["combine"] == "preference" else None
+
+
+def _code_switch(stage: Mapping[str, Any]) -> Rule | None:
+    margin = stage["shaping"]["code_switch_margin"]
+    return None if margin is None else CodeSwitch(margin, stage["shaping"].get("language", "en"))
+
+
+def _bounded(stage: Mapping[str, Any]) -> Rule | None:
+    return Bounded() if stage["shaping"]["bounded"] else None
+
+
+RULES: tuple[Callable[[Mapping[str, Any]], Rule | None], ...] = (_truncated, _combined, _code_switch, _bounded)
+"""All rules that there are, in the order in which they apply: (a stage's configuration) -> the rule, if it is on."""
+
+
+def rules_of(stage: Mapping[str, Any]) -> list[Rule]:
+    """Return the rules that a GRPO stage's configuration turns on, in order."""
+    return [rule for make in RULES if (rule := make(stage)) is not None]
+
+
+def stage_formula(stage: Mapping[str, Any]) -> str:
+    """Return reward r and advantage A of a GRPO stage as text, for plans and reports.
+
+    Args:
+        stage: the stage's configuration as a dictionary.
+    """
+    prompts, advantage = stage["prompts"], stage["advantage"]
+    score = f"r = {verifier_formula(prompts['verifier'], prompts['reward'])}"
+    for more in stage.get("mixed_with", ()):
+        score += f", of {more['domain']} {verifier_formula(more['verifier'], more['reward'])}"
+    baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
+    spread = " / group std" if advantage["normalize_by_std"] else ""
+    gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
+    return "; ".join([score, *(rule.text for rule in rules_of(stage)), gained])
+
+
+def code_switches(tasks: Sequence[Task], texts: Sequence[Sequence[str]], language: str) -> Bool:
+    """Tell which responses [P, G] to prompts in the language hold text of a foreign script (section 4.3).
+
+    A prompt that isn't in it may be answered in its own: the rule isn't for it. What a prompt quotes may be quoted.
+    """
+    quoted = [prompt_text(task.record) for task in tasks]
+    return np.array(
+        [
+            [ruled and foreign_text(t, language, quoted=q) is not None for t in row]
+            for q, row, ruled in zip(quoted, texts, (written_in(q, language) for q in quoted), strict=True)
+        ]
+    )

@@ -1,0 +1,59 @@
+"""Tokens that an environment gave are context for the real trainer: seen, and without a gradient of their own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.data.batches import balanced_micro_batches
+from nemo_cascade.data.layout import Document, sampled_document
+from nemo_cascade.types import FinishReason, first_turn
+from tests.support.tiny_policy import Job, launch_jobs, policy_setup, write_tiny_folder
+
+pytestmark = pytest.mark.distributed
+
+GIVEN = slice(9, 13)
+
+
+def two_turns():
+    rng = np.random.default_rng(0)
+    context, first, given, second = (rng.integers(8, 300, n).astype(np.int32) for n in (5, 4, 4, 6))
+    one = first_turn("p", 0, context, first, np.full(4, -5.0), FinishReason.STOP, 1)
+    asked = np.concatenate([one.token_ids, given])
+    return one.followed_by(first_turn("p", 0, asked, second, np.full(6, -6.0), FinishReason.STOP, 2))
+
+
+def _steps(worker, setup):
+    """Return tokens, loss and norm of a step from the same weights on each document."""
+    said = two_turns()
+    extras = {"advantages": np.where(said.trained > 0, np.float32(0.7), 0), "behaviour_logprobs": said.logprobs}
+    document = sampled_document(said, extras)
+    poisoned = {name: values.copy() for name, values in extras.items()}
+    other = said.token_ids.copy()
+    for values in poisoned.values():
+        values[GIVEN] = 100.0
+    other[GIVEN] += 1
+    variants = {
+        "plain": document,
+        "poisoned": Document(document.token_ids, document.trained, poisoned),
+        "other words": replace(document, token_ids=other),
+        "trained on all": Document(document.token_ids, np.ones_like(document.trained), poisoned),
+    }
+    found = {}
+    for name, variant in variants.items():
+        worker.setup(setup)
+        result = worker.train_step(balanced_micro_batches([variant], 512, 1), 0)
+        found[name] = (result.tokens, result.loss, result.grad_norm)
+    return found
+
+
+def test_what_an_environment_gave_is_seen_and_has_no_gradient(tmp_path):
+    setup = policy_setup(write_tiny_folder(tmp_path / "tiny"), objective="policy", loss=PolicyLossConfig())
+    (found,) = launch_jobs([Job("steps", (0,), _steps, setup)], world_size=1)["steps"]
+    assert found["plain"][0] == two_turns().num_sampled == 10
+    assert found["poisoned"] == found["plain"]
+    assert found["other words"][0] == 10
+    assert found["other words"][2] != found["plain"][2]
+    # The comparison can fail: with these values and a mask that is wrong, another step is taken.
+    assert found["trained on all"][2] != found["plain"][2]

@@ -1,0 +1,85 @@
+"""What users add without an edit of the package, on the real stack: an environment of turns, a kind of stage."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cascade_process import finish, kill_when, metrics_of, start_run, tail
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+SUPPORT = Path(__file__).parents[1] / "support"
+LENGTHS = f"{SUPPORT}/own_environment.py:Lengths"
+ONE_STAGE = [
+    "cascade=nano",
+    *(f"~stages.{stage}" for stage in ("sft1", "sft2", "reward_model", "rlhf", "if_rl", "code_rl", "swe_rl")),
+    *(f"~evaluation.suites.{suite}" for suite in ("chat", "code", "swe", "instruction", "chat_think")),
+    *(f"~evaluation.suites.{suite}" for suite in ("math_no_think", "to_think", "to_no_think")),
+    "evaluation.suites.math.num_prompts=8",
+    "evaluation.suites.math.sampling.max_tokens=16",
+    "gate.on_regression=promote",
+    "parallel=single",
+    "rollout.num_engines=1",
+    "logging.progress=false",
+]
+# From random weights: one token in a few hundred ends an answer, so the batch is large enough that some go on.
+MULTI_TURN = [
+    *ONE_STAGE,
+    "stages.math_rl.mixed_with=[]",
+    f"stages.math_rl.prompts.environment={{name: '{LENGTHS}', max_turns: 3, settings: {{wanted: 2}}}}",
+    f"evaluation.suites.math.environment={{name: '{LENGTHS}'}}",
+    "stages.math_rl.steps=2",
+    "stages.math_rl.prompts_per_step=8",
+    "stages.math_rl.num_generations=16",
+    "stages.math_rl.sampling.max_tokens=40",
+    "stages.math_rl.rollouts_to_keep=128",
+    "stages.math_rl.promise={improve: [], hold: ['*']}",
+]
+OWN_KIND = [
+    *ONE_STAGE,
+    "~stages.math_rl",
+    f"+stages.brief={{kind: '{SUPPORT}/own_stage.py:Shortest', seq_length: 192, steps: 4, checkpoint_every: 2}}",
+    "+stages.brief.optimizer={lr: 1.0e-3}",
+    "+stages.brief.prompts={path: '${data_dir}/nano/math_train.jsonl', domain: math, verifier: math}",
+    "+stages.brief.sampling={max_tokens: 12}",
+]
+
+
+def test_an_environment_of_several_turns_trains_and_is_measured(tmp_path):
+    log = tmp_path / "turns.log"
+    assert finish(start_run(tmp_path, "turns", MULTI_TURN), log, 800) == 0, tail(log)
+    run = tmp_path / "turns"
+    lines = metrics_of(run)["01-math_rl"]
+    assert len(lines) == 2
+    assert all(line["turns_mean"] > 1 and line["loss"] is not None for line in lines)
+    with gzip.open(run / "stages" / "01-math_rl" / "rollouts" / "step_000001.jsonl.gz", "rt") as file:
+        rollouts = [json.loads(line) for line in file]
+    several = [r for r in rollouts if r["turns"]]
+    assert several
+    assert {r["detail"].startswith("off by") for r in rollouts} == {True}
+    for rollout in several:
+        first, second = rollout["turns"][:2]
+        assert first["given"] == rollout["prompt"]
+        assert second["given"].strip().isdigit()
+        assert rollout["prompt"] + rollout["response"] == "".join(t["given"] + t["said"] for t in rollout["turns"])
+    scores = json.loads((run / "scores.json").read_text())
+    assert 0 < scores["math_rl"]["math"]["score"] < 1
+
+
+def test_a_kind_of_stage_of_a_users_own_trains_is_gated_and_resumes(tmp_path):
+    log = tmp_path / "whole.log"
+    assert finish(start_run(tmp_path, "whole", OWN_KIND), log, 800) == 0, tail(log)
+    whole = metrics_of(tmp_path / "whole")["01-brief"]
+    assert len(whole) == 4
+    gate = json.loads((tmp_path / "whole" / "stages" / "01-brief" / "gate.json").read_text())
+    assert gate["outcome"] == "promote"
+    assert json.loads((tmp_path / "whole" / "scores.json").read_text()).keys() == {"start", "brief"}
+    killed = tmp_path / "killed.log"
+    metrics = tmp_path / "killed" / "stages" / "01-brief" / "metrics.jsonl"
+    kill_when(start_run(tmp_path, "killed", OWN_KIND), metrics, 3, killed, 800)
+    assert finish(start_run(tmp_path, "killed", OWN_KIND), killed, 800) == 0, tail(killed)
+    assert metrics_of(tmp_path / "killed")["01-brief"] == whole

@@ -1,0 +1,55 @@
+"""Environments and kinds of stages of a user's own: held to what they take, all violations at once."""
+
+from pathlib import Path
+
+import pytest
+
+from nemo_cascade.config.own_code import own_code
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.errors import ConfigError
+from nemo_cascade.stages.kinds import KINDS, kind_of
+
+SUPPORT = Path(__file__).parents[2] / "support"
+STAGE, ENVIRONMENT = f"{SUPPORT}/own_stage.py:Shortest", f"{SUPPORT}/own_environment.py:Lengths"
+PROMPTS = "prompts: {path: a.jsonl, domain: math, verifier: math}"
+BRIEF = (
+    f"+stages.brief={{kind: '{STAGE}', seq_length: 192, steps: 4, optimizer: {{lr: 0.001}}, {PROMPTS}, "
+    "sampling: {max_tokens: 12}}"
+)
+
+
+def refused(*overrides):
+    with pytest.raises(ConfigError) as caught:
+        compose(["cascade=nano", *overrides])
+    return str(caught.value)
+
+
+def test_a_stage_of_an_own_kind_is_typed_and_has_its_own_work():
+    config, _ = compose(["cascade=nano", BRIEF])
+    stage = config.stages["brief"]
+    assert (type(stage).__name__, stage.steps, stage.num_generations, stage.kind) == ("Shortest", 4, 2, STAGE)
+    assert kind_of(stage).run.__name__ == "run"
+    assert kind_of(config.stages["math_rl"]) is KINDS["grpo"]
+    assert own_code(config) == [STAGE]
+
+
+def test_what_is_wrong_with_it_is_told_key_by_key_with_the_rest_of_the_run():
+    text = refused(BRIEF.replace("steps: 4", "steps: 0, step: 3"), "seed=-1")
+    for part in ("stages.brief.steps", "stages.brief.step", "seed"):
+        assert part in text
+    assert "no such class" in refused(BRIEF.replace("Shortest", "Longest"))
+    assert "no kind of stage" in refused(BRIEF.replace("Shortest", "prepare"))
+    assert "isn't there" in refused(BRIEF.replace("own_stage.py", "gone.py"))
+
+
+def test_an_environments_settings_are_held_to_its_constructor_and_filled_in():
+    key = "stages.math_rl.prompts.environment"
+    config, _ = compose(["cascade=nano", f"{key}.name='{ENVIRONMENT}'", f"{key}.max_turns=3"])
+    use = config.stages["math_rl"].prompts.environment.use
+    assert (use.name, use.settings, use.max_turns) == (ENVIRONMENT, {"wanted": 3}, 3)
+    assert own_code(config) == [ENVIRONMENT]
+    assert config.evaluation.suites["math"].environment.use.name == "single_turn"
+    text = refused(f"{key}.name='{ENVIRONMENT}'", f"+{key}.settings.want=3")
+    assert "wanted; not want" in text
+    assert "wanted" in refused(f"{key}.name='{ENVIRONMENT}'", f"+{key}.settings.wanted=many")
+    assert "single_turn, or your own" in refused(f"{key}.name=several_turns")
