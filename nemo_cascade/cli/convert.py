@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
@@ -15,7 +14,9 @@ from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.host import gpu_present
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
-from nemo_cascade.models.architectures import layout_problems, padding_note, read_architecture
+from nemo_cascade.models.fit import layout_problems, padding_note
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.rules import tied_names
 
 TAKES_OVERRIDES = False
 
@@ -46,12 +47,12 @@ def execute(args: argparse.Namespace) -> int:
         raise ConfigError(problems)
     from nemo_cascade.training.launch import run_ranks
 
-    out.print(f"{architecture.model_type}, {architecture.num_layers} layers, over {parallel.world_size} process(es)")
+    out.print(f"{architecture.family}, {len(architecture.layers)} layers, over {parallel.layout.ranks} process(es)")
     if note := padding_note(architecture, parallel):
         out.print(note)
     run_ranks(
         there_and_back,
-        parallel.world_size,
+        parallel.layout.ranks,
         str(args.source),
         str(args.target),
         parallel,
@@ -80,7 +81,7 @@ def there_and_back(
     precision: PrecisionConfig,
 ) -> None:
     """Load an HF folder into this rank's part of the Megatron model and write it out again. Collective."""
-    from nemo_cascade.models.build import build_model
+    from nemo_cascade.models.megatron.build import build_model
     from nemo_cascade.models.weights import load_weights, save_hf
     from nemo_cascade.training import runtime
 
@@ -89,12 +90,12 @@ def there_and_back(
         rank=rank, world_size=world_size, master_addr="127.0.0.1", master_port=port, parallel=parallel,
         device="gpu" if gpu_present() else "cpu", threads=1, seed=0,
     )  # fmt: skip
-    model: Any = build_model(
+    chunks = build_model(
         architecture, model=ModelConfig(name=Path(source).name, path=source), parallel=parallel, precision=precision,
-        seq_length=1,
+        seq_length=1, axes=joined.axes,
     )  # fmt: skip
-    load_weights(model, architecture, Path(source))
-    save_hf(model, architecture, Path(source), Path(target))
+    load_weights(chunks, architecture, Path(source), joined.axes)
+    save_hf(chunks, architecture, joined.axes, Path(source), Path(target))
     joined.stop()
 
 
@@ -109,7 +110,7 @@ def compare_folders(left: Path, right: Path) -> tuple[list[str], int]:
     from nemo_cascade.models.hf_folder import HfTensors
 
     before, after = HfTensors(left), HfTensors(right)
-    tied = {"lm_head.weight"} if read_architecture(left).tied else set()
+    tied = tied_names(read_architecture(left)).keys()
     names = sorted((set(before.stored) - tied) | set(after.stored))
     different = [
         name

@@ -86,7 +86,9 @@ class Roles:
         if self._rollout is None:
             assert self.cluster is not None, "enter Roles first"
             self._start_beside(model_path)
-            self._rollout = RolloutGroup(self.cluster, self.config.rollout, str(model_path), self.config.seed)
+            self._rollout = RolloutGroup(
+                self.cluster, self.config.rollout, str(model_path), self.config.seed, self.config.model.family
+            )
             self._rollout_holds = str(model_path)
         return self._rollout
 

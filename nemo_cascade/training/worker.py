@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 
+from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
 from nemo_cascade.losses.units import Aggregation
-from nemo_cascade.models import backend
-from nemo_cascade.models.architectures import Architecture, read_architecture
-from nemo_cascade.models.build import build_model
+from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.families import family_named
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.megatron import backend
+from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.optimizer import PolicyOptimizer
@@ -48,11 +51,11 @@ class _Ready:
 
     setup: TrainerSetup
     arch: Architecture
-    model: Any
+    chunks: list[Any]
     optimizer: PolicyOptimizer
     scoring: Scoring
     step: TrainStep
-    reference: Any | None
+    reference: list[Any] | None
 
 
 class TrainerWorker(RankWorker):
@@ -78,42 +81,29 @@ class TrainerWorker(RankWorker):
         capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
         self._drop()
-        self._join(setup.parallel, setup.seed)
+        axes = self._join(setup.parallel, setup.seed).axes
         arch = _architecture(setup)
         bare = self._build(setup, arch, setup.hf_path)
-        bare.config.finalize_model_grads_func = _finalize_sums
-        model = DistributedDataParallel(
-            bare.config,
-            DistributedDataParallelConfig(
-                grad_reduce_in_fp32=True,
-                use_distributed_optimizer=setup.parallel.use_distributed_optimizer,
-                overlap_grad_reduce=setup.parallel.data_parallel_size > 1,
-            ),
-            bare,
-        )
-        bare.config.no_sync_func = model.no_sync
-        optimizer = PolicyOptimizer([model], setup.optimizer, setup.parallel, setup.precision, setup.total_steps)
-        multiple = token_multiple(
-            setup.precision,
-            sequence_parallel=setup.parallel.sequence_parallel,
-            tensor_parallel=setup.parallel.tensor_model_parallel_size,
-        )
-        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple)
+        chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
+        optimizer = PolicyOptimizer(chunks, setup.optimizer, setup.parallel, setup.precision, setup.total_steps)
+        multiple = token_multiple(setup.precision, setup.parallel.layout)
+        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple, axes=axes)
         step = TrainStep(
-            model=model,
+            chunks=chunks,
             optimizer=optimizer,
             loss=_loss(setup, scoring),
             aggregation=_aggregation(setup),
             multiple=multiple,
             max_skipped=setup.optimizer.max_skipped_steps,
+            axes=axes,
         )
-        self._ready = _Ready(setup, arch, model, optimizer, scoring, step, self._reference(setup))
+        self._ready = _Ready(setup, arch, chunks, optimizer, scoring, step, self._reference(setup))
         return {
-            "architecture": arch.model_type,
-            "rank_parameters": sum(parameter.numel() for parameter in bare.parameters()),
-            "padded_vocab_size": bare.vocab_size,
-            "padding_query_groups": arch.padding_groups(setup.parallel.tensor_model_parallel_size),
-            "data_parallel_size": setup.parallel.data_parallel_size,
+            "architecture": arch.family,
+            "rank_parameters": sum(parameter.numel() for chunk in bare for parameter in chunk.parameters()),
+            "padded_vocab_size": bare[0].vocab_size,
+            "padding_query_groups": arch.padding_groups(setup.parallel.layout.tp),
+            "data_parallel_size": setup.parallel.layout.dp,
             "peak_memory_bytes": backend.peak_memory_bytes(),
         }
 
@@ -146,11 +136,11 @@ class TrainerWorker(RankWorker):
             TrainingError: there is no reference.
         """
         ready = self._set_up
-        model = ready.reference if which == "reference" else ready.model
-        if model is None:
+        chunks = ready.reference if which == "reference" else ready.chunks
+        if chunks is None:
             raise TrainingError("no reference model was set up", mend="give TrainerSetup.reference_hf_path")
-        with rounded_anew(model) if which == "rounded_anew" else nullcontext():
-            scores = forward_logprobs(model, self._micro_batches(source, step), ready.scoring)
+        with rounded_anew(chunks) if which == "rounded_anew" else nullcontext():
+            scores = forward_logprobs(chunks, self._micro_batches(source, step), ready.scoring)
         if not self._joined.reports:
             return None
         return [score.cpu().numpy() for score in scores]
@@ -166,9 +156,9 @@ class TrainerWorker(RankWorker):
             TrainingError: the model is no reward model.
         """
         ready = self._set_up
-        if ready.arch.head != "scalar":
+        if not ready.arch.scores:
             raise TrainingError("a language model has no scores", mend="set it up with objective 'preference'")
-        scores = forward_scores(ready.model, self._micro_batches(source, step), ready.scoring.multiple)
+        scores = forward_scores(ready.chunks, self._micro_batches(source, step), ready.scoring.multiple)
         return [score.cpu().numpy() for score in scores] if self._joined.reports else None
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
@@ -181,7 +171,7 @@ class TrainerWorker(RankWorker):
         saved = dist_checkpoint.Saved(
             kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=ready.step.skipped, user=state
         )
-        dist_checkpoint.save(Path(folder), ready.model.module, ready.optimizer.megatron, saved)
+        dist_checkpoint.save(Path(folder), _bare(ready.chunks), ready.optimizer.megatron, saved)
 
     def load_checkpoint(self, folder: str) -> dict[str, Any]:
         """Take over everything that `save_checkpoint` wrote, in this or another layout.
@@ -195,8 +185,9 @@ class TrainerWorker(RankWorker):
         ready = self._set_up
         saved = dist_checkpoint.load(
             Path(folder),
-            ready.model.module,
+            _bare(ready.chunks),
             ready.optimizer.megatron,
+            ready.arch,
             kind=_kind(ready),
             layout=asdict(ready.setup.parallel),
         )
@@ -206,7 +197,7 @@ class TrainerWorker(RankWorker):
     def export_hf(self, folder: str) -> None:
         """Write the policy as an HF folder: safetensors, config, tokenizer files."""
         ready = self._set_up
-        save_hf(ready.model, ready.arch, Path(ready.setup.hf_path), Path(folder))
+        save_hf(ready.chunks, ready.arch, self._joined.axes, Path(ready.setup.hf_path), Path(folder))
 
     def weight_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (HF name, whole tensor) on rank 0, one at a time; the other ranks must exhaust it too.
@@ -214,7 +205,7 @@ class TrainerWorker(RankWorker):
         The tensors may share memory with the model: copy before training goes on.
         """
         ready = self._set_up
-        yield from export_weights(ready.model, ready.arch)
+        yield from export_weights(ready.chunks, ready.arch, self._joined.axes)
 
     def close(self) -> None:
         """Free the model and leave the job. Idempotent."""
@@ -238,22 +229,25 @@ class TrainerWorker(RankWorker):
         gc.collect()
         backend.empty_cache()
 
-    def _build(self, setup: TrainerSetup, arch: Architecture, hf_path: str) -> Any:
-        model = build_model(
+    def _build(self, setup: TrainerSetup, arch: Architecture, hf_path: str) -> list[Any]:
+        axes = self._joined.axes
+        chunks = build_model(
             arch,
             model=setup.model,
             parallel=setup.parallel,
             precision=setup.precision,
             seq_length=setup.seq_length,
+            axes=axes,
         )
-        load_weights(model, arch, Path(hf_path), head_seed=setup.seed if setup.objective == "preference" else None)
-        return model
+        load_weights(chunks, arch, Path(hf_path), axes, head_seed=setup.seed if arch.scores else None)
+        return chunks
 
-    def _reference(self, setup: TrainerSetup) -> Any | None:
+    def _reference(self, setup: TrainerSetup) -> list[Any] | None:
         if setup.reference_hf_path is None:
             return None
-        arch = _language_model(setup.reference_hf_path)
-        return self._build(setup, arch, setup.reference_hf_path).requires_grad_(False).eval()
+        arch = _language_model(setup.reference_hf_path, setup.model.family)
+        chunks = self._build(setup, arch, setup.reference_hf_path)
+        return [chunk.requires_grad_(False).eval() for chunk in chunks]
 
     def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
         batches = list(source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size))
@@ -273,13 +267,13 @@ class TrainerWorker(RankWorker):
 
 def _architecture(setup: TrainerSetup) -> Architecture:
     if setup.objective == "preference":
-        return read_architecture(Path(setup.hf_path)).with_scalar_head()
-    return _language_model(setup.hf_path)
+        return read_architecture(Path(setup.hf_path), setup.model.family).with_score_head()
+    return _language_model(setup.hf_path, setup.model.family)
 
 
-def _language_model(hf_path: str) -> Architecture:
-    arch = read_architecture(Path(hf_path))
-    if arch.head != "lm":
+def _language_model(hf_path: str, family: str | None) -> Architecture:
+    arch = read_architecture(Path(hf_path), family)
+    if arch.scores:
         raise ModelError("a reward model can't be a policy", value=hf_path, mend="give a language model's folder")
     return arch
 
@@ -296,6 +290,27 @@ def _aggregation(setup: TrainerSetup) -> Aggregation:
     return "token" if setup.loss is None else setup.loss.aggregation
 
 
+def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
+    """Return a chunk in Megatron's data-parallel wrapper, its gradients reduced as sums."""
+    chunk.config.finalize_model_grads_func = _finalize_sums
+    wrapped = DistributedDataParallel(
+        chunk.config,
+        DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=parallel.use_distributed_optimizer,
+            overlap_grad_reduce=parallel.layout.dp > 1,
+        ),
+        chunk,
+    )
+    chunk.config.no_sync_func = wrapped.no_sync
+    return wrapped
+
+
+def _bare(chunks: list[Any]) -> list[torch.nn.Module]:
+    """Return the chunks without their wrapper."""
+    return [chunk.module for chunk in chunks]
+
+
 def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups: Any) -> None:
     """Reduce gradients as sums; the step divides them by the global count, which every rank already knows."""
     finalize_model_grads(model, None, **groups)
@@ -306,5 +321,5 @@ def _kind(ready: _Ready) -> dict[str, Any]:
     return {
         "dtype": ready.setup.precision.dtype,
         "distributed_optimizer": ready.setup.parallel.use_distributed_optimizer,
-        "architecture": asdict(ready.arch),
+        "architecture": family_named(ready.arch.family).write(ready.arch),
     }

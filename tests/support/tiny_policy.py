@@ -30,9 +30,9 @@ CONFIG = {
 
 def write_tiny_folder(folder: Path, seed: int = 0, **changes) -> str:
     """Write an HF folder with random weights; returns its path."""
-    from nemo_cascade.models.architectures import architecture_from_hf
+    from nemo_cascade.models.hf_config import architecture_from_hf
     from nemo_cascade.models.hf_folder import write_hf_folder
-    from nemo_cascade.models.maps import hf_shapes
+    from nemo_cascade.models.rules import hf_shapes
 
     config = CONFIG | changes
     source = folder.parent / f"{folder.name}-config"

@@ -4,7 +4,9 @@ import pytest
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architectures import Llama3Scaling, architecture_from_hf, layout_problems, padding_note
+from nemo_cascade.models.architecture import Attention, Dense, Layer, Llama3Scaling
+from nemo_cascade.models.fit import layout_problems, padding_note
+from nemo_cascade.models.hf_config import architecture_from_hf
 
 SIZES = {
     "num_hidden_layers": 36,
@@ -22,8 +24,9 @@ LLAMA = SIZES | {"model_type": "llama"}
 def test_families_differ_in_norms_biases_and_head_width():
     qwen3 = architecture_from_hf(QWEN3 | {"head_dim": 64})
     qwen2 = architecture_from_hf(SIZES | {"model_type": "qwen2", "tie_word_embeddings": True})
-    assert (qwen3.qk_norm, qwen3.qkv_bias, qwen3.head_dim, qwen3.tied) == (True, False, 64, False)
-    assert (qwen2.qk_norm, qwen2.qkv_bias, qwen2.head_dim, qwen2.tied) == (False, True, 128, True)
+    assert qwen3.kinds == (Layer(Attention(32, 8, 64, qk_norm=True), Dense(12288)),)
+    assert qwen2.kinds == (Layer(Attention(32, 8, 128, qkv_bias=True), Dense(12288)),)
+    assert (len(qwen3.layers), qwen3.tied, qwen2.tied) == (36, False, True)
 
 
 def test_old_and_new_spelling_of_the_rotary_base_mean_the_same():
@@ -42,7 +45,7 @@ def test_llama3_scaling_is_read_from_both_spellings():
     old = architecture_from_hf(LLAMA | {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **fields}})
     new = architecture_from_hf(LLAMA | {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **fields}})
     assert old == new
-    assert old.rope_scaling == Llama3Scaling(**fields)
+    assert old.positions.scaling == Llama3Scaling(**fields)
 
 
 def test_a_window_that_no_layer_uses_is_accepted():
@@ -85,7 +88,7 @@ def test_everything_unsupported_is_named_at_once():
 def test_a_reward_model_has_one_output_and_no_tied_embedding():
     reward = QWEN3 | {"architectures": ["Qwen3ForSequenceClassification"], "tie_word_embeddings": True}
     arch = architecture_from_hf(reward | {"id2label": {"0": "reward"}, "label2id": {"reward": 0}})
-    assert (arch.head, arch.tied) == ("scalar", False)
+    assert (arch.scores, arch.tied) == (True, False)
     for labels in ({}, {"id2label": {"0": "a", "1": "b"}}):  # transformers' default is two
         with pytest.raises(ModelError, match="one output"):
             architecture_from_hf(reward | labels)
@@ -114,7 +117,7 @@ def test_every_reason_against_a_layout_is_given():
         "num_key_value_heads 3 (of 9 heads) is not a multiple of tensor_model_parallel_size 7",
         "intermediate_size",
         "30 layers",
-        "no experts",
+        "expert_model_parallel_size 2 is not supported",
     ):
         assert any(name in problem for problem in problems)
     assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nemo_cascade.errors import WeightSyncError
-from nemo_cascade.models.architectures import architecture_from_hf
-from nemo_cascade.models.maps import hf_shapes
+from nemo_cascade.models.hf_config import architecture_from_hf
+from nemo_cascade.models.rules import hf_shapes
 from nemo_cascade.rollout.checksums import checksum
 from nemo_cascade.rollout.held_weights import SentWeight, check_held, held_slices
 from tests.support.tiny_policy import CONFIG
@@ -35,19 +35,17 @@ class Worker:
         def rows(name, count, index):
             return weights[name][index * count : (index + 1) * count]
 
-        group = rank * arch.num_query_groups // size
-        groups = max(1, arch.num_query_groups // size)
+        attention, dim = arch.layers[0].mixer, arch.layers[0].mixer.head_dim
+        group = rank * attention.groups // size
+        groups = max(1, attention.groups // size)
         for name, whole in weights.items():
             stem, _, kind = name.rpartition(".")
             if stem.endswith("q_proj"):
-                q = rows(name, arch.num_attention_heads // size * arch.head_dim, rank)
-                k, v = (
-                    weights[f"{stem[:-6]}{x}_proj.{kind}"][group * arch.head_dim : (group + groups) * arch.head_dim]
-                    for x in "kv"
-                )
+                q = rows(name, attention.heads // size * dim, rank)
+                k, v = (weights[f"{stem[:-6]}{x}_proj.{kind}"][group * dim : (group + groups) * dim] for x in "kv")
                 self.parameters[f"{stem[:-6]}qkv_proj.{kind}"] = torch.cat([q, k, v])
             elif stem.endswith("gate_proj"):
-                half = arch.ffn_hidden_size // size
+                half = arch.layers[0].mlp.width // size
                 pair = [rows(name, half, rank), rows(name.replace("gate", "up"), half, rank)]
                 self.parameters[name.replace("gate_proj", "gate_up_proj")] = torch.cat(pair)
             elif stem.endswith(("embed_tokens", "lm_head")):

@@ -1,5 +1,6 @@
 import pytest
 
+from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import PrecisionConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
@@ -28,10 +29,10 @@ def test_fp8_is_refused_by_what_is_missing():
 
 
 def test_pack_lengths_suit_sequence_parallelism_and_fp8_tiles():
-    assert token_multiple(PrecisionConfig(), sequence_parallel=False, tensor_parallel=8) == 1
-    assert token_multiple(PrecisionConfig(), sequence_parallel=True, tensor_parallel=8) == 8
+    assert token_multiple(PrecisionConfig(), Layout(tp=8)) == 1
+    assert token_multiple(PrecisionConfig(), Layout(tp=8, sp=True)) == 8
     tiles = {"tensorwise": 16, "delayed": 16, "mxfp8": 32, "blockwise": 128}
     for recipe, tile in tiles.items():
         fp8 = PrecisionConfig(fp8="hybrid", fp8_recipe=recipe)
-        assert token_multiple(fp8, sequence_parallel=True, tensor_parallel=4) == 4 * tile
-        assert token_multiple(fp8, sequence_parallel=False, tensor_parallel=4) == tile
+        assert token_multiple(fp8, Layout(tp=4, sp=True)) == 4 * tile
+        assert token_multiple(fp8, Layout(tp=4)) == tile
