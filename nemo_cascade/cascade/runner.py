@@ -124,17 +124,18 @@ class CascadeRunner:
             write_report(self.folder.path)
 
     def _plugins(self) -> dict[str, Any]:
-        """Return the hashes of the files that the user's verifiers are written in, {} where there are none.
+        """Return the hashes of the files that the user's own verifiers and family of models are written in.
 
         Raises:
             RunFolderError: a file isn't what it was when the run began.
         """
-        now, before = plugin_hashes(verifiers_of(self.config).values()), self.ledger.find("run_started")
+        named = [*verifiers_of(self.config).values(), self.config.model.family or ""]
+        now, before = plugin_hashes(named), self.ledger.find("run_started")
         changed = [name for name, known in (before.details.get("plugins", {}) if before else {}).items()
                    if now.get(name) != known]  # fmt: skip
         if changed and self.config.resume != "fork":
             raise RunFolderError(
-                "the code of a verifier changed since the run began",
+                "the code of a plug-in changed since the run began",
                 value=", ".join(changed),
                 mend="restore it, or go on with it from here: resume=fork; or name=ANOTHER",
             )

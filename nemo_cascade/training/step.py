@@ -17,10 +17,10 @@ from torch import Tensor
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
+from nemo_cascade.losses.objective import LossSpec, Objective, PolicyLoss, loss_spec
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import PolicyTensors, policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
-from nemo_cascade.losses.units import Aggregation
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, on_device
@@ -64,7 +64,14 @@ class Scoring:
         )
 
 
-def sft_loss(scoring: Scoring) -> Loss:
+def loss_of(objective: Objective, scoring: Scoring) -> Loss:
+    """Return the loss of an objective."""
+    if loss_spec(objective).reads == "documents":
+        return _preference_loss()
+    return _reinforcement_loss(scoring, objective.config) if isinstance(objective, PolicyLoss) else _sft_loss(scoring)
+
+
+def _sft_loss(scoring: Scoring) -> Loss:
     """Return the loss of supervised fine-tuning: cross entropy on the trained labels."""
 
     def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
@@ -74,7 +81,7 @@ def sft_loss(scoring: Scoring) -> Loss:
     return loss
 
 
-def reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
+def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     """Return the policy-gradient loss."""
 
     def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
@@ -87,7 +94,7 @@ def reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     return loss
 
 
-def preference_loss() -> Loss:
+def _preference_loss() -> Loss:
     """Return the Bradley-Terry loss of a reward model; documents come in pairs, the preferred one first."""
 
     def loss(scores_1T1: Tensor, batch: MicroBatch) -> LossOutput:
@@ -111,7 +118,7 @@ class TrainStep:
         chunks: this rank's, DDP-wrapped.
         optimizer: over their parameters.
         loss: of one micro-batch, as a sum.
-        aggregation: what the sum is divided by.
+        spec: of the loss: what its sum is divided by, what every batch must hold.
         multiple: packs are padded to a multiple of this many tokens.
         max_skipped: steps that may be skipped before training stops.
         axes: this rank's place.
@@ -121,7 +128,7 @@ class TrainStep:
     chunks: Sequence[Any]
     optimizer: PolicyOptimizer
     loss: Loss
-    aggregation: Aggregation
+    spec: LossSpec
     multiple: int
     max_skipped: int
     axes: Axes
@@ -135,9 +142,11 @@ class TrainStep:
             step: from 0.
 
         Raises:
-            TrainingError: nothing to train on, or one non-finite step too many. Raised on every rank alike.
+            TrainingError: a batch lacks what the loss reads, nothing to train on, or a non-finite step too many.
+                Raised on every rank alike.
         """
-        counts = global_counts(batches, self.aggregation, step, self.axes)
+        self._check_extras(batches, step)
+        counts = global_counts(batches, self.spec.unit, step, self.axes)
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
@@ -152,6 +161,12 @@ class TrainStep:
         if not finite:
             self._count_skip(step, loss, grad_norm)
         return _result(step, loss, grad_norm, lr, finite, counts, reduced)
+
+    def _check_extras(self, batches: Sequence[PackedBatch], step: int) -> None:
+        lacking = sorted({name for batch in batches for name in self.spec.extras - batch.extras.keys()})
+        if lacking:
+            mend = "the batches must hold what the loss's switches ask for"
+            raise TrainingError(f"step {step}: the loss needs further tensors", value=", ".join(lacking), mend=mend)
 
     def _count_skip(self, step: int, loss: float, grad_norm: float) -> None:
         self.skipped += 1

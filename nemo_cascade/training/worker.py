@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
-from nemo_cascade.losses.units import Aggregation
+from nemo_cascade.losses.objective import loss_spec
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.hf_config import read_architecture
@@ -25,16 +25,13 @@ from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import check_precision, token_multiple
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.rounding import rounded_anew
-from nemo_cascade.training.setup import StepResult, TrainerSetup, WhichModel
+from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
 from nemo_cascade.training.step import (
-    Loss,
     Scoring,
     TrainStep,
     forward_logprobs,
     forward_scores,
-    preference_loss,
-    reinforcement_loss,
-    sft_loss,
+    loss_of,
 )
 from nemo_cascade.types import BatchSource, Float32, PackedBatch
 
@@ -52,9 +49,8 @@ class _Ready:
     setup: TrainerSetup
     arch: Architecture
     chunks: list[Any]
-    optimizer: PolicyOptimizer
     scoring: Scoring
-    step: TrainStep
+    step: TrainStep | None
     reference: list[Any] | None
 
 
@@ -77,33 +73,23 @@ class TrainerWorker(RankWorker):
         Raises:
             CascadeError: a set-up, layout, model or precision that can't be had; every reason listed.
         """
-        setup.check()
         capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
         self._drop()
-        axes = self._join(setup.parallel, setup.seed).axes
+        axes, layout = self._join(setup.parallel, setup.seed).axes, setup.parallel.layout
         arch = _architecture(setup)
-        bare = self._build(setup, arch, setup.hf_path)
-        chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
-        optimizer = PolicyOptimizer(chunks, setup.optimizer, setup.parallel, setup.precision, setup.total_steps)
-        multiple = token_multiple(setup.precision, setup.parallel.layout)
+        multiple = token_multiple(setup.precision, layout)
         scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple, axes=axes)
-        step = TrainStep(
-            chunks=chunks,
-            optimizer=optimizer,
-            loss=_loss(setup, scoring),
-            aggregation=_aggregation(setup),
-            multiple=multiple,
-            max_skipped=setup.optimizer.max_skipped_steps,
-            axes=axes,
-        )
-        self._ready = _Ready(setup, arch, chunks, optimizer, scoring, step, self._reference(setup))
+        bare = self._build(setup, arch, setup.hf_path)
+        step = None if setup.training is None else _train_step(setup, setup.training, bare, scoring)
+        chunks = _frozen(bare) if step is None else list(step.chunks)
+        self._ready = _Ready(setup, arch, chunks, scoring, step, self._reference(setup))
         return {
             "architecture": arch.family,
             "rank_parameters": sum(parameter.numel() for chunk in bare for parameter in chunk.parameters()),
             "padded_vocab_size": bare[0].vocab_size,
-            "padding_query_groups": arch.padding_groups(setup.parallel.layout.tp),
-            "data_parallel_size": setup.parallel.layout.dp,
+            "padding_query_groups": arch.padding_groups(layout.tp),
+            "data_parallel_size": layout.dp,
             "peak_memory_bytes": backend.peak_memory_bytes(),
         }
 
@@ -117,7 +103,7 @@ class TrainerWorker(RankWorker):
         Raises:
             TrainingError: an empty batch, or a non-finite step beyond `optimizer.max_skipped_steps`.
         """
-        return self._set_up.step.run(self._micro_batches(source, step), step)
+        return self._trained.run(self._micro_batches(source, step), step)
 
     def logprobs(self, source: BatchSource, step: int, which: WhichModel = "policy") -> list[Float32] | None:
         """Score the labels of a global batch.
@@ -138,7 +124,7 @@ class TrainerWorker(RankWorker):
         ready = self._set_up
         chunks = ready.reference if which == "reference" else ready.chunks
         if chunks is None:
-            raise TrainingError("no reference model was set up", mend="give TrainerSetup.reference_hf_path")
+            raise TrainingError("no reference model was set up", mend="give PolicyLoss.reference_hf_path")
         with rounded_anew(chunks) if which == "rounded_anew" else nullcontext():
             scores = forward_logprobs(chunks, self._micro_batches(source, step), ready.scoring)
         if not self._joined.reports:
@@ -157,7 +143,7 @@ class TrainerWorker(RankWorker):
         """
         ready = self._set_up
         if not ready.arch.scores:
-            raise TrainingError("a language model has no scores", mend="set it up with objective 'preference'")
+            raise TrainingError("a language model has no scores", mend="set it up with a loss on pairs")
         scores = forward_scores(ready.chunks, self._micro_batches(source, step), ready.scoring.multiple)
         return [score.cpu().numpy() for score in scores] if self._joined.reports else None
 
@@ -167,11 +153,11 @@ class TrainerWorker(RankWorker):
         Raises:
             CheckpointError: it could not be written.
         """
-        ready = self._set_up
+        ready, step = self._set_up, self._trained
         saved = dist_checkpoint.Saved(
-            kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=ready.step.skipped, user=state
+            kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=step.skipped, user=state
         )
-        dist_checkpoint.save(Path(folder), _bare(ready.chunks), ready.optimizer.megatron, saved)
+        dist_checkpoint.save(Path(folder), _bare(step.chunks), step.optimizer.megatron, saved)
 
     def load_checkpoint(self, folder: str) -> dict[str, Any]:
         """Take over everything that `save_checkpoint` wrote, in this or another layout.
@@ -182,16 +168,16 @@ class TrainerWorker(RankWorker):
         Raises:
             CheckpointError: unreadable, or of another model, dtype or optimizer.
         """
-        ready = self._set_up
+        ready, step = self._set_up, self._trained
         saved = dist_checkpoint.load(
             Path(folder),
-            _bare(ready.chunks),
-            ready.optimizer.megatron,
+            _bare(step.chunks),
+            step.optimizer.megatron,
             ready.arch,
             kind=_kind(ready),
             layout=asdict(ready.setup.parallel),
         )
-        ready.step.skipped = saved.skipped_steps
+        step.skipped = saved.skipped_steps
         return dict(saved.user)
 
     def export_hf(self, folder: str) -> None:
@@ -217,6 +203,13 @@ class TrainerWorker(RankWorker):
         if self._ready is None:
             raise TrainingError("the policy worker is not set up", mend="call setup() first")
         return self._ready
+
+    @property
+    def _trained(self) -> TrainStep:
+        step = self._set_up.step
+        if step is None:
+            raise TrainingError("this model only serves its weights", mend="set it up with TrainerSetup.training")
+        return step
 
     @property
     def _joined(self) -> runtime.Runtime:
@@ -246,8 +239,7 @@ class TrainerWorker(RankWorker):
         if setup.reference_hf_path is None:
             return None
         arch = _language_model(setup.reference_hf_path, setup.model.family)
-        chunks = self._build(setup, arch, setup.reference_hf_path)
-        return [chunk.requires_grad_(False).eval() for chunk in chunks]
+        return _frozen(self._build(setup, arch, setup.reference_hf_path))
 
     def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
         batches = list(source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size))
@@ -266,7 +258,7 @@ class TrainerWorker(RankWorker):
 
 
 def _architecture(setup: TrainerSetup) -> Architecture:
-    if setup.objective == "preference":
+    if setup.head == "score":
         return read_architecture(Path(setup.hf_path), setup.model.family).with_score_head()
     return _language_model(setup.hf_path, setup.model.family)
 
@@ -276,18 +268,6 @@ def _language_model(hf_path: str, family: str | None) -> Architecture:
     if arch.scores:
         raise ModelError("a reward model can't be a policy", value=hf_path, mend="give a language model's folder")
     return arch
-
-
-def _loss(setup: TrainerSetup, scoring: Scoring) -> Loss:
-    if setup.objective == "preference":
-        return preference_loss()
-    return sft_loss(scoring) if setup.loss is None else reinforcement_loss(scoring, setup.loss)
-
-
-def _aggregation(setup: TrainerSetup) -> Aggregation:
-    if setup.objective == "preference":
-        return "pair"
-    return "token" if setup.loss is None else setup.loss.aggregation
 
 
 def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
@@ -306,7 +286,28 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
     return wrapped
 
 
-def _bare(chunks: list[Any]) -> list[torch.nn.Module]:
+def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scoring: Scoring) -> TrainStep:
+    """Wrap the chunks for training, with their optimizer and loss."""
+    chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
+    return TrainStep(
+        chunks=chunks,
+        optimizer=PolicyOptimizer(
+            chunks, training.optimizer, setup.parallel, setup.precision, total_steps=training.total_steps
+        ),
+        loss=loss_of(training.objective, scoring),
+        spec=loss_spec(training.objective),
+        multiple=scoring.multiple,
+        max_skipped=training.optimizer.max_skipped_steps,
+        axes=scoring.axes,
+    )
+
+
+def _frozen(chunks: list[Any]) -> list[Any]:
+    """Return the chunks as what is never trained."""
+    return [chunk.requires_grad_(False).eval() for chunk in chunks]
+
+
+def _bare(chunks: Sequence[Any]) -> list[torch.nn.Module]:
     """Return the chunks without their wrapper."""
     return [chunk.module for chunk in chunks]
 

@@ -115,14 +115,16 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(folders):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+    from nemo_cascade.losses.objective import PolicyLoss
 
     hf, store = folders
     wide = store.folder.parent / "wide"
     wide.mkdir()
     first = str(store.begin(2))
     exported = str(store.folder.parent / "exported")
-    rl = {"objective": "policy", "loss": PolicyLossConfig()}
-    stages = policy_setup(hf, tp=2), policy_setup(exported, pp=2, reference_hf_path=hf, **rl), exported
+    rl = {"objective": PolicyLoss(PolicyLossConfig())}
+    with_reference = PolicyLoss(PolicyLossConfig(), reference_hf_path=hf)
+    stages = policy_setup(hf, tp=2), policy_setup(exported, pp=2, objective=with_reference), exported
     jobs = [
         Job("save", (0,), _save, (policy_setup(hf), first)),
         Job("save tp2 dp2", (0, 1, 2, 3), _save, (policy_setup(hf, tp=2, dp=2), str(wide))),

@@ -1,4 +1,4 @@
-"""Phi-3 as a user would add it: a family in a file of its own, whose HF tensors stack what the shipped ones keep apart."""
+"""Phi-3 as a user would add it: a family in one file, whose HF tensors stack what the shipped ones keep apart."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nemo_cascade.config.plugins import is_plugin, load_plugin
-from nemo_cascade.errors import ModelError
+from nemo_cascade.errors import CascadeError, ModelError
 from nemo_cascade.models.families.family import Family
 from nemo_cascade.models.families.llama import Llama
 from nemo_cascade.models.families.mistral import Mistral
@@ -20,15 +20,17 @@ def family_named(name: str) -> Family:
     """Return a family: one of FAMILIES by its name, or a user's own by where it is.
 
     Raises:
-        ModelError: no such name, or what is there is no family.
-        CascadeError: a user's own can't be imported.
+        ModelError: no such name, nothing there that can be imported, or what is there is no family.
     """
     if name in FAMILIES:
         return FAMILIES[name]
     if not is_plugin(name):
         mend = "take a dense decoder of these families, or write your own and name it in model.family"
         raise ModelError("unsupported model_type", value=name, limit=", ".join(sorted(FAMILIES)), mend=mend)
-    found = load_plugin(name)
+    try:
+        found = load_plugin(name)
+    except CascadeError as error:
+        raise ModelError(error.what, value=error.value, limit=error.limit, mend=error.mend) from error
     if not (isinstance(found, type) and issubclass(found, Family)):
         raise ModelError("not a family of models", value=name, limit="a subclass of models.families.family.Family")
     return found()

@@ -1,12 +1,18 @@
 """HF configs: what is read, and that everything unsupported is refused by name, at once."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.architecture import Attention, Dense, Layer, Llama3Scaling
+from nemo_cascade.models.families import family_named
 from nemo_cascade.models.fit import layout_problems, padding_note
-from nemo_cascade.models.hf_config import architecture_from_hf
+from nemo_cascade.models.hf_config import architecture_from_hf, changed_fields, unexpected_fields
+from nemo_cascade.models.rules import hf_shapes
+from tests.support.hf_models import ARCHITECTURES, PHI3
 
 SIZES = {
     "num_hidden_layers": 36,
@@ -27,6 +33,31 @@ def test_families_differ_in_norms_biases_and_head_width():
     assert qwen3.kinds == (Layer(Attention(32, 8, 64, qk_norm=True), Dense(12288)),)
     assert qwen2.kinds == (Layer(Attention(32, 8, 128, qkv_bias=True), Dense(12288)),)
     assert (len(qwen3.layers), qwen3.tied, qwen2.tied) == (36, False, True)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_a_family_writes_it_reads_back(name):
+    arch = architecture_from_hf(ARCHITECTURES[name], PHI3)
+    for one in (arch, arch.with_score_head(), replace(arch, max_position_embeddings=64)):
+        written = json.loads(json.dumps(family_named(arch.family).write(one)))
+        assert architecture_from_hf(written, PHI3) == one
+        changed = changed_fields(one, ARCHITECTURES[name])
+        assert architecture_from_hf({**ARCHITECTURES[name], **changed}, PHI3) == one
+    assert changed_fields(arch, ARCHITECTURES[name]) == {}
+    assert unexpected_fields(arch, ARCHITECTURES[name] | {"num_hidden_layers": 7}) == ["num_hidden_layers 6, not 7"]
+
+
+def test_layers_that_differ_are_told_apart():
+    arch = architecture_from_hf(QWEN3)
+    narrow = Layer(Attention(8, 2, 128), Dense(1024))
+    mixed = replace(arch, layers=(narrow, *arch.layers[1:]))
+    assert mixed.kinds == (narrow, arch.layers[0])
+    problems = layout_problems(mixed, ParallelConfig(tensor_model_parallel_size=8))
+    assert len(problems) == 1
+    assert "needs 6 padding groups" in problems[0]
+    shapes = hf_shapes(mixed)
+    widths = [shapes[f"model.layers.{number}.mlp.up_proj.weight"] for number in (0, 1)]
+    assert widths == [(1024, 4096), (12288, 4096)]
 
 
 def test_old_and_new_spelling_of_the_rotary_base_mean_the_same():
