@@ -39,10 +39,10 @@ def _padding(worker, setup):
     size, rank = tp.size, tp.rank
     own, ready = 4 // size, worker._set_up
     found = []
-    parameters = dict(ready.chunks[0].module.named_parameters())
-    for held in mapped_parameters(ready.chunks, ready.arch):
+    parameters = ready.chunks[0].module.parameters()
+    for held, parameter in zip(mapped_parameters(ready.chunks, ready.arch), parameters, strict=True):
         if size == 2 and "self_attention.linear" in held.name:
-            for tensor in (held.parameter, parameters[held.name].main_grad):
+            for tensor in (parameter.detach(), parameter.main_grad):
                 rows = tensor.T if "linear_proj" in held.name else tensor
                 groups = rows.unflatten(0, (own, -1))
                 assert all(bool(group.any()) for group in groups[: 3 - rank * own])
