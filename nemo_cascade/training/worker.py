@@ -242,7 +242,8 @@ class TrainerWorker(RankWorker):
         return _frozen(self._build(setup, arch, setup.reference_hf_path))
 
     def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
-        batches = list(source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size))
+        replicas = self._joined.axes["dp"]
+        batches = list(source.micro_batches(step, replicas.rank, replicas.size))
         vocab_size = self._set_up.arch.vocab_size
         for batch in batches:
             # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
