@@ -130,7 +130,7 @@ def _trainer_scores(policy: TrainerGroup, sequences: Sequence[Int32], which: Whi
     parallel = policy.parallel
     documents = [Document(s, np.ones(s.size, np.uint8)) for s in sequences]
     source = balanced_micro_batches(
-        documents, policy.seq_length, parallel.data_parallel_size, parallel.document_multiple
+        documents, policy.seq_length, parallel.data_parallel_size, parallel.layout.pad_documents_to
     )
     return [scores[1:] for scores in source.per_sample(policy.logprobs(source, 0, which))]
 
@@ -139,7 +139,7 @@ def _probe_sequences(
     policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int
 ) -> list[Int32]:
     model = read_json_object(Path(rollout.model_path) / "config.json")
-    multiple = policy.parallel.document_multiple
+    multiple = policy.parallel.layout.pad_documents_to
     longest = min(config.probe_tokens, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)
     random = np.random.default_rng([rollout.seed, version])
     return [

@@ -96,8 +96,10 @@ class RolloutGroup:
         CascadeError: an engine does not come up within rollout.start_deadline_s.
     """
 
-    def __init__(self, cluster: Cluster, config: RolloutConfig, model_path: str, seed: int) -> None:
-        self.cluster, self.config, self.model_path, self.seed = cluster, config, model_path, seed
+    def __init__(
+        self, cluster: Cluster, config: RolloutConfig, model_path: str, seed: int, family: str | None = None
+    ) -> None:
+        self.cluster, self.config, self.model_path, self.seed, self.family = cluster, config, model_path, seed, family
         self.version = 0
         self.restarts: dict[str, int] = {}
         self._restore: Callable[[Member], None] | None = None
@@ -212,6 +214,7 @@ class RolloutGroup:
         refs = {
             m.name: m.handle.start.remote(
                 model_path=self.model_path,
+                family=self.family,
                 config=self.config,
                 seed=self.seed,
                 threads=self.cluster.config.rollout_threads,

@@ -191,8 +191,8 @@ class TrainerGroup:
         self.temperature, self.seq_length, self.dtype = 1.0, 0, "fp32"
         self._deadline = cluster.config.step_deadline_s
         self._fleet = Fleet(cluster, "policy", TrainingError)
-        slots = policy_slots(cluster.slots, parallel.world_size) if cluster.slots else []
-        add_ranks(self._fleet, PolicyActor, parallel.world_size, cluster.config.policy_threads, slots)
+        slots = policy_slots(cluster.slots, parallel.layout.ranks) if cluster.slots else []
+        add_ranks(self._fleet, PolicyActor, parallel.layout.ranks, cluster.config.policy_threads, slots)
 
     @property
     def pids(self) -> list[int]:

@@ -134,7 +134,7 @@ class CascadeRunner:
                    if now.get(name) != known]  # fmt: skip
         if changed and self.config.resume != "fork":
             raise RunFolderError(
-                "the code of a verifier, an environment or a kind of stage changed since the run began",
+                "the code of a plug-in changed since the run began",
                 value=", ".join(changed),
                 mend="restore it, or go on with it from here: resume=fork; or name=ANOTHER",
             )

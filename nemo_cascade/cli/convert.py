@@ -6,16 +6,19 @@ nemo-cascade convert models/Qwen3-8B-Base /tmp/back --tensor-model-parallel-size
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
 from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.host import gpu_present
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.config.plugins import anchored
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
-from nemo_cascade.models.architectures import layout_problems, padding_note, read_architecture
+from nemo_cascade.models.fit import layout_problems, padding_note
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.rules import tied_names
 
 TAKES_OVERRIDES = False
 
@@ -27,12 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensor-model-parallel-size", type=int, default=1, metavar="N")
     parser.add_argument("--pipeline-model-parallel-size", type=int, default=1, metavar="N")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of the Megatron model (fp32)")
+    parser.add_argument("--family", type=anchored, metavar="FILE.py:NAME", help="a family of models of your own")
     parser.add_argument("--deadline-s", type=float, default=1800.0, metavar="SECONDS", help="give up after (1800)")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Convert there and back over local processes and compare every tensor."""
-    architecture = read_architecture(args.source)
+    architecture = read_architecture(args.source, args.family)
     if min(args.tensor_model_parallel_size, args.pipeline_model_parallel_size) < 1:
         raise ConfigError([CascadeError("a parallel size is at least 1", value="0 or less")])
     parallel = ParallelConfig(
@@ -46,19 +50,19 @@ def execute(args: argparse.Namespace) -> int:
         raise ConfigError(problems)
     from nemo_cascade.training.launch import run_ranks
 
-    out.print(f"{architecture.model_type}, {architecture.num_layers} layers, over {parallel.world_size} process(es)")
+    out.print(f"{architecture.family}, {len(architecture.layers)} layers, over {parallel.layout.ranks} process(es)")
     if note := padding_note(architecture, parallel):
         out.print(note)
     run_ranks(
         there_and_back,
-        parallel.world_size,
-        str(args.source),
+        parallel.layout.ranks,
+        ModelConfig(name=args.source.name, path=str(args.source), family=args.family),
         str(args.target),
         parallel,
         PrecisionConfig(dtype=args.dtype),
         deadline_s=args.deadline_s,
     )
-    different, tensors = compare_folders(args.source, args.target)
+    different, tensors = compare_folders(args.source, args.target, tied_names(architecture).keys())
     if different:
         raise ModelError(
             f"{len(different)} of {tensors} tensors came back changed",
@@ -74,34 +78,35 @@ def there_and_back(
     rank: int,
     world_size: int,
     port: int,
-    source: str,
+    wanted: ModelConfig,
     target: str,
     parallel: ParallelConfig,
     precision: PrecisionConfig,
 ) -> None:
     """Load an HF folder into this rank's part of the Megatron model and write it out again. Collective."""
-    from nemo_cascade.models.build import build_model
+    from nemo_cascade.models.megatron.build import build_model
     from nemo_cascade.models.weights import load_weights, save_hf
     from nemo_cascade.training import runtime
 
-    architecture = read_architecture(Path(source))
+    source = Path(wanted.path or "")
+    architecture = read_architecture(source, wanted.family)
     joined = runtime.start(
         rank=rank, world_size=world_size, master_addr="127.0.0.1", master_port=port, parallel=parallel,
         device="gpu" if gpu_present() else "cpu", threads=1, seed=0,
     )  # fmt: skip
-    model: Any = build_model(
-        architecture, model=ModelConfig(name=Path(source).name, path=source), parallel=parallel, precision=precision,
-        seq_length=1,
+    chunks = build_model(
+        architecture, model=wanted, parallel=parallel, precision=precision,
+        seq_length=1, axes=joined.axes,
     )  # fmt: skip
-    load_weights(model, architecture, Path(source))
-    save_hf(model, architecture, Path(source), Path(target))
+    load_weights(chunks, architecture, source, joined.axes)
+    save_hf(chunks, architecture, joined.axes, source, Path(target))
     joined.stop()
 
 
-def compare_folders(left: Path, right: Path) -> tuple[list[str], int]:
+def compare_folders(left: Path, right: Path, tied: Collection[str]) -> tuple[list[str], int]:
     """Return the tensors of `left` that `right` lacks or holds with other values, and how many there are.
 
-    A tensor may come back in a wider dtype: it is compared by value then, which is exact. A tied output layer that
+    A tensor may come back in a wider dtype: it is compared by value then, which is exact. A `tied` output layer that
     `left` stores twice need not come back.
     """
     import torch
@@ -109,8 +114,7 @@ def compare_folders(left: Path, right: Path) -> tuple[list[str], int]:
     from nemo_cascade.models.hf_folder import HfTensors
 
     before, after = HfTensors(left), HfTensors(right)
-    tied = {"lm_head.weight"} if read_architecture(left).tied else set()
-    names = sorted((set(before.stored) - tied) | set(after.stored))
+    names = sorted((set(before.stored) - set(tied)) | set(after.stored))
     different = [
         name
         for name in names

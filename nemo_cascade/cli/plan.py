@@ -21,7 +21,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
-from nemo_cascade.models.architectures import padding_note
+from nemo_cascade.models.fit import padding_note
 from nemo_cascade.report.story import held_stage, ways_on_text
 from nemo_cascade.rl.rewards import stage_formula
 
@@ -52,8 +52,7 @@ def show(ready: Preflight) -> None:
     facts.add_row("configuration", f"{config_hash(config)}, seed {config.seed}")
     facts.add_row(
         "model",
-        f"{escape(config.model.name)}: {model.model_type}, {model.num_layers} layers, hidden {model.hidden_size}, "
-        f"heads {model.num_attention_heads}/{model.num_query_groups}, "
+        f"{escape(config.model.name)}: {escape(model.described())}, "
         f"vocabulary {model.vocab_size if model.vocab_size > 1 else 'of its tokenizer'}, source {config.model.source}",
     )
     fp8 = f" with fp8 {config.precision.fp8}" if config.precision.fp8 != "off" else ""
@@ -121,11 +120,8 @@ def show(ready: Preflight) -> None:
 
 
 def _layout(parallel: ParallelConfig) -> str:
-    return (
-        f"{parallel.world_size} rank{'s' * (parallel.world_size > 1)} = TP {parallel.tensor_model_parallel_size} x "
-        f"PP {parallel.pipeline_model_parallel_size} x CP {parallel.context_parallel_size} x "
-        f"DP {parallel.data_parallel_size}"
-    )
+    layout = parallel.layout
+    return f"{layout.ranks} rank{'s' * (layout.ranks > 1)} = {layout}"
 
 
 def _set(source: DataFileConfig) -> str:

@@ -16,13 +16,9 @@ from nemo_cascade.config.reading.provenance import check_run_folder
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.validate import violations
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
-from nemo_cascade.models.architectures import (
-    Architecture,
-    architecture_from_hf,
-    layout_problems,
-    read_architecture,
-    unexpected_fields,
-)
+from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.fit import layout_problems
+from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture, unexpected_fields
 from nemo_cascade.rewards.registry import VERIFIER_NAMES
 
 # What SmolLM2-135M's own config.json says; its weights come out of an installed package, not of a folder.
@@ -112,16 +108,16 @@ def architecture_of(config: RunConfig) -> Architecture:
     """
     if config.model.source == "random":
         # The vocabulary may be left to the tokenizer, which is made with the data: 1 stands for it here.
-        return architecture_from_hf({"vocab_size": 1, **config.model.architecture})
+        return architecture_from_hf({"vocab_size": 1, **config.model.architecture}, config.model.family)
     if config.model.source == "smollm2":
         return architecture_from_hf(SMOLLM2)
     model = config.model
     if _has_config(config):
-        architecture = read_architecture(Path(model.path or ""))
+        architecture = read_architecture(Path(model.path or ""), model.family)
         if different := unexpected_fields(architecture, model.architecture):
             raise ModelError("the model folder holds another model", value=f"{model.path}: {'; '.join(different)}")
     else:
-        architecture = architecture_from_hf(model.architecture)
+        architecture = architecture_from_hf(model.architecture, model.family)
     longest = model.max_position_embeddings or architecture.max_position_embeddings
     return replace(architecture, max_position_embeddings=longest)
 
@@ -129,7 +125,7 @@ def architecture_of(config: RunConfig) -> Architecture:
 def model_problems(config: RunConfig, architecture: Architecture) -> list[CascadeError]:
     """Return what makes the policy, or a reward model whose folder is here, unfit for its layout and lengths."""
     problems: list[CascadeError] = []
-    if architecture.head != "lm":
+    if architecture.scores:
         problems.append(CascadeError("a reward model can't be a policy", value=config.model.path))
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
@@ -142,7 +138,7 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
         if start is None:
             problems += _unfit(architecture, config.model.name, parallel, key, length)
         elif (Path(start) / "config.json").is_file():
-            problems += _unfit(read_architecture(Path(start)), start, parallel, key, length)
+            problems += _unfit(read_architecture(Path(start), config.model.family), start, parallel, key, length)
     return _unfit(architecture, config.model.name, config.parallel, "parallel", lengths) + problems
 
 

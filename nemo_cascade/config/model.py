@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.layout import Layout
+from nemo_cascade.config.plugins import anchored
 
 CHAT_TEMPLATES = ("cascade1", "cascade2", "nano3", "chatml", "own")
 """What model.chat_template may name; else it is a path."""
@@ -27,6 +29,9 @@ class ModelConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     """HF config.json fields (model_type, hidden_size, ...): what source=random is made of, what the folder of source=hf
     must say; a plan goes by them where the folder is not at hand."""
+    family: Annotated[str, AfterValidator(anchored)] | None = None
+    """A family of models of your own, by where it is: my_package.my_module:Name or my_file.py:Name, a subclass of
+    models.families.family.Family; null: the shipped one that model_type names."""
     max_position_embeddings: PositiveInt | None = None
     """Longest sequence, tokens, in place of what the folder of source=hf says; the rotary base stays as it is, so
     positions beyond those of pre-training are learnt in training."""
@@ -67,19 +72,16 @@ class ParallelConfig:
     """Activation recomputation; full = every layer, uniform."""
 
     @property
-    def world_size(self) -> int:
-        """Number of policy processes."""
-        return (
-            self.tensor_model_parallel_size
-            * self.pipeline_model_parallel_size
-            * self.context_parallel_size
-            * self.data_parallel_size
+    def layout(self) -> Layout:
+        """The sizes, as one value."""
+        return Layout(
+            tp=self.tensor_model_parallel_size,
+            pp=self.pipeline_model_parallel_size,
+            cp=self.context_parallel_size,
+            dp=self.data_parallel_size,
+            ep=self.expert_model_parallel_size,
+            sp=self.sequence_parallel,
         )
-
-    @property
-    def document_multiple(self) -> int:
-        """Each packed document is padded to a multiple of this: context parallelism cuts it in 2 x CP parts."""
-        return 2 * self.context_parallel_size if self.context_parallel_size > 1 else 1
 
 
 @block

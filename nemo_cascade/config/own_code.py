@@ -12,5 +12,6 @@ def own_code(config: RunConfig) -> list[str]:
     stages = list(config.stages.values())
     environments = [rules.environment.name for stage in stages for rules in stage.tasks().values()]
     environments += [suite.environment.name for suite in config.evaluation.suites.values()]
-    named = [*verifiers_of(config).values(), *environments, *(stage.kind for stage in stages)]
+    kinds = [stage.kind for stage in stages]
+    named = [*verifiers_of(config).values(), *environments, *kinds, config.model.family or ""]
     return sorted({name for name in named if is_plugin(name)})

@@ -114,11 +114,11 @@ def _machines(config: RunConfig) -> Problems:
             mend="take what a run without it logs, or max_num_seqs x max_model_len / block_size",
         )
     have = cluster.num_nodes * cluster.gpus_per_node
-    trainer, engines = config.parallel.world_size, rollout.num_engines * rollout.tensor_parallel_size
+    trainer, engines = config.parallel.layout.ranks, rollout.num_engines * rollout.tensor_parallel_size
     for name, stage in config.stages.items():
         layout = stage.layout(config)
-        if layout is not config.parallel and layout.world_size > have:
-            value, limit = f"stages.{name}.parallel: {layout.world_size} ranks", f"{have} GPUs"
+        if layout is not config.parallel and layout.layout.ranks > have:
+            value, limit = f"stages.{name}.parallel: {layout.layout.ranks} ranks", f"{have} GPUs"
             yield CascadeError("the stage's layout needs more GPUs than there are", value=value, limit=limit)
     need = max(trainer, engines) if rollout.placement == "colocated" else trainer + engines
     if need > have:

@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architectures import Architecture
-from nemo_cascade.models.maps import EMBEDDING, OUTPUT, SCORE, Shape, hf_shapes
+from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.cuts import Shape
+from nemo_cascade.models.families import family_named
+from nemo_cascade.models.rules import hf_shapes
 from nemo_cascade.storage.publish import publishing
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
@@ -117,16 +119,16 @@ class HfTensors:
         Raises:
             ModelError: listing every missing, surplus and wrongly shaped tensor.
         """
-        expected = hf_shapes(arch)
+        expected, family = hf_shapes(arch), family_named(arch.family)
         if fresh_head:
-            del expected[SCORE.hf[0]]
+            del expected[family.score]
         problems = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in self.stored]
         problems += [
             f"wrong shape: {name} is {list(self.stored[name].shape)}, must be {list(shape)}"
             for name, shape in expected.items()
             if name in self.stored and self.stored[name].shape != shape
         ]
-        output, embedding = OUTPUT.hf[0], EMBEDDING.hf[0]
+        output, embedding = family.output, family.embedding
         surplus = [name for name in self.weight_shapes if name not in expected]
         if fresh_head and output in surplus:
             surplus.remove(output)

@@ -19,8 +19,8 @@ from typing import Any
 from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import DataError, ModelError, RuntimeUnavailableError
-from nemo_cascade.models.architectures import architecture_from_hf, read_architecture, unexpected_fields
-from nemo_cascade.models.maps import hf_shapes
+from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture, unexpected_fields
+from nemo_cascade.models.rules import hf_shapes
 from nemo_cascade.storage.publish import publishing
 
 _STAMP = "source.json"
@@ -49,7 +49,7 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
     if model.source == "hf":
         given = _check_hf(model)
         length = model.max_position_embeddings
-        if length in (None, read_architecture(given).max_position_embeddings):
+        if length in (None, read_architecture(given, model.family).max_position_embeddings):
             return given
         stamp = {"source": "hf", "path": str(given.resolve()), "max_position_embeddings": length}
     elif model.source == "random":
@@ -71,10 +71,10 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
             if model.source == "hf":
                 _write_longer(scratch, Path(model.path or ""), model.max_position_embeddings)
             elif tokenizer_dir is not None and model.source == "random":
-                _write_random(scratch, model.architecture, seed, tokenizer_dir)
+                _write_random(scratch, model, seed, tokenizer_dir)
             else:
                 _write_smollm2(scratch)
-        HfTensors(scratch).check(read_architecture(scratch))
+        HfTensors(scratch).check(read_architecture(scratch, model.family))
         (scratch / _STAMP).write_text(json.dumps(stamp, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
@@ -87,7 +87,7 @@ def _check_hf(model: ModelConfig) -> Path:
     folder = Path(model.path)
     if not folder.is_dir():
         raise ModelError("model.path is not a folder", value=model.path)
-    architecture = read_architecture(folder)
+    architecture = read_architecture(folder, model.family)
     if different := unexpected_fields(architecture, model.architecture):
         raise ModelError("the model folder holds another model", value=f"{model.path}: {'; '.join(different)}")
     HfTensors(folder).check(architecture)
@@ -160,7 +160,7 @@ def _without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _write_random(folder: Path, architecture: dict[str, Any], seed: int, tokenizer_dir: Path) -> None:
+def _write_random(folder: Path, wanted: ModelConfig, seed: int, tokenizer_dir: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -170,9 +170,9 @@ def _write_random(folder: Path, architecture: dict[str, Any], seed: int, tokeniz
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        **architecture,
+        **wanted.architecture,
     }
-    architecture_from_hf(fields)
+    architecture_from_hf(fields, wanted.family)
     if fields["vocab_size"] < len(tokenizer):
         raise ModelError(
             "vocab_size is smaller than the tokenizer",

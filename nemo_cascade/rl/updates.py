@@ -90,7 +90,7 @@ def _split(documents: list[Document], parts: int) -> list[list[Document]]:
 
 def _micro_batches(documents: list[Document], stage: GrpoStage, parallel: ParallelConfig) -> RolloutSource:
     return balanced_micro_batches(
-        documents, stage.seq_length, parallel.data_parallel_size, document_multiple=parallel.document_multiple
+        documents, stage.seq_length, parallel.data_parallel_size, document_multiple=parallel.layout.pad_documents_to
     )
 
 

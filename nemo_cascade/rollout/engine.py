@@ -19,8 +19,8 @@ import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
-from nemo_cascade.models.architectures import read_architecture
-from nemo_cascade.models.maps import EMBEDDING, OUTPUT
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.rules import tied_names
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
@@ -54,14 +54,23 @@ class RolloutWorker:
         RuntimeUnavailableError: no vLLM for the device.
     """
 
-    def __init__(self, *, model_path: str, config: RolloutConfig, seed: int, threads: int, device: Device) -> None:
+    def __init__(
+        self,
+        *,
+        model_path: str,
+        config: RolloutConfig,
+        seed: int,
+        threads: int,
+        device: Device,
+        family: str | None = None,
+    ) -> None:
         self.config, self.model_path = config, Path(model_path)
         self.shared_prompt_tokens = 0
         self._version = 0
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
         self._manifest = WeightManifest.of_folder(self.model_path)
-        self._arch = read_architecture(self.model_path)
+        self._arch = read_architecture(self.model_path, family)
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
@@ -290,8 +299,7 @@ class RolloutWorker:
         }
         if not sent:
             return
-        aliases = {OUTPUT.hf[0]: EMBEDDING.hf[0]} if self._arch.tied else {}
-        check_held(sent, self._call("held_slices", self._arch), aliases)
+        check_held(sent, self._call("held_slices", self._arch), tied_names(self._arch))
 
     def abort_update(self) -> None:
         """Give up a hand-over that is under way: the engine is broken until it gets a complete one."""

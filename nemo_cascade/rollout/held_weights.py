@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nemo_cascade.errors import WeightSyncError
-from nemo_cascade.models.architectures import Architecture
+from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.cuts import Shape
+from nemo_cascade.models.rules import hf_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -57,10 +60,10 @@ def held_slices(model: Any, arch: Architecture, rank: int, size: int) -> list[He
     """
     from nemo_cascade.rollout.checksums import checksum
 
-    found = []
+    found, shapes = [], hf_shapes(arch)
     for name, parameter in model.named_parameters():
         offset = 0
-        for hf, part, rows, columns in _parts(name, parameter, arch, rank, size):
+        for hf, part, rows, columns in _parts(name, parameter, arch, shapes, rank, size):
             found.append(HeldSlice(hf, rows, columns, checksum(part, rows[0], columns[0])))
             offset += part.shape[0]
         if offset != parameter.shape[0] and not name.endswith(_ROW_CUT):  # the vocabulary is padded
@@ -74,29 +77,30 @@ def held_slices(model: Any, arch: Architecture, rank: int, size: int) -> list[He
 
 
 def _parts(
-    name: str, parameter: torch.Tensor, arch: Architecture, rank: int, size: int
+    name: str, parameter: torch.Tensor, arch: Architecture, shapes: Mapping[str, Shape], rank: int, size: int
 ) -> Iterator[tuple[str, torch.Tensor, Span, Span]]:
     """Yield (HF name, part of the parameter, its rows and its columns in the HF tensor)."""
     width = parameter.shape[1] if parameter.dim() > 1 else 1
-    stem, _, kind = name.rpartition(".")
+    stem = name.rpartition(".")[0]
     if stem.endswith("qkv_proj"):
-        heads = arch.num_attention_heads // size
-        groups = max(1, arch.num_query_groups // size)
+        attention = arch.layers[_layer_number(name)].mixer
+        heads, groups, dim = attention.heads // size, max(1, attention.groups // size), attention.head_dim
         # Fewer groups than workers: neighbours hold the same one.
-        first_group = rank * groups if size <= arch.num_query_groups else rank // (size // arch.num_query_groups)
-        spans = [("q", rank * heads, heads), ("k", first_group, groups), ("v", first_group, groups)]
+        first_group = rank * groups if size <= attention.groups else rank // (size // attention.groups)
+        spans = [(rank * heads, heads), (first_group, groups), (first_group, groups)]
+        heights = [attention.heads * dim, attention.groups * dim, attention.groups * dim]
         begin = 0
-        for letter, first, count in spans:
-            rows = (first * arch.head_dim, (first + count) * arch.head_dim)
-            part = parameter[begin : begin + count * arch.head_dim]
-            begin += count * arch.head_dim
-            yield f"{stem.removesuffix('qkv_proj')}{letter}_proj.{kind}", part, rows, (0, width)
+        for (hf, above), (first, count) in zip(_places(name, "qkv_proj", "qkv", heights, shapes), spans, strict=True):
+            part = parameter[begin : begin + count * dim]
+            begin += count * dim
+            yield hf, part, (above + first * dim, above + (first + count) * dim), (0, width)
     elif stem.endswith("gate_up_proj"):
-        height = arch.ffn_hidden_size // size
-        for index, half in enumerate(("gate", "up")):
+        whole = arch.layers[_layer_number(name)].mlp.width
+        height = whole // size
+        places = _places(name, "gate_up_proj", ("gate", "up"), (whole, whole), shapes)
+        for index, (hf, above) in enumerate(places):
             part = parameter[index * height : (index + 1) * height]
-            hf = f"{stem.removesuffix('gate_up_proj')}{half}_proj.{kind}"
-            yield hf, part, (rank * height, (rank + 1) * height), (0, width)
+            yield hf, part, (above + rank * height, above + (rank + 1) * height), (0, width)
     elif name.endswith(_ROW_CUT):
         begin = min(rank * parameter.shape[0], arch.vocab_size)
         end = min(begin + parameter.shape[0], arch.vocab_size)
@@ -105,6 +109,22 @@ def _parts(
         yield name, parameter, (0, parameter.shape[0]), (rank * width, (rank + 1) * width)
     else:
         yield name, parameter, (0, parameter.shape[0]), (0, width)
+
+
+def _places(
+    name: str, stacked: str, letters: Sequence[str], heights: Sequence[int], shapes: Mapping[str, Shape]
+) -> list[tuple[str, int]]:
+    """Return of each part of a stacked parameter its HF tensor and the row at which it begins there.
+
+    HF has a tensor for each, or stacks them as vLLM does.
+    """
+    if name in shapes:
+        return [(name, above) for above in accumulate(heights[:-1], initial=0)]
+    return [(name.replace(stacked, f"{letter}_proj"), 0) for letter in letters]
+
+
+def _layer_number(name: str) -> int:
+    return int(name.split(".layers.")[1].split(".")[0])
 
 
 def check_held(

@@ -18,7 +18,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers import utils as layer_dispatch
 from vllm.platforms import current_platform
 
-from nemo_cascade.models.architectures import Architecture
+from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.rollout.buckets import OpenBucket, WeightBucket
 from nemo_cascade.rollout.held_weights import HeldSlice, held_slices
 

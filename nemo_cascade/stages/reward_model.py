@@ -33,7 +33,7 @@ def prepare_reward_model(
     config: RunConfig, name: str, stage: RewardModelStage, start: Path, folder: Path
 ) -> Prepared[tuple[PairSource, HoldoutSource]]:
     """Tokenise the pairs, or find them tokenised: those to train on, and those held out."""
-    tokenizer, multiple = _start(stage, start), stage.layout(config).document_multiple
+    tokenizer, multiple = _start(stage, start), stage.layout(config).layout.pad_documents_to
     train, holdout = build_pair_stores(stage.data, stage.seq_length, tokenizer, folder, document_multiple=multiple)
     source = PairSource(train.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))

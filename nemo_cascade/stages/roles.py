@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,10 +21,11 @@ from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.actors.sync import SyncReport, sync_weights
 from nemo_cascade.actors.trainer import TrainerGroup
-from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
+from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
-from nemo_cascade.training.setup import TrainerSetup
+from nemo_cascade.losses.objective import BradleyTerry, Objective, PolicyLoss, SftLoss, loss_spec
+from nemo_cascade.training.setup import TrainerSetup, Training
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,9 @@ class Roles:
         if self._rollout is None:
             assert self.cluster is not None, "enter Roles first"
             self._start_beside(model_path)
-            self._rollout = RolloutGroup(self.cluster, self.config.rollout, str(model_path), self.config.seed)
+            self._rollout = RolloutGroup(
+                self.cluster, self.config.rollout, str(model_path), self.config.seed, self.config.model.family
+            )
             self._rollout_holds = str(model_path)
         return self._rollout
 
@@ -180,21 +184,23 @@ class Roles:
 
 def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_steps: int) -> TrainerSetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
-    loss, temperature = stage.policy_loss() or (None, 1.0)
     return TrainerSetup(
         hf_path=str(hf_folder),
         model=config.model,
         parallel=stage.layout(config),
         precision=config.precision,
-        optimizer=stage.optimizer,
-        total_steps=total_steps,
         seq_length=stage.seq_length,
         seed=config.seed,
-        objective=stage.objective,
-        loss=loss,
-        temperature=temperature,
-        reference_hf_path=str(hf_folder) if loss is not None and loss.kl_coefficient > 0 else None,
+        training=Training(_objective(stage, hf_folder), stage.optimizer, total_steps),
     )
+
+
+def _objective(stage: StageBase, hf_folder: Path) -> Objective:
+    """Return what a stage trains for; the reference, where one is asked for, is the model that it starts from."""
+    if (policy := stage.policy_loss()) is not None:
+        objective = PolicyLoss(*policy)
+        return replace(objective, reference_hf_path=str(hf_folder)) if loss_spec(objective).reference else objective
+    return BradleyTerry() if stage.objective == "preference" else SftLoss()
 
 
 def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:
@@ -205,10 +211,7 @@ def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:
         model=config.model,
         parallel=config.parallel,
         precision=config.precision,
-        optimizer=OptimizerConfig(lr=1e-12),
-        total_steps=1,
         seq_length=first.seq_length,
         seed=config.seed,
-        objective="sft",
-        loss=None,
+        training=None,
     )

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.checkpoint import save as torch_save
 
 from nemo_cascade.errors import CheckpointError
-from nemo_cascade.models import backend
-from nemo_cascade.models.maps import is_cut_between_groups
+from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.megatron import backend
+from nemo_cascade.models.rules import names_with_padded_groups, without_layer
+from nemo_cascade.training.axes import current_axes
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
-from megatron.core import dist_checkpointing, parallel_state  # isort: skip
+from megatron.core import dist_checkpointing  # isort: skip
 from megatron.core.dist_checkpointing import ShardedObject, ShardedTensor  # isort: skip
 from megatron.core.dist_checkpointing.core import CheckpointingException  # isort: skip
 from megatron.core.dist_checkpointing.dict_utils import nested_values  # isort: skip
@@ -63,12 +65,12 @@ class Saved:
     user: Mapping[str, Any]
 
 
-def save(folder: Path, model: torch.nn.Module, optimizer: Any, saved: Saved) -> None:
+def save(folder: Path, chunks: Sequence[torch.nn.Module], optimizer: Any, saved: Saved) -> None:
     """Write model, optimizer, random state and `saved`; collective.
 
     Args:
         folder: existing and empty, the same for all ranks.
-        model: the bare GPTModel of this rank.
+        chunks: this rank's, bare.
         optimizer: Megatron's optimizer.
         saved: written by rank 0 as state.json.
 
@@ -76,7 +78,7 @@ def save(folder: Path, model: torch.nn.Module, optimizer: Any, saved: Saved) -> 
         CheckpointError: a file could not be written.
     """
     metadata = _metadata()
-    sharded = {"model": model.sharded_state_dict(metadata=metadata), "random": _random_state()}
+    sharded = {"model": _model_state(chunks, metadata), "random": _random_state()}
     sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=False, metadata=metadata)
     # Data-parallel replicas hold the same tensors: each of them writes a part.
     strategy = FullyParallelSaveStrategyWrapper(_InProcessSave(), metadata["dp_cp_group"])
@@ -116,14 +118,21 @@ def _reason(error: BaseException) -> str:
 
 
 def load(
-    folder: Path, model: torch.nn.Module, optimizer: Any, kind: Mapping[str, Any], layout: Mapping[str, Any]
+    folder: Path,
+    chunks: Sequence[torch.nn.Module],
+    optimizer: Any,
+    arch: Architecture,
+    *,
+    kind: Mapping[str, Any],
+    layout: Mapping[str, Any],
 ) -> Saved:
     """Fill model, optimizer and random state from a checkpoint; collective.
 
     Args:
         folder: a committed and verified checkpoint.
-        model: the bare GPTModel of this rank.
+        chunks: this rank's, bare.
         optimizer: Megatron's optimizer, made for the same model.
+        arch: the model's.
         kind: must equal the saved one.
         layout: may differ; random state is only restored where it doesn't (no trained number draws on it: dropout is
             refused).
@@ -138,10 +147,10 @@ def load(
     if different:
         raise CheckpointError(f"the checkpoint {folder} is of another kind", value="; ".join(different))
     metadata = _metadata()
-    sharded = {"model": model.sharded_state_dict(metadata=metadata)}
+    sharded: dict[str, Any] = {"model": _model_state(chunks, metadata)}
     same_layout = saved.layout == layout
     if not same_layout:
-        _allow_other_padding(sharded["model"])
+        _allow_other_padding(sharded["model"], arch)
     sharded["optimizer"] = optimizer.sharded_state_dict(sharded["model"], is_loading=True, metadata=metadata)
     if same_layout:
         sharded["random"] = _random_state()
@@ -153,7 +162,8 @@ def load(
             loaded = dist_checkpointing.load(sharded, str(folder), sharded_strategy=strategy)
     except (CheckpointException, CheckpointingException, KeyError, OSError) as error:
         raise CheckpointError("the checkpoint does not fit this model", value=f"{folder}: {error}") from error
-    model.load_state_dict(loaded["model"])
+    for number, chunk in enumerate(chunks):
+        chunk.load_state_dict(loaded["model"][str(number)])
     optimizer.load_state_dict(loaded["optimizer"])
     if same_layout:
         _restore_random_state(loaded["random"])
@@ -177,19 +187,25 @@ def read_state(folder: Path) -> Saved:
 def _metadata() -> dict[str, Any]:
     return {
         "distrib_optim_sharding_type": "fully_reshardable",
-        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+        "dp_cp_group": current_axes()["dp_cp"].group,
         "chained_optim_avoid_prefix": True,
     }
 
 
-def _allow_other_padding(model_state: dict[str, Any]) -> None:
+def _model_state(chunks: Sequence[torch.nn.Module], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the chunks' tensors; in the files each has its global name, whichever chunk it is of."""
+    return {str(number): chunk.sharded_state_dict(metadata=metadata) for number, chunk in enumerate(chunks)}
+
+
+def _allow_other_padding(model_state: dict[str, Any], arch: Architecture) -> None:
     """Let a checkpoint with more or fewer padding groups be read: `kind` has shown that nothing else can differ.
 
     The padding is the end of its axis and zero. What the checkpoint lacks is read as zero, also in the optimizer's
     state, which takes this mark over; what it has too much is not read. Megatron does so with the vocabulary itself.
     """
+    padded = names_with_padded_groups(arch)
     for tensor in nested_values(model_state):
-        if isinstance(tensor, ShardedTensor) and is_cut_between_groups(tensor.key):
+        if isinstance(tensor, ShardedTensor) and without_layer(tensor.key) in padded:
             tensor.allow_shape_mismatch = True
 
 

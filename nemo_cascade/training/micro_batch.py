@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_cascade.models import backend
-from nemo_cascade.models.build import packed_sequences
+from nemo_cascade.models.megatron import backend
+from nemo_cascade.models.megatron.build import packed_sequences
 from nemo_cascade.types import PackedBatch
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig, PrecisionConfig
-from nemo_cascade.models import backend
+from nemo_cascade.models.megatron import backend
 from nemo_cascade.training.schedule import learning_rate
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
@@ -63,7 +63,7 @@ class PolicyOptimizer:
             use_gloo_process_groups=False,
         )
         if USING_PYTORCH_OPTIMIZER:
-            from nemo_cascade.models.megatron_fixes import fill_adam_state
+            from nemo_cascade.models.megatron.fixes import fill_adam_state
 
             fill_adam_state(self.megatron)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import PrecisionConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
 
@@ -43,7 +44,7 @@ def check_precision(precision: PrecisionConfig, *, gpu: bool, capability: tuple[
         )
 
 
-def token_multiple(precision: PrecisionConfig, *, sequence_parallel: bool, tensor_parallel: int) -> int:
+def token_multiple(precision: PrecisionConfig, layout: Layout) -> int:
     """Return what the length of every pack must be a multiple of.
 
     Sequence parallelism deals tokens out to the TP ranks; FP8 matrix products want sides that are multiples of 16
@@ -52,4 +53,4 @@ def token_multiple(precision: PrecisionConfig, *, sequence_parallel: bool, tenso
     """
     tiles = {"tensorwise": 16, "delayed": 16, "mxfp8": 32, "blockwise": 128}
     tile = 1 if precision.fp8 == "off" else tiles[precision.fp8_recipe]
-    return tile * tensor_parallel if sequence_parallel else tile
+    return tile * layout.tp if layout.sp else tile

@@ -37,11 +37,11 @@ class RankWorker:
         self._device, self._threads, self._deterministic = device, threads, deterministic
         self._runtime: runtime.Runtime | None = None
 
-    def _join(self, parallel: ParallelConfig, seed: int) -> None:
-        """Join the job, or lay its groups out anew where this process has joined before."""
+    def _join(self, parallel: ParallelConfig, seed: int) -> runtime.Runtime:
+        """Join the job, or lay its groups out anew where this process has joined before; return the place in it."""
         if self._runtime is not None:
             self._runtime.rebuild(parallel, seed)
-            return
+            return self._runtime
         self._runtime = runtime.start(
             rank=self._rank,
             world_size=self._world_size,
@@ -53,6 +53,7 @@ class RankWorker:
             seed=seed,
             deterministic=self._deterministic,
         )
+        return self._runtime
 
     def _leave(self) -> None:
         """Leave the job, if it was joined."""

@@ -12,10 +12,9 @@ import torch.distributed as dist
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.units import Aggregation, count_units
-from nemo_cascade.models import backend
+from nemo_cascade.models.axes import Axes
+from nemo_cascade.models.megatron import backend
 from nemo_cascade.types import PackedBatch
-
-from megatron.core import parallel_state  # isort: skip  (behind backend, which makes it importable without CUDA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,14 @@ class ReducedLoss:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def global_counts(batches: Sequence[PackedBatch], aggregation: Aggregation, step: int) -> GlobalCounts:
+def global_counts(batches: Sequence[PackedBatch], aggregation: Aggregation, step: int, axes: Axes) -> GlobalCounts:
     """Count over all data-parallel ranks.
 
     Args:
         batches: this rank's micro-batches, whole (not a pipeline stage's share).
         aggregation: unit of the loss.
         step: for the error.
+        axes: this rank's place.
 
     Raises:
         TrainingError: the ranks have different numbers of micro-batches or none, or nothing is trained.
@@ -61,14 +61,14 @@ def global_counts(batches: Sequence[PackedBatch], aggregation: Aggregation, step
         number * number,
     )
     total = torch.tensor(local, dtype=torch.int64, device=backend.device())
-    group = parallel_state.get_data_parallel_group()
-    dist.all_reduce(total, group=group)
+    replicas = axes["dp"]
+    dist.all_reduce(total, group=replicas.group)
     units, trained, tokens, numbers, squares = (int(x) for x in total.tolist())
     # The mean of squares equals the square of the mean only where all are equal.
-    if numbers == 0 or squares * dist.get_world_size(group) != numbers * numbers:
+    if numbers == 0 or squares * replicas.size != numbers * numbers:
         raise TrainingError(
             f"step {step}: every data-parallel rank needs as many micro-batches as the others, at least one",
-            value=f"{number} here, {numbers} on {dist.get_world_size(group)} ranks together",
+            value=f"{number} here, {numbers} on {replicas.size} ranks together",
         )
     if units == 0:
         raise TrainingError(
@@ -77,22 +77,22 @@ def global_counts(batches: Sequence[PackedBatch], aggregation: Aggregation, step
     return GlobalCounts(units, trained, tokens)
 
 
-def reduce_losses(outputs: Sequence[LossOutput]) -> ReducedLoss:
+def reduce_losses(outputs: Sequence[LossOutput], axes: Axes) -> ReducedLoss:
     """Add up losses and metrics of all micro-batches and data-parallel ranks and tell every pipeline stage.
 
     Args:
         outputs: one per micro-batch on the last pipeline stage, none elsewhere.
+        axes: this rank's place.
 
     Returns:
         The same on every rank. A metric without a single count is left out.
     """
     payload: list[Any] = [None]
-    if parallel_state.is_pipeline_last_stage():
-        payload = [_over_data_parallel(outputs)]
-    group = parallel_state.get_pipeline_model_parallel_group()
-    if dist.get_world_size(group) > 1:
-        source = parallel_state.get_pipeline_model_parallel_last_rank()
-        dist.broadcast_object_list(payload, src=source, group=group, device=backend.device())
+    stages = axes["pp"]
+    if stages.last:
+        payload = [_over_data_parallel(outputs, axes["dp_cp"].group)]
+    if stages.size > 1:
+        dist.broadcast_object_list(payload, src=stages.ranks[-1], group=stages.group, device=backend.device())
     assert isinstance(payload[0], ReducedLoss)
     return payload[0]
 
@@ -104,8 +104,7 @@ def all_true(flag: bool) -> bool:
     return bool(agreed.item())
 
 
-def _over_data_parallel(outputs: Sequence[LossOutput]) -> ReducedLoss:
-    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+def _over_data_parallel(outputs: Sequence[LossOutput], group: Any) -> ReducedLoss:
     names, maxima_names = sorted(outputs[0].metrics), sorted(outputs[0].maxima)
     # float64: the split into micro-batches and ranks must not show in the last digits.
     sums = torch.zeros((len(names) + 1, 2), dtype=torch.float64, device=backend.device())

@@ -7,7 +7,7 @@ rounding may do, and the distance to the undisturbed result is what to expect of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,17 +15,18 @@ import torch
 
 
 @contextmanager
-def rounded_anew(model: Any, seed: int = 0) -> Iterator[None]:
+def rounded_anew(chunks: Sequence[Any], seed: int = 0) -> Iterator[None]:
     """Within, move every output of the embedding and of the decoder layers by up to half a unit in its last place.
 
     Args:
-        model: GPTModel, wrapped or not.
+        chunks: of the model, wrapped or not.
         seed: of the noise. It is the same on all tensor-parallel ranks, which hold the same output.
     """
-    bare = getattr(model, "module", model)
-    layers = {layer.layer_number: layer for layer in bare.decoder.layers}
-    if bare.pre_process:
-        layers[0] = bare.embedding
+    layers: dict[int, torch.nn.Module] = {}
+    for bare in (getattr(chunk, "module", chunk) for chunk in chunks):
+        layers |= {layer.layer_number: layer for layer in bare.decoder.layers}
+        if bare.pre_process:
+            layers[0] = bare.embedding
     hooks = [layer.register_forward_hook(_Noise(seed * 10_000 + number)) for number, layer in layers.items()]
     try:
         yield

@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
-from nemo_cascade.models import backend  # before anything of megatron
+from nemo_cascade.models.axes import Axes
+from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.training.axes import clear, current_axes, lay_out
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """A collective that takes longer has lost a partner."""
@@ -40,44 +43,15 @@ class Runtime:
     seed: int
 
     @property
-    def tp_rank(self) -> int:
-        """Tensor-parallel rank."""
-        return int(_groups().get_tensor_model_parallel_rank())
-
-    @property
-    def pp_rank(self) -> int:
-        """Pipeline stage."""
-        return int(_groups().get_pipeline_model_parallel_rank())
-
-    @property
-    def cp_rank(self) -> int:
-        """Context-parallel rank."""
-        return int(_groups().get_context_parallel_rank())
-
-    @property
-    def dp_rank(self) -> int:
-        """Data-parallel rank: which micro-batches are this rank's."""
-        return int(_groups().get_data_parallel_rank())
-
-    @property
-    def dp_size(self) -> int:
-        """Data-parallel size."""
-        return int(_groups().get_data_parallel_world_size())
-
-    @property
-    def is_first_stage(self) -> bool:
-        """Whether this rank embeds tokens."""
-        return bool(_groups().is_pipeline_first_stage())
-
-    @property
-    def is_last_stage(self) -> bool:
-        """Whether this rank computes the loss."""
-        return bool(_groups().is_pipeline_last_stage())
+    def axes(self) -> Axes:
+        """This rank's place on every axis of the layout."""
+        return current_axes()
 
     @property
     def reports(self) -> bool:
         """Whether this rank's per-token results count: last stage, first tensor and context rank."""
-        return self.is_last_stage and self.tp_rank == 0 and self.cp_rank == 0
+        axes = self.axes
+        return axes["pp"].last and axes["tp"].first and axes["cp"].first
 
     def rebuild(self, parallel: ParallelConfig, seed: int) -> None:
         """Replace the process groups by those of another layout, and reseed. Collective.
@@ -88,9 +62,9 @@ class Runtime:
             ConfigError: the layout doesn't have as many ranks as there are.
         """
         if parallel != self.parallel:
-            _check_size(parallel, self.world_size)
-            _groups().destroy_model_parallel()
-            _make_groups(parallel)
+            _check_size(parallel.layout, self.world_size)
+            clear()
+            lay_out(parallel.layout, COLLECTIVE_TIMEOUT)
             self.parallel = parallel
         self.seed = seed
         _seed(seed)
@@ -129,7 +103,7 @@ def start(
         ConfigError: the layout doesn't have world_size ranks.
         RuntimeUnavailableError: no GPU is visible, or one is although the CPU was asked for.
     """
-    _check_size(parallel, world_size)
+    _check_size(parallel.layout, world_size)
     if device == "gpu" and not backend.HAS_GPU:
         raise RuntimeUnavailableError(
             "cluster.device=gpu, but this process sees no CUDA GPU", mend="set cluster.device=cpu, or mend the driver"
@@ -155,7 +129,7 @@ def start(
         timeout=COLLECTIVE_TIMEOUT,
     )
     atexit.register(stop)
-    _make_groups(parallel)
+    lay_out(parallel.layout, COLLECTIVE_TIMEOUT)
     _seed(seed)
     return Runtime(rank=rank, world_size=world_size, parallel=parallel, seed=seed)
 
@@ -163,25 +137,9 @@ def start(
 def stop() -> None:
     """Destroy all process groups of this process. Idempotent."""
     if dist.is_initialized():
-        _groups().destroy_model_parallel()
+        clear()
         dist.destroy_process_group()
     atexit.unregister(stop)
-
-
-def _groups() -> Any:
-    from megatron.core import parallel_state
-
-    return parallel_state
-
-
-def _make_groups(parallel: ParallelConfig) -> None:
-    _groups().initialize_model_parallel(
-        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
-        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
-        context_parallel_size=parallel.context_parallel_size,
-        expert_model_parallel_size=parallel.expert_model_parallel_size,
-        distributed_timeout_minutes=int(COLLECTIVE_TIMEOUT.total_seconds() // 60),
-    )
 
 
 def _seed(seed: int) -> None:
@@ -191,12 +149,6 @@ def _seed(seed: int) -> None:
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
 
 
-def _check_size(parallel: ParallelConfig, world_size: int) -> None:
-    if parallel.world_size != world_size:
-        raise ConfigError(
-            [
-                f"tensor {parallel.tensor_model_parallel_size} x pipeline {parallel.pipeline_model_parallel_size} x "
-                f"context {parallel.context_parallel_size} x data {parallel.data_parallel_size} is "
-                f"{parallel.world_size} ranks, but there are {world_size}"
-            ]
-        )
+def _check_size(layout: Layout, world_size: int) -> None:
+    if layout.ranks != world_size:
+        raise ConfigError([f"{layout} is {layout.ranks} ranks, but there are {world_size}"])

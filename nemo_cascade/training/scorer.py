@@ -17,9 +17,9 @@ from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.layout import Document, lay_out
 from nemo_cascade.data.scored import encode_scored
 from nemo_cascade.errors import ModelError, RewardError
-from nemo_cascade.models import backend
-from nemo_cascade.models.architectures import read_architecture
-from nemo_cascade.models.build import build_model
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.megatron import backend
+from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import load_weights
 from nemo_cascade.training.precision import check_precision, token_multiple
 from nemo_cascade.training.rank import RankWorker
@@ -37,7 +37,7 @@ class ScorerWorker(RankWorker):
     def __init__(self, **place: Any) -> None:
         super().__init__(**place)
         self._setup: ScorerSetup
-        self._model: Any = None
+        self._model: list[Any] = []
         self._tokenizer: ChatTokenizer
         self._policy_tokenizer: ChatTokenizer
         self._multiple, self._longest = 1, 0
@@ -48,27 +48,24 @@ class ScorerWorker(RankWorker):
         Raises:
             ModelError: the folder holds no reward model, or one that this layout can't have.
         """
-        self._model = None
+        self._model = []
         capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
-        arch = read_architecture(Path(setup.hf_path))
-        if arch.head != "scalar":
+        arch = read_architecture(Path(setup.hf_path), setup.model.family)
+        if not arch.scores:
             mend = "train one by a stage of kind reward_model"
             raise ModelError("this is no reward model: it has no scalar head", value=setup.hf_path, mend=mend)
         parallel = ParallelConfig(tensor_model_parallel_size=setup.tensor_parallel_size, pad_attention_groups=True)
-        if self._runtime is None:
-            self._join(parallel, seed=0)
+        axes = (self._runtime or self._join(parallel, seed=0)).axes
         self._longest = arch.max_position_embeddings
-        model = build_model(
-            arch, model=setup.model, parallel=parallel, precision=setup.precision, seq_length=self._longest
+        chunks = build_model(
+            arch, model=setup.model, parallel=parallel, precision=setup.precision, seq_length=self._longest, axes=axes
         )
-        load_weights(model, arch, Path(setup.hf_path))
-        self._model = model.requires_grad_(False).eval()
+        load_weights(chunks, arch, Path(setup.hf_path), axes)
+        self._model = [chunk.requires_grad_(False).eval() for chunk in chunks]
         self._tokenizer = load_tokenizer(setup.hf_path)
         self._policy_tokenizer = load_tokenizer(setup.policy_tokenizer)
-        self._multiple = token_multiple(
-            setup.precision, sequence_parallel=False, tensor_parallel=setup.tensor_parallel_size
-        )
+        self._multiple = token_multiple(setup.precision, parallel.layout)
         self._setup = setup
 
     def score(self, requests: Sequence[Request]) -> list[Verdict]:
@@ -108,7 +105,7 @@ class ScorerWorker(RankWorker):
 
     def close(self) -> None:
         """Free the model and leave the job. Idempotent."""
-        self._model = None
+        self._model = []
         self._leave()
 
     def _packs(self, encoded: Sequence[Int32]) -> list[Any]:

@@ -6,14 +6,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-from nemo_cascade.errors import ConfigError
+from nemo_cascade.losses.objective import Objective, PolicyLoss, loss_spec
 
 WhichModel = Literal["policy", "rounded_anew", "reference"]
 """What `logprobs` scores with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a model is trained.
+
+    Attributes:
+        objective: what for.
+        optimizer: AdamW and schedule.
+        total_steps: the stage's optimizer steps.
+    """
+
+    objective: Objective
+    optimizer: OptimizerConfig
+    total_steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrainerSetup:
     """What a stage wants of the policy.
 
@@ -22,47 +36,35 @@ class TrainerSetup:
         model: layer implementation, vocabulary padding.
         parallel: layout; its size is the number of ranks.
         precision: number formats.
-        optimizer: AdamW and schedule.
-        total_steps: the stage's optimizer steps.
         seq_length: longest pack, tokens.
-        seed: of Megatron's random states.
-        objective: supervised fine-tuning, policy gradient, or preference (a reward model: scalar head, drawn from
-            `seed` where `hf_path` is a language model's).
-        loss: the policy-gradient loss; only and always with objective `policy`.
-        temperature: of the sampling distribution, where log-probabilities are the policy's.
-        reference_hf_path: HF folder of a frozen second model for `logprobs(which="reference")`.
+        seed: of Megatron's random states, and of a reward model's head where `hf_path` is a language model's.
+        training: None: it isn't trained, it only serves its weights.
     """
 
     hf_path: str
     model: ModelConfig
     parallel: ParallelConfig
     precision: PrecisionConfig
-    optimizer: OptimizerConfig
-    total_steps: int
     seq_length: int
     seed: int
-    objective: Literal["sft", "policy", "preference"]
-    loss: PolicyLossConfig | None = None
-    temperature: float = 1.0
-    reference_hf_path: str | None = None
+    training: Training | None
 
-    def check(self) -> None:
-        """Refuse a set-up that contradicts itself.
+    @property
+    def temperature(self) -> float:
+        """Temperature that log-probabilities are computed at: the policy's own, else 1."""
+        objective = None if self.training is None else self.training.objective
+        return objective.temperature if isinstance(objective, PolicyLoss) else 1.0
 
-        Raises:
-            ConfigError: listing every contradiction.
-        """
-        problems = []
-        if (self.objective == "policy") != (self.loss is not None):
-            problems.append(f"objective {self.objective!r} {'needs' if self.loss is None else 'takes no'} loss")
-        if self.temperature <= 0:
-            problems.append(f"temperature {self.temperature} can't score log-probabilities; it must be above 0")
-        if self.objective != "policy" and self.temperature != 1.0:
-            problems.append(f"temperature {self.temperature} has no meaning with objective {self.objective!r}")
-        if self.objective == "preference" and self.reference_hf_path is not None:
-            problems.append("objective 'preference' has no reference model")
-        if problems:
-            raise ConfigError(problems)
+    @property
+    def reference_hf_path(self) -> str | None:
+        """HF folder of the frozen second model, if there is one."""
+        objective = None if self.training is None else self.training.objective
+        return objective.reference_hf_path if isinstance(objective, PolicyLoss) else None
+
+    @property
+    def head(self) -> Literal["lm", "score"]:
+        """What the model has to end with."""
+        return "lm" if self.training is None else loss_spec(self.training.objective).head
 
 
 @dataclass(frozen=True, slots=True)

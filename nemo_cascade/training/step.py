@@ -17,10 +17,11 @@ from torch import Tensor
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
+from nemo_cascade.losses.objective import LossSpec, Objective, PolicyLoss, loss_spec
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import PolicyTensors, policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
-from nemo_cascade.losses.units import Aggregation
+from nemo_cascade.models.axes import Axes
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
@@ -29,7 +30,6 @@ from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
-from megatron.core import parallel_state  # isort: skip
 from megatron.core.pipeline_parallel import get_forward_backward_func  # isort: skip
 
 Loss = Callable[[Tensor, MicroBatch], LossOutput]
@@ -43,11 +43,13 @@ class Scoring:
         vocab_size: true size; the model's padding behind it takes no part.
         temperature: divides the logits.
         multiple: packs are padded to a multiple of this many tokens.
+        axes: this rank's place.
     """
 
     vocab_size: int
     temperature: float
     multiple: int
+    axes: Axes
 
     def logprobs(self, logits_1TV: Tensor, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
         """Return log-probability of each label and the entropy, [T] float32; the logits' memory is given up."""
@@ -56,13 +58,20 @@ class Scoring:
             batch.labels,
             vocab_size=self.vocab_size,
             temperature=self.temperature,
-            group=parallel_state.get_tensor_model_parallel_group(),
+            group=self.axes["tp"].group,
             entropy=entropy,
             overwrite_logits=True,
         )
 
 
-def sft_loss(scoring: Scoring) -> Loss:
+def loss_of(objective: Objective, scoring: Scoring) -> Loss:
+    """Return the loss of an objective."""
+    if loss_spec(objective).reads == "documents":
+        return _preference_loss()
+    return _reinforcement_loss(scoring, objective.config) if isinstance(objective, PolicyLoss) else _sft_loss(scoring)
+
+
+def _sft_loss(scoring: Scoring) -> Loss:
     """Return the loss of supervised fine-tuning: cross entropy on the trained labels."""
 
     def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
@@ -72,7 +81,7 @@ def sft_loss(scoring: Scoring) -> Loss:
     return loss
 
 
-def reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
+def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     """Return the policy-gradient loss."""
 
     def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
@@ -85,7 +94,7 @@ def reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     return loss
 
 
-def preference_loss() -> Loss:
+def _preference_loss() -> Loss:
     """Return the Bradley-Terry loss of a reward model; documents come in pairs, the preferred one first."""
 
     def loss(scores_1T1: Tensor, batch: MicroBatch) -> LossOutput:
@@ -106,21 +115,23 @@ class TrainStep:
     """The training step of one rank.
 
     Attributes:
-        model: DDP-wrapped model chunk.
-        optimizer: over its parameters.
+        chunks: this rank's, DDP-wrapped.
+        optimizer: over their parameters.
         loss: of one micro-batch, as a sum.
-        aggregation: what the sum is divided by.
+        spec: of the loss: what its sum is divided by, what every batch must hold.
         multiple: packs are padded to a multiple of this many tokens.
         max_skipped: steps that may be skipped before training stops.
+        axes: this rank's place.
         skipped: steps skipped so far in this stage.
     """
 
-    model: Any
+    chunks: Sequence[Any]
     optimizer: PolicyOptimizer
     loss: Loss
-    aggregation: Aggregation
+    spec: LossSpec
     multiple: int
     max_skipped: int
+    axes: Axes
     skipped: int = 0
 
     def run(self, batches: Sequence[PackedBatch], step: int) -> StepResult:
@@ -131,14 +142,18 @@ class TrainStep:
             step: from 0.
 
         Raises:
-            TrainingError: nothing to train on, or one non-finite step too many. Raised on every rank alike.
+            TrainingError: a batch lacks what the loss reads, nothing to train on, or a non-finite step too many.
+                Raised on every rank alike.
         """
-        counts = global_counts(batches, self.aggregation, step)
-        self.model.zero_grad_buffer()
+        self._check_extras(batches, step)
+        counts = global_counts(batches, self.spec.unit, step, self.axes)
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        outputs = run_schedule(self.model, batches, self.loss, multiple=self.multiple, forward_only=False)
-        self.model.scale_gradients(1.0 / counts.units)
-        reduced = reduce_losses(outputs)
+        outputs = run_schedule(self.chunks, batches, self.loss, multiple=self.multiple, forward_only=False)
+        for chunk in self.chunks:
+            chunk.scale_gradients(1.0 / counts.units)
+        reduced = reduce_losses(outputs, self.axes)
         grad_norm = self.optimizer.prepare()
         loss = reduced.loss_sum / counts.units
         finite = all_true(math.isfinite(loss) and math.isfinite(grad_norm))
@@ -146,6 +161,12 @@ class TrainStep:
         if not finite:
             self._count_skip(step, loss, grad_norm)
         return _result(step, loss, grad_norm, lr, finite, counts, reduced)
+
+    def _check_extras(self, batches: Sequence[PackedBatch], step: int) -> None:
+        lacking = sorted({name for batch in batches for name in self.spec.extras - batch.extras.keys()})
+        if lacking:
+            mend = "the batches must hold what the loss's switches ask for"
+            raise TrainingError(f"step {step}: the loss needs further tensors", value=", ".join(lacking), mend=mend)
 
     def _count_skip(self, step: int, loss: float, grad_norm: float) -> None:
         self.skipped += 1
@@ -158,7 +179,7 @@ class TrainStep:
             )
 
 
-def forward_logprobs(model: Any, batches: Sequence[PackedBatch], scoring: Scoring) -> list[Tensor]:
+def forward_logprobs(chunks: Sequence[Any], batches: Sequence[PackedBatch], scoring: Scoring) -> list[Tensor]:
     """Score the labels of each micro-batch without gradient; collective.
 
     Returns:
@@ -170,21 +191,21 @@ def forward_logprobs(model: Any, batches: Sequence[PackedBatch], scoring: Scorin
         return logprob_T[: batch.num_tokens]
 
     with torch.no_grad():
-        return run_schedule(model, batches, score, multiple=scoring.multiple, forward_only=True)
+        return run_schedule(chunks, batches, score, multiple=scoring.multiple, forward_only=True)
 
 
-def forward_scores(model: Any, batches: Sequence[PackedBatch], multiple: int) -> list[Tensor]:
+def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], multiple: int) -> list[Tensor]:
     """Score the documents of each micro-batch by a scalar head, without gradient; collective.
 
     Returns:
         One [documents] float32 per micro-batch on the last pipeline stage; empty elsewhere.
     """
     with torch.no_grad():
-        return run_schedule(model, batches, document_scores, multiple=multiple, forward_only=True)
+        return run_schedule(chunks, batches, document_scores, multiple=multiple, forward_only=True)
 
 
 def run_schedule(
-    model: Any,
+    chunks: Sequence[Any],
     batches: Sequence[PackedBatch],
     finish: Callable[[Tensor, MicroBatch], Any],
     *,
@@ -194,7 +215,7 @@ def run_schedule(
     """Run Megatron's schedule for this layout: one pass after the other, or 1F1B over pipeline stages.
 
     Args:
-        model: this rank's model chunk.
+        chunks: this rank's, from the embedding upwards.
         batches: micro-batches; all stages need them, for their document boundaries.
         finish: turns the last stage's logits [1, T, V] into its result, a LossOutput where gradients are wanted.
         multiple: packs are padded to a multiple of this many tokens.
@@ -218,7 +239,7 @@ def run_schedule(
     results: list[Any] = schedule(
         forward_step_func=forward_step,
         data_iterator=on_device(batches, multiple),
-        model=[model],
+        model=list(chunks),
         num_microbatches=len(batches),
         seq_length=max(batch.num_tokens for batch in batches),
         micro_batch_size=1,

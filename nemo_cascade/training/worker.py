@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,27 +11,27 @@ from typing import Any
 
 import torch
 
+from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
-from nemo_cascade.losses.units import Aggregation
-from nemo_cascade.models import backend
-from nemo_cascade.models.architectures import Architecture, read_architecture
-from nemo_cascade.models.build import build_model
+from nemo_cascade.losses.objective import loss_spec
+from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.families import family_named
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.megatron import backend
+from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import check_precision, token_multiple
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.rounding import rounded_anew
-from nemo_cascade.training.setup import StepResult, TrainerSetup, WhichModel
+from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
 from nemo_cascade.training.step import (
-    Loss,
     Scoring,
     TrainStep,
     forward_logprobs,
     forward_scores,
-    preference_loss,
-    reinforcement_loss,
-    sft_loss,
+    loss_of,
 )
 from nemo_cascade.types import BatchSource, Float32, PackedBatch
 
@@ -48,11 +48,10 @@ class _Ready:
 
     setup: TrainerSetup
     arch: Architecture
-    model: Any
-    optimizer: PolicyOptimizer
+    chunks: list[Any]
     scoring: Scoring
-    step: TrainStep
-    reference: Any | None
+    step: TrainStep | None
+    reference: list[Any] | None
 
 
 class TrainerWorker(RankWorker):
@@ -74,46 +73,23 @@ class TrainerWorker(RankWorker):
         Raises:
             CascadeError: a set-up, layout, model or precision that can't be had; every reason listed.
         """
-        setup.check()
         capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
         self._drop()
-        self._join(setup.parallel, setup.seed)
+        axes, layout = self._join(setup.parallel, setup.seed).axes, setup.parallel.layout
         arch = _architecture(setup)
+        multiple = token_multiple(setup.precision, layout)
+        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple, axes=axes)
         bare = self._build(setup, arch, setup.hf_path)
-        bare.config.finalize_model_grads_func = _finalize_sums
-        model = DistributedDataParallel(
-            bare.config,
-            DistributedDataParallelConfig(
-                grad_reduce_in_fp32=True,
-                use_distributed_optimizer=setup.parallel.use_distributed_optimizer,
-                overlap_grad_reduce=setup.parallel.data_parallel_size > 1,
-            ),
-            bare,
-        )
-        bare.config.no_sync_func = model.no_sync
-        optimizer = PolicyOptimizer([model], setup.optimizer, setup.parallel, setup.precision, setup.total_steps)
-        multiple = token_multiple(
-            setup.precision,
-            sequence_parallel=setup.parallel.sequence_parallel,
-            tensor_parallel=setup.parallel.tensor_model_parallel_size,
-        )
-        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple)
-        step = TrainStep(
-            model=model,
-            optimizer=optimizer,
-            loss=_loss(setup, scoring),
-            aggregation=_aggregation(setup),
-            multiple=multiple,
-            max_skipped=setup.optimizer.max_skipped_steps,
-        )
-        self._ready = _Ready(setup, arch, model, optimizer, scoring, step, self._reference(setup))
+        step = None if setup.training is None else _train_step(setup, setup.training, bare, scoring)
+        chunks = _frozen(bare) if step is None else list(step.chunks)
+        self._ready = _Ready(setup, arch, chunks, scoring, step, self._reference(setup))
         return {
-            "architecture": arch.model_type,
-            "rank_parameters": sum(parameter.numel() for parameter in bare.parameters()),
-            "padded_vocab_size": bare.vocab_size,
-            "padding_query_groups": arch.padding_groups(setup.parallel.tensor_model_parallel_size),
-            "data_parallel_size": setup.parallel.data_parallel_size,
+            "architecture": arch.family,
+            "rank_parameters": sum(parameter.numel() for chunk in bare for parameter in chunk.parameters()),
+            "padded_vocab_size": bare[0].vocab_size,
+            "padding_query_groups": arch.padding_groups(layout.tp),
+            "data_parallel_size": layout.dp,
             "peak_memory_bytes": backend.peak_memory_bytes(),
         }
 
@@ -127,7 +103,7 @@ class TrainerWorker(RankWorker):
         Raises:
             TrainingError: an empty batch, or a non-finite step beyond `optimizer.max_skipped_steps`.
         """
-        return self._set_up.step.run(self._micro_batches(source, step), step)
+        return self._trained.run(self._micro_batches(source, step), step)
 
     def logprobs(self, source: BatchSource, step: int, which: WhichModel = "policy") -> list[Float32] | None:
         """Score the labels of a global batch.
@@ -146,11 +122,11 @@ class TrainerWorker(RankWorker):
             TrainingError: there is no reference.
         """
         ready = self._set_up
-        model = ready.reference if which == "reference" else ready.model
-        if model is None:
-            raise TrainingError("no reference model was set up", mend="give TrainerSetup.reference_hf_path")
-        with rounded_anew(model) if which == "rounded_anew" else nullcontext():
-            scores = forward_logprobs(model, self._micro_batches(source, step), ready.scoring)
+        chunks = ready.reference if which == "reference" else ready.chunks
+        if chunks is None:
+            raise TrainingError("no reference model was set up", mend="give PolicyLoss.reference_hf_path")
+        with rounded_anew(chunks) if which == "rounded_anew" else nullcontext():
+            scores = forward_logprobs(chunks, self._micro_batches(source, step), ready.scoring)
         if not self._joined.reports:
             return None
         return [score.cpu().numpy() for score in scores]
@@ -166,9 +142,9 @@ class TrainerWorker(RankWorker):
             TrainingError: the model is no reward model.
         """
         ready = self._set_up
-        if ready.arch.head != "scalar":
-            raise TrainingError("a language model has no scores", mend="set it up with objective 'preference'")
-        scores = forward_scores(ready.model, self._micro_batches(source, step), ready.scoring.multiple)
+        if not ready.arch.scores:
+            raise TrainingError("a language model has no scores", mend="set it up with a loss on pairs")
+        scores = forward_scores(ready.chunks, self._micro_batches(source, step), ready.scoring.multiple)
         return [score.cpu().numpy() for score in scores] if self._joined.reports else None
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
@@ -177,11 +153,11 @@ class TrainerWorker(RankWorker):
         Raises:
             CheckpointError: it could not be written.
         """
-        ready = self._set_up
+        ready, step = self._set_up, self._trained
         saved = dist_checkpoint.Saved(
-            kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=ready.step.skipped, user=state
+            kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=step.skipped, user=state
         )
-        dist_checkpoint.save(Path(folder), ready.model.module, ready.optimizer.megatron, saved)
+        dist_checkpoint.save(Path(folder), _bare(step.chunks), step.optimizer.megatron, saved)
 
     def load_checkpoint(self, folder: str) -> dict[str, Any]:
         """Take over everything that `save_checkpoint` wrote, in this or another layout.
@@ -192,21 +168,22 @@ class TrainerWorker(RankWorker):
         Raises:
             CheckpointError: unreadable, or of another model, dtype or optimizer.
         """
-        ready = self._set_up
+        ready, step = self._set_up, self._trained
         saved = dist_checkpoint.load(
             Path(folder),
-            ready.model.module,
-            ready.optimizer.megatron,
+            _bare(step.chunks),
+            step.optimizer.megatron,
+            ready.arch,
             kind=_kind(ready),
             layout=asdict(ready.setup.parallel),
         )
-        ready.step.skipped = saved.skipped_steps
+        step.skipped = saved.skipped_steps
         return dict(saved.user)
 
     def export_hf(self, folder: str) -> None:
         """Write the policy as an HF folder: safetensors, config, tokenizer files."""
         ready = self._set_up
-        save_hf(ready.model, ready.arch, Path(ready.setup.hf_path), Path(folder))
+        save_hf(ready.chunks, ready.arch, self._joined.axes, Path(ready.setup.hf_path), Path(folder))
 
     def weight_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (HF name, whole tensor) on rank 0, one at a time; the other ranks must exhaust it too.
@@ -214,7 +191,7 @@ class TrainerWorker(RankWorker):
         The tensors may share memory with the model: copy before training goes on.
         """
         ready = self._set_up
-        yield from export_weights(ready.model, ready.arch)
+        yield from export_weights(ready.chunks, ready.arch, self._joined.axes)
 
     def close(self) -> None:
         """Free the model and leave the job. Idempotent."""
@@ -228,6 +205,13 @@ class TrainerWorker(RankWorker):
         return self._ready
 
     @property
+    def _trained(self) -> TrainStep:
+        step = self._set_up.step
+        if step is None:
+            raise TrainingError("this model only serves its weights", mend="set it up with TrainerSetup.training")
+        return step
+
+    @property
     def _joined(self) -> runtime.Runtime:
         assert self._runtime is not None, "setup() joins the job"
         return self._runtime
@@ -238,25 +222,28 @@ class TrainerWorker(RankWorker):
         gc.collect()
         backend.empty_cache()
 
-    def _build(self, setup: TrainerSetup, arch: Architecture, hf_path: str) -> Any:
-        model = build_model(
+    def _build(self, setup: TrainerSetup, arch: Architecture, hf_path: str) -> list[Any]:
+        axes = self._joined.axes
+        chunks = build_model(
             arch,
             model=setup.model,
             parallel=setup.parallel,
             precision=setup.precision,
             seq_length=setup.seq_length,
+            axes=axes,
         )
-        load_weights(model, arch, Path(hf_path), head_seed=setup.seed if setup.objective == "preference" else None)
-        return model
+        load_weights(chunks, arch, Path(hf_path), axes, head_seed=setup.seed if arch.scores else None)
+        return chunks
 
-    def _reference(self, setup: TrainerSetup) -> Any | None:
+    def _reference(self, setup: TrainerSetup) -> list[Any] | None:
         if setup.reference_hf_path is None:
             return None
-        arch = _language_model(setup.reference_hf_path)
-        return self._build(setup, arch, setup.reference_hf_path).requires_grad_(False).eval()
+        arch = _language_model(setup.reference_hf_path, setup.model.family)
+        return _frozen(self._build(setup, arch, setup.reference_hf_path))
 
     def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
-        batches = list(source.micro_batches(step, self._joined.dp_rank, self._joined.dp_size))
+        replicas = self._joined.axes["dp"]
+        batches = list(source.micro_batches(step, replicas.rank, replicas.size))
         vocab_size = self._set_up.arch.vocab_size
         for batch in batches:
             # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
@@ -272,28 +259,58 @@ class TrainerWorker(RankWorker):
 
 
 def _architecture(setup: TrainerSetup) -> Architecture:
-    if setup.objective == "preference":
-        return read_architecture(Path(setup.hf_path)).with_scalar_head()
-    return _language_model(setup.hf_path)
+    if setup.head == "score":
+        return read_architecture(Path(setup.hf_path), setup.model.family).with_score_head()
+    return _language_model(setup.hf_path, setup.model.family)
 
 
-def _language_model(hf_path: str) -> Architecture:
-    arch = read_architecture(Path(hf_path))
-    if arch.head != "lm":
+def _language_model(hf_path: str, family: str | None) -> Architecture:
+    arch = read_architecture(Path(hf_path), family)
+    if arch.scores:
         raise ModelError("a reward model can't be a policy", value=hf_path, mend="give a language model's folder")
     return arch
 
 
-def _loss(setup: TrainerSetup, scoring: Scoring) -> Loss:
-    if setup.objective == "preference":
-        return preference_loss()
-    return sft_loss(scoring) if setup.loss is None else reinforcement_loss(scoring, setup.loss)
+def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
+    """Return a chunk in Megatron's data-parallel wrapper, its gradients reduced as sums."""
+    chunk.config.finalize_model_grads_func = _finalize_sums
+    wrapped = DistributedDataParallel(
+        chunk.config,
+        DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=parallel.use_distributed_optimizer,
+            overlap_grad_reduce=parallel.layout.dp > 1,
+        ),
+        chunk,
+    )
+    chunk.config.no_sync_func = wrapped.no_sync
+    return wrapped
 
 
-def _aggregation(setup: TrainerSetup) -> Aggregation:
-    if setup.objective == "preference":
-        return "pair"
-    return "token" if setup.loss is None else setup.loss.aggregation
+def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scoring: Scoring) -> TrainStep:
+    """Wrap the chunks for training, with their optimizer and loss."""
+    chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
+    return TrainStep(
+        chunks=chunks,
+        optimizer=PolicyOptimizer(
+            chunks, training.optimizer, setup.parallel, setup.precision, total_steps=training.total_steps
+        ),
+        loss=loss_of(training.objective, scoring),
+        spec=loss_spec(training.objective),
+        multiple=scoring.multiple,
+        max_skipped=training.optimizer.max_skipped_steps,
+        axes=scoring.axes,
+    )
+
+
+def _frozen(chunks: list[Any]) -> list[Any]:
+    """Return the chunks as what is never trained."""
+    return [chunk.requires_grad_(False).eval() for chunk in chunks]
+
+
+def _bare(chunks: Sequence[Any]) -> list[torch.nn.Module]:
+    """Return the chunks without their wrapper."""
+    return [chunk.module for chunk in chunks]
 
 
 def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups: Any) -> None:
@@ -306,5 +323,5 @@ def _kind(ready: _Ready) -> dict[str, Any]:
     return {
         "dtype": ready.setup.precision.dtype,
         "distributed_optimizer": ready.setup.parallel.use_distributed_optimizer,
-        "architecture": asdict(ready.arch),
+        "architecture": family_named(ready.arch.family).write(ready.arch),
     }

@@ -34,9 +34,10 @@ from nemo_cascade.config.rollout import WeightSyncConfig
 from nemo_cascade.data.chat.templates.install import install
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, CheckpointError, ConfigError, DataError, ModelError, TrainingError
-from nemo_cascade.models.architectures import architecture_from_hf, layout_problems, read_architecture
+from nemo_cascade.models.fit import layout_problems
+from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture
 from nemo_cascade.models.hf_folder import HfTensors
-from nemo_cascade.models.maps import hf_shapes
+from nemo_cascade.models.rules import hf_shapes
 from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.report.page import write_report
 from nemo_cascade.rollout.manifest import WeightManifest
@@ -192,12 +193,13 @@ def test_c1_a_public_config_is_read_as_transformers_reads_it(case):
     theirs = AutoConfig.for_model(**fields)
     rope = dict(theirs.rope_parameters)
     assert arch.tied == theirs.tie_word_embeddings
-    assert (arch.num_query_groups, arch.num_layers) == (theirs.num_key_value_heads, theirs.num_hidden_layers)
-    assert arch.head_dim == (getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads)
-    assert (arch.norm_epsilon, arch.rope_theta) == (theirs.rms_norm_eps, rope["rope_theta"])
-    assert (arch.rope_scaling is not None) == (rope["rope_type"] == "llama3")
-    if arch.rope_scaling is not None:
-        assert arch.rope_scaling.factor == rope["factor"]
+    attention = arch.layers[0].mixer
+    assert (attention.groups, len(arch.layers)) == (theirs.num_key_value_heads, theirs.num_hidden_layers)
+    assert attention.head_dim == (getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads)
+    assert (arch.norm.epsilon, arch.positions.theta) == (theirs.rms_norm_eps, rope["rope_theta"])
+    assert (arch.positions.scaling is not None) == (rope["rope_type"] == "llama3")
+    if arch.positions.scaling is not None:
+        assert arch.positions.scaling.factor == rope["factor"]
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss", "nemotron_h", "mixtral", "qwen3_5", "deepseek_v3", "jamba"])

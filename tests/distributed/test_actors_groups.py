@@ -177,8 +177,9 @@ def test_every_hand_over_is_proven_and_a_skipped_one_is_caught(policy, rollout, 
 
 def test_the_proof_holds_at_the_temperature_of_the_stage(policy, rollout, setup, folder):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+    from nemo_cascade.losses.objective import PolicyLoss
 
-    policy.setup(replace(setup, objective="policy", loss=PolicyLossConfig(), temperature=0.6))
+    policy.setup(policy_setup(folder, tp=2, objective=PolicyLoss(PolicyLossConfig(), temperature=0.6)))
     try:
         report = sync_weights(policy, rollout, 3, SYNC, verify=True)
         assert report.agreement.engines.max < 1e-4

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from tests.support.hf_models import (
     ARCHITECTURES,
+    PHI3,
     make_documents,
     pipeline_logits,
     reference_logits,
@@ -61,8 +62,8 @@ def parallel(tp=1, pp=1, dp=1, sp=False):
 
 def run_cases(rank, world_size, port, cases, scratch):
     """Return {(case, layout): logits} from whichever rank has them, and write exports under `scratch`."""
-    from nemo_cascade.models.architectures import read_architecture
-    from nemo_cascade.models.build import build_model
+    from nemo_cascade.models.hf_config import read_architecture
+    from nemo_cascade.models.megatron.build import build_model
     from nemo_cascade.models.weights import load_weights, save_hf
     from nemo_cascade.training import runtime
 
@@ -83,24 +84,26 @@ def run_cases(rank, world_size, port, cases, scratch):
         for case in cases:
             if layout_name not in case.layouts:
                 continue
-            if job.dp_rank != 0 and layout_name not in case.export_in:
+            replica = job.axes["dp"].rank
+            if replica != 0 and layout_name not in case.export_in:
                 continue  # nothing that follows involves another replica
-            arch = read_architecture(Path(case.folder))
-            model = build_model(
+            arch = read_architecture(Path(case.folder), PHI3)
+            chunks = build_model(
                 arch,
                 model=ModelConfig(name=case.name),
                 parallel=parallel(**layout),
                 precision=PrecisionConfig(dtype=case.dtype),
                 seq_length=512,
+                axes=job.axes,
             )
-            if job.dp_rank == 0:
-                load_weights(model, arch, Path(case.folder))
-                logits = pipeline_logits(model, case.documents)
-                if logits is not None and job.tp_rank == 0:
+            if replica == 0:
+                load_weights(chunks, arch, Path(case.folder), job.axes)
+                logits = pipeline_logits(chunks, case.documents)
+                if logits is not None and job.axes["tp"].first:
                     assert logits.shape[1] % (128 * job.parallel.tensor_model_parallel_size) == 0
                     results[case.name, layout_name] = logits[:, : arch.vocab_size].float().numpy()
             if layout_name in case.export_in:
-                save_hf(model, arch, Path(case.folder), Path(scratch) / f"{case.name} {layout_name}")
+                save_hf(chunks, arch, job.axes, Path(case.folder), Path(scratch) / f"{case.name} {layout_name}")
     job.stop()
     return results
 

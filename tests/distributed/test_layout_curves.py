@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.losses.objective import PolicyLoss
 from nemo_cascade.types import PackedBatch
 from tests.support.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
 
@@ -77,7 +78,7 @@ def _split(pack):
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     hf = write_tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-    rl = {"objective": "policy", "loss": LOSS, "temperature": 0.8}
+    rl = {"objective": PolicyLoss(LOSS, temperature=0.8)}
     pack = make_pack([30, 18, 5, 41], seed=7)
 
     def curve(name, ranks, micro=4, extras=(), **layout):

@@ -33,17 +33,17 @@ def _train(worker, argument):
 
 def _padding(worker, setup):
     """Return how many numbers of weights and gradients are padding, and how many of those are not zero."""
-    from megatron.core import parallel_state
-
     from nemo_cascade.models.weights import mapped_parameters
 
-    size, rank = setup.parallel.tensor_model_parallel_size, parallel_state.get_tensor_model_parallel_rank()
+    tp = worker._joined.axes["tp"]
+    size, rank = tp.size, tp.rank
     own, ready = 4 // size, worker._set_up
     found = []
-    for entry, parameter in mapped_parameters(ready.model, ready.arch):
-        if size == 2 and "self_attention.linear" in entry.megatron:
+    parameters = ready.chunks[0].module.parameters()
+    for held, parameter in zip(mapped_parameters(ready.chunks, ready.arch), parameters, strict=True):
+        if size == 2 and "self_attention.linear" in held.name:
             for tensor in (parameter.detach(), parameter.main_grad):
-                rows = tensor.T if "linear_proj" in entry.megatron else tensor
+                rows = tensor.T if "linear_proj" in held.name else tensor
                 groups = rows.unflatten(0, (own, -1))
                 assert all(bool(group.any()) for group in groups[: 3 - rank * own])
                 found.append(groups[3 - rank * own :])

@@ -121,12 +121,14 @@ def answers(folders):
 
 def _jobs(hf, store, first):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+    from nemo_cascade.losses.objective import PolicyLoss
 
     wide = store.folder.parent / "wide"
     wide.mkdir()
     exported = str(store.folder.parent / "exported")
-    rl = {"objective": "policy", "loss": PolicyLossConfig()}
-    stages = policy_setup(hf, tp=2), policy_setup(exported, pp=2, reference_hf_path=hf, **rl), exported
+    rl = {"objective": PolicyLoss(PolicyLossConfig())}
+    with_reference = PolicyLoss(PolicyLossConfig(), reference_hf_path=hf)
+    stages = policy_setup(hf, tp=2), policy_setup(exported, pp=2, objective=with_reference), exported
     return [
         Job("save", (0,), _save, (policy_setup(hf), first)),
         Job("save tp2 dp2", (0, 1, 2, 3), _save, (policy_setup(hf, tp=2, dp=2), str(wide))),

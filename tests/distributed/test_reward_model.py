@@ -9,6 +9,7 @@ import torch
 
 from nemo_cascade.data.chat.tokenizer import TURN_END
 from nemo_cascade.errors import ModelError
+from nemo_cascade.losses.objective import BradleyTerry
 from nemo_cascade.models.hf_folder import padding_token
 from tests.support.tiny_policy import Job, TinyPairs, launch_jobs, policy_setup, write_tiny_folder
 
@@ -59,9 +60,9 @@ def answers(root):
     llama = write_tiny_folder(root / "llama", model_type="llama", architectures=["LlamaForCausalLM"])
     jobs = []
     for name, (layout, ranks) in LAYOUTS.items():
-        setup = policy_setup(qwen3, objective="preference", **layout)
+        setup = policy_setup(qwen3, objective=BradleyTerry(), **layout)
         jobs.append(Job(name, ranks, _train, (setup, str(root / name))))
-    setup = policy_setup(llama, objective="preference")
+    setup = policy_setup(llama, objective=BradleyTerry())
     jobs.append(Job("llama", (3,), _train, (setup, str(root / "llama-trained"))))
     jobs.append(Job("as policy", (0,), _refuse, policy_setup(str(root / "single" / "hf"))))
     return launch_jobs(jobs, deadline_s=120)

@@ -18,7 +18,6 @@ from nemo_cascade.config.schema import ClusterConfig, RewardConfig, ScorerConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.scored import encode_scored
 from nemo_cascade.errors import ActorDiedError, DeadlineError, ModelError, RewardError
-from nemo_cascade.models.architectures import scalar_head_config
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.types import FinishReason, Task, first_turn
 from tests.support.tiny_policy import write_tiny_folder
@@ -31,7 +30,13 @@ REPLIES = ("yes", "no, no, no", "<think>\nlong thoughts\n</think>\nyes", "perhap
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory):
     path = tmp_path_factory.mktemp("scorer") / "rm"
-    config = scalar_head_config("qwen3") | {"num_hidden_layers": 2, "vocab_size": 512, "pad_token_id": 0}
+    config = {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "id2label": {"0": "reward"},
+        "num_hidden_layers": 2,
+        "vocab_size": 512,
+        "pad_token_id": 0,
+    }
     folder = write_tiny_folder(path, **config)
     train_nano_tokenizer(["user assistant yes no perhaps a little long thoughts"] * 8, path)
     return folder

@@ -92,4 +92,4 @@ def test_a_verifier_of_ones_own_rewards_grpo_and_its_settings_are_checked(instal
     (installed / "own_reward.py").write_text(REWARD.replace("min(", "-min("))
     code, text = run(installed, *own, "+stages.math_rl.prompts.reward.most=20", "stages.math_rl.checkpoint_every=3")
     assert code == 2, text
-    assert "the code of a verifier, an environment or a kind of stage changed since the run began" in text
+    assert "the code of a plug-in changed since the run began" in text

@@ -56,7 +56,7 @@ def _tell(what, losses, tokens_per_s, peak):
 
 
 def _train(worker, argument):
-    from nemo_cascade.models import backend
+    from nemo_cascade.models.megatron import backend
 
     setup, steps = argument
     worker.setup(setup)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
-from nemo_cascade.models.packing import padding_pays
+from nemo_cascade.models.megatron.packing import padding_pays
 from tests.support.hf_models import boundaries, make_documents, pipeline_logits, write_hf_model
 
 LAYOUTS = {
@@ -25,8 +25,8 @@ PERTURBED = 2  # the document of which a token is changed
 
 def run_packs(rank, world_size, port, folder):
     """Return {(layout, pack, what): array} on the ranks that have results."""
-    from nemo_cascade.models.architectures import read_architecture
-    from nemo_cascade.models.build import build_model
+    from nemo_cascade.models.hf_config import read_architecture
+    from nemo_cascade.models.megatron.build import build_model
     from nemo_cascade.models.weights import load_weights
     from nemo_cascade.training import runtime
 
@@ -46,14 +46,15 @@ def run_packs(rank, world_size, port, folder):
                 seed=1,
             )
         job.rebuild(parallel, seed=1)
-        model = build_model(
+        chunks = build_model(
             arch,
             model=ModelConfig(name="tiny"),
             parallel=parallel,
             precision=PrecisionConfig(dtype="fp32"),
             seq_length=512,
+            axes=job.axes,
         )
-        load_weights(model, arch, Path(folder))
+        load_weights(chunks, arch, Path(folder), job.axes)
         for pack, lengths in PACKS.items():
             documents = make_documents(lengths, arch.vocab_size)
             changed = [d.copy() for d in documents]
@@ -61,18 +62,18 @@ def run_packs(rank, world_size, port, folder):
             passes = {"packed": documents, "perturbed": changed}
             passes |= {f"alone {i}": [document] for i, document in enumerate(documents)}
             for what, content in passes.items():
-                logits = pipeline_logits(model, content)
+                logits = pipeline_logits(chunks, content)
                 if logits is not None:
                     results[layout, pack, what] = logits.numpy()
             if layout == "tp1":
-                results[layout, pack, "gradient"] = gradient_of_one_document(model, documents)
+                results[layout, pack, "gradient"] = gradient_of_one_document(chunks[0], documents)
     job.stop()
     return results
 
 
 def gradient_of_one_document(model, documents):
     """Return [tokens]: how much each token's embedding matters to the loss of document PERTURBED."""
-    from nemo_cascade.models.build import packed_sequences
+    from nemo_cascade.models.megatron.build import packed_sequences
 
     held = []
     hook = model.embedding.register_forward_hook(lambda *args: held.append(args[2].requires_grad_()))

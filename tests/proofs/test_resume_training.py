@@ -40,10 +40,11 @@ def _weights(worker):
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+    from nemo_cascade.losses.objective import PolicyLoss
 
     root = tmp_path_factory.mktemp("resume")
     hf = write_tiny_folder(root / "tiny")
-    rl = {"objective": "policy", "loss": PolicyLossConfig(clip_ratio_high=0.28)}
+    rl = {"objective": PolicyLoss(PolicyLossConfig(clip_ratio_high=0.28))}
     cases = {
         "sft fp32": ((0,), {}, TinySource()),
         "sft bf16": ((1,), {"dtype": "bf16"}, TinySource()),

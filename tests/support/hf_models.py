@@ -34,8 +34,11 @@ ARCHITECTURES = {
     "qwen2": {"model_type": "qwen2", **_QWEN2, "tie_word_embeddings": False},
     "qwen3_three_groups": {"model_type": "qwen3", **_SHAPE, **_THREE, "tie_word_embeddings": True},
     "qwen2_three_groups": {"model_type": "qwen2", **_QWEN2, **_THREE, "hidden_size": 72, "tie_word_embeddings": True},
+    "phi3": {"model_type": "phi3", **_QWEN2, **_THREE, "hidden_size": 72, "pad_token_id": 0, "eos_token_id": 1},
     "llama3_scaled": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _LLAMA3},
 }
+PHI3 = "tests.support.phi3_family:Phi3"
+"""A family that isn't shipped; the others don't need it."""
 
 
 def write_hf_model(folder, name, dtype=torch.float32):
@@ -72,7 +75,7 @@ def boundaries(documents):
     return np.cumsum([0, *map(len, documents)]).astype(np.int32)
 
 
-def pipeline_logits(model, documents):
+def pipeline_logits(chunks, documents):
     """Run one pack through the pipeline; [tokens, padded vocabulary] on the last stage, None on the others."""
     from megatron.core import parallel_state
     from megatron.core.pipeline_parallel import get_forward_backward_func
@@ -82,7 +85,7 @@ def pipeline_logits(model, documents):
         outputs = get_forward_backward_func()(
             forward_step_func=step,
             data_iterator=None,
-            model=model,
+            model=chunks,
             num_microbatches=1,
             seq_length=sum(map(len, documents)),
             micro_batch_size=1,
@@ -98,7 +101,7 @@ def pipeline_logits(model, documents):
 
 
 def _forward(documents, _, model):
-    from nemo_cascade.models.build import packed_sequences
+    from nemo_cascade.models.megatron.build import packed_sequences
 
     ids = torch.from_numpy(np.concatenate(documents))[None]
     positions = torch.cat([torch.arange(len(d)) for d in documents])[None]

@@ -12,10 +12,10 @@ def meta_rank(rank, parallel):
     from megatron.core import parallel_state, tensor_parallel
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    from nemo_cascade.models import cpu
+    from nemo_cascade.models.megatron import cpu
     from nemo_cascade.training import runtime
 
-    dist.init_process_group("fake", rank=rank, world_size=parallel.world_size, store=FakeStore())
+    dist.init_process_group("fake", rank=rank, world_size=parallel.layout.ranks, store=FakeStore())
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
@@ -25,7 +25,7 @@ def meta_rank(rank, parallel):
     cpu.target.device = torch.device("meta")
     try:
         with torch.device("meta"):  # for the factories that are called without a device
-            yield runtime.Runtime(rank=rank, world_size=parallel.world_size, parallel=parallel, seed=0)
+            yield runtime.Runtime(rank=rank, world_size=parallel.layout.ranks, parallel=parallel, seed=0)
     finally:
         cpu.target.device = torch.device("cpu")
         runtime.stop()

@@ -30,9 +30,9 @@ CONFIG = {
 
 def write_tiny_folder(folder: Path, seed: int = 0, **changes) -> str:
     """Write an HF folder with random weights; returns its path."""
-    from nemo_cascade.models.architectures import architecture_from_hf
+    from nemo_cascade.models.hf_config import architecture_from_hf
     from nemo_cascade.models.hf_folder import write_hf_folder
-    from nemo_cascade.models.maps import hf_shapes
+    from nemo_cascade.models.rules import hf_shapes
 
     config = CONFIG | changes
     source = folder.parent / f"{folder.name}-config"
@@ -48,10 +48,21 @@ def write_tiny_folder(folder: Path, seed: int = 0, **changes) -> str:
 
 
 def policy_setup(
-    hf_path: str, *, tp=1, pp=1, dp=1, sp=False, dtype="fp32", distributed=True, objective="sft", **changes
+    hf_path: str,
+    *,
+    tp=1,
+    pp=1,
+    dp=1,
+    sp=False,
+    dtype="fp32",
+    distributed=True,
+    objective=None,
+    optimizer=None,
+    **changes,
 ):
     """Return a TrainerSetup of the tiny policy."""
-    from nemo_cascade.training.worker import TrainerSetup
+    from nemo_cascade.losses.objective import SftLoss
+    from nemo_cascade.training.setup import TrainerSetup, Training
 
     setup = TrainerSetup(
         hf_path=hf_path,
@@ -65,11 +76,13 @@ def policy_setup(
             pad_attention_groups=True,
         ),
         precision=PrecisionConfig(dtype=dtype),
-        optimizer=OptimizerConfig(lr=3e-3, lr_warmup_steps=2, weight_decay=0.1, max_skipped_steps=1),
-        total_steps=20,
         seq_length=512,
         seed=1234,
-        objective=objective,
+        training=Training(
+            objective or SftLoss(),
+            optimizer or OptimizerConfig(lr=3e-3, lr_warmup_steps=2, weight_decay=0.1, max_skipped_steps=1),
+            total_steps=20,
+        ),
     )
     return replace(setup, **changes)
 

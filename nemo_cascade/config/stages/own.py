@@ -33,7 +33,7 @@ def own_block(kind: str) -> type[StageBase]:
     Raises:
         CascadeError: it can't be imported, or is no block of a stage.
     """
-    found = load_plugin(anchored(kind))
+    found: Any = load_plugin(anchored(kind))
     is_block = isinstance(found, type) and issubclass(found, StageBase) and dataclasses.is_dataclass(found)
     if not is_block:
         limit = "a class below StageBase or PolicyStage (nemo_cascade.config.stages.base), declared by @block"

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli.convert import compare_folders
+from tests.support.hf_models import PHI3, write_hf_model
 from tests.support.tiny_policy import write_tiny_folder
 
 
@@ -19,9 +20,16 @@ def test_a_model_comes_back_bit_identical_and_a_changed_bit_is_found(tmp_path, c
     tensors = load_file(file)
     tensors["model.norm.weight"][3] += 1e-7
     save_file(tensors, file)
-    different, count = compare_folders(source, back)
+    different, count = compare_folders(source, back, tied=())
     assert different == ["model.norm.weight"]
     assert count == len(tensors)
+
+
+@pytest.mark.distributed
+def test_a_family_of_ones_own_comes_back_too(tmp_path, capsys):
+    source, back = write_hf_model(tmp_path / "model", "phi3"), tmp_path / "back"
+    assert command.main(["convert", str(source), str(back), "--family", PHI3]) == 0
+    assert "tensors came back bit-identical" in capsys.readouterr().out
 
 
 def test_what_cannot_be_converted_is_refused_before_anything_starts(tmp_path, capsys):

@@ -1,10 +1,18 @@
 """HF configs: what is read, and that everything unsupported is refused by name, at once."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architectures import Llama3Scaling, architecture_from_hf, layout_problems, padding_note
+from nemo_cascade.models.architecture import Attention, Dense, Layer, Llama3Scaling
+from nemo_cascade.models.families import family_named
+from nemo_cascade.models.fit import layout_problems, padding_note
+from nemo_cascade.models.hf_config import architecture_from_hf, changed_fields, unexpected_fields
+from nemo_cascade.models.rules import hf_shapes
+from tests.support.hf_models import ARCHITECTURES, PHI3
 
 SIZES = {
     "num_hidden_layers": 36,
@@ -22,8 +30,34 @@ LLAMA = SIZES | {"model_type": "llama"}
 def test_families_differ_in_norms_biases_and_head_width():
     qwen3 = architecture_from_hf(QWEN3 | {"head_dim": 64})
     qwen2 = architecture_from_hf(SIZES | {"model_type": "qwen2", "tie_word_embeddings": True})
-    assert (qwen3.qk_norm, qwen3.qkv_bias, qwen3.head_dim, qwen3.tied) == (True, False, 64, False)
-    assert (qwen2.qk_norm, qwen2.qkv_bias, qwen2.head_dim, qwen2.tied) == (False, True, 128, True)
+    assert qwen3.kinds == (Layer(Attention(32, 8, 64, qk_norm=True), Dense(12288)),)
+    assert qwen2.kinds == (Layer(Attention(32, 8, 128, qkv_bias=True), Dense(12288)),)
+    assert (len(qwen3.layers), qwen3.tied, qwen2.tied) == (36, False, True)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_a_family_writes_it_reads_back(name):
+    arch = architecture_from_hf(ARCHITECTURES[name], PHI3)
+    for one in (arch, arch.with_score_head(), replace(arch, max_position_embeddings=64)):
+        written = json.loads(json.dumps(family_named(arch.family).write(one)))
+        assert architecture_from_hf(written, PHI3) == one
+        changed = changed_fields(one, ARCHITECTURES[name])
+        assert architecture_from_hf({**ARCHITECTURES[name], **changed}, PHI3) == one
+    assert changed_fields(arch, ARCHITECTURES[name]) == {}
+    assert unexpected_fields(arch, ARCHITECTURES[name] | {"num_hidden_layers": 7}) == ["num_hidden_layers 6, not 7"]
+
+
+def test_layers_that_differ_are_told_apart():
+    arch = architecture_from_hf(QWEN3)
+    narrow = Layer(Attention(8, 2, 128), Dense(1024))
+    mixed = replace(arch, layers=(narrow, *arch.layers[1:]))
+    assert mixed.kinds == (narrow, arch.layers[0])
+    problems = layout_problems(mixed, ParallelConfig(tensor_model_parallel_size=8))
+    assert len(problems) == 1
+    assert "needs 6 padding groups" in problems[0]
+    shapes = hf_shapes(mixed)
+    widths = [shapes[f"model.layers.{number}.mlp.up_proj.weight"] for number in (0, 1)]
+    assert widths == [(1024, 4096), (12288, 4096)]
 
 
 def test_old_and_new_spelling_of_the_rotary_base_mean_the_same():
@@ -42,7 +76,7 @@ def test_llama3_scaling_is_read_from_both_spellings():
     old = architecture_from_hf(LLAMA | {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **fields}})
     new = architecture_from_hf(LLAMA | {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **fields}})
     assert old == new
-    assert old.rope_scaling == Llama3Scaling(**fields)
+    assert old.positions.scaling == Llama3Scaling(**fields)
 
 
 def test_a_window_that_no_layer_uses_is_accepted():
@@ -85,7 +119,7 @@ def test_everything_unsupported_is_named_at_once():
 def test_a_reward_model_has_one_output_and_no_tied_embedding():
     reward = QWEN3 | {"architectures": ["Qwen3ForSequenceClassification"], "tie_word_embeddings": True}
     arch = architecture_from_hf(reward | {"id2label": {"0": "reward"}, "label2id": {"reward": 0}})
-    assert (arch.head, arch.tied) == ("scalar", False)
+    assert (arch.scores, arch.tied) == (True, False)
     for labels in ({}, {"id2label": {"0": "a", "1": "b"}}):  # transformers' default is two
         with pytest.raises(ModelError, match="one output"):
             architecture_from_hf(reward | labels)
@@ -114,7 +148,7 @@ def test_every_reason_against_a_layout_is_given():
         "num_key_value_heads 3 (of 9 heads) is not a multiple of tensor_model_parallel_size 7",
         "intermediate_size",
         "30 layers",
-        "no experts",
+        "expert_model_parallel_size 2 is not supported",
     ):
         assert any(name in problem for problem in problems)
     assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []

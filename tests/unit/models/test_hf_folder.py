@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architectures import architecture_from_hf
+from nemo_cascade.models.hf_config import architecture_from_hf
 from nemo_cascade.models.hf_folder import HfTensors, write_hf_folder
-from nemo_cascade.models.maps import hf_shapes
+from nemo_cascade.models.rules import hf_shapes
 
 CONFIG = {
     "model_type": "qwen3",

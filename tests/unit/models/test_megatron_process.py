@@ -30,10 +30,11 @@ def run_checks(rank, world_size, port, folder):
         "layout of two": refusal(start, parallel=ParallelConfig(tensor_model_parallel_size=2)),
     }
     job = start()
-    results["place"] = (job.tp_rank, job.pp_rank, job.dp_rank, job.dp_size, job.is_first_stage, job.reports)
+    places = {name: (axis.rank, axis.size, axis.ranks) for name, axis in job.axes.items()}
+    results["place"] = (places, job.axes["pp"].first, job.reports)
     results["rebuild for two"] = refusal(job.rebuild, ParallelConfig(data_parallel_size=2), 1)
     results["random"] = [seeded(job, 5), seeded(job, 5), seeded(job, 6)]
-    results |= build_checks(folder)
+    results |= build_checks(folder, job.axes)
     results |= {f"mbridge {name}": compare_with_mbridge(name) for name in ("qwen3_untied", "qwen2")}
     job.stop()
     job.stop()
@@ -51,9 +52,9 @@ def seeded(job, seed):
     return inside, torch.rand(3).tolist()
 
 
-def build_checks(folder):
-    from nemo_cascade.models.architectures import architecture_from_hf, read_architecture
-    from nemo_cascade.models.build import build_model
+def build_checks(folder, axes):
+    from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture
+    from nemo_cascade.models.megatron.build import build_model
     from nemo_cascade.models.weights import export_weights, load_weights
 
     arch = read_architecture(folder)
@@ -61,32 +62,34 @@ def build_checks(folder):
 
     def build(arch=arch, **changes):
         arguments = {"model": MODEL, "parallel": ParallelConfig(), "precision": FP32, "seq_length": 512} | changes
-        return build_model(arch, **arguments)
+        return build_model(arch, axes=axes, **arguments)
 
-    model = build()
+    chunks = build()
+    model = chunks[0]
     unfilled = all(bool(torch.isnan(p).any()) for n, p in model.named_parameters() if "norm" not in n)
-    load_weights(model, arch, folder)
+    load_weights(chunks, arch, folder, axes)
     return {
         "NaN before the load only": (unfilled, any(bool(torch.isnan(p).any()) for p in model.parameters())),
         "padding rows": model.embedding.word_embeddings.weight[arch.vocab_size :].abs().sum().item(),
         "too long": refusal(build, seq_length=513),
         "engine": refusal(build, model=ModelConfig(name="tiny", layer_spec="transformer_engine")),
         "fp8": refusal(build, precision=PrecisionConfig(fp8="hybrid")),
-        "foreign folder": refusal(load_weights, build(other), other, folder),
-        "foreign model": refusal(load_weights, build(other), arch, folder),
-        "exported": [(name, list(tensor.shape)) for name, tensor in export_weights(model, arch)],
-        "recomputed": [gradients(folder, arch, build, recompute) for recompute in ("none", "selective", "full")],
+        "foreign folder": refusal(load_weights, build(other), other, folder, axes),
+        "foreign model": refusal(load_weights, build(other), arch, folder, axes),
+        "exported": [(name, list(tensor.shape)) for name, tensor in export_weights(chunks, arch, axes)],
+        "recomputed": [gradients(folder, arch, axes, build, recompute) for recompute in ("none", "selective", "full")],
     }
 
 
-def gradients(folder, arch, build, recompute):
+def gradients(folder, arch, axes, build, recompute):
     import numpy as np
 
-    from nemo_cascade.models.build import packed_sequences
+    from nemo_cascade.models.megatron.build import packed_sequences
     from nemo_cascade.models.weights import load_weights
 
-    model = build(parallel=ParallelConfig(recompute=recompute))
-    load_weights(model, arch, folder)
+    chunks = build(parallel=ParallelConfig(recompute=recompute))
+    load_weights(chunks, arch, folder, axes)
+    model = chunks[0]
     ids = torch.arange(40)[None] * 7
     logits = model(ids, ids, None, packed_seq_params=packed_sequences(np.array([0, 30, 40])))
     logits.square().mean().backward()
@@ -94,35 +97,36 @@ def gradients(folder, arch, build, recompute):
 
 
 def compare_with_mbridge(name):
-    """Return how many parameters mbridge names and cuts as the weight map does (Transformer Engine's names)."""
+    """Return how many kinds of parameters mbridge names and cuts as the rules do (Transformer Engine's names)."""
     from mbridge import AutoBridge
     from transformers import AutoConfig
 
-    from nemo_cascade.models.architectures import architecture_from_hf
-    from nemo_cascade.models.cuts import hf_shape, take
-    from nemo_cascade.models.maps import Cut, WeightMap, hf_shapes, rules
+    from nemo_cascade.models.cuts import Columns, HeadColumns, Vocab
+    from nemo_cascade.models.hf_config import architecture_from_hf
+    from nemo_cascade.models.rules import rules_by_name
 
     fields = dict(ARCHITECTURES[name])
     arch = architecture_from_hf(fields)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     bridge = AutoBridge.from_config(config, dtype=torch.float32)
-    shapes, compared = hf_shapes(arch), 0
-    for rule in rules(arch):
-        megatron = rule.megatron[-1].format(l=4)
-        entry = WeightMap(arch).entry(megatron)
-        assert list(entry.hf) == list(bridge._weight_name_mapping_mcore_to_hf(megatron))
-        if entry.cut is Cut.VOCAB:
+    compared = 0
+    for megatron, rule in rules_by_name(arch).items():
+        outside = "layers." not in megatron
+        if megatron != rule.megatron[-1] or not (outside or "layers.4." in megatron):
+            continue
+        assert list(rule.hf) == list(bridge._weight_name_mapping_mcore_to_hf(megatron))
+        if isinstance(rule.cut, Vocab):
             continue  # mbridge leaves padding to its caller
-        tensors = [torch.randn(shapes[hf]) for hf in entry.hf]
+        tensors = [torch.randn(shape) for shape in rule.hf.values()]
         whole = bridge._weight_to_mcore_format(megatron, tensors)
         for size in (1, 2, 6):
             shape = list(whole.shape)
-            if entry.cut is not Cut.WHOLE:
-                shape[1 if entry.cut in (Cut.COLUMNS, Cut.HEADS) else 0] //= size
-            assert hf_shape(entry.cut, tuple(shape), size, arch) == [shapes[hf] for hf in entry.hf]
+            if rule.cut.axis is not None:
+                shape[1 if isinstance(rule.cut, Columns | HeadColumns) else 0] //= size
+            assert rule.cut.hf_shape(tuple(shape), size) == list(rule.hf.values())
             theirs = bridge._weight_split_across_tp(megatron, whole, torch.empty(shape), size)
             for rank in range(size):
-                mine = take(entry.cut, [Part(t) for t in tensors], tuple(shape), rank, size, arch)
+                mine = rule.cut.take([Part(t) for t in tensors], tuple(shape), rank, size)
                 assert torch.equal(mine, theirs[rank]), (megatron, size, rank)
         compared += 1
     return compared
@@ -145,8 +149,8 @@ def dry_run_of_8b():
     """Return the parameters of Qwen3-8B summed over the ranks of one replica, TP 4 x PP 2 of 512."""
     import numpy as np
 
-    from nemo_cascade.models.architectures import architecture_from_hf
-    from nemo_cascade.models.build import build_model, packed_sequences
+    from nemo_cascade.models.hf_config import architecture_from_hf
+    from nemo_cascade.models.megatron.build import build_model, packed_sequences
     from tests.support.meta_rank import meta_rank
 
     arch = architecture_from_hf(
@@ -168,10 +172,17 @@ def dry_run_of_8b():
     total, devices = 0, set()
     for rank in (0, 1, 2, 3, 256, 257, 258, 259):
         with meta_rank(rank, parallel) as job:
-            model = build_model(arch, model=MODEL, parallel=parallel, precision=PrecisionConfig(), seq_length=8192)
+            [model] = build_model(
+                arch,
+                model=MODEL,
+                parallel=parallel,
+                precision=PrecisionConfig(),
+                seq_length=8192,
+                axes=job.axes,
+            )
             for parameter in model.parameters():
                 devices.add(parameter.device.type)
-                if job.tp_rank == 0 or getattr(parameter, "tensor_model_parallel", False):
+                if job.axes["tp"].first or getattr(parameter, "tensor_model_parallel", False):
                     total += parameter.numel()
             if rank == 0:
                 ids, boundaries = torch.zeros(1, 8192, dtype=torch.long), np.array([0, 4096, 8192])
@@ -195,7 +206,9 @@ def test_runtime_refuses_what_it_can_not_give(results):
 
 
 def test_runtime_knows_its_place(results):
-    assert results["place"] == (0, 0, 0, 1, True, True)
+    places, *rest = results["place"]
+    assert places == dict.fromkeys(("tp", "pp", "cp", "dp", "dp_cp"), (0, 1, (0,)))
+    assert rest == [True, True]
 
 
 def test_a_rebuild_with_the_same_seed_draws_the_same_numbers(results):
@@ -218,8 +231,8 @@ def test_impossible_models_are_refused(results):
 
 
 def test_a_tied_tensor_is_exported_once(results):
-    from nemo_cascade.models.architectures import architecture_from_hf
-    from nemo_cascade.models.maps import hf_shapes
+    from nemo_cascade.models.hf_config import architecture_from_hf
+    from nemo_cascade.models.rules import hf_shapes
 
     expected = {
         name: list(shape) for name, shape in hf_shapes(architecture_from_hf(ARCHITECTURES["qwen3_tied"])).items()

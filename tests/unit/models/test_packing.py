@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_cascade.models.packing import padding_pays, rotary_table_length
+from nemo_cascade.models.megatron.packing import padding_pays, rotary_table_length
 
 
 @pytest.mark.parametrize(

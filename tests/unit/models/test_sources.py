@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architectures import read_architecture
+from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.sources import materialize_model
 
 ARCHITECTURE = {

@@ -4,21 +4,23 @@ import pytest
 import torch
 
 from nemo_cascade.errors import WeightSyncError
-from nemo_cascade.models.architectures import architecture_from_hf
-from nemo_cascade.models.maps import hf_shapes
+from nemo_cascade.models.hf_config import architecture_from_hf
+from nemo_cascade.models.rules import hf_shapes
 from nemo_cascade.rollout.checksums import checksum
 from nemo_cascade.rollout.held_weights import SentWeight, check_held, held_slices
+from tests.support.hf_models import PHI3
 from tests.support.tiny_policy import CONFIG
 
-# Qwen2 has biases, Qwen3 norms of queries and keys; 8 query heads, 2 groups.
+# Qwen2 has biases, Qwen3 norms of queries and keys, Phi-3 stacks its tensors; 8 query heads, 2 groups.
 FAMILIES = {
     "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": False},
     "qwen3": {"model_type": "qwen3", "tie_word_embeddings": True},
+    "phi3": {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "tie_word_embeddings": False},
 }
 
 
 def architecture(family):
-    return architecture_from_hf({**CONFIG, "num_attention_heads": 8, "num_hidden_layers": 2, **FAMILIES[family]})
+    return architecture_from_hf({**CONFIG, "num_attention_heads": 8, "num_hidden_layers": 2, **FAMILIES[family]}, PHI3)
 
 
 def weights_of(arch, dtype):
@@ -35,19 +37,24 @@ class Worker:
         def rows(name, count, index):
             return weights[name][index * count : (index + 1) * count]
 
-        group = rank * arch.num_query_groups // size
-        groups = max(1, arch.num_query_groups // size)
+        attention, dim = arch.layers[0].mixer, arch.layers[0].mixer.head_dim
+        group = rank * attention.groups // size
+        groups = max(1, attention.groups // size)
         for name, whole in weights.items():
             stem, _, kind = name.rpartition(".")
             if stem.endswith("q_proj"):
-                q = rows(name, arch.num_attention_heads // size * arch.head_dim, rank)
-                k, v = (
-                    weights[f"{stem[:-6]}{x}_proj.{kind}"][group * arch.head_dim : (group + groups) * arch.head_dim]
-                    for x in "kv"
-                )
+                q = rows(name, attention.heads // size * dim, rank)
+                k, v = (weights[f"{stem[:-6]}{x}_proj.{kind}"][group * dim : (group + groups) * dim] for x in "kv")
                 self.parameters[f"{stem[:-6]}qkv_proj.{kind}"] = torch.cat([q, k, v])
+            elif stem.endswith("qkv_proj"):  # stacked by HF already
+                kv = attention.groups * dim
+                whole_q, *whole_kv = whole.split([attention.heads * dim, kv, kv])
+                own = [w[group * dim : (group + groups) * dim] for w in whole_kv]
+                self.parameters[name] = torch.cat([whole_q.chunk(size)[rank], *own])
+            elif stem.endswith("gate_up_proj"):
+                self.parameters[name] = torch.cat([w.chunk(size)[rank] for w in whole.chunk(2)])
             elif stem.endswith("gate_proj"):
-                half = arch.ffn_hidden_size // size
+                half = arch.layers[0].mlp.width // size
                 pair = [rows(name, half, rank), rows(name.replace("gate", "up"), half, rank)]
                 self.parameters[name.replace("gate_proj", "gate_up_proj")] = torch.cat(pair)
             elif stem.endswith(("embed_tokens", "lm_head")):

@@ -1,19 +1,25 @@
+from dataclasses import replace
+
 import pytest
 
+from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import PrecisionConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
+from nemo_cascade.losses.objective import BradleyTerry, PolicyLoss
 from nemo_cascade.training.precision import check_precision, token_multiple
 from tests.support.tiny_policy import policy_setup
 
 
-def test_a_setup_that_contradicts_itself_is_refused_with_every_reason():
-    setup = policy_setup("nowhere", objective="sft", loss=PolicyLossConfig(), temperature=0.0)
-    with pytest.raises(ConfigError) as caught:
-        setup.check()
-    assert len(caught.value.violations) == 3
-    with pytest.raises(ConfigError, match="'policy' needs loss"):
-        policy_setup("nowhere", objective="policy").check()
+def test_log_probabilities_are_the_policys_at_its_own_temperature_only():
+    warm = PolicyLoss(PolicyLossConfig(), temperature=0.6, reference_hf_path="there")
+    policy, sft = policy_setup("nowhere", objective=warm), policy_setup("nowhere")
+    assert (policy.temperature, policy.reference_hf_path, policy.head) == (0.6, "there", "lm")
+    assert (sft.temperature, sft.reference_hf_path, sft.head) == (1.0, None, "lm")
+    assert policy_setup("nowhere", objective=BradleyTerry()).head == "score"
+    assert (replace(policy, training=None).temperature, replace(policy, training=None).head) == (1.0, "lm")
+    with pytest.raises(ConfigError, match=r"temperature 0\.0"):
+        PolicyLoss(PolicyLossConfig(), temperature=0.0)
 
 
 def test_fp8_is_refused_by_what_is_missing():
@@ -28,10 +34,10 @@ def test_fp8_is_refused_by_what_is_missing():
 
 
 def test_pack_lengths_suit_sequence_parallelism_and_fp8_tiles():
-    assert token_multiple(PrecisionConfig(), sequence_parallel=False, tensor_parallel=8) == 1
-    assert token_multiple(PrecisionConfig(), sequence_parallel=True, tensor_parallel=8) == 8
+    assert token_multiple(PrecisionConfig(), Layout(tp=8)) == 1
+    assert token_multiple(PrecisionConfig(), Layout(tp=8, sp=True)) == 8
     tiles = {"tensorwise": 16, "delayed": 16, "mxfp8": 32, "blockwise": 128}
     for recipe, tile in tiles.items():
         fp8 = PrecisionConfig(fp8="hybrid", fp8_recipe=recipe)
-        assert token_multiple(fp8, sequence_parallel=True, tensor_parallel=4) == 4 * tile
-        assert token_multiple(fp8, sequence_parallel=False, tensor_parallel=4) == tile
+        assert token_multiple(fp8, Layout(tp=4, sp=True)) == 4 * tile
+        assert token_multiple(fp8, Layout(tp=4)) == tile

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cascade.models import backend
+from nemo_cascade.models.megatron import backend
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region  # isort: skip

@@ -1,9 +1,9 @@
-"""Run Megatron-Core on a machine without CUDA (gloo, CPU tensors). Installed by `models.backend`, never on a GPU.
+"""Run Megatron-Core on a machine without CUDA (gloo, CPU tensors). Installed by `megatron.backend`, never on a GPU.
 
 What the training path of Megatron-Core assumes of CUDA is: calls into `torch.cuda`, factory calls with
 `device="cuda"` or `pin_memory=True`, `Tensor.cuda()`, and string compares of `Tensor.type()`. These are redirected as
 plain functions; no TorchFunctionMode is involved, so a step costs nothing extra. On top of that it has a few errors
-that only show without Transformer Engine and Apex; `models.megatron_fixes` mends those.
+that only show without Transformer Engine and Apex; `models.megatron.fixes` mends those.
 """
 
 from __future__ import annotations
@@ -77,11 +77,13 @@ def install() -> None:
     """Redirect CUDA calls and mend Megatron-Core; call before anything imports megatron. Idempotent.
 
     Raises:
-        AssertionError: megatron was imported before (a programmer's mistake: import `models.backend` first).
+        AssertionError: megatron was imported before (a programmer's mistake: import `models.megatron.backend` first).
     """
     if getattr(torch.cuda, "_nemo_cascade_redirected", False):
         return
-    assert not any(name.startswith("megatron.core") for name in sys.modules), "import models.backend before megatron"
+    assert not any(name.startswith("megatron.core") for name in sys.modules), (
+        "import models.megatron.backend before megatron"
+    )
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     if "torch._dynamo" in sys.modules:  # imported before the variable was set: it has read its default already
         sys.modules["torch._dynamo"].config.disable = True
@@ -89,9 +91,10 @@ def install() -> None:
     _redirect_factories()
     _redirect_tensor_methods()
     torch.cuda._nemo_cascade_redirected = True
-    from nemo_cascade.models import megatron_fixes
 
-    megatron_fixes.install()
+    from nemo_cascade.models.megatron import fixes
+
+    fixes.install()
 
 
 def _names_cuda(device: Any) -> bool:

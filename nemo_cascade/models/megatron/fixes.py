@@ -1,4 +1,4 @@
-"""Mend what Megatron-Core gets wrong without CUDA, Transformer Engine and Apex. Installed by `models.cpu`.
+"""Mend what Megatron-Core gets wrong without CUDA, Transformer Engine and Apex. Installed by `models.megatron.cpu`.
 
 Seen in megatron-core 0.16.1; users of Transformer Engine's fused Adam never meet these:
 1. `DistributedOptimizer.state_dict()` refuses an Adam whose state is still empty; torch's Adam fills it lazily.
@@ -19,7 +19,7 @@ import torch
 
 
 def install() -> None:
-    """Mend the modules; imports megatron, so `models.cpu` must have redirected CUDA already."""
+    """Mend the modules; imports megatron, so `models.megatron.cpu` must have redirected CUDA already."""
     _silence()
     _mend_random_state()
     _mend_moe()

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models import backend  # before anything of megatron
-from nemo_cascade.models.architectures import Architecture, Llama3Scaling, layout_problems
-from nemo_cascade.models.packing import rotary_table_length
-from nemo_cascade.models.specs import block_spec, resolve_layer_spec
+from nemo_cascade.models.architecture import Architecture, Layer, Llama3Scaling
+from nemo_cascade.models.axes import Axes
+from nemo_cascade.models.fit import layout_problems
+from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.models.megatron.packing import rotary_table_length
+from nemo_cascade.models.megatron.specs import block_spec, resolve_layer_spec
 from nemo_cascade.types import Int32
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -28,8 +30,9 @@ def build_model(
     parallel: ParallelConfig,
     precision: PrecisionConfig,
     seq_length: int,
-) -> Any:
-    """Build the GPTModel of this rank (its pipeline stage, its tensor shard) on `backend.device()`.
+    axes: Axes,
+) -> list[Any]:
+    """Build the chunks of this rank (its pipeline stage, its tensor shard), each a GPTModel on `backend.device()`.
 
     All parameters are NaN until `weights.load_weights` fills them, so a forgotten load can't go unseen. Process
     groups must exist (`training.runtime.start`). Collective where embeddings are tied over pipeline stages.
@@ -40,15 +43,15 @@ def build_model(
         parallel: layout; must be the one the process groups were made for.
         precision: dtype of parameters and activations, FP8.
         seq_length: tokens of the longest document.
+        axes: this rank's place.
 
     Raises:
         ModelError: a layout or length that this architecture can't have (every reason listed).
         RuntimeUnavailableError: Transformer Engine was asked for and is absent.
     """
-    from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
 
-    from nemo_cascade.models.heads import ScalarHead
+    from nemo_cascade.models.megatron.heads import ScalarHead
 
     layer_spec = resolve_layer_spec(model.layer_spec, precision.dtype)
     problems = layout_problems(arch, parallel)
@@ -62,20 +65,20 @@ def build_model(
     gpt = GPTModel(
         config=config,
         transformer_layer_spec=block_spec(config, layer_spec),
-        vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.tensor_model_parallel_size),
+        vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
         max_sequence_length=seq_length,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        pre_process=axes["pp"].first,
+        post_process=axes["pp"].last,
         share_embeddings_and_output_weights=arch.tied,
         position_embedding_type="rope",
-        rotary_base=arch.rope_theta,
+        rotary_base=arch.positions.theta,
     )
-    if arch.rope_scaling is not None:
+    if arch.positions.scaling is not None:
         rotary = gpt.rotary_pos_emb
-        rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.rope_scaling)
-    if arch.head == "scalar" and gpt.post_process:
+        rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.positions.scaling)
+    if arch.scores and gpt.post_process:
         gpt.output_layer = ScalarHead(config)
-    return gpt
+    return [gpt]
 
 
 def transformer_config(
@@ -92,19 +95,20 @@ def transformer_config(
     from megatron.core.transformer import TransformerConfig
 
     fused = layer_spec == "transformer_engine"
-    dtype = DTYPES[precision.dtype]
-    groups = arch.num_query_groups + arch.padding_groups(parallel.tensor_model_parallel_size)
+    dtype, layout, layer = DTYPES[precision.dtype], parallel.layout, _every_layer(arch)
+    attention = layer.mixer
+    groups = attention.groups + attention.padding_groups(layout.tp)
     return TransformerConfig(
-        num_layers=arch.num_layers,
+        num_layers=len(arch.layers),
         hidden_size=arch.hidden_size,
-        ffn_hidden_size=arch.ffn_hidden_size,
-        num_attention_heads=groups * arch.heads_per_group,
+        ffn_hidden_size=layer.mlp.width,
+        num_attention_heads=groups * attention.heads_per_group,
         num_query_groups=groups,
-        kv_channels=arch.head_dim,
+        kv_channels=attention.head_dim,
         normalization="RMSNorm",
-        layernorm_epsilon=arch.norm_epsilon,
-        qk_layernorm=arch.qk_norm,
-        add_qkv_bias=arch.qkv_bias,
+        layernorm_epsilon=arch.norm.epsilon,
+        qk_layernorm=attention.qk_norm,
+        add_qkv_bias=attention.qkv_bias,
         add_bias_linear=False,
         gated_linear_unit=True,
         activation_func=F.silu,
@@ -112,18 +116,17 @@ def transformer_config(
         attention_dropout=0.0,
         init_method=_fill_nan,
         output_layer_init_method=_fill_nan,
-        init_method_std=arch.init_std,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=precision.dtype == "bf16",
         deterministic_mode=torch.are_deterministic_algorithms_enabled(),
-        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
-        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
-        context_parallel_size=parallel.context_parallel_size,
-        expert_model_parallel_size=parallel.expert_model_parallel_size,
-        sequence_parallel=parallel.sequence_parallel,
+        tensor_model_parallel_size=layout.tp,
+        pipeline_model_parallel_size=layout.pp,
+        context_parallel_size=layout.cp,
+        expert_model_parallel_size=layout.ep,
+        sequence_parallel=layout.sp,
         # Packs of one step differ in length, so stages tell each other the shape.
-        variable_seq_lengths=parallel.pipeline_model_parallel_size > 1,
+        variable_seq_lengths=layout.pp > 1,
         moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
@@ -181,6 +184,17 @@ def scale_llama3(inverse_frequencies: torch.Tensor, scaling: Llama3Scaling) -> t
     faded = (1 - smooth) * stretched + smooth * inverse_frequencies
     result = torch.where(wavelength > low, stretched, inverse_frequencies)
     return torch.where((wavelength <= low) & (wavelength >= high), faded, result)
+
+
+def _every_layer(arch: Architecture) -> Layer:
+    """Return the one kind of layer that GPTModel stacks.
+
+    Raises:
+        ModelError: the layers differ.
+    """
+    if len(arch.kinds) != 1:
+        raise ModelError("layers of several kinds in one model can't be built", value=arch.described(), limit="1 kind")
+    return arch.kinds[0]
 
 
 def _fill_nan(weight: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from nemo_cascade.models import backend  # before anything of megatron
-from nemo_cascade.models.packing import padding_pays
+from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.models.megatron.packing import padding_pays
 
 
 class RMSNorm(torch.nn.Module):

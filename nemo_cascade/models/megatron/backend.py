@@ -20,14 +20,14 @@ if HAS_GPU:
     # Megatron-Core relies on one hardware queue to overlap communication with computation in the intended order.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
 else:
-    from nemo_cascade.models import cpu
+    from nemo_cascade.models.megatron import cpu
 
     cpu.install()
 if HAS_GPU and importlib.util.find_spec("transformer_engine") is None:
     # Torch's Adam stands in for Transformer Engine's; Megatron-Core's errors with it don't depend on the device.
-    from nemo_cascade.models import megatron_fixes
+    from nemo_cascade.models.megatron import fixes
 
-    megatron_fixes.mend_without_transformer_engine()
+    fixes.mend_without_transformer_engine()
 
 
 def device() -> torch.device:

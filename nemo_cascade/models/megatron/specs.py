@@ -6,8 +6,8 @@ import importlib.util
 from typing import Any, Literal
 
 from nemo_cascade.errors import RuntimeUnavailableError
-from nemo_cascade.models import backend  # before anything of megatron
-from nemo_cascade.models.attention import PackedAttention, RMSNorm
+from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.models.megatron.attention import PackedAttention, RMSNorm
 
 LayerSpec = Literal["transformer_engine", "local"]
 

@@ -1,0 +1,92 @@
+"""What a model is trained for: one value, and one table of what each kind reads and needs. Import-light: no torch.
+
+The formulas stand beside: `cross_entropy`, `policy`, `preference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.errors import ConfigError
+from nemo_cascade.losses.units import Aggregation
+
+
+@dataclass(frozen=True, slots=True)
+class SftLoss:
+    """Cross entropy of the trained labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """The policy gradient.
+
+    Attributes:
+        config: its switches.
+        temperature: of the sampling distribution, whose log-probabilities are the policy's.
+        reference_hf_path: HF folder of a frozen second model, for `logprobs(which="reference")`.
+
+    Raises:
+        ConfigError: no such temperature.
+    """
+
+    config: PolicyLossConfig
+    temperature: float = 1.0
+    reference_hf_path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError([f"temperature {self.temperature} can't score log-probabilities; it must be above 0"])
+
+
+@dataclass(frozen=True, slots=True)
+class BradleyTerry:
+    """A reward model's loss on pairs; its head is drawn anew where it starts from a language model."""
+
+
+Objective = SftLoss | PolicyLoss | BradleyTerry
+
+
+@dataclass(frozen=True, slots=True)
+class LossSpec:
+    """What an objective reads and needs.
+
+    Attributes:
+        reads: log-probabilities of labels, or scores of documents.
+        unit: what its sum is divided by.
+        head: what the model has to end with.
+        extras: further tensors that every batch must hold.
+        reference: whether it asks for a frozen reference model.
+    """
+
+    reads: Literal["labels", "documents"]
+    unit: Aggregation
+    head: Literal["lm", "score"] = "lm"
+    extras: frozenset[str] = frozenset()
+    reference: bool = False
+
+
+def _policy(objective: PolicyLoss) -> LossSpec:
+    config = objective.config
+    extras = {
+        "advantages": True,
+        "behaviour_logprobs": config.correction != "none" or (config.kl_coefficient > 0 and config.kl_correction),
+        "reference_logprobs": config.kl_coefficient > 0,
+        "sequence_weights": config.aggregation == "sequence",
+    }
+    needed = frozenset(name for name, wanted in extras.items() if wanted)
+    return LossSpec("labels", config.aggregation, extras=needed, reference=config.kl_coefficient > 0)
+
+
+_SPECS: Mapping[type, Callable[[Any], LossSpec]] = {
+    SftLoss: lambda _: LossSpec("labels", "token"),
+    PolicyLoss: _policy,
+    BradleyTerry: lambda _: LossSpec("documents", "pair", head="score"),
+}
+
+
+def loss_spec(objective: Objective) -> LossSpec:
+    """Return what an objective reads and needs."""
+    return _SPECS[type(objective)](objective)

@@ -1,0 +1,209 @@
+"""Dense decoders of Llama's build: RMSNorm, rotary positions, grouped-query attention, SwiGLU. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from nemo_cascade.errors import ModelError
+from nemo_cascade.models.architecture import (
+    Architecture,
+    Attention,
+    Dense,
+    Embedding,
+    Layer,
+    LmHead,
+    RmsNorm,
+)
+from nemo_cascade.models.cuts import Columns, GateUp, HeadColumns, Qkv, Shape, Whole
+from nemo_cascade.models.families.family import Family, Rule
+from nemo_cascade.models.families.fields import malformed, unknown
+from nemo_cascade.models.families.rotary import read_rotary, write_rotary
+
+
+class DenseFamily(Family):
+    """What these families share; each says in class variables, or in a method of its own, how it differs."""
+
+    class_name: ClassVar[str]
+    """HF's class of its language model."""
+    qk_norm: ClassVar[bool] = False
+    """RMSNorm over each query and key head."""
+    qkv_bias: ClassVar[bool] = False
+    """Bias in the query, key and value projections."""
+    head_dim_required: ClassVar[bool] = False
+    """The head's width isn't hidden_size / heads where nothing is said."""
+    window_field: ClassVar[str] = "sliding_window"
+    """The field that is named where a window is refused."""
+
+    @property
+    def score_class_name(self) -> str:
+        """HF's class of the same decoder with a classification head."""
+        return self.class_name.replace("CausalLM", "SequenceClassification")
+
+    def has_window(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether some layer attends to a window only, or would for another reader of the same config."""
+        return bool(config.get("sliding_window"))
+
+    def own_fields(self) -> dict[str, Any]:
+        """Return what its config has to say beside the sizes."""
+        return {}
+
+    def read(self, config: Mapping[str, Any]) -> Architecture:
+        """See `Family`; old and new spelling of the rotary fields."""
+        positions, problems = read_rotary(config)
+        problems = [*self._problems(config), *problems]
+        if problems:
+            raise ModelError(
+                f"{len(problems)} thing(s) in this {config.get('model_type')} config can't be represented: "
+                + "; ".join(problems),
+                mend="a field that changes nothing may be taken out of config.json",
+            )
+        heads = config["num_attention_heads"]
+        attention = Attention(
+            heads=heads,
+            groups=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            qk_norm=self.qk_norm,
+            qkv_bias=self.qkv_bias,
+        )
+        layer = Layer(attention, Dense(config["intermediate_size"]))
+        architecture = Architecture(
+            family=self.model_type,
+            embedding=Embedding(config["vocab_size"], config["hidden_size"]),
+            layers=(layer,) * config["num_hidden_layers"],
+            norm=RmsNorm(float(config.get("rms_norm_eps", 1e-6))),
+            positions=positions,
+            head=LmHead(tied=bool(config.get("tie_word_embeddings", False))),
+            max_position_embeddings=config["max_position_embeddings"],
+        )
+        return architecture.with_score_head() if self._has_score_head(config) else architecture
+
+    def write(self, arch: Architecture) -> dict[str, Any]:
+        """See `Family`."""
+        (layer,) = arch.kinds
+        attention = layer.mixer
+        head: dict[str, Any] = {"architectures": [self.class_name], "tie_word_embeddings": arch.tied}
+        if arch.scores:
+            head = {
+                "architectures": [self.score_class_name],
+                "id2label": {"0": "reward"},
+                "label2id": {"reward": 0},
+            }
+        return {
+            "model_type": self.model_type,
+            **head,
+            "num_hidden_layers": len(arch.layers),
+            "hidden_size": arch.hidden_size,
+            "intermediate_size": layer.mlp.width,
+            "num_attention_heads": attention.heads,
+            "num_key_value_heads": attention.groups,
+            "head_dim": attention.head_dim,
+            "vocab_size": arch.vocab_size,
+            "rms_norm_eps": arch.norm.epsilon,
+            "max_position_embeddings": arch.max_position_embeddings,
+            **write_rotary(arch.positions),
+            **self.own_fields(),
+        }
+
+    def layer_rules(self, arch: Architecture, number: int) -> Iterator[Rule]:
+        """See `Family`."""
+        layer, hidden = arch.layers[number], arch.hidden_size
+        attention, ffn = layer.mixer, layer.mlp.width
+        megatron, hf = f"decoder.layers.{number}.", f"model.layers.{number}."
+        mixer, mlp = megatron + "self_attention.", megatron + "mlp."
+        rows = {"q": attention.heads * attention.head_dim}
+        rows["k"] = rows["v"] = attention.groups * attention.head_dim
+
+        def qkv(kind: str, *columns: int) -> Rule:
+            hf_shapes: dict[str, Shape] = {f"{hf}self_attn.{x}_proj.{kind}": (rows[x], *columns) for x in "qkv"}
+            return Rule((f"{mixer}linear_qkv.{kind}",), hf_shapes, Qkv(attention))
+
+        # Transformer Engine fuses each norm into the matrix behind it and names it after that.
+        yield Rule(
+            (megatron + "input_layernorm.weight", mixer + "linear_qkv.layer_norm_weight"),
+            {hf + "input_layernorm.weight": (hidden,)},
+            Whole(),
+        )
+        yield qkv("weight", hidden)
+        yield Rule(
+            (mixer + "linear_proj.weight",),
+            {hf + "self_attn.o_proj.weight": (hidden, rows["q"])},
+            HeadColumns(attention),
+        )
+        yield Rule(
+            (megatron + "pre_mlp_layernorm.weight", mlp + "linear_fc1.layer_norm_weight"),
+            {hf + "post_attention_layernorm.weight": (hidden,)},
+            Whole(),
+        )
+        gate_up: dict[str, Shape] = {f"{hf}mlp.{x}_proj.weight": (ffn, hidden) for x in ("gate", "up")}
+        yield Rule((mlp + "linear_fc1.weight",), gate_up, GateUp())
+        yield Rule((mlp + "linear_fc2.weight",), {hf + "mlp.down_proj.weight": (hidden, ffn)}, Columns())
+        if attention.qkv_bias:
+            yield qkv("bias")
+        for x in "qk" if attention.qk_norm else "":
+            norm: dict[str, Shape] = {f"{hf}self_attn.{x}_norm.weight": (attention.head_dim,)}
+            yield Rule((f"{mixer}{x}_layernorm.weight",), norm, Whole())
+
+    def _has_score_head(self, config: Mapping[str, Any]) -> bool:
+        return config.get("architectures") == [self.score_class_name]
+
+    def _problems(self, config: Mapping[str, Any]) -> list[str]:
+        """Return every field that is missing, malformed or unsupported, but for the rotary ones."""
+        if problems := malformed(config):
+            # What is malformed can't be compared; what is unsupported beside it is still told.
+            wrong = [key for key in config if any(problem.startswith(f"{key} ") for problem in problems)]
+            sound = {key: value for key, value in config.items() if key not in wrong}
+            return problems + self._unsupported({"num_hidden_layers": 0, **sound})
+        if problems := self._unsupported(config):
+            return problems
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        groups = config.get("num_key_value_heads") or heads
+        if heads % groups:
+            problems.append(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}")
+        if not config.get("head_dim") and hidden % heads:
+            problems.append(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+        return problems
+
+    def _unsupported(self, config: Mapping[str, Any]) -> list[str]:
+        rules: list[tuple[str, Callable[[Any], bool], str]] = [
+            (
+                "architectures",
+                lambda v: v in (None, [self.class_name], [self.score_class_name]),
+                f"only [{self.class_name}] or [{self.score_class_name}]",
+            ),
+            (
+                "id2label",
+                lambda _: not self._has_score_head(config) or _num_labels(config) == 1,
+                "a reward model has one output (num_labels=1)",
+            ),
+            ("hidden_act", lambda v: v in (None, "silu"), "only silu"),
+            ("attention_dropout", lambda v: not v, "only 0"),
+            ("attention_bias", lambda v: not v or (self.qkv_bias and v is True), "only false"),
+            ("mlp_bias", lambda v: not v, "only false"),
+            ("pretraining_tp", lambda v: v in (None, 1), "only 1"),
+            ("rope_interleaved", lambda v: not v, "only false"),
+            ("partial_rotary_factor", lambda v: v in (None, 1), "only 1"),
+            ("layer_types", lambda v: set(v or ()) <= {"full_attention"}, "only full_attention"),
+            ("quantization_config", lambda v: not v, "the weights are quantised; give the checkpoint in bf16 or fp32"),
+            (self.window_field, lambda _: not self.has_window(config), "sliding-window attention is not supported"),
+        ]
+        if self.head_dim_required:
+            rules.append(("head_dim", lambda v: v is not None, "must be given"))
+        problems = [f"{key}={config.get(key)!r} ({limit})" for key, ok, limit in rules if not ok(config.get(key))]
+        return problems + unknown(config)
+
+
+class SwitchedWindow(DenseFamily):
+    """A dense family whose window is in use where `use_sliding_window` is on and some layer lies above its limit."""
+
+    window_field = "use_sliding_window"
+
+    def has_window(self, config: Mapping[str, Any]) -> bool:
+        """See `DenseFamily`."""
+        switched_on = bool(config.get("use_sliding_window"))
+        return switched_on and config.get("max_window_layers", 0) < config["num_hidden_layers"]
+
+
+def _num_labels(config: Mapping[str, Any]) -> int:
+    """Return how many outputs transformers would give a classification head: two, where nothing is said."""
+    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))

@@ -1,0 +1,50 @@
+"""The process groups of a layout: laid out, cleared, looked up by axis. The only file that asks Megatron for them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from nemo_cascade.config.layout import Layout
+from nemo_cascade.models.axes import Axes, Axis
+from nemo_cascade.models.megatron import backend  # noqa: F401  before anything of megatron
+
+from megatron.core import parallel_state  # isort: skip
+
+
+def lay_out(layout: Layout, timeout: timedelta) -> None:
+    """Make the process groups of a layout; collective over all ranks.
+
+    Args:
+        layout: its size is the number of ranks.
+        timeout: a collective that takes longer has lost a partner.
+    """
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tp,
+        pipeline_model_parallel_size=layout.pp,
+        context_parallel_size=layout.cp,
+        expert_model_parallel_size=layout.ep,
+        distributed_timeout_minutes=int(timeout.total_seconds() // 60),
+    )
+
+
+def clear() -> None:
+    """Destroy the process groups of the layout."""
+    parallel_state.destroy_model_parallel()
+
+
+def current_axes() -> Axes:
+    """Return this rank's place in the layout that exists now."""
+    return {
+        "tp": _axis(parallel_state.get_tensor_model_parallel_group()),
+        "pp": _axis(parallel_state.get_pipeline_model_parallel_group()),
+        "cp": _axis(parallel_state.get_context_parallel_group()),
+        "dp": _axis(parallel_state.get_data_parallel_group()),
+        "dp_cp": _axis(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+    }
+
+
+def _axis(group: Any) -> Axis:
+    return Axis(dist.get_rank(group), dist.get_world_size(group), group, tuple(dist.get_process_group_ranks(group)))

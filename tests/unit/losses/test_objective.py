@@ -1,0 +1,27 @@
+"""The table of objectives: what each asks of model and batch follows from its switches."""
+
+import pytest
+
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.losses.objective import BradleyTerry, LossSpec, PolicyLoss, SftLoss, loss_spec
+
+
+def test_supervised_and_pair_losses_need_nothing_but_their_labels():
+    assert loss_spec(SftLoss()) == LossSpec("labels", "token")
+    assert loss_spec(BradleyTerry()) == LossSpec("documents", "pair", head="score")
+
+
+@pytest.mark.parametrize(
+    ("switches", "unit", "extras", "reference"),
+    [
+        ({}, "token", set(), False),
+        ({"aggregation": "sequence"}, "sequence", {"sequence_weights"}, False),
+        ({"correction": "truncated"}, "token", {"behaviour_logprobs"}, False),
+        ({"kl_coefficient": 0.1}, "token", {"reference_logprobs"}, True),
+        ({"kl_coefficient": 0.1, "kl_correction": True}, "token", {"reference_logprobs", "behaviour_logprobs"}, True),
+    ],
+)
+def test_a_policy_loss_asks_for_what_its_switches_read(switches, unit, extras, reference):
+    spec = loss_spec(PolicyLoss(PolicyLossConfig(**switches)))
+    assert (spec.reads, spec.unit, spec.head, spec.reference) == ("labels", unit, "lm", reference)
+    assert spec.extras == extras | {"advantages"}
