@@ -9,6 +9,7 @@ import pytest
 
 from tests.slurm.real_slurm import Slurm, lacking
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 # As enroot does: a fresh /tmp in every container; host folders only where they are mounted. Options come as pairs.
 APPTAINER = """#!/bin/bash
 set -e
@@ -50,3 +51,13 @@ def slurm():
             yield slurm
         finally:
             slurm.stop()
+
+
+@pytest.fixture
+def runs(slurm, monkeypatch):
+    """Return a folder for runs; whatever starts there finds this checkout, in containers, too."""
+    monkeypatch.setitem(slurm.environment, "PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setitem(slurm.environment, "OMP_NUM_THREADS", "1")
+    folder = slurm.folder / "runs"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -33,6 +33,7 @@ AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={folder}/munge.sock
 StateSaveLocation={folder}/state
+FirstJobId={job}
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
@@ -78,7 +79,9 @@ class Slurm:
         controller, first = _free_ports(1 + len(NODES))
         config = self.folder / "slurm.conf"
         last = first + len(NODES) - 1
-        config.write_text(CONFIGURATION.format(folder=self.folder, controller=controller, first=first, last=last))
+        # Jobs of one machine are told apart by their numbers: another Slurm of these tests may run beside this one.
+        numbers = {"controller": controller, "first": first, "last": last, "job": 1 + 1000 * (os.getpid() % 60000)}
+        config.write_text(CONFIGURATION.format(folder=self.folder, **numbers))
         (self.folder / "state").mkdir()
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
@@ -135,6 +138,18 @@ class Slurm:
     def cascade(self, *arguments: str) -> str:
         """Run `nemo-cascade` with this Slurm; return what it prints."""
         return self(sys.executable, "-m", "nemo_cascade", *arguments)
+
+    def submit(self, runs: Path, name: str, *overrides: str) -> str:
+        """Submit a run into a container that has this machine's programs; return the job's number."""
+        # The image's PATH is its own.
+        path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+        container = ["slurm=apptainer", "slurm.container_image=image.sif", f"slurm.environment={{PATH: '{path}'}}"]
+        told = self.cascade("submit", f"name={name}", f"runs_dir={runs}", *container, *overrides)
+        return told.split()[1].rstrip(":")
+
+    def head_of(self, job: str) -> str:
+        """Return the first of a job's nodes, on which the run is."""
+        return self("scontrol", "show", "hostnames", self.job(job)["NodeList"]).split()[0]
 
     def let_start(self, job: str) -> None:
         """Spare a requeued job the two minutes that Slurm has it wait."""

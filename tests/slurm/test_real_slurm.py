@@ -6,7 +6,6 @@ than scores would.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import MICRO, events, finish, metrics_of, start_run, tail
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -32,36 +31,11 @@ ONE_STAGE = [
     "stages.sft1.checkpoint_every=20",
     "stages.sft1.optimizer.lr_warmup_steps=2",
 ]
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def runs(slurm, monkeypatch):
-    """Return a folder for runs; whatever starts there finds this checkout, in containers, too."""
-    monkeypatch.setitem(slurm.environment, "PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setitem(slurm.environment, "OMP_NUM_THREADS", "1")
-    folder = slurm.folder / "runs"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def submit(slurm, runs, name, *overrides, what=ONE_STAGE):
-    # The image has the same programs as this machine, but its own PATH.
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    container = ["slurm=apptainer", "slurm.container_image=image.sif", f"slurm.environment={{PATH: '{path}'}}"]
-    told = slurm.cascade("submit", f"name={name}", f"runs_dir={runs}", *what, *container, *overrides)
-    return told.split()[1].rstrip(":")
 
 
 def lines(run):
     metrics = run / "stages" / "01-sft1" / "metrics.jsonl"
     return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
-
-
-def events(run, event):
-    ledger = run / "ledger.jsonl"
-    found = map(json.loads, ledger.read_text().splitlines()) if ledger.is_file() else []
-    return [record["details"] for record in found if record["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +64,7 @@ def ends_as(slurm, job, run, log, plain):
 
 
 def test_a_run_that_paused_and_was_requeued_ends_as_one_without_slurm(slurm, runs, plain):
-    job = submit(slurm, runs, "paused", "cluster.num_nodes=2", "slurm.wall_time_minutes=60")
+    job = slurm.submit(runs, "paused", *ONE_STAGE, "cluster.num_nodes=2", "slurm.wall_time_minutes=60")
     run = runs / "paused"
     log = run / "slurm" / f"job-{job}.log"
     # As Slurm does shortly before the wall time.
@@ -110,12 +84,11 @@ def test_a_run_that_paused_and_was_requeued_ends_as_one_without_slurm(slurm, run
 
 @pytest.mark.long
 def test_a_run_whose_node_is_lost_is_requeued_and_ends_as_one_without_slurm(slurm, runs, plain):
-    job = submit(slurm, runs, "lost", "cluster.num_nodes=2", "slurm.wall_time_minutes=60")
+    job = slurm.submit(runs, "lost", *ONE_STAGE, "cluster.num_nodes=2", "slurm.wall_time_minutes=60")
     run = runs / "lost"
     log = run / "slurm" / f"job-{job}.log"
     slurm.wait_until(lambda: lines(run) >= 3, 600, f"no steps:\n{tail(log)}")
-    head = slurm("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()[0]
-    started_again(slurm, job, run, log, lambda: slurm.kill_node(head))
+    started_again(slurm, job, run, log, lambda: slurm.kill_node(slurm.head_of(job)))
     ends_as(slurm, job, run, log, plain)
     assert slurm.job(job)["Restarts"] == "1"
 
@@ -130,7 +103,7 @@ def test_a_judge_in_the_same_job_is_asked_and_a_cancelled_job_leaves_nothing(slu
         "http.server.HTTPServer(('0.0.0.0', int(sys.argv[1])), Models).serve_forever()\n"
     )
     judge = ["reward.genrm.model=judge", f"slurm.judge.command='python {server} 8765'", "slurm.judge.port=8765"]
-    job = submit(slurm, runs, "judged", *judge, f"slurm.container_mounts=[{slurm.folder}:{slurm.folder}]")
+    job = slurm.submit(runs, "judged", *ONE_STAGE, *judge, f"slurm.container_mounts=[{slurm.folder}:{slurm.folder}]")
     run = runs / "judged"
     log = run / "slurm" / f"job-{job}.log"
     slurm.wait_until(lambda: events(run, "run_started"), 600, f"it does not start:\n{tail(log)}")
@@ -159,32 +132,6 @@ def test_every_node_of_an_allocation_is_examined(slurm, runs):
     assert "packages (all 2 nodes)" in done.stdout
     assert "no node off by more than" in done.stdout
     assert ", in job" in done.stdout
-
-
-@pytest.mark.long
-@pytest.mark.timeout(5400)
-def test_nano_on_two_nodes_through_short_wall_times_ends_with_the_scores_of_one_without_slurm(slurm, runs):
-    nano = ["cascade=nano", "logging.progress=false"]
-    short = ["slurm.wall_time_minutes=4", "slurm.stop_before_s=60"]
-    job = submit(slurm, runs, "nano", "cluster.num_nodes=2", *short, what=nano)
-    run = runs / "nano"
-    log = run / "slurm" / f"job-{job}.log"
-    end = time.monotonic() + 3600
-    while (state := slurm.job(job)["JobState"]) not in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"):
-        assert time.monotonic() < end, tail(log)
-        if state == "PENDING":
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
-        time.sleep(2)
-    assert state == "COMPLETED", tail(log)
-    reasons = [stop["error"] for stop in events(run, "run_stopped")]
-    assert reasons, "a job of four minutes doesn't hold all of nano"
-    assert all("PausedError" in reason for reason in reasons)
-    plain = start_run(runs, "nano_plain", nano)
-    assert finish(plain, runs / "nano_plain.log", 1500) == 0, tail(runs / "nano_plain.log")
-    assert metrics_of(run) == metrics_of(runs / "nano_plain")
-    assert json.loads((run / "scores.json").read_text()) == json.loads(
-        (runs / "nano_plain" / "scores.json").read_text()
-    )
 
 
 def holders(text):
