@@ -129,7 +129,7 @@ class CascadeRunner:
         Raises:
             RunFolderError: a file isn't what it was when the run began.
         """
-        now, before = plugin_hashes(verifiers_of(self.config).values()), self.ledger.find("run_started")
+        now, before = plugin_hashes(verifiers_of(self.config)), self.ledger.find("run_started")
         changed = [name for name, known in (before.details.get("plugins", {}) if before else {}).items()
                    if now.get(name) != known]  # fmt: skip
         if changed and self.config.resume != "fork":
