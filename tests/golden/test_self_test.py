@@ -4,14 +4,17 @@ from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIER_NAMES, VERIFIERS, verifier_class
 
-MIX = {"terms": [{"verifier": "math"}, {"verifier": "repetition", "weight": 0.1}], "gates": [{"verifier": "format"}]}
+MIX = {
+    "terms": [{"reward": {"kind": "math"}}, {"reward": {"kind": "repetition"}, "weight": 0.1}],
+    "gates": [{"reward": {"kind": "format"}}],
+}
 
 
 def test_every_shipped_verifier_passes_its_golden_cases():
     with VerifierPool(RewardConfig(workers=2)) as pool:
         pool.self_test([name for name in VERIFIER_NAMES if name != "mix"])
         pool.self_test(["mix"], MIX)
-        asked = [*VERIFIER_NAMES, *(part["verifier"] for kind in MIX.values() for part in kind)]
+        asked = [*VERIFIER_NAMES, *(part["reward"]["kind"] for kind in MIX.values() for part in kind)]
         assert pool.stats()["errors"] == sum(
             golden.error is not None for name in asked for golden in verifier_class(VERIFIERS[name]).golden
         )

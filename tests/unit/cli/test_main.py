@@ -66,12 +66,12 @@ def test_a_reward_model_of_its_own_size_has_a_layout_of_its_own(cli, tmp_path):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(sizes | rest))
     stage = "stages.reward_model"
-    code, told, _ = cli("plan", "cascade=nemotron_cascade_8b")
+    code, told, _ = cli("plan", "cascade=nemotron_cascade/8b")
     assert code == 0
     assert "reward_model: 64 ranks = TP 8 x PP 4 x CP 1 x DP 2" in told
     assert "2 x TP 8 in service" in told
     wrong = [f"{stage}.parallel.pipeline_model_parallel_size=3", f"{stage}.seq_length=65536"]
-    code, _, complaint = cli("plan", "cascade=nemotron_cascade_8b", *wrong, f"{stage}.parallel.data_parallel_size=4")
+    code, _, complaint = cli("plan", "cascade=nemotron_cascade/8b", *wrong, f"{stage}.parallel.data_parallel_size=4")
     assert code == command.REFUSED
     assert "80 layers are not a multiple of pipeline_model_parallel_size 3" in complaint
     assert f"{stage}.seq_length=65536; allowed: max_position_embeddings=32768 of models/Qwen2.5" in complaint
@@ -105,7 +105,6 @@ REFUSALS = {
             "cluster.device=gpu",
             "stages.sft1.seq_length=8192",
             "stages.sft1.promise.improve=[chess]",
-            "stages.math_rl.prompts.verifier=maths",
         ],
         [
             "num_key_value_heads 2",
@@ -115,9 +114,9 @@ REFUSALS = {
             "asks for a GPU, this machine has none; got: gpu; allowed: cpu; mend: cluster.device=cpu",
             "stages.sft1.seq_length=8192; allowed: max_position_embeddings=4096",
             "got: chess",
-            "did you mean math?",
         ],
     ),
+    "no such verifier": (["stages.math_rl.tasks.math.reward.kind=maths"], ["did you mean math?"]),
     "no such architecture": (["model.architecture.model_type=mamba"], ["unsupported model_type", "qwen3"]),
 }
 
