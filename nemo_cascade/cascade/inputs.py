@@ -100,12 +100,12 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         prompts = PromptSet.load(
             path,
             name,
-            suite.verifier,
+            suite.reward.kind,
             suite.mode,
             tokenizer,
             limit,
             schema,
-            settings=suite.reward,
+            settings=suite.reward.options,
             record_check=record_problem,
         )
         prompts.first(suite.num_prompts)

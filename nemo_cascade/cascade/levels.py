@@ -14,46 +14,23 @@ division.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from nemo_cascade.config.schema import GateConfig, RunConfig
-from nemo_cascade.errors import ConfigError
+from nemo_cascade.config.gate import GateConfig
+from nemo_cascade.config.schema import RunConfig
 
 
 def stage_gate(config: RunConfig, stage: str) -> GateConfig:
-    """Return the run's gate with the stage's own changes.
-
-    Raises:
-        ConfigError: the stage changes fields that don't exist, or to values that aren't allowed; all at once.
-    """
-    changes = config.stages[stage].gate
-    known = [entry.name for entry in fields(GateConfig)]
-    problems = []
-    for key in changes:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-            problems.append(f"stages.{stage}.gate.{key}: no such field; {hint}")
-    try:
-        gate = GateConfig(**{**asdict(config.gate), **{key: changes[key] for key in changes if key in known}})
-    except ValidationError as error:
-        for entry in error.errors():
-            where = ".".join(str(part) for part in entry["loc"])
-            problems.append(f"stages.{stage}.gate.{where}: {entry['msg']}; got: {entry['input']}")
-    if problems:
-        raise ConfigError(problems)
-    return gate
+    """Return the run's gate with the stage's own changes."""
+    return config.stages[stage].gate.applied_to(config.gate)
 
 
 def with_gate(config: RunConfig, stage: str, **changes: Any) -> RunConfig:
     """Return the configuration with other values in one stage's gate."""
     rules = config.stages[stage]
-    return replace(config, stages={**config.stages, stage: replace(rules, gate={**rules.gate, **changes})})
+    return replace(config, stages={**config.stages, stage: replace(rules, gate=replace(rules.gate, **changes))})
 
 
 def gate_level(config: RunConfig, stage: str) -> float:

@@ -45,8 +45,8 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     """Lay out the cascade.
 
     Raises:
-        ConfigError: all problems at once: no stages, names that can't be folders, gate fields that don't exist,
-            promises about domains without a suite.
+        ConfigError: all problems at once: no stages, names that can't be folders, promises about domains without a
+            suite.
     """
     problems: list[str] = []
     planned: list[PlannedStage] = []
@@ -62,16 +62,12 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
             )
         problems += _promise_problems(name, stage, set(suites) - set(waiting))
         waiting = {domain: reward_model for domain, reward_model in waiting.items() if reward_model != name}
-        try:
-            gate = stage_gate(config, name)
-            if gate.unacceptable_fall is not None and gate.unacceptable_fall <= gate.tolerance:
-                problems.append(
-                    f"stages.{name}: a fall that its gate tolerates is called unacceptable; got: "
-                    f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance="
-                    f"{gate.tolerance:g}"
-                )
-        except ConfigError as error:
-            problems += error.violations
+        gate = stage_gate(config, name)
+        if gate.unacceptable_fall is not None and gate.unacceptable_fall <= gate.tolerance:
+            problems.append(
+                f"stages.{name}: a fall that its gate tolerates is called unacceptable; got: "
+                f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance={gate.tolerance:g}"
+            )
         planned.append(PlannedStage(index, name, folder.stage(index, name), parent, stage))
         parent = name if planned[-1].moves_policy else parent
     if problems:

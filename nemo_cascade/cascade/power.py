@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nemo_cascade.cascade.levels import gate_level, stage_gate
-from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
-from nemo_cascade.config.stages.prompts import PREFERENCE
+from nemo_cascade.config.gate import GateConfig
+from nemo_cascade.config.schema import RunConfig, SuiteConfig
+from nemo_cascade.config.verifiers import PREFERENCE
 from nemo_cascade.evaluation.paired import detectable_change
 
 _VARIANCE = 1 / 8  # of one sample at one prompt, in units of span^2
@@ -58,7 +59,7 @@ def too_small(config: RunConfig) -> Iterator[str]:
             suite, level = config.evaluation.suites[domain], gate_level(config, stage) / len(held)
             found = expected_detectable(suite, level, gate.tolerance)
             excess = found - unacceptable_fall(gate)
-            if suite.verifier != PREFERENCE and excess > max(0.0, worst[domain][0] if domain in worst else 0.0):
+            if suite.reward.kind != PREFERENCE and excess > max(0.0, worst[domain][0] if domain in worst else 0.0):
                 worst[domain] = (excess, found, stage, level)
     for domain, (_, found, stage, level) in worst.items():
         suite, gate = config.evaluation.suites[domain], stage_gate(config, stage)

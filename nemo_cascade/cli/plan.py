@@ -95,14 +95,14 @@ def show(ready: Preflight) -> None:
     out.print()
     rewards = table("rewards and advantages", "stage", "formula")
     for planned in ready.stages:
-        if planned.stage.tasks():
+        if planned.stage.judged():
             rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage))))
     out.print(rewards)
     out.print()
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")
     for domain, suite in config.evaluation.suites.items():
         suites.add_row(
-            domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.verifier, escape(suite.path)
+            domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.reward.kind, escape(suite.path)
         )
     out.print(suites)
     small = list(too_small(config))

@@ -19,7 +19,6 @@ from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture, unexpected_fields
-from nemo_cascade.rewards.registry import VERIFIER_NAMES
 
 # What SmolLM2-135M's own config.json says; its weights come out of an installed package, not of a folder.
 SMOLLM2 = {
@@ -76,7 +75,7 @@ def preflight(
     """
     config, provenance = compose(overrides, config_dir)
     lacking = lacks(config)
-    problems: list[CascadeError | str] = [*violations(config, VERIFIER_NAMES), *([] if elsewhere else lacking)]
+    problems: list[CascadeError | str] = [*violations(config), *([] if elsewhere else lacking)]
     folder = RunFolder(Path(config.runs_dir) / config.name)
     stages: list[PlannedStage] = []
     try:

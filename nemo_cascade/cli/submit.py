@@ -1,6 +1,6 @@
 """Submit a cascade to Slurm as one job that goes on by itself after wall times and lost nodes; ask about it; end it.
 
-nemo-cascade submit cascade=nemotron_cascade_8b cluster=dgx_h100 cluster.num_nodes=10 slurm.account=research
+nemo-cascade submit cascade=nemotron_cascade/8b cluster=dgx_h100 cluster.num_nodes=10 slurm.account=research
 nemo-cascade submit cascade=nano --dry
 nemo-cascade submit --status runs/nano
 """

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import (
-    Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationInfo,
-    field_validator,
 )
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.environments import TaskEnvironmentConfig
+from nemo_cascade.config.gate import GateConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
@@ -25,7 +22,7 @@ from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.slurm import SlurmConfig
 from nemo_cascade.config.stages import Stage
-from nemo_cascade.config.verifiers import VerifierName, complete
+from nemo_cascade.config.verifiers import Reward
 
 
 @block
@@ -90,12 +87,12 @@ class RewardConfig:
     memory_mib: PositiveInt = 4096
     """Address space of one verifier process; over it the verdict is an error `memory`."""
     genrm: GenRMConfig = field(default_factory=GenRMConfig)
-    """The generative reward model, where a verifier is `genrm`."""
+    """The generative reward model, where a reward is of kind genrm."""
 
 
 @block
 class ScorerConfig:
-    """The reward model in service, where a verifier is `preference`."""
+    """The reward model in service, where a reward is of kind preference."""
 
     num_replicas: PositiveInt = 1
     """Whole reward models side by side."""
@@ -113,13 +110,11 @@ class ScorerConfig:
 class SuiteConfig(DataFileConfig):
     """One evaluation suite: the same prompts at every stage, in rows as for an RL stage."""
 
-    verifier: VerifierName
-    """Verifier in the reward registry, your own (`my_file.py:name`), or `preference`: the reward model."""
-    reward: dict[str, Any] = field(default_factory=dict)
-    """The verifier's settings for this suite (config/verifiers.py); those of RL's prompts don't count here."""
+    reward: Reward
+    """Who judges, by `kind`, and its settings for this suite; those of RL's tasks don't count here."""
     reward_model: str | None = None
-    """Who judges where the verifier is `preference`: a stage of kind reward_model (models are scored on the suite from
-    then on, the policy as it stands included), or a model's HF folder."""
+    """Who judges where the reward is of kind preference: a stage of kind reward_model (models are scored on the suite
+    from then on, the policy as it stands included), or a model's HF folder."""
     num_prompts: PositiveInt
     """Prompts used: the first so many."""
     samples_per_prompt: PositiveInt = 1
@@ -134,11 +129,6 @@ class SuiteConfig(DataFileConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
 
-    @field_validator("reward")
-    @classmethod
-    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return complete(given, info)
-
 
 @block
 class EvaluationConfig:
@@ -148,30 +138,6 @@ class EvaluationConfig:
     """Domain -> suite."""
     evaluate_start: bool = True
     """Also score the model that the cascade starts from."""
-
-
-@block
-class GateConfig:
-    """The decision after a stage, against the parent's scores on the same prompts (cascade/gate.py)."""
-
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Error rate of the whole cascade: the chance, at most, that some gate calls a promise to hold broken that was
-    kept, and that some gate finds an improvement that isn't there. The gates and their domains share it."""
-    tolerance: NonNegativeFloat = 0.02
-    """A domain may fall by this much (times its suite's score_span); only a fall that is shown to be larger is a
-    regression."""
-    unacceptable_fall: PositiveFloat | None = None
-    """A fall (times the suite's score_span) that a gate must find with a probability of 90 %; a plan with a suite too
-    small for that says so. null: 0.13 more than the tolerance."""
-    on_regression: Literal["recover", "checkpoint", "merge", "rollback", "hold", "promote"] = "recover"
-    """checkpoint: go on from the best of the stage's other checkpoints that keeps every promise; merge: from the best
-    mean of the parent's and the stage's weights that does; recover: the first of these that there is; where there is
-    none, all three roll back; rollback: go on from the parent; hold: stop the cascade until `nemo-cascade decide` says
-    how it goes on; promote: go on and record it. A reward model that is rolled back takes along the stages that need
-    it."""
-    merge_ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.25, 0.5, 0.75])
-    """recover, merge: shares of the stage's weights that are tried, the rest is the parent's; each is scored on all
-    domains (arXiv 2508.14444, Nemotron Nano 2, sweeps 0.1 to 0.9: about 0.5 is best)."""
 
 
 @block

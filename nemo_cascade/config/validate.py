@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from nemo_cascade.config import host
@@ -25,20 +25,15 @@ Problems = Iterator[CascadeError]
 _LONGEST_NAME = 200
 
 
-def violations(config: RunConfig, verifiers: Collection[str]) -> list[CascadeError]:
-    """Return everything that makes a well-typed configuration impossible to run anywhere; empty if nothing does.
-
-    Args:
-        config: the composed run.
-        verifiers: names that the reward registry knows.
-    """
+def violations(config: RunConfig) -> list[CascadeError]:
+    """Return everything that makes a well-typed configuration impossible to run anywhere; empty if nothing does."""
     checks: list[Callable[[RunConfig], Problems]] = [_run, _device, _model, _precision, _machines, _suites]
     found = [problem for check in checks for problem in check(config)]
     for index, (name, stage) in enumerate(config.stages.items()):
         found += _optimizer(f"stages.{name}.optimizer", stage)
         found += _carry(config, index, name, stage)
         found += stage.problems(config, name)
-    return found + list(judge_violations(config, verifiers))
+    return found + list(judge_violations(config))
 
 
 def _run(config: RunConfig) -> Problems:

@@ -3,85 +3,58 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from nemo_cascade.config import host
 from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
-from nemo_cascade.config.verifiers import SETTINGS, has_settings, plugin_settings, settings_of
+from nemo_cascade.config.verifiers import GENRM, PREFERENCE, SETTINGS, MixSettings, Settings
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
 
 
-def judge_violations(config: RunConfig, known: Collection[str]) -> Problems:
-    """Yield everything that keeps a judge from judging.
-
-    Args:
-        config: the composed run.
-        known: names of the verifiers in the reward registry.
-    """
-    yield from _verifiers(config, known)
+def judge_violations(config: RunConfig) -> Problems:
+    """Yield everything that keeps a judge from judging."""
     yield from _deadlines(config)
     yield from _preference(config)
     yield from _genrm(config)
     yield from _scorer_room(config)
 
 
-def verifiers_of(config: RunConfig) -> dict[str, str]:
-    """Return every verifier that a run names, by the key that names it; parts of composed ones, too."""
-    places = _places(config)
-    named = {f"{place}.verifier": verifier for place, (verifier, _) in places.items()}
-    for place, (_, reward) in places.items():
-        for kind in ("gates", "terms"):
-            parts = reward.get(kind)
-            for number, part in enumerate(parts if isinstance(parts, list) else ()):
-                named[f"{place}.reward.{kind}.{number}.verifier"] = str(part["verifier"])
+def verifiers_of(config: RunConfig) -> set[str]:
+    """Return every verifier that a run names, parts of composed ones, too."""
+    named: set[str] = set()
+    for reward in _rewards(config).values():
+        parts = [*reward.gates, *reward.terms] if isinstance(reward, MixSettings) else []
+        named |= {reward.kind, *(part.reward.kind for part in parts)}
     return named
 
 
-def _places(config: RunConfig) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return verifier and settings of every suite and every set of prompts, by their keys."""
-    places = {f"evaluation.suites.{name}": (s.verifier, s.reward) for name, s in config.evaluation.suites.items()}
+def _rewards(config: RunConfig) -> dict[str, Settings]:
+    """Return the rewards of all suites and tasks, by their keys."""
+    rewards = {f"evaluation.suites.{name}.reward": suite.reward for name, suite in config.evaluation.suites.items()}
     for name, stage in config.stages.items():
-        places |= {f"stages.{name}.{key}": (rules.verifier, rules.reward) for key, rules in stage.tasks().items()}
-    return places
-
-
-def _verifiers(config: RunConfig, known: Collection[str]) -> Problems:
-    yield from _unknown(verifiers_of(config), [*known, PREFERENCE, GENRM])
-    timed = {*known, *SETTINGS} - {PREFERENCE, GENRM}
-    yield from _unknown({f"reward.deadlines.{name}": name for name in config.reward.deadlines}, sorted(timed))
-
-
-def _unknown(used: Mapping[str, str], known: Sequence[str]) -> Problems:
-    for key, name in used.items():
-        if is_plugin(name):
-            try:
-                plugin_settings(name)
-            except CascadeError as error:
-                yield CascadeError(f"{key}: {error.what}", value=error.value, limit=error.limit, mend=error.mend)
-        elif name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else None
-            yield CascadeError("unknown verifier", value=f"{key}={name}", limit=", ".join(known), mend=mend)
+        rewards |= {f"stages.{name}.{key}.reward": task.reward for key, task in stage.judged().items()}
+    return rewards
 
 
 def _deadlines(config: RunConfig) -> Problems:
     """A verifier's own limits must fit into the time that its verdicts have."""
-    for place, (verifier, reward) in _places(config).items():
-        if not has_settings(verifier):
-            continue
-        needs_s = settings_of(verifier, reward).needs_s
-        deadline_s = config.reward.deadlines.get(verifier, config.reward.deadline_s)
-        if needs_s >= deadline_s:
+    timed = [kind for kind in SETTINGS if kind not in (PREFERENCE, GENRM)]
+    for name in config.reward.deadlines:
+        if name not in timed and not is_plugin(name):
+            near = difflib.get_close_matches(name, timed, n=1)
+            mend = f"did you mean {near[0]}?" if near else None
+            yield CascadeError("unknown verifier", value=f"reward.deadlines.{name}", limit=", ".join(timed), mend=mend)
+    for key, reward in _rewards(config).items():
+        deadline_s = config.reward.deadlines.get(reward.kind, config.reward.deadline_s)
+        if reward.needs_s >= deadline_s:
             yield CascadeError(
                 "a verifier's own limits don't fit into its deadline",
-                value=f"{place}.reward of {verifier}: {needs_s:g} s",
-                limit=f"under reward.deadlines.{verifier}={deadline_s:g}",
-                mend=f"raise reward.deadlines.{verifier}, or lower the limits",
+                value=f"{key} of {reward.kind}: {reward.needs_s:g} s",
+                limit=f"under reward.deadlines.{reward.kind}={deadline_s:g}",
+                mend=f"raise reward.deadlines.{reward.kind}, or lower the limits",
             )
 
 
@@ -89,7 +62,7 @@ def _preference(config: RunConfig) -> Problems:
     """Whoever judges by preference names a reward model that is there by then; nobody else names one."""
     stages = list(config.stages)
     places = [
-        (f"evaluation.suites.{name}", suite.verifier == PREFERENCE, suite.reward_model, stages)
+        (f"evaluation.suites.{name}", suite.reward.kind == PREFERENCE, suite.reward_model, stages)
         for name, suite in config.evaluation.suites.items()
     ]
     places += [
@@ -111,15 +84,15 @@ def _preference(config: RunConfig) -> Problems:
 def _genrm(config: RunConfig) -> Problems:
     """Who compares responses needs a server, and more than one response to compare."""
     used = {
-        f"stages.{name}.{key}.verifier": stage.responses_per_prompt()
+        f"stages.{name}.{key}.reward.kind": stage.responses_per_prompt()
         for name, stage in config.stages.items()
-        for key, rules in stage.tasks().items()
-        if rules.verifier == GENRM
+        for key, task in stage.judged().items()
+        if task.reward.kind == GENRM
     }
     used |= {
-        f"evaluation.suites.{name}.verifier": suite.samples_per_prompt
+        f"evaluation.suites.{name}.reward.kind": suite.samples_per_prompt
         for name, suite in config.evaluation.suites.items()
-        if suite.verifier == GENRM
+        if suite.reward.kind == GENRM
     }
     for key, size in used.items():
         if size < 2:

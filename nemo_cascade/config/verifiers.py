@@ -1,4 +1,4 @@
-"""Settings of the verifiers: what a prompt set's or a suite's `reward` may hold, by its `verifier`.
+"""Who judges, and how: the `reward` of a task or a suite, typed by its `kind`.
 
 A block has the names and defaults of its verifier's constructor, whose docstring says what they are for; a verifier
 that takes a setting has it here. A user's own verifier is asked what it takes (config/plugins.py). Beside the limits
@@ -7,42 +7,54 @@ that are run into, `needs_s` says what a verdict may take.
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import MISSING, asdict, field, fields, make_dataclass
+from dataclasses import MISSING, asdict, field, fields
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
+    ValidationError,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.errors import CascadeError
 
-VerifierName = Annotated[str, AfterValidator(anchored)]
-"""A name of the reward registry, or where a user's own verifier is."""
+PREFERENCE = "preference"
+"""The kind that is a reward model."""
+GENRM = "genrm"
+"""The kind that is a generative reward model; all others are in the reward registry."""
+MIX = "mix"
+"""The kind that is composed of others."""
 
 
+@block
 class Settings:
-    """What all blocks of settings have.
+    """What all rewards have.
 
     Attributes:
         limits: names of the settings that bound a verdict's means and don't say what it is: under them the verifier's
             golden cases are tried, all else at its default.
     """
+
+    kind: str
+    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm); or
+    your own, `my_package.my_module:Name` or `my_file.py:name` (README, Adding)."""
 
     limits: ClassVar[frozenset[str]] = frozenset()
 
@@ -51,6 +63,56 @@ class Settings:
         """Seconds that one verdict may take by its own limits; 0: it has none."""
         return 0.0
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the verifier is constructed with: everything but its kind."""
+        return {name: value for name, value in asdict(self).items() if name != "kind"}  # type: ignore[call-overload]
+
+
+def _typed(given: object, info: ValidationInfo) -> Settings:
+    """Return a reward as the block of its kind.
+
+    Raises:
+        ValidationError: no such kind, an unknown name, or a value that doesn't fit.
+    """
+    if isinstance(given, Settings):
+        return given
+    if not isinstance(given, Mapping):
+        raise PydanticCustomError("mapping_type", "a mapping, such as {kind: math}")
+    kind = given.get("kind")
+    try:
+        if not isinstance(kind, str):
+            raise CascadeError("no verifier is named", value=kind, limit=", ".join(SETTINGS), mend="kind: math")
+        adapter = _adapter(anchored(kind))
+    except CascadeError as problem:
+        raise _refusal(problem, kind) from None
+    given = {**given, "kind": anchored(kind)}
+    if info.mode == "json":
+        # Strict, as everything that people write: see reading/strict.py.
+        return adapter.validate_json(json.dumps(given, default=str), strict=True)
+    return adapter.validate_python(given)
+
+
+def _part(given: object, info: ValidationInfo) -> Settings:
+    """Return a part of a composition, which may be any verifier of single responses but another composition."""
+    kind = given.get("kind") if isinstance(given, Mapping) else None
+    if kind in (MIX, PREFERENCE, GENRM):
+        allowed = ", ".join(known for known in SETTINGS if known not in (MIX, PREFERENCE, GENRM))
+        raise _refusal(CascadeError("no part of a mix", value=kind, limit=allowed), kind)
+    return _typed(given, info)
+
+
+def _refusal(problem: CascadeError, kind: object) -> ValidationError:
+    """Return the error of a `kind`; whoever tells it to people finds the problem in its context (reading/strict.py)."""
+    error = PydanticCustomError("refused", "refused", {"problem": problem})
+    return ValidationError.from_exception_data("reward", [{"type": error, "loc": ("kind",), "input": kind}])
+
+
+Reward = Annotated[Settings, PlainValidator(_typed)]
+"""A verifier with its settings, `{kind: math, language: en}`."""
+PartReward = Annotated[Settings, PlainValidator(_part)]
+"""The same, as a part of a composition."""
+
 
 def longest_s(cpu_s: float) -> float:
     """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
@@ -58,14 +120,10 @@ def longest_s(cpu_s: float) -> float:
 
 
 @block
-class NoSettings(Settings):
-    """A verifier without settings."""
-
-
-@block
 class MathSettings(Settings):
     """Settings of `math`."""
 
+    kind: Literal["math"] = "math"
     mixed_language_score: float | None = None
     """Score of a response whose reasoning holds text of a foreign script, whatever its answer (-1 in arXiv 2512.13607,
     section 4.5, for training); null doesn't look, as an evaluation mustn't."""
@@ -76,6 +134,8 @@ class MathSettings(Settings):
 @block
 class CodeSettings(Settings):
     """Settings of `code`."""
+
+    kind: Literal["code"] = "code"
 
     limits: ClassVar[frozenset[str]] = frozenset({"per_test_s", "total_s", "max_tests", "memory_mib"})
 
@@ -109,6 +169,7 @@ class CodeSettings(Settings):
 class InstructionSettings(Settings):
     """Settings of `instruction`."""
 
+    kind: Literal["instruction"] = "instruction"
     mode: Literal["strict", "loose"] = "strict"
     """loose: markdown asterisks and an introductory or closing line are forgiven."""
     partial: bool = False
@@ -138,6 +199,7 @@ class JudgeSettings:
 class RepairSettings(Settings):
     """Settings of `swe_repair`."""
 
+    kind: Literal["swe_repair"] = "swe_repair"
     otherwise: Literal["judge", "similarity"] = "similarity"
     """Who scores a patch that fits, changes the code and isn't the golden one."""
     floor: Fraction = 0.0
@@ -155,6 +217,8 @@ class RepairSettings(Settings):
 @block
 class ExecuteSettings(Settings):
     """Settings of `swe_execute`."""
+
+    kind: Literal["swe_execute"] = "swe_execute"
 
     limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
 
@@ -174,6 +238,8 @@ class ExecuteSettings(Settings):
 @block
 class WriteTestSettings(Settings):
     """Settings of `swe_write_test`."""
+
+    kind: Literal["swe_write_test"] = "swe_write_test"
 
     limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
 
@@ -196,6 +262,7 @@ class WriteTestSettings(Settings):
 class LocalizeSettings(Settings):
     """Settings of `swe_localize`."""
 
+    kind: Literal["swe_localize"] = "swe_localize"
     metric: Literal["recall", "precision", "f1"] = "recall"
     """What is scored of the files that a response names."""
     max_files: PositiveInt = 10
@@ -206,6 +273,7 @@ class LocalizeSettings(Settings):
 class GenRMTrainingSettings(Settings):
     """Settings of `genrm_training`."""
 
+    kind: Literal["genrm_training"] = "genrm_training"
     format_penalty: NonNegativeFloat = 10.0
     """What a comparison that can't be read costs."""
     ranking_weight: NonNegativeFloat = 1.0
@@ -216,6 +284,7 @@ class GenRMTrainingSettings(Settings):
 class FormatSettings(Settings):
     """Settings of `format`."""
 
+    kind: Literal["format"] = "format"
     mode: Literal["think", "no_think", "row"] = "row"
     """The form that is due; row: that of the mode which the prompt is asked in."""
     empty_thought: bool = False
@@ -226,6 +295,7 @@ class FormatSettings(Settings):
 class LanguageSettings(Settings):
     """Settings of `language`."""
 
+    kind: Literal["language"] = "language"
     language: str = "en"
     """What the response must be written in, ISO 639-1; a row's `response_language` goes before it."""
     part: Literal["all", "reasoning", "answer"] = "all"
@@ -236,6 +306,7 @@ class LanguageSettings(Settings):
 class RepetitionSettings(Settings):
     """Settings of `repetition`."""
 
+    kind: Literal["repetition"] = "repetition"
     words: PositiveInt = 8
     """Length of the word sequences that are compared."""
     max_share: Fraction = 0.5
@@ -246,15 +317,8 @@ class RepetitionSettings(Settings):
 class PartSettings:
     """What all parts of `mix` have."""
 
-    verifier: VerifierName
+    reward: PartReward
     """Whose score it is."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Settings of that verifier."""
-
-    @field_validator("options")
-    @classmethod
-    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return complete(given, info)
 
 
 @block
@@ -279,6 +343,7 @@ class GateSettings(PartSettings):
 class MixSettings(Settings):
     """Settings of `mix`."""
 
+    kind: Literal["mix"] = "mix"
     terms: Annotated[list[TermSettings], Field(min_length=1)]
     """The summands."""
     gates: list[GateSettings] = field(default_factory=list)
@@ -296,7 +361,28 @@ class MixSettings(Settings):
     def needs_s(self) -> float:
         """That of all parts, one after the other."""
         parts: list[PartSettings] = [*self.gates, *self.terms]
-        return sum(settings_of(part.verifier, part.options).needs_s for part in parts if has_settings(part.verifier))
+        return sum(part.reward.needs_s for part in parts)
+
+
+@block
+class NanoQualitySettings(Settings):
+    """Settings of `nano_quality`: none."""
+
+    kind: Literal["nano_quality"] = "nano_quality"
+
+
+@block
+class PreferenceSettings(Settings):
+    """Settings of `preference`: none; who judges is the stage's or the suite's `reward_model`."""
+
+    kind: Literal["preference"] = "preference"
+
+
+@block
+class GenRMSettings(Settings):
+    """Settings of `genrm`: none; who judges is reward.genrm."""
+
+    kind: Literal["genrm"] = "genrm"
 
 
 SETTINGS: Mapping[str, type[Settings]] = {
@@ -310,14 +396,13 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "genrm_training": GenRMTrainingSettings,
     "mix": MixSettings,
     "format": FormatSettings,
-    "nano_quality": NoSettings,
+    "nano_quality": NanoQualitySettings,
     "language": LanguageSettings,
     "repetition": RepetitionSettings,
-    # Judged elsewhere: by `reward_model` and by reward.genrm.
-    "preference": NoSettings,
-    "genrm": NoSettings,
+    "preference": PreferenceSettings,
+    "genrm": GenRMSettings,
 }
-"""Verifier name -> its settings."""
+"""Kind -> its settings."""
 
 
 @cache
@@ -328,62 +413,64 @@ def plugin_settings(name: str) -> type[Settings]:
         CascadeError: it can't be loaded, or takes what can't be checked.
     """
     found = load_plugin(name)
-    fields: list[Any] = []
+    types: dict[str, Any] = {"kind": str}
+    defaults: dict[str, Any] = {"kind": name}
     for key, kind, default in plugin_fields(found, 0 if isinstance(found, type) else 2):
-        fields.append((key, kind) if default is MISSING else (key, kind, field(default_factory=partial(copy, default))))
-    made = make_dataclass("PluginSettings", fields, bases=(Settings,), kw_only=True)
+        if key in ("kind", "limits", "needs_s", "options"):
+            raise CascadeError("a plug-in's setting has a name that every reward has", value=f"{name}: {key}")
+        types[key] = kind
+        if default is not MISSING:
+            defaults[key] = field(default_factory=partial(copy, default))
+    made = type("PluginSettings", (Settings,), {"__annotations__": types, "__module__": __name__, **defaults})
     strict = ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=True)
-    return cast(type[Settings], pydantic_dataclass(config=strict)(made))
+    return cast(type[Settings], pydantic_dataclass(frozen=True, kw_only=True, config=strict)(made))
 
 
-def settings_block(verifier: str) -> type[Settings] | None:
-    """Return the settings of a verifier; None where there is no such one, or a user's can't be loaded."""
-    if not is_plugin(verifier):
-        return SETTINGS.get(verifier)
-    try:
-        return plugin_settings(verifier)
-    except CascadeError:
-        return None  # the validation tells why
+def settings_block(kind: str) -> type[Settings]:
+    """Return the settings of a verifier.
+
+    Raises:
+        CascadeError: there is no such one, or a user's can't be loaded.
+    """
+    if is_plugin(kind):
+        return plugin_settings(kind)
+    if kind not in SETTINGS:
+        near = difflib.get_close_matches(kind, SETTINGS, n=1)
+        mend = f"did you mean {near[0]}?" if near else "one of these, or your own: my_file.py:name"
+        raise CascadeError("unknown verifier", value=kind, limit=", ".join(SETTINGS), mend=mend)
+    return SETTINGS[kind]
 
 
-def has_settings(verifier: str) -> bool:
-    """Tell whether a verifier's settings are known."""
-    return settings_block(verifier) is not None
+@cache
+def _adapter(kind: str) -> TypeAdapter[Settings]:
+    return TypeAdapter(settings_block(kind))
 
 
-def settings_of(verifier: str, given: Mapping[str, Any]) -> Settings:
+def settings_of(kind: str, given: Mapping[str, Any]) -> Settings:
     """Return a verifier's settings, those that aren't given at their defaults.
 
     Raises:
+        CascadeError: there is no such verifier.
         pydantic.ValidationError: an unknown name, or a value that doesn't fit.
     """
-    block_type = plugin_settings(verifier) if is_plugin(verifier) else SETTINGS[verifier]
-    settings: Settings = TypeAdapter(block_type).validate_python(dict(given))
-    return settings
+    return _adapter(kind).validate_python(dict(given))
 
 
-def complete(given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    """Fill in the settings that a `reward` (or a part's `options`) lacks, by the `verifier` that stands before it.
-
-    So two configurations that mean the same are equal, whoever wrote them. An unknown verifier has no defaults.
-
-    Raises:
-        pydantic.ValidationError: as `settings_of`.
-    """
-    verifier = info.data.get("verifier")
-    known = isinstance(verifier, str) and has_settings(verifier)
-    return asdict(settings_of(str(verifier), given)) if known else given  # type: ignore[call-overload,no-any-return]
-
-
-def changed(verifier: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings that aren't at their defaults, for plans and reports."""
-    known: Any = fields(settings_block(verifier) or NoSettings)  # type: ignore[arg-type]
+def changed(reward: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a reward, as plain data, that aren't at their defaults, for plans and reports."""
+    try:
+        known: Any = fields(settings_block(reward["kind"]))  # type: ignore[arg-type]
+    except CascadeError:
+        known = ()  # a report of a run whose verifier has gone since
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in known}
-    return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
+    given = {name: value for name, value in reward.items() if name != "kind"}
+    return {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
 
 
 def golden_settings(verifier: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings under which a verifier's golden cases must hold: the given limits, all else by default."""
-    block_type = settings_block(verifier)
-    limits = block_type.limits if block_type is not None else frozenset()
+    try:
+        limits = settings_block(verifier).limits
+    except CascadeError:
+        limits = frozenset()  # told by whoever constructs it
     return {name: value for name, value in settings.items() if name in limits}

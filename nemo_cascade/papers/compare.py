@@ -1,6 +1,7 @@
 """Every hyperparameter of a recipe beside what the paper gives for it: where, and why it differs where it does.
 
-The paper's values are data, `nemotron_cascade.yaml`; the recipe's are those of the composed run, overrides included.
+A paper's values are data, one file a paper, named as the folder of its recipes (`conf/cascade/PAPER/RECIPE.yaml`); the
+recipe's are those of the composed run, overrides included.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ RUN = "run"
 
 NOT_GIVEN = "not given"
 
-_FILE = Path(__file__).with_name("nemotron_cascade.yaml")
 # How a stage is run and judged, and from which files; not what it computes.
 _OPERATION = re.compile(
     r"kind|checkpoint_every|keep_checkpoints|rollouts_to_keep|optimizer\.max_skipped_steps|(promise|gate)(\..*)?"
-    r"|prompts\.(path|domain)|data\.(path|holdout_path|holdout_split|workers)|data\.sources\.\d+\.(?!repeat$).*"
-    r"|(data|prompts)\.(subset|split|revision|schema|columns.*)"
+    r"|tasks\.\w+\.(path|domain)|data\.(path|holdout_path|holdout_split|workers)|data\.sources\.\d+\.(?!repeat$).*"
+    r"|(data|tasks\.\w+)\.(subset|split|revision|schema|columns.*)"
 )
 
 
@@ -80,6 +80,8 @@ class PaperStage:
 class Paper:
     """What the paper gives for the recipes."""
 
+    source: str
+    """Where it is."""
     not_given: dict[str, dict[str, str]]
     """Kind of stage (or all) -> key that the paper is silent about -> where the recipe's value comes from."""
     families: dict[str, PaperStage]
@@ -112,10 +114,16 @@ class Row:
 
 
 @cache
-def read_paper() -> Paper:
-    """Return the paper's values."""
-    data = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    return TypeAdapter(Paper).validate_python(data)
+def read_papers() -> Mapping[str, Paper]:
+    """Return every paper's values, by name."""
+    files = sorted(Path(__file__).parent.glob("*.yaml"))
+    papers = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+    return {name: TypeAdapter(Paper).validate_python(data) for name, data in papers.items()}
+
+
+def recipes() -> dict[str, Paper]:
+    """Return the papers' recipes, `PAPER/RECIPE` as `cascade` names them, each with its paper."""
+    return {f"{name}/{recipe}": paper for name, paper in read_papers().items() for recipe in paper.recipes}
 
 
 def compare(config: RunConfig, recipe: str, origins: Mapping[str, str]) -> list[Row]:
@@ -123,10 +131,10 @@ def compare(config: RunConfig, recipe: str, origins: Mapping[str, str]) -> list[
 
     Args:
         config: the composed run.
-        recipe: the cascade that it was composed from, one of the paper's.
+        recipe: the cascade that it was composed from, one of `recipes`.
         origins: where each value came from; told where a value is neither the paper's nor the recipe's.
     """
-    paper, rows = read_paper(), []
+    paper, rows = recipes()[recipe], []
     for name, given in paper_stages(config, recipe).items():
         prefix = "" if name == RUN else f"stages.{name}."
         stage = config if name == RUN else config.stages[name]
@@ -155,10 +163,9 @@ def paper_stages(config: RunConfig, recipe: str) -> dict[str, PaperStage]:
 
     A stage that the recipe doesn't have (the run's own) has nothing given.
     """
-    paper = read_paper()
-    stages = {}
+    paper, stages = recipes()[recipe], {}
     for name in (RUN, *config.stages):
-        own = paper.recipes[recipe].get(name, PaperStage())
+        own = paper.recipes[recipe.rpartition("/")[2]].get(name, PaperStage())
         family = paper.families[own.family] if own.family else PaperStage()
         stages[name] = PaperStage(values=family.values | own.values, unkeyed=[*family.unkeyed, *own.unkeyed])
     return stages

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_cascade.config.reading.origins import flatten
-from nemo_cascade.config.verifiers import changed
+from nemo_cascade.config.verifiers import MIX, changed
 
 
-def verifier_formula(verifier: str, options: Mapping[str, Any]) -> str:
-    """Return what a verifier's score is made of: a composition for `mix`, its name and settings for any other.
+def reward_formula(reward: Mapping[str, Any]) -> str:
+    """Return what a score is made of: a composition for `mix`, the verifier's name and settings for any other.
 
     Args:
-        verifier: its name.
-        options: its settings.
+        reward: a task's `reward` as a dictionary.
     """
-    if verifier != "mix":
-        settings = ", ".join(f"{key}={value}" for key, value in flatten(changed(verifier, options)).items())
-        return f"{verifier}({settings})" if settings else verifier
-    body = " + ".join(f"{term.get('weight', 1.0):g} * {term['verifier']}" for term in options.get("terms", ()))
-    if clip := options.get("clip"):
+    kind = reward["kind"]
+    if kind != MIX:
+        settings = ", ".join(f"{key}={value}" for key, value in flatten(changed(reward)).items())
+        return f"{kind}({settings})" if settings else str(kind)
+    body = " + ".join(f"{term.get('weight', 1.0):g} * {term['reward']['kind']}" for term in reward.get("terms", ()))
+    if clip := reward.get("clip"):
         body = f"clip({body}, {clip[0]:g}, {clip[1]:g})"
-    for gate in reversed(options.get("gates", ())):
-        condition = f"{gate['verifier']} >= {gate.get('at_least', 1.0):g}"
+    for gate in reversed(reward.get("gates", ())):
+        condition = f"{gate['reward']['kind']} >= {gate.get('at_least', 1.0):g}"
         body = f"if {condition} then {body} else {gate.get('otherwise', 0.0):g}"
     return body

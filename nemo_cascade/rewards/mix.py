@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from nemo_cascade.config.plugins import is_plugin
+from nemo_cascade.config.verifiers import MIX
 from nemo_cascade.errors import ConfigError
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import Golden, Score, Verifier
@@ -13,21 +15,19 @@ from nemo_cascade.rewards.verifier import Golden, Score, Verifier
 
 @dataclass(frozen=True)
 class Term:
-    """One summand: a verifier with its options and its weight."""
+    """One summand: a verifier, by kind and settings, and its weight."""
 
-    verifier: str
+    reward: Mapping[str, Any]
     weight: float = 1.0
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Gate:
     """A condition: the verifier's score must reach `at_least`, else the whole reward is `otherwise`."""
 
-    verifier: str
+    reward: Mapping[str, Any]
     at_least: float = 1.0
     otherwise: float = 0.0
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class MixVerifier:
@@ -36,10 +36,10 @@ class MixVerifier:
     Gates are tried in order; the first that fails decides, and nothing behind it is run. An error of any part is an
     error of the whole: no part is ever counted as 0 because it couldn't be judged.
 
-    Its settings, where `verifier` is `mix`:
+    Its settings, where `kind` is `mix`:
 
-        terms: [{verifier: math, weight: 1.0}, {verifier: repetition, weight: 0.1}]
-        gates: [{verifier: format, otherwise: -1.0}]
+        terms: [{reward: {kind: math}, weight: 1.0}, {reward: {kind: repetition}, weight: 0.1}]
+        gates: [{reward: {kind: format}, otherwise: -1.0}]
         clip: [-1.0, 1.0]
 
     Args:
@@ -77,7 +77,7 @@ class MixVerifier:
     def parts(options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         """Return the verifiers that a composition uses, each with its settings."""
         parts = (*options.get("gates", ()), *options.get("terms", ()))
-        return [(str(part.get("verifier")), part.get("options", {})) for part in parts]
+        return [_named(part["reward"]) for part in parts]
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
         """Return the composed reward; see `Verifier.verify`."""
@@ -85,12 +85,13 @@ class MixVerifier:
         for gate, verifier in zip(self._gates, gates, strict=True):
             score = verifier.verify(record, response)
             if score < gate.at_least:
-                return Score(gate.otherwise, f"{gate.verifier} = {float(score):g}: {getattr(score, 'detail', '')}")
+                failed = f"{gate.reward['kind']} = {float(score):g}: {getattr(score, 'detail', '')}"
+                return Score(gate.otherwise, failed)
         total, details = 0.0, []
         for term, verifier in zip(self._terms, terms, strict=True):
             score = verifier.verify(record, response)
             total += term.weight * float(score)
-            details.append(f"{term.verifier} = {float(score):g}")
+            details.append(f"{term.reward['kind']} = {float(score):g}")
         if self._clip is not None:
             total = min(max(total, self._clip[0]), self._clip[1])
         return Score(total, ", ".join(details))
@@ -106,8 +107,9 @@ def _declared(kind: type[Any], what: str, entries: Sequence[Mapping[str, Any]], 
         except TypeError as error:
             problems.append(f"mix: a {what} can't be read: {dict(entry)} ({error})")
             continue
-        if part.verifier not in VERIFIER_NAMES or part.verifier == "mix":
-            problems.append(f"mix: a {what} names the unknown verifier {part.verifier!r}")
+        name, _ = _named(part.reward)
+        if (name not in VERIFIER_NAMES and not is_plugin(name)) or name == MIX:
+            problems.append(f"mix: a {what} names the unknown verifier {name!r}")
         parts.append(part)
     return parts
 
@@ -115,4 +117,10 @@ def _declared(kind: type[Any], what: str, entries: Sequence[Mapping[str, Any]], 
 def _built(part: Term | Gate) -> Verifier:
     from nemo_cascade.rewards.registry import build_verifier, verifier_path
 
-    return build_verifier(verifier_path(part.verifier), part.options)
+    kind, settings = _named(part.reward)
+    return build_verifier(verifier_path(kind), settings)
+
+
+def _named(reward: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return a reward's kind and its settings."""
+    return str(reward.get("kind")), {name: value for name, value in reward.items() if name != "kind"}

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.rewards.form import prompt_text
-from nemo_cascade.rewards.formula import verifier_formula
+from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text, written_in
 from nemo_cascade.rewards.shaping import bounded_scores, combined_instruction_rewards, punish_code_switch
 from nemo_cascade.types import Task
@@ -189,10 +189,9 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     Args:
         stage: the stage's configuration as a dictionary.
     """
-    prompts, advantage = stage["prompts"], stage["advantage"]
-    score = f"r = {verifier_formula(prompts['verifier'], prompts['reward'])}"
-    for more in stage.get("mixed_with", ()):
-        score += f", of {more['domain']} {verifier_formula(more['verifier'], more['reward'])}"
+    (first, *others), advantage = stage["tasks"].values(), stage["advantage"]
+    score = f"r = {reward_formula(first['reward'])}"
+    score += "".join(f", of {task['domain']} {reward_formula(task['reward'])}" for task in others)
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"

@@ -57,7 +57,7 @@ def evaluate(
             reference = suite.reward_model
             model = None if reference is None else reward_models.get(reference, Path(reference))
             judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
-            judges.self_test([suite.verifier], suite.reward)
+            judges.self_test([suite.reward.kind], suite.reward.options)
             samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, progress)
     return Scores(samples, details)
 
@@ -89,12 +89,12 @@ def _run_suite(
     tasks = PromptSet.load(
         local_path(suite, config.data_dir),
         domain=domain,
-        verifier=suite.verifier,
+        verifier=suite.reward.kind,
         mode=suite.mode,
         tokenizer=tokenizer,
         max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
         schema=schema_of(suite.schema, suite.columns),
-        settings=suite.reward,
+        settings=suite.reward.options,
         environment=suite.environment.use,
         record_check=record_problem,
     ).first(suite.num_prompts)

@@ -40,7 +40,7 @@ from nemo_cascade.telemetry.timers import PhaseTimer
 def prepare_grpo(config: RunConfig, name: str, stage: GrpoStage, start: Path, folder: Path) -> Prepared[PromptSet]:
     """Read and render the prompts; nothing is kept in `folder`."""
     room = config.rollout.max_model_len - stage.sampling.max_tokens
-    prompts = load_prompts(stage.prompt_sets, load_tokenizer(start), room, config.data_dir, record_problem)
+    prompts = load_prompts(stage.tasks, load_tokenizer(start), room, config.data_dir, record_problem)
     prompts.first(stage.prompts_per_step)
     told = (
         f"{len(prompts)} prompts, {prompts.duplicates} of them duplicates, {prompts.left_out} left out for their "
@@ -57,8 +57,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
-    for rules in stage.prompt_sets:
-        judges.self_test([rules.verifier], rules.reward)
+    for task in stage.tasks.values():
+        judges.self_test([task.reward.kind], task.reward.options)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))

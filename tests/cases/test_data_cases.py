@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.pairs import PairDataConfig
-from nemo_cascade.config.stages.prompts import PromptSetConfig
+from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.data.chat.templates.install import install
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.pairs import build_pair_stores
@@ -88,10 +88,9 @@ def of_prompts(case, path, folder, tmp_path):
     tokenizer = load_tokenizer(folder)
 
     def load(most_bad):
-        rules = PromptSetConfig(
-            path=path, domain="d", verifier=case.get("verifier", "math"), max_bad_fraction=most_bad, **chosen
-        )
-        return load_prompts([rules], tokenizer, 512, tmp_path, record_problem)
+        reward = {"kind": case.get("verifier", "math")}
+        task = TaskConfig(path=path, domain="d", reward=reward, max_bad_fraction=most_bad, **chosen)
+        return load_prompts({"d": task}, tokenizer, 512, tmp_path, record_problem)
 
     return load, lambda prompts: ([], [tokenizer.decode(p.token_ids) for p in prompts.prompts])
 

@@ -555,7 +555,8 @@ def _without_reward(folder):
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     del stored["reward"]
     for stage in stored["stages"].values():
-        stage.get("prompts", {}).pop("reward", None)
+        for task in stage.get("tasks", {}).values():
+            del task["reward"]
     (folder / "config.yaml").write_text(yaml.safe_dump(stored))
 
 

@@ -133,9 +133,9 @@ def test_prompts_planted_in_sft_are_found_by_file_and_line(tmp_path, prepared):
     lines = sft.read_text().splitlines()
     lines[-1] = with_prompt(planted)(lines[-1])
     sft.write_text("\n".join(lines) + "\n")
-    text = run(tmp_path, *MICRO, "rollout.max_model_len=512", source, f"stages.math_rl.prompts.path={rl}")
+    text = run(tmp_path, *MICRO, "rollout.max_model_len=512", source, f"stages.math_rl.tasks.math.path={rl}")
     suite = tmp_path / "runs" / "data" / "nano" / "math_test.jsonl"
     assert "prompt sets overlap that must be disjoint" in text
     assert f"{sft}:777 is exactly {suite}:7" in text
-    assert "1 of 41 prompts of stages.math_rl.prompts, allowed 0 of them, are in stages.sft1.data.sources.0" in text
+    assert "1 of 41 prompts of stages.math_rl.tasks.math, allowed 0 of them, are in stages.sft1.data.sources.0" in text
     assert f"{sft}:{len(lines)} shares a run of words with {rl}:41" in text

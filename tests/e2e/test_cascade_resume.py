@@ -24,7 +24,7 @@ def filtered(runs):
     path = runs / "sums.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rules = "stages.math_rl.prompt_filter={enabled: true, readmit_hard: 0.7}"
-    return [f"stages.math_rl.prompts.path={path}", "stages.math_rl.mixed_with=[]", rules]
+    return [f"stages.math_rl.tasks.math.path={path}", "~stages.math_rl.tasks.at_once", rules]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 # SFT teaches polite replies, which takes a hundred steps; the next stage forgets them at once; RL goes on from SFT.
 PROVOKED = [
-    "+evaluation.suites.chat={path: '${data_dir}/nano/preference_test.jsonl', verifier: nano_quality, "
+    "+evaluation.suites.chat={path: '${data_dir}/nano/preference_test.jsonl', reward: {kind: nano_quality}, "
     "num_prompts: 40, mode: no_think, sampling: {max_tokens: 32}}",
     "stages.sft1.data.sources=[{path: '${data_dir}/nano/preference_sft.jsonl'}]",
     "stages.sft1.max_steps=120",

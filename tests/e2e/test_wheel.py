@@ -68,13 +68,13 @@ def test_the_wheel_has_the_recipes(installed):
 def test_a_verifier_of_ones_own_rewards_grpo_and_its_settings_are_checked(installed):
     own = [*MICRO, "~stages.sft2", "name=own", "runs_dir=runs", "stages.sft1.max_steps=4", "stages.math_rl.steps=2"]
     own += ["stages.sft1.promise={improve: [], hold: []}", "stages.math_rl.promise={improve: [], hold: []}"]
-    own += ["stages.math_rl.mixed_with=[]", "stages.math_rl.prompts.verifier=own_reward.py:length"]
-    code, text = run(installed, *own, "+stages.math_rl.prompts.reward.mots=20")
+    own += ["~stages.math_rl.tasks.at_once", "stages.math_rl.tasks.math.reward.kind=own_reward.py:length"]
+    code, text = run(installed, *own, "+stages.math_rl.tasks.math.reward.mots=20")
     assert code == 2, text
-    assert "stages.math_rl.prompts.reward.mots" in text
+    assert "stages.math_rl.tasks.math.reward.mots" in text
     assert "did you mean" in text
 
-    code, text = run(installed, *own, "+stages.math_rl.prompts.reward.most=20", python=["-c", SCRIPT])
+    code, text = run(installed, *own, "+stages.math_rl.tasks.math.reward.most=20", python=["-c", SCRIPT])
     assert code == 0, text
     told = json.loads(next(line for line in text.splitlines() if line.startswith("TOLD"))[4:])
     assert told["rollouts"]
@@ -90,6 +90,6 @@ def test_a_verifier_of_ones_own_rewards_grpo_and_its_settings_are_checked(instal
     assert {row["stage"] for row in told["scores"]} == {"start", "sft1", "math_rl"}
 
     (installed / "own_reward.py").write_text(REWARD.replace("min(", "-min("))
-    code, text = run(installed, *own, "+stages.math_rl.prompts.reward.most=20", "stages.math_rl.checkpoint_every=3")
+    code, text = run(installed, *own, "+stages.math_rl.tasks.math.reward.most=20", "stages.math_rl.checkpoint_every=3")
     assert code == 2, text
     assert "the code of a plug-in changed since the run began" in text

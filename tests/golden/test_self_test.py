@@ -4,7 +4,10 @@ from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIER_NAMES, VERIFIERS, verifier_class
 
-MIX = {"terms": [{"verifier": "math"}, {"verifier": "repetition", "weight": 0.1}], "gates": [{"verifier": "format"}]}
+MIX = {
+    "terms": [{"reward": {"kind": "math"}}, {"reward": {"kind": "repetition"}, "weight": 0.1}],
+    "gates": [{"reward": {"kind": "format"}}],
+}
 
 
 def test_every_shipped_verifier_passes_its_golden_cases():

@@ -9,18 +9,18 @@ import pytest
 from nemo_cascade.cli import main as command
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.origins import flatten
-from nemo_cascade.papers.compare import RUN, compare, paper_stages, read_paper
+from nemo_cascade.papers.compare import RUN, compare, paper_stages, read_papers, recipes
 
-RECIPES = sorted(read_paper().recipes)
+RECIPES = sorted(recipes())
 SHARED = ["sft_16k", "sft_32k", "reward_model", "rlhf", "if_rl_1", "if_rl_2"]
 ORDER = {
-    "nemotron_cascade_8b": [
+    "nemotron_cascade/8b": [
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "code_rl_48k", "swe_rl_16k", "swe_rl_24k",
     ],
-    "nemotron_cascade_8b_thinking": [
+    "nemotron_cascade/8b_thinking": [
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "swe_rl_16k", "swe_rl_24k",
     ],
-    "nemotron_cascade_14b_thinking": [*SHARED, "math_rl_28k", "math_rl_40k", "code_rl_56k", "swe_rl_32k"],
+    "nemotron_cascade/14b_thinking": [*SHARED, "math_rl_28k", "math_rl_40k", "code_rl_56k", "swe_rl_32k"],
 }  # fmt: skip
 
 
@@ -33,13 +33,13 @@ def recipe(request):
 def test_the_stages_are_the_papers_in_its_order(recipe):
     name, config, _ = recipe
     assert list(config.stages) == ORDER[name]
-    assert set(read_paper().recipes[name]) == {RUN, *config.stages}
+    assert set(recipes()[name].recipes[name.partition("/")[2]]) == {RUN, *config.stages}
 
 
 def test_every_hyperparameter_is_the_papers_or_has_a_reason(recipe):
     name, config, origins = recipe
     rows = compare(config, name, origins)
-    # A new key of a stage: say in papers/nemotron_cascade.yaml what the paper gives, or under not_given why it is so.
+    # A new key of a stage: say in papers/PAPER.yaml what the paper gives, or under not_given why it is so.
     assert [(row.stage, row.key) for row in rows if row.why is None] == []
     assert [row for row in rows if row.differs and (not row.why or row.why.startswith("set by "))] == []
     assert {row.stage for row in rows} == {RUN, *config.stages}
@@ -63,14 +63,20 @@ def test_nothing_is_called_not_given_that_no_recipe_has_or_the_paper_gives_every
     used = set()
     for name in RECIPES:
         config, _ = compose([f"cascade={name}"])
+        paper = name.partition("/")[0]
         for stage, given in paper_stages(config, name).items():
             if stage != RUN:
                 kind = config.stages[stage].kind
                 silent = [key for key in flatten(asdict(config.stages[stage])) if key not in given.values]
                 for scope in ("all", kind):
-                    patterns = read_paper().not_given[scope]
-                    used |= {(scope, p) for p in patterns if any(fnmatchcase(key, p) for key in silent)}
-    declared = {(scope, pattern) for scope, patterns in read_paper().not_given.items() for pattern in patterns}
+                    patterns = recipes()[name].not_given[scope]
+                    used |= {(paper, scope, p) for p in patterns if any(fnmatchcase(key, p) for key in silent)}
+    declared = {
+        (name, scope, pattern)
+        for name, paper in read_papers().items()
+        for scope, patterns in paper.not_given.items()
+        for pattern in patterns
+    }
     assert declared - used == set()
 
 
@@ -78,7 +84,7 @@ def test_a_dry_run_prints_the_table_and_marks_ones_own_changes(capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     change = "stages.math_rl_40k.sampling.temperature=0.9"
     silent = "stages.math_rl_40k.optimizer.clip_grad=0.5"
-    assert command.main(["run", "cascade=nemotron_cascade_8b", "--dry", change, silent]) == 0
+    assert command.main(["run", "cascade=nemotron_cascade/8b", "--dry", change, silent]) == 0
     told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert f"sampling.temperature 0.9 ! 0.8 table 17 set by command line: {change}" in told
     assert f"optimizer.clip_grad 0.5 math_rl_40k set by command line: {silent}" in told

@@ -12,6 +12,12 @@ FAMILIES = {
     group: names for group, names in ConfigDirs.of(None).groups().items() if group not in ("cascade", "optimizer")
 }
 
+WRITTEN = sorted(
+    file.relative_to(SHIPPED_CONF / "cascade").with_suffix("").as_posix()
+    for file in SHIPPED_CONF.glob("cascade/**/*.yaml")
+)
+TASK = "{more:{path:x,domain:math,reward:{kind:math}}}"
+
 # What a laptop lacks for a cluster's run; anything else makes the recipe itself wrong.
 LACKING = ("asks for a GPU", "model folder not found", "need a Ray cluster", "data not found")
 
@@ -35,7 +41,9 @@ def test_every_choice_of_every_group_composes(index):
         "sft": ["stages.more.data.sources=[{path:x}]"],
         "reward_model": ["stages.more.data={path:x,holdout_path:y}"],
     }
-    rl = ["stages.more.steps=1", "stages.more.prompts={path:x,domain:math,verifier:math}"]
+    tasks = {key.split(".")[1] for key in family_values(stage) if key.startswith("tasks.")}
+    task = [f"stages.more.tasks.{name}.path=x" for name in tasks] or ["stages.more.tasks=" + TASK]
+    rl = ["stages.more.steps=1", *task]
     lines += needed.get(stage, rl)
     compose(["cascade=nano", *lines, *(f"{group}={choice}" for group, choice in chosen.items())])
 
@@ -44,10 +52,14 @@ def yaml_of(name):
     return yaml.safe_load((SHIPPED_CONF / "cascade" / f"{name}.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", CASCADES)
-def test_a_cascade_says_only_what_differs_from_its_families(name):
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_cascade_says_only_what_differs_from_what_it_builds_on(name):
     written, families = yaml_of(name), families_of(name)
-    varied = any(entry != "_self_" for entry in written["defaults"] if isinstance(entry, str))
+    bases = [entry for entry in written["defaults"] if isinstance(entry, str) and entry != "_self_"]
+    varied = bool(bases)
+    below = {key: value for base in bases for key, value in flatten(yaml_of(base)).items()}
+    said = {key: value for key, value in flatten(written).items() if key != "defaults"}
+    assert [key for key, value in said.items() if key in below and below[key] == value] == []
     assert set(written["stages"]) <= set(families)
     assert varied or set(families) == set(written["stages"])
     for stage in written["stages"]:
@@ -82,5 +94,5 @@ def family_values(family):
             assert key == "/optimizer@optimizer"
             values |= flatten(optimizer, "optimizer")
         elif entry != "_self_":
-            values |= family_values(entry)
+            values |= family_values(entry.removeprefix("/stage/").removesuffix("@_here_"))
     return values | flatten(written)

@@ -11,8 +11,8 @@ from pydantic import PositiveInt
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig
 from nemo_cascade.config.stages.base import DataUse, PolicyStage, Problems, StageSize
-from nemo_cascade.config.stages.prompts import PromptSetConfig
 from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
+from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.errors import CascadeError
 
 
@@ -20,7 +20,7 @@ from nemo_cascade.errors import CascadeError
 class Shortest(PolicyStage):
     """Learn to be brief."""
 
-    prompts: PromptSetConfig
+    prompts: TaskConfig
     """What is asked."""
     sampling: SamplingConfig
     """How answers are drawn."""
@@ -39,7 +39,7 @@ class Shortest(PolicyStage):
 
         return StageKind(prepare, run)
 
-    def tasks(self) -> Mapping[str, PromptSetConfig]:
+    def judged(self) -> Mapping[str, TaskConfig]:
         return {"prompts": self.prompts}
 
     def reads(self) -> Iterator[DataUse]:
@@ -64,7 +64,7 @@ def prepare(config, name, stage, start, folder):
     from nemo_cascade.stages.kind import Prepared
 
     room = config.rollout.max_model_len - stage.sampling.max_tokens
-    prompts = load_prompts([stage.prompts], load_tokenizer(start), room, config.data_dir)
+    prompts = load_prompts({"prompts": stage.prompts}, load_tokenizer(start), room, config.data_dir)
     return Prepared(prompts, stage.steps, f"{len(prompts)} prompts")
 
 

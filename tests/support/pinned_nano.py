@@ -16,7 +16,7 @@ PINNED = (
     "stages.math_rl.seq_length=2048",
     "stages.math_rl.prompts_per_step=16",
     "stages.math_rl.num_generations=8",
-    "stages.math_rl.mixed_with=[]",
+    "~stages.math_rl.tasks.at_once",
     "stages.math_rl.sampling.max_tokens=96",
     *(f"~stages.{stage}" for stage in ("reward_model", "rlhf", "if_rl", "code_rl", "swe_rl")),
     *(

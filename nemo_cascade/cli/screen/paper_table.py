@@ -8,15 +8,15 @@ from rich.markup import escape
 
 from nemo_cascade.cli.preflight import Preflight
 from nemo_cascade.cli.screen.terminal import out, table
-from nemo_cascade.papers.compare import NOT_GIVEN, Row, compare, read_paper
+from nemo_cascade.papers.compare import NOT_GIVEN, Row, compare, recipes
 
 UNEXPLAINED = "no reason given"
 
 
 def show_beside_paper(ready: Preflight) -> None:
-    """Print every hyperparameter of one of the paper's recipes beside the paper's value; nothing for another run."""
+    """Print every hyperparameter of one of the papers' recipes beside the paper's value; nothing for another run."""
     chosen = [line.removeprefix("cascade=") for line in ready.provenance["overrides"] if line.startswith("cascade=")]
-    if not chosen or chosen[-1] not in read_paper().recipes:
+    if not chosen or chosen[-1] not in recipes():
         return
     rows = compare(ready.config, chosen[-1], ready.provenance["origins"])
     given = [row for row in rows if row.paper != NOT_GIVEN or row.differs]
@@ -29,7 +29,7 @@ def show_beside_paper(ready: Preflight) -> None:
     differ = sum(row.differs for row in rows)
     out.print()
     out.print(
-        f"{len(given) - differ} values are those of arXiv 2512.13607, {differ} differ (marked !), "
+        f"{len(given) - differ} values are those of {recipes()[chosen[-1]].source}, {differ} differ (marked !), "
         f"{len(silent)} are not given there"
     )
 

@@ -31,6 +31,8 @@ CONFIG_NAME = "config"
 SHIPPED_CONF = (Path(__file__).resolve().parents[2] / "conf").resolve()
 EXPERIMENTS = "experiment"
 """A folder of it that is no config group: several runs each, read by `nemo-cascade experiment`."""
+BASE = "base"
+"""A file that others of its folder build on, and no choice."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,13 @@ class ConfigDirs:
         return cls(tuple(folder for folder in folders if folder.is_dir()))
 
     def groups(self) -> dict[str, list[str]]:
-        """Return every config group with its choices."""
+        """Return every config group with its choices, `name` or `folder/name`."""
         found: dict[str, set[str]] = {}
         for folder in self.folders:
             for file in folder.rglob("*.yaml"):
-                group = file.parent.relative_to(folder).as_posix()
-                if group not in (".", EXPERIMENTS):
-                    found.setdefault(group, set()).add(file.stem)
+                group, *names = file.relative_to(folder).with_suffix("").parts
+                if names and group != EXPERIMENTS and names[-1] != BASE:
+                    found.setdefault(group, set()).add("/".join(names))
         return {group: sorted(choices) for group, choices in sorted(found.items())}
 
     def chosen(self, choices: Sequence[str]) -> list[Path]:

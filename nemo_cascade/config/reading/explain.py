@@ -73,8 +73,6 @@ def _explain(
 ) -> Explanation:
     own = field.key == key
     inner = keys.inner_block(field.annotation, _select(data, key) if data is not None else None)
-    if own and len(field.inside) == 1:
-        inner = field.inside[0]
     default = field.default
     shown = "none, must be given" if default is keys.NO_DEFAULT else ("a block" if inner else _text(default))
     value = origin = None

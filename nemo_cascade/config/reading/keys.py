@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +13,18 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from nemo_cascade.config.plugins import anchored
-from nemo_cascade.config.schema import GateConfig, RunConfig, SuiteConfig
+from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.config.stages.own import own_block, own_kind
-from nemo_cascade.config.stages.prompts import PromptSetConfig
-from nemo_cascade.config.verifiers import SETTINGS, PartSettings, settings_block
+from nemo_cascade.config.verifiers import SETTINGS, Settings, settings_block
 from nemo_cascade.errors import CascadeError
 
-# Free mappings in the schema whose entries are held to the fields of a block all the same: a stage's `gate` to those of
-# the gate, a `reward` to the settings of the verifier that stands beside it.
-_GATE = (StageBase, "gate")
-_REWARDS = ((PromptSetConfig, "reward"), (SuiteConfig, "reward"), (PartSettings, "options"))
+# Keys of earlier versions, by a pattern of their path, and what to write in their place.
+_RENAMED = (
+    (r"(stages\.[^.]+)\.(prompts|mixed_with)", r"\1.tasks.NAME={path: ..., domain: ..., reward: {kind: ...}}"),
+    (r"(stages\.[^.]+\.tasks\.[^.]+|evaluation\.suites\.[^.]+)\.verifier", r"\1.reward.kind"),
+    (r"(.+\.reward\.(?:terms|gates)\.\d+)\.(verifier|options)", r"\1.reward={kind: ...}"),
+)
 
 NO_DEFAULT: Any = PydanticUndefined
 
@@ -37,7 +39,6 @@ class SchemaField:
         name: the field.
         annotation: its type, without `Annotated`.
         constraints: bounds such as Gt(0).
-        inside: for a free mapping, the blocks that its entries are held to; several where nothing tells which.
     """
 
     key: str
@@ -45,7 +46,6 @@ class SchemaField:
     name: str
     annotation: Any
     constraints: tuple[Any, ...] = ()
-    inside: tuple[type, ...] = ()
 
     @property
     def meaning(self) -> str:
@@ -84,29 +84,14 @@ def _strip(annotation: Any) -> Any:
     return annotation
 
 
-def mapping_blocks(owner: type, name: str, data: Any = None) -> tuple[type, ...]:
-    """Return the blocks that a free mapping's entries are held to; none if they are free indeed.
-
-    Args:
-        owner: the block that has the mapping.
-        name: the field.
-        data: what the owner holds, which tells the verifier.
-    """
-    if issubclass(owner, _GATE[0]) and name == _GATE[1]:
-        return (GateConfig,)
-    if not any(issubclass(owner, block) and name == field for block, field in _REWARDS):
-        return ()
-    verifier = data.get("verifier") if isinstance(data, Mapping) else None
-    return (
-        (known,)
-        if isinstance(verifier, str) and (known := settings_block(anchored(verifier))) is not None
-        else tuple(dict.fromkeys(SETTINGS.values()))
-    )
-
-
 def candidates(annotation: Any, data: Any = None) -> list[Any]:
-    """Return the types behind an annotation: a union's members, narrowed to the one whose `kind` the data names."""
+    """Return the types behind an annotation: a union's members, narrowed to the one whose `kind` the data names.
+
+    A reward is a union of all verifiers' settings, and of those of the user's own that the data name.
+    """
     annotation = _strip(annotation)
+    if annotation is Settings:
+        return _rewards(data.get("kind") if isinstance(data, Mapping) else None)
     if get_origin(annotation) not in (Union, types.UnionType):
         return [annotation]
     members = [_strip(m) for m in get_args(annotation) if m is not type(None)]
@@ -114,6 +99,13 @@ def candidates(annotation: Any, data: Any = None) -> list[Any]:
     if (own := own_kind(data)) is not None and any(is_block(m) and issubclass(m, StageBase) for m in members):
         return [own_block(own)]
     return [m for m in members if is_block(m) and _kind_of(m) == kind] or members
+
+
+def _rewards(kind: Any) -> list[Any]:
+    try:
+        return [settings_block(anchored(kind))]
+    except (CascadeError, AttributeError):
+        return list(SETTINGS.values())
 
 
 def _kind_of(block: type) -> Any:
@@ -170,9 +162,8 @@ def _follow(
                 known += [name for name in fields if name not in known]
                 if part in fields:
                     info = fields[part]
-                    inside = mapping_blocks(kind, part, value)
-                    reached = SchemaField(path, kind, part, _strip(info.annotation), tuple(info.metadata), inside)
-                    following += [(held, reached) for held in inside or (info.annotation,)]
+                    reached = SchemaField(path, kind, part, _strip(info.annotation), tuple(info.metadata))
+                    following.append((info.annotation, reached))
             elif get_origin(kind) is dict:
                 following.append((get_args(kind)[1], found))
             elif get_origin(kind) is list and part.isdigit():
@@ -201,12 +192,13 @@ def unknown_key(path: str, above: str, part: str, known: Sequence[str], *, addin
         adding: the whole key, if `+key=value` would be the way to add an entry.
     """
     prefix = f"{above}." if above else ""
-    near = nearest(part, known)
-    mend = f"did you mean {prefix}{near}?" if near else None
+    moved = next((m.expand(new) for old, new in _RENAMED if (m := re.fullmatch(old, path))), None)
+    near = None if moved else nearest(part, known)
+    mend = f"write {moved}" if moved else f"did you mean {prefix}{near}?" if near else None
     if adding and not mend:
         mend = f"to add an entry write +{adding}=..."
     nothing = f"{above} is empty" if adding else f"{above} is a single value and has no keys"
-    limit = None if near else (", ".join(known) or nothing)
+    limit = None if near or moved else (", ".join(known) or nothing)
     return CascadeError("unknown key", value=path, limit=limit, mend=mend)
 
 
@@ -230,17 +222,23 @@ def inner_block(annotation: Any, data: Any = None) -> type | None:
     return blocks[0] if len(blocks) == 1 else None
 
 
-def leaves(block: type = RunConfig, prefix: str = "") -> Iterator[SchemaField]:
-    """Yield every field that holds a value rather than a block; `*` stands for names of stages and suites."""
+def leaves(block: type = RunConfig, prefix: str = "", above: tuple[type, ...] = ()) -> Iterator[SchemaField]:
+    """Yield every field that holds a value rather than a block; `*` stands for names of stages, tasks and suites.
+
+    Args:
+        block: where to begin.
+        prefix: of the keys.
+        above: the blocks that this one stands in; a block within itself is not entered again.
+    """
     for name, info in _declared(block).items():
         key = f"{prefix}{name}"
-        kinds = _inner(info.annotation)
-        blocks = [k for k in kinds if is_block(k)]
+        blocks = [k for k in _inner(info.annotation) if is_block(k)]
         if not blocks:
             yield SchemaField(key, block, name, _strip(info.annotation), tuple(info.metadata))
-        star = "" if is_block(_strip(info.annotation)) else ".*"
+        star = ".*" if any(get_origin(kind) in (dict, list) for kind in candidates(info.annotation)) else ""
         for inner in blocks:
-            yield from leaves(inner, f"{key}{star}.")
+            if inner not in above:
+                yield from leaves(inner, f"{key}{star}.", (*above, block))
 
 
 def _inner(annotation: Any, data: Any = None) -> list[Any]:
@@ -269,7 +267,8 @@ def type_text(annotation: Any, constraints: Sequence[Any] = ()) -> str:
     elif origin is dict:
         text = "mapping of name to " + ("any value" if args[1] is Any else type_text(args[1]))
     else:
-        text = {bool: "true | false"}.get(annotation, getattr(annotation, "__name__", str(annotation)))
+        words: dict[Any, str] = {bool: "true | false", Settings: "a verifier's settings, with their kind"}
+        text = words.get(annotation, getattr(annotation, "__name__", str(annotation)))
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     limits = [f"{sign} {getattr(b, a)}" for b in bounds for a, sign in signs.items() if getattr(b, a, None) is not None]
     return f"{text} {' and '.join(limits)}" if limits else text

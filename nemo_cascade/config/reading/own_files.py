@@ -58,7 +58,8 @@ def _mapping_faults(
         if line.strip() and not line.lstrip().startswith("#"):
             break
         comments.append(line)
-    if file.parent.name == _WHOLE_RUN and not any(_GLOBAL.fullmatch(line) for line in comments):
+    group = file.parent.name if file.parent.name in groups else file.parent.parent.name
+    if group == _WHOLE_RUN and not any(_GLOBAL.fullmatch(line) for line in comments):
         what = "a cascade's file doesn't say that it is about the whole run"
         yield CascadeError(what, value=file, mend="let its first line be: # @package _global_")
     if "defaults" not in found:

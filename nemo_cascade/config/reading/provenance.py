@@ -60,7 +60,7 @@ def _choosing(config: RunConfig) -> dict[str, Any]:
         f"stages.{name}.{key}": getattr(stage, key)
         for name, stage in config.stages.items()
         if stage.selection_prompts() is not None
-        or stage.gate.get("on_regression", config.gate.on_regression) in ("recover", "checkpoint")
+        or stage.gate.applied_to(config.gate).on_regression in ("recover", "checkpoint")
         for key in ("checkpoint_every", "keep_checkpoints")
     }
 

@@ -10,12 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from nemo_cascade.config.plugins import anchored, is_plugin
 from nemo_cascade.config.reading import keys
-from nemo_cascade.config.schema import GateConfig, RunConfig
+from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.own import OWN_STAGE, own_kind, own_stage
-from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE
-from nemo_cascade.config.verifiers import SETTINGS, MixSettings, settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 
 _YAML_KINDS = {bool: "true or false", int: "a number", float: "a number"}
@@ -44,102 +41,16 @@ def to_run_config(data: Mapping[str, Any], origins: Mapping[str, str] | None = N
 
 def check(data: Mapping[str, Any], origins: Mapping[str, str]) -> tuple[RunConfig | None, list[CascadeError]]:
     """Convert like `to_run_config`, but return the violations instead of raising them."""
-    rewards = _Rewards(data, origins)
-    problems = [*rewards.problems, *_gate_problems(data, origins), *_own_stage_problems(data, origins)]
+    problems = list(_own_stage_problems(data, origins))
     try:
         # JSON, because only there does pydantic's strict mode take mappings for dataclasses: "8", 8.0 and true are
         # then not the integer 8, while 1 still is the float 1.0.
         config: RunConfig = _adapter(RunConfig).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # What a `reward` or a stage of a user's own may hold is in the problems already, key by key.
-        told = [e for e in found if not (e["type"] == "value_error" and e["loc"][-1:] == ("reward",))]
-        told = [e for e in told if e["type"] != OWN_STAGE]
-        return None, [_violation(e, data, origins) for e in told] + problems
+        # What a stage of a user's own kind may hold is in the problems already, key by key.
+        found = [e for e in error.errors(include_url=False) if e["type"] != OWN_STAGE]
+        return None, [_violation(e, data, origins) for e in found] + problems
     return (None if problems else config), problems
-
-
-class _Rewards:
-    """Holds every `reward` to the settings of the verifier beside it.
-
-    The blocks themselves do so, too, and fill in what isn't given; but only here is known where a value came from.
-    """
-
-    def __init__(self, data: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-        self.data, self.origins = data, origins
-        self.problems: list[CascadeError] = []
-        for where, place in _reward_places(data):
-            self._check(where, place, "reward")
-
-    def _check(self, where: tuple[str, ...], place: Mapping[str, Any], field: str) -> None:
-        block: Any = settings_block(anchored(str(place.get("verifier"))))
-        given = place.get(field, {})
-        if block is None or not isinstance(given, Mapping):
-            return  # which is another violation, and found elsewhere
-        parts = {}
-        if block is MixSettings:
-            parts = {(kind, i): part for kind in ("gates", "terms") for i, part in enumerate(_listed(given.get(kind)))}
-            given = {**given, **{kind: [_bare(p) for p in _listed(given[kind])] for kind in {k for k, _ in parts}}}
-        try:
-            _adapter(block).validate_json(json.dumps(given, default=str), strict=True)
-        except ValidationError as error:
-            found = error.errors(include_url=False)
-            self.problems += [_violation(e, self.data, self.origins, prefix=(*where, field)) for e in found]
-        for (kind, index), part in parts.items():
-            if isinstance(part, Mapping) and isinstance(part.get("verifier"), str):
-                self._check_part((*where, field, kind, str(index)), part)
-
-    def _check_part(self, where: tuple[str, ...], part: Mapping[str, Any]) -> None:
-        """Check a part of a composed verifier, which may be any verifier of single responses but such a one."""
-        name = part["verifier"]
-        allowed = [known for known in SETTINGS if known not in ("mix", PREFERENCE, GENRM)]
-        if name in allowed or is_plugin(name):
-            self._check(where, part, "options")
-            return
-        near = keys.nearest(name, allowed)
-        value, limit = f"{'.'.join(where)}.verifier={name}", ", ".join(allowed)
-        mend = f"did you mean {near}?" if near else None
-        self.problems.append(CascadeError("unknown verifier", value=value, limit=limit, mend=mend))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _bare(part: Any) -> Any:
-    """Return a part without its settings, which are looked at for themselves."""
-    return {k: v for k, v in part.items() if k != "options"} if isinstance(part, Mapping) else part
-
-
-def _reward_places(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Yield everything that names a verifier, with its path."""
-    cascade, evaluation = data.get("stages"), data.get("evaluation")
-    suites = evaluation.get("suites") if isinstance(evaluation, dict) else None
-    places: dict[tuple[str, ...], Any] = {}
-    for name, given in cascade.items() if isinstance(cascade, dict) else ():
-        if isinstance(given, dict):
-            more = given.get("mixed_with")
-            places["stages", str(name), "prompts"] = given.get("prompts")
-            for index, rules in enumerate(more if isinstance(more, list) else ()):
-                places["stages", str(name), "mixed_with", str(index)] = rules
-    for name, suite in suites.items() if isinstance(suites, dict) else ():
-        places["evaluation", "suites", str(name)] = suite
-    yield from ((where, place) for where, place in places.items() if isinstance(place, dict))
-
-
-def _gate_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> list[CascadeError]:
-    """A stage's `gate` is a free mapping in the schema; here its fields are held to those of the gate."""
-    problems: list[CascadeError] = []
-    cascade = data.get("stages")
-    for name, given in cascade.items() if isinstance(cascade, Mapping) else ():
-        changes = given.get("gate") if isinstance(given, Mapping) else None
-        if isinstance(changes, Mapping):
-            try:
-                _adapter(GateConfig).validate_json(json.dumps(changes, default=str), strict=True)
-            except ValidationError as error:
-                where = ("stages", name, "gate")
-                problems += [_violation(e, data, origins, prefix=where) for e in error.errors(include_url=False)]
-    return problems
 
 
 def _own_stage_problems(data: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[CascadeError]:
@@ -171,6 +82,10 @@ def _violation(
             value = f"{unknown.value}{origin}"
             return CascadeError(unknown.what, value=value, limit=unknown.limit, mend=unknown.mend)
         return CascadeError("unknown key", value=f"{key}{origin}")
+    if kind == "refused":
+        told: CascadeError = error["ctx"]["problem"]
+        value = f"{'nothing' if told.value is None else told.value}{origin}"
+        return CascadeError(f"{key}: {told.what}", value=value, limit=told.limit, mend=told.mend)
     if kind == "missing":
         return CascadeError(f"{key} is missing", mend=_mend_missing(key, data))
     if kind in ("union_tag_not_found", "union_tag_invalid"):

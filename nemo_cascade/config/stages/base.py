@@ -4,7 +4,7 @@ A kind answers them in its own file, so that nobody else needs to know which kin
 
     reads       its data, file by file
     models      the models that it needs beside its parent's weights
-    tasks       the prompts that verifiers judge its responses to
+    judged      the tasks that its responses are judged on
     size        steps, batch, tokens and lengths, as a plan tells them
     layout      of its ranks
     problems    what makes it impossible to run
@@ -20,10 +20,11 @@ from pydantic import AfterValidator, PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.data import DataFileConfig
+from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-from nemo_cascade.config.stages.prompts import PromptSetConfig
+from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ class StageBase:
     """What is taken over from the parent."""
     promise: PromiseConfig = field(default_factory=PromiseConfig)
     """What the gate checks afterwards."""
-    gate: dict[str, Any] = field(default_factory=dict)
-    """Fields of `gate` that this stage sets differently."""
+    gate: GateOverride = field(default_factory=GateOverride)
+    """What this stage sets differently from `gate`."""
 
     kind: Annotated[str, AfterValidator(anchored)]
     """Stage kind; or your own, `my_package.my_module:Name` or `my_file.py:Name` (README, Adding)."""
@@ -161,8 +162,8 @@ class StageBase:
         """Yield the models that it needs beside its parent's weights."""
         yield from ()
 
-    def tasks(self) -> Mapping[str, PromptSetConfig]:
-        """Return the prompts that verifiers judge its responses to, by their keys."""
+    def judged(self) -> Mapping[str, TaskConfig]:
+        """Return the tasks that its responses are judged on, by their keys."""
         return {}
 
     def responses_per_prompt(self) -> int:

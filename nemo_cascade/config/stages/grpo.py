@@ -12,13 +12,14 @@ from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
 from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig
-from nemo_cascade.config.stages.prompts import GENRM, PREFERENCE, PromptSetConfig
 from nemo_cascade.config.stages.rollout_rules import (
     DynamicSamplingConfig,
     EndConfig,
     PromptFilterConfig,
     ShapingConfig,
 )
+from nemo_cascade.config.stages.tasks import TaskConfig
+from nemo_cascade.config.verifiers import GENRM, PREFERENCE
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:
@@ -31,12 +32,10 @@ class GrpoStage(PolicyStage):
 
     kind: Literal["grpo"] = "grpo"
     """Stage kind."""
-    prompts: PromptSetConfig
-    """Prompts and their verifier."""
-    mixed_with: list[PromptSetConfig] = field(default_factory=list)
-    """Further sets, of other domains: every batch is drawn from all of them, each prompt as likely as any other."""
+    tasks: dict[str, TaskConfig]
+    """Name -> prompts with their verifier. Every batch is drawn from all tasks, each prompt as likely as any other."""
     reward_model: str | None = None
-    """Who judges where the verifier is `preference` or shaping.combine asks for it: an earlier stage of kind
+    """Who judges where a task's reward is of kind preference or shaping.combine asks for it: an earlier stage of kind
     reward_model, or a model's HF folder."""
     steps: PositiveInt
     """Rollout batches, at most."""
@@ -67,20 +66,15 @@ class GrpoStage(PolicyStage):
 
     objective: ClassVar[Literal["policy"]] = "policy"
 
-    @property
-    def prompt_sets(self) -> list[PromptSetConfig]:
-        """All sets that a batch is drawn from."""
-        return list(self.tasks().values())
-
-    def tasks(self) -> Mapping[str, PromptSetConfig]:
-        """Return the prompts that verifiers judge its responses to, by their keys."""
-        return {"prompts": self.prompts} | {f"mixed_with.{i}": rules for i, rules in enumerate(self.mixed_with)}
+    def judged(self) -> Mapping[str, TaskConfig]:
+        """Return the tasks that its responses are judged on, by their keys."""
+        return {f"tasks.{name}": task for name, task in self.tasks.items()}
 
     def reads(self) -> Iterator[DataUse]:
         """Yield its prompts."""
         filtered = ", filtered each epoch" * self.prompt_filter.enabled
-        for key, rules in self.tasks().items():
-            yield DataUse(key, rules, "prompts", rules.domain, f"{rules.mode}{rules.selection()}{filtered}")
+        for key, task in self.judged().items():
+            yield DataUse(key, task, "prompts", task.domain, f"{task.mode}{task.selection()}{filtered}")
 
     def models(self) -> Iterator[ModelUse]:
         """Yield the reward model that judges."""
@@ -93,7 +87,8 @@ class GrpoStage(PolicyStage):
 
     def preference_model(self) -> tuple[bool, str | None]:
         """Return whether a reward model judges its responses, and which one is named."""
-        asked = self.shaping.combine == "preference" or PREFERENCE in [rules.verifier for rules in self.prompt_sets]
+        named = any(task.reward.kind == PREFERENCE for task in self.tasks.values())
+        asked = named or self.shaping.combine == "preference"
         return asked, self.reward_model
 
     def policy_loss(self) -> tuple[PolicyLossConfig, float]:
@@ -112,8 +107,10 @@ class GrpoStage(PolicyStage):
         """Yield what is wrong with lengths, batches, sampling and rules."""
         prefix = f"stages.{name}"
         yield from room_problems(run.rollout, prefix, self.sampling.max_tokens)
-        for key in self.tasks():
-            yield from _prompt_lengths(run, prefix, self, key)
+        if not self.tasks:
+            yield CascadeError(f"{prefix}.tasks is empty", mend="name at least one task")
+        for key, task in self.judged().items():
+            yield from _prompt_lengths(run, prefix, self, f"{prefix}.{key}", task)
         if self.seq_length < run.rollout.max_model_len:
             yield CascadeError(
                 "a micro-batch can't hold the longest rollout",
@@ -144,8 +141,7 @@ def _batch(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
         )
 
 
-def _prompt_lengths(run: RunConfig, prefix: str, stage: GrpoStage, key: str) -> Problems:
-    rules, key = stage.tasks()[key], f"{prefix}.{key}"
+def _prompt_lengths(run: RunConfig, prefix: str, stage: GrpoStage, key: str, rules: TaskConfig) -> Problems:
     if rules.max_tokens is not None and rules.min_tokens > rules.max_tokens:
         value, most = f"{key}.min_tokens={rules.min_tokens}", f"max_tokens={rules.max_tokens}"
         yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
@@ -163,7 +159,7 @@ def _prompt_lengths(run: RunConfig, prefix: str, stage: GrpoStage, key: str) -> 
 
 
 def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
-    unsolvable = sorted({rules.verifier for rules in stage.prompt_sets} & {PREFERENCE, GENRM})
+    unsolvable = sorted({task.reward.kind for task in stage.tasks.values()} & {PREFERENCE, GENRM})
     if stage.prompt_filter.enabled and unsolvable:
         yield CascadeError(
             "a reward model's scores don't tell which prompts are solved",

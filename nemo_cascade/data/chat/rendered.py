@@ -27,7 +27,7 @@ def render_prompt(tokenizer: ChatTokenizer, row: Mapping[str, Any], mode: Mode) 
     What a row itself says of the mode must be the mode that it is asked in: its record tells the verifier that one.
     """
     checked, problems = checked_row(tokenizer, row)
-    problems += [f"asks for {said} where prompts.mode asks for {mode}" for said in _modes_said(checked) if said != mode]
+    problems += [f"asks for {said} where its mode asks for {mode}" for said in _modes_said(checked) if said != mode]
     return ([], problems) if problems else tokenizer.template.prompt(checked, mode)
 
 

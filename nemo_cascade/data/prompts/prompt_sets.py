@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.prompts import PromptSetConfig, RepairPromptConfig
+from nemo_cascade.config.stages.tasks import RepairPromptConfig, TaskConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt
 from nemo_cascade.data.prompts.swe_rows import RepairPrompts
@@ -161,7 +161,7 @@ class PromptSet:
         for b in found.bad:
             broken.add(f"{b.file}:{b.line}: {b.reason}")
         if broken.total > max_bad_fraction * rows:
-            broken.refuse("rows are no prompts", "mend or remove the rows, or raise prompts.max_bad_fraction")
+            broken.refuse("rows are no prompts", "mend or remove the rows, or raise the task's max_bad_fraction")
         found.overlong.refuse(
             f"prompts are longer than {max_prompt_tokens} tokens", "remove them, or raise rollout.max_model_len"
         )
@@ -223,16 +223,16 @@ class PromptSet:
 
 
 def load_prompts(
-    sets: Sequence[PromptSetConfig],
+    tasks: Mapping[str, TaskConfig],
     tokenizer: ChatTokenizer,
     max_prompt_tokens: int,
     data_dir: str | Path,
     record_check: RecordCheck = _any_record,
 ) -> PromptSet:
-    """Load an RL stage's prompts, of all its sets.
+    """Load an RL stage's prompts, of all its tasks in their order.
 
     Args:
-        sets: where the prompts are, and how they are asked.
+        tasks: name -> where the prompts are, how they are asked and who judges.
         tokenizer: of the policy.
         max_prompt_tokens: what the response leaves of the model's length.
         data_dir: where prepared data lives; bad rows that the rules allow are listed under its quarantine.
@@ -241,32 +241,35 @@ def load_prompts(
     Raises:
         DataError: see `PromptSet.load` and `PromptSet.joined`.
     """
-    return PromptSet.joined([_load_set(rules, tokenizer, max_prompt_tokens, data_dir, record_check) for rules in sets])
+    sets = [
+        _load_task(name, task, tokenizer, max_prompt_tokens, data_dir, record_check) for name, task in tasks.items()
+    ]
+    return PromptSet.joined(sets)
 
 
-def _load_set(
-    rules: PromptSetConfig,
+def _load_task(
+    name: str,
+    task: TaskConfig,
     tokenizer: ChatTokenizer,
     max_prompt_tokens: int,
     data_dir: str | Path,
     record_check: RecordCheck,
 ) -> PromptSet:
     prompts = PromptSet.load(
-        local_path(rules, data_dir),
-        domain=rules.domain,
-        verifier=rules.verifier,
-        mode=rules.mode,
+        local_path(task, data_dir),
+        domain=task.domain,
+        verifier=task.reward.kind,
+        mode=task.mode,
         tokenizer=tokenizer,
         max_prompt_tokens=max_prompt_tokens,
-        schema=schema_of(rules.schema, rules.columns),
-        lengths=(rules.min_tokens, rules.max_tokens),
-        max_bad_fraction=rules.max_bad_fraction,
-        repair=rules.repair,
-        settings=rules.reward,
-        environment=rules.environment.use,
+        schema=schema_of(task.schema, task.columns),
+        lengths=(task.min_tokens, task.max_tokens),
+        max_bad_fraction=task.max_bad_fraction,
+        repair=task.repair,
+        settings=task.reward.options,
+        environment=task.environment.use,
         record_check=record_check,
     )
     if prompts.bad:
-        name = f"{Path(prompts.source).stem}-{rules.domain}-{rules.verifier}.jsonl"
-        write_bad_rows(Path(data_dir) / "quarantine" / name, prompts.bad)
+        write_bad_rows(Path(data_dir) / "quarantine" / f"{Path(prompts.source).stem}-{name}.jsonl", prompts.bad)
     return prompts

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from nemo_cascade.config.stages.prompts import RepairPromptConfig
+from nemo_cascade.config.stages.tasks import RepairPromptConfig
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 
 # Few texts are packed more densely; longer files aren't tokenised just to find that they don't fit.

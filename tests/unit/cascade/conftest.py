@@ -12,16 +12,17 @@ import pytest
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.gate import decide
 from nemo_cascade.cascade.ledger import Ledger
+from nemo_cascade.config.gate import GateConfig
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig
 from nemo_cascade.config.reading.provenance import config_hash
-from nemo_cascade.config.schema import EvaluationConfig, GateConfig, RunConfig, SuiteConfig
+from nemo_cascade.config.schema import EvaluationConfig, RunConfig, SuiteConfig
 from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.config.stages.pairs import PairDataConfig
-from nemo_cascade.config.stages.prompts import PromptSetConfig
 from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.config.stages.sft_data import SftDataConfig, SourceConfig
+from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.telemetry.metrics import MetricsLog
 
@@ -31,11 +32,11 @@ DOMAINS = ("math", "instruction", "code")
 @pytest.fixture(scope="session")
 def config(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("cascade")
-    suite = {"path": "eval.jsonl", "verifier": "math", "num_prompts": 60}
+    suite = {"path": "eval.jsonl", "reward": {"kind": "math"}, "num_prompts": 60}
     rl = GrpoStage(
         optimizer=OptimizerConfig(lr=2e-6),
         seq_length=512,
-        prompts=PromptSetConfig(path="math.jsonl", domain="math", verifier="math"),
+        tasks={"math": TaskConfig(path="math.jsonl", domain="math", reward={"kind": "math"})},
         steps=40,
         prompts_per_step=16,
         num_generations=8,
@@ -60,7 +61,7 @@ def config(tmp_path_factory):
             "code_rl": replace(
                 rl,
                 optimizer=OptimizerConfig(lr=4e-6),
-                prompts=PromptSetConfig(path="code.jsonl", domain="code", verifier="code"),
+                tasks={"code": TaskConfig(path="code.jsonl", domain="code", reward={"kind": "code"})},
                 steps=100,
                 promise=PromiseConfig(improve=["code"]),
             ),

@@ -13,7 +13,8 @@ import torch
 from nemo_cascade.cascade import candidates, runner
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.inputs import Inputs
-from nemo_cascade.config.schema import EvaluationConfig, GateConfig, SuiteConfig
+from nemo_cascade.config.gate import GateConfig, GateOverride
+from nemo_cascade.config.schema import EvaluationConfig, SuiteConfig
 from nemo_cascade.config.stages.base import CarryConfig, PromiseConfig
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.models.hf_folder import HfTensors, write_hf_folder
@@ -38,9 +39,11 @@ class World:
 
     def __init__(self, config, tmp_path, monkeypatch, checkpoints, **gate):
         promise = PromiseConfig(improve=["math"])
-        math_rl = replace(config.stages["math_rl"], promise=promise, gate=gate.pop("stage_gate", {}), **gate)
+        math_rl = replace(
+            config.stages["math_rl"], promise=promise, gate=gate.pop("stage_gate", GateOverride()), **gate
+        )
         code_rl = replace(config.stages["code_rl"], promise=PromiseConfig(improve=["code"]))
-        suite = SuiteConfig(path="eval.jsonl", verifier="math", num_prompts=100)
+        suite = SuiteConfig(path="eval.jsonl", reward={"kind": "math"}, num_prompts=100)
         self.config = replace(
             config,
             runs_dir=str(tmp_path / "runs"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.cascade import runner
+from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.report.matrix import collect_matrix
 from nemo_cascade.stages.kinds import KINDS
 from tests.unit.cascade.scripted import BAD, GOOD, LAST, START, World
@@ -25,7 +26,7 @@ def world(config, tmp_path, monkeypatch):
 
 
 def ask(outcome):
-    return {"stage_gate": {"on_regression": outcome}}
+    return {"stage_gate": GateOverride(on_regression=outcome)}
 
 
 @pytest.mark.parametrize(

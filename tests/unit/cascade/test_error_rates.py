@@ -41,7 +41,7 @@ NANO = Shape(
            "swe": 0.35, "to_think": 0.97, "to_no_think": 0.98},
 )  # fmt: skip
 LARGE = Shape(
-    overrides=("cascade=nemotron_cascade_8b", "cluster.device=gpu"),
+    overrides=("cascade=nemotron_cascade/8b", "cluster.device=gpu"),
     kappa=0.5,
     rates={"math": 0.75, "science": 0.65, "instruction": 0.85, "instruction_think": 0.85,
            "code": 0.7, "swe": 0.4},
@@ -64,7 +64,7 @@ def solve_rates(shape, domain, size, rng):
 def answers(suite, rate, rng):
     """Return the mean scores of k samples of each prompt: 0/1, graded in quarters, or -1 to 1 with some between."""
     k = suite.samples_per_prompt
-    if suite.verifier == "nano_quality":
+    if suite.reward.kind == "nano_quality":
         return rng.binomial(4 * k, rate) / (4 * k)
     solved = rng.binomial(k, rate) / k
     if suite.score_span == 2.0:

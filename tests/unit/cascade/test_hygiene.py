@@ -127,7 +127,7 @@ def planted(tmp_path):
             write(places[name], [(answered if name == "sft" else user)(text) for text in rows])
         sft, rl = config.stages["sft1"], config.stages["math_rl"]
         sft = replace(sft, data=replace(sft.data, sources=[replace(sft.data.sources[0], path=str(places["sft"]))]))
-        rl = replace(rl, prompts=replace(rl.prompts, path=str(places["rl"])), mixed_with=[])
+        rl = replace(rl, tasks={"math": replace(rl.tasks["math"], path=str(places["rl"]))})
         suite = replace(config.evaluation.suites["math"], path=str(places["suite"]))
         evaluation = replace(config.evaluation, suites={"math": suite})
         hygiene = replace(config.hygiene, **rules)
@@ -140,9 +140,9 @@ def planted(tmp_path):
 def test_disjoint_sets_pass_and_every_pair_is_reported_once(planted):
     report = planted.check()
     assert [(pair["prompts_of"], pair["found_in"], pair["prompts"]) for pair in report["pairs"]] == [
-        (["stages.rl_a.prompts", "stages.rl_b.prompts"], ["stages.sft1.data.sources.0"], 5),
+        (["stages.rl_a.tasks.math", "stages.rl_b.tasks.math"], ["stages.sft1.data.sources.0"], 5),
         (["evaluation.suites.math"], ["stages.sft1.data.sources.0"], 4),
-        (["evaluation.suites.math"], ["stages.rl_a.prompts", "stages.rl_b.prompts"], 4),
+        (["evaluation.suites.math"], ["stages.rl_a.tasks.math", "stages.rl_b.tasks.math"], 4),
     ]
     assert {(pair["exact_only"], pair["prompts_found"]) for pair in report["pairs"]} == {(0, 0)}
     assert set(report["files"]) == {str(path) for path in planted.places.values()}
@@ -159,7 +159,7 @@ def test_planted_prompts_refuse_the_run_and_are_named_by_file_and_line(planted):
     told, places = str(raised.value), planted.places
     assert "1 of 4 prompts of evaluation.suites.math, allowed 0 of them, are in stages.sft1.data.sources.0" in told
     assert f"{places['sft']}:4 is exactly {places['suite']}:2" in told
-    assert "1 of 5 prompts of stages.rl_a.prompts, stages.rl_b.prompts, allowed 0" in told
+    assert "1 of 5 prompts of stages.rl_a.tasks.math, stages.rl_b.tasks.math, allowed 0" in told
     assert f"{places['sft']}:6 shares a run of words with {places['rl']}:5" in told
     # Within the limits the run goes on, and the report says what was found.
     report = planted.check(max_rl_in_sft=0.2, max_evaluation_in_training=0.25)
@@ -176,7 +176,7 @@ def test_a_second_check_of_the_same_files_reads_the_report_and_one_of_others_loo
     planted.check()
     assert kept.stat().st_mtime_ns == changed
     planted.lists["suite"][0] = planted.lists["rl"][0]
-    with pytest.raises(DataError, match=r"evaluation.suites.math, allowed 0 of them, are in stages.rl_a.prompts"):
+    with pytest.raises(DataError, match=r"evaluation.suites.math, allowed 0 of them, are in stages.rl_a.tasks.math"):
         planted.check()
 
 
@@ -210,7 +210,7 @@ def test_the_run_folder_keeps_the_report(planted, tmp_path):
     runner._record_hygiene()
     assert [record.event for record in runner.ledger.records] == ["prompts_compared"]
     page = write_report(folder.path).read_text()
-    assert '<td class="mono">stages.rl_a.prompts, stages.rl_b.prompts</td>' in page
+    assert '<td class="mono">stages.rl_a.tasks.math, stages.rl_b.tasks.math</td>' in page
     assert "25 words of its own" in page
     folder.hygiene.write_text("{")
     assert "read which prompts the sets share" in write_report(folder.path).read_text()

@@ -10,7 +10,7 @@ from nemo_cascade.config.schema import EvaluationConfig, SuiteConfig
 
 
 def sized(config, prompts, samples=1, **gate):
-    suite = SuiteConfig(path="x", verifier="math", num_prompts=prompts, samples_per_prompt=samples)
+    suite = SuiteConfig(path="x", reward={"kind": "math"}, num_prompts=prompts, samples_per_prompt=samples)
     suites = dict.fromkeys(config.evaluation.suites, suite)
     return replace(config, evaluation=EvaluationConfig(suites=suites), gate=replace(config.gate, **gate))
 
@@ -27,7 +27,7 @@ def test_samples_help_a_larger_fall_is_easier_and_where_nothing_is_stopped_nothi
     assert list(too_small(sized(config, 150, samples=8))) == []
     assert list(too_small(sized(config, 100, unacceptable_fall=0.5))) == []
     assert list(too_small(sized(config, 100, on_regression="promote"))) == []
-    suite = SuiteConfig(path="x", verifier="math", num_prompts=100)
+    suite = SuiteConfig(path="x", reward={"kind": "math"}, num_prompts=100)
     assert expected_detectable(suite, 0.001, 0.02) < expected_detectable(suite, 0.001, 0.1)
 
 

@@ -30,7 +30,7 @@ class Crash(Exception):
 @pytest.fixture
 def cascade(with_reward_model, tmp_path):
     suites = dict(with_reward_model.evaluation.suites)
-    suites["code"] = replace(suites["code"], verifier="preference", reward={}, reward_model="rm")
+    suites["code"] = replace(suites["code"], reward={"kind": "preference"}, reward_model="rm")
     return replace(
         with_reward_model,
         runs_dir=str(tmp_path / "runs"),

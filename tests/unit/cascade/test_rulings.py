@@ -13,6 +13,7 @@ from nemo_cascade.cascade.fork import fork_run
 from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.cascade.rulings import rule
 from nemo_cascade.cli import main as command
+from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.reading.provenance import run_command
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.report.story import held_stage, outcome_line, ways_on
@@ -21,7 +22,7 @@ from tests.unit.cascade.scripted import GOOD, LAST, START, World
 
 @pytest.fixture
 def held(config, tmp_path, monkeypatch):
-    scene = World(config, tmp_path, monkeypatch, GOOD, stage_gate={"on_regression": "hold"})
+    scene = World(config, tmp_path, monkeypatch, GOOD, stage_gate=GateOverride(on_regression="hold"))
     scene.provenance = {"overrides": ["cascade=nano", "name=trial", "stages.math_rl.promise.hold=['*']"]}
     assert scene.run() == runner.HELD
     return scene
@@ -78,7 +79,7 @@ def test_a_held_run_says_so_each_time_with_the_commands(held, caplog):
 
 
 def test_another_configuration_judges_a_held_stage_anew(held):
-    rules = replace(held.config.stages["math_rl"], gate={"on_regression": "promote"})
+    rules = replace(held.config.stages["math_rl"], gate=GateOverride(on_regression="promote"))
     held.config = replace(held.config, stages={**held.config.stages, "math_rl": rules})
     held.runner().ledger.append("forked", changes=["stages.math_rl.gate.on_regression: hold -> promote"])
     assert held.run() == 0

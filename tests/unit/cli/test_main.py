@@ -66,12 +66,12 @@ def test_a_reward_model_of_its_own_size_has_a_layout_of_its_own(cli, tmp_path):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(sizes | rest))
     stage = "stages.reward_model"
-    code, told, _ = cli("plan", "cascade=nemotron_cascade_8b")
+    code, told, _ = cli("plan", "cascade=nemotron_cascade/8b")
     assert code == 0
     assert "reward_model: 64 ranks = TP 8 x PP 4 x CP 1 x DP 2" in told
     assert "2 x TP 8 in service" in told
     wrong = [f"{stage}.parallel.pipeline_model_parallel_size=3", f"{stage}.seq_length=65536"]
-    code, _, complaint = cli("plan", "cascade=nemotron_cascade_8b", *wrong, f"{stage}.parallel.data_parallel_size=4")
+    code, _, complaint = cli("plan", "cascade=nemotron_cascade/8b", *wrong, f"{stage}.parallel.data_parallel_size=4")
     assert code == command.REFUSED
     assert "80 layers are not a multiple of pipeline_model_parallel_size 3" in complaint
     assert f"{stage}.seq_length=65536; allowed: max_position_embeddings=32768 of models/Qwen2.5" in complaint
@@ -105,7 +105,6 @@ REFUSALS = {
             "cluster.device=gpu",
             "stages.sft1.seq_length=8192",
             "stages.sft1.promise.improve=[chess]",
-            "stages.math_rl.prompts.verifier=maths",
         ],
         [
             "num_key_value_heads 2",
@@ -115,9 +114,9 @@ REFUSALS = {
             "asks for a GPU, this machine has none; got: gpu; allowed: cpu; mend: cluster.device=cpu",
             "stages.sft1.seq_length=8192; allowed: max_position_embeddings=4096",
             "got: chess",
-            "did you mean math?",
         ],
     ),
+    "no such verifier": (["stages.math_rl.tasks.math.reward.kind=maths"], ["did you mean math?"]),
     "no such architecture": (["model.architecture.model_type=mamba"], ["unsupported model_type", "qwen3"]),
 }
 
@@ -208,7 +207,7 @@ def test_planning_loads_no_heavy_library(tmp_path):
 
 def test_what_is_piped_has_no_blanks_at_line_ends_and_a_log_line_is_one_line(tmp_path):
     program = (
-        "import logging; from nemo_cascade.cli import terminal; terminal.set_up_logging(False);"
+        "import logging; from nemo_cascade.cli.screen import terminal; terminal.set_up_logging(False);"
         "logging.getLogger('x').info('word ' * 100 + 'end'); terminal.err.print('complaint ' * 50);"
         "table = terminal.table('title', 'a', 'b#'); table.add_row('x', '1'); table.add_row('longer', '22');"
         "terminal.out.print(table)"

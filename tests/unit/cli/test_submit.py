@@ -17,7 +17,7 @@ from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.config.slurm import slurm_violations
 from nemo_cascade.slurm.script import SCRIPT, SOURCED, Job, render
 
-PAPER = ["cascade=nemotron_cascade_8b", "cluster=dgx_h100", "cluster.num_nodes=10"]
+PAPER = ["cascade=nemotron_cascade/8b", "cluster=dgx_h100", "cluster.num_nodes=10"]
 
 
 def script(tmp_path, *overrides):

@@ -21,7 +21,7 @@ def test_a_cascade_fills_its_stages_from_their_families_in_order():
     assert [stage.kind for stage in config.stages.values()] == ["sft", "sft", "reward_model"] + ["grpo"] * 5
     rl = config.stages["math_rl"]
     assert rl.num_generations == 8  # of the family
-    assert rl.prompts.path == "runs/data/nano/math_train.jsonl"  # of the cascade, interpolated
+    assert rl.tasks["math"].path == "runs/data/nano/math_train.jsonl"  # of the cascade, interpolated
 
 
 def test_command_line_wins_over_files_and_needs_no_plus_for_keys_that_no_file_mentions():
@@ -95,6 +95,7 @@ def test_every_violation_is_reported_at_once_with_the_nearest_name():
     [
         ("casade=nano", "did you mean cascade=nano?"),
         ("cascade=nanoo", "did you mean cascade=nano?"),
+        ("cascade=nemotron_cascade_8b", "did you mean cascade=nemotron_cascade/8b?"),
         ("seed=1", "add cascade="),
     ],
 )
@@ -114,9 +115,26 @@ def test_an_integer_is_only_taken_for_an_integer():
         assert f"from command line: {rl}.{key}={value}" in line
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "+stages.math_rl.prompts={path: x}",
+            "write stages.math_rl.tasks.NAME={path: ..., domain: ..., reward: {kind:",
+        ),
+        ("stages.math_rl.mixed_with=[]", "write stages.math_rl.tasks.NAME={"),
+        ("stages.math_rl.tasks.math.verifier=code", "write stages.math_rl.tasks.math.reward.kind"),
+        ("evaluation.suites.math.verifier=code", "write evaluation.suites.math.reward.kind"),
+    ],
+)
+def test_a_key_of_earlier_versions_is_refused_with_what_to_write(line, words):
+    (found,) = violations("cascade=nano", line)
+    assert words in found
+
+
 def test_a_deleted_or_unset_key_is_missed_by_name_and_meaning():
-    found = violations("cascade=nano", "~stages.math_rl.prompts.path", "+stage@stages.x=sft")
-    assert any(line.startswith("stages.math_rl.prompts.path is missing") and "JSONL" in line for line in found)
+    found = violations("cascade=nano", "~stages.math_rl.tasks.math.path", "+stage@stages.x=sft")
+    assert any(line.startswith("stages.math_rl.tasks.math.path is missing") and "JSONL" in line for line in found)
     assert any(line.startswith("stages.x.optimizer.lr is missing") for line in found)
     assert any(line.startswith("stages.x.data.sources is missing") for line in found)
 

@@ -1,15 +1,18 @@
 """A user's own verifier, named by where it is: its settings are checked like a shipped one's, and it judges."""
 
+from dataclasses import asdict
+
 import pytest
 
 from nemo_cascade.config.plugins import load_plugin
 from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.strict import to_run_config
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.config.validate import violations
+from nemo_cascade.config.validate_judges import verifiers_of
 from nemo_cascade.config.verifiers import settings_of
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.pool.pool import VerifierPool
-from nemo_cascade.rewards.registry import VERIFIER_NAMES
 from nemo_cascade.rewards.response import Response
 
 SOURCE = """
@@ -40,16 +43,14 @@ class Wrong:
 """
 
 
+KEY = "stages.math_rl.tasks.math.reward"
+
+
 @pytest.fixture
 def place(tmp_path):
     path = tmp_path / "own_rewards.py"
     path.write_text(SOURCE)
     return path
-
-
-def problems(*overrides):
-    config, _ = compose(["cascade=nano", *overrides], None)
-    return "\n".join(map(str, violations(config, VERIFIER_NAMES)))
 
 
 def judged(name, texts, settings, record=None):
@@ -75,32 +76,24 @@ def test_a_class_judges_and_its_golden_cases_are_run(place):
 
 def test_its_settings_are_completed_and_another_working_folder_finds_it(place, monkeypatch):
     monkeypatch.chdir(place.parent)
-    key = "stages.math_rl.prompts"
-    config, _ = compose(["cascade=nano", f"{key}.verifier=own_rewards.py:shortness", f"+{key}.reward.most=7"], None)
-    prompts = config.stages["math_rl"].prompts
-    assert prompts.verifier == f"{place}:shortness"
-    assert prompts.reward == {"most": 7, "strict": False}
-    assert violations(config, VERIFIER_NAMES) == []
+    config, _ = compose(["cascade=nano", f"{KEY}.kind=own_rewards.py:shortness", f"+{KEY}.most=7"], None)
+    reward = config.stages["math_rl"].tasks["math"].reward
+    assert asdict(reward) == {"kind": f"{place}:shortness", "most": 7, "strict": False}
+    assert to_run_config(asdict(config)) == config
+    assert violations(config) == []
 
 
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
         ("mots=7", "did you mean"),
-        ("most=short", "stages.math_rl.prompts.reward.most"),
-        ("strict=3", "stages.math_rl.prompts.reward.strict"),
+        ("most=short", f"{KEY}.most"),
+        ("strict=3", f"{KEY}.strict"),
     ],
 )
 def test_its_settings_are_refused_by_key_before_anything_starts(place, setting, told):
     with pytest.raises(ConfigError) as refused:
-        compose(
-            [
-                "cascade=nano",
-                f"stages.math_rl.prompts.verifier={place}:shortness",
-                f"+stages.math_rl.prompts.reward.{setting}",
-            ],
-            None,
-        )
+        compose(["cascade=nano", f"{KEY}.kind={place}:shortness", f"+{KEY}.{setting}"], None)
     assert told in str(refused.value)
 
 
@@ -118,17 +111,18 @@ def test_what_cannot_be_loaded_is_refused_with_its_key(place, name, told):
     broken = place.with_name("broken.py")
     broken.write_text("def check(")
     name, told = (text.format(place=place, broken=broken) for text in (name, told))
-    said = problems(f"stages.math_rl.prompts.verifier={name}")
-    assert "stages.math_rl.prompts.verifier: " in said
-    assert told in said
+    with pytest.raises(ConfigError) as refused:
+        compose(["cascade=nano", f"{KEY}.kind={name}"], None)
+    assert f"{KEY}.kind: " in str(refused.value)
+    assert told in str(refused.value)
 
 
 def test_parts_of_a_mix_may_be_ones_own(place):
-    key = "stages.math_rl.prompts"
-    parts = f"[{{verifier: '{place}:shortness', options: {{SETTING: 9}}}}, {{verifier: format, weight: 0.5}}]"
-    mix = ["cascade=nano", f"{key}.verifier=mix", f"+{key}.reward.terms={parts}"]
+    parts = f"[{{reward: {{kind: '{place}:shortness', SETTING: 9}}}}, {{reward: {{kind: format}}, weight: 0.5}}]"
+    mix = ["cascade=nano", f"{KEY}.kind=mix", f"+{KEY}.terms={parts}"]
     config, _ = compose([text.replace("SETTING", "most") for text in mix], None)
-    assert violations(config, VERIFIER_NAMES) == []
+    assert violations(config) == []
+    assert verifiers_of(config) >= {"mix", f"{place}:shortness", "format"}
     with pytest.raises(ConfigError, match="did you mean"):
         compose([text.replace("SETTING", "mots") for text in mix], None)
 

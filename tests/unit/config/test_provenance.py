@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.reading import provenance
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.repeatable import repeatability
@@ -51,12 +52,12 @@ def test_checkpoints_count_where_one_of_them_may_be_the_result(nano):
         stage = replace(nano.stages["math_rl"], **more)
         return replace(nano, stages=nano.stages | {"math_rl": stage})
 
-    ways = ({"select": "best"}, {"gate": {"on_regression": "checkpoint"}}, {"gate": {"on_regression": "recover"}})
+    ways = ({"select": "best"}, *({"gate": GateOverride(on_regression=way)} for way in ("checkpoint", "recover")))
     for how in ways:
         assert provenance.config_diff(changed(**how), changed(keep_checkpoints=5, **how)) == [
             "stages.math_rl.keep_checkpoints: 2 -> 5"
         ]
-    held = {"gate": {"on_regression": "hold"}}
+    held = {"gate": GateOverride(on_regression="hold")}
     assert provenance.config_diff(changed(**held), changed(keep_checkpoints=5, **held)) == []
 
 

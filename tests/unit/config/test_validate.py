@@ -11,17 +11,15 @@ from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.validate import violations
 from tests.support.pinned_nano import PINNED
 
-VERIFIERS = ("math", "instruction")
-
 
 @pytest.fixture(scope="module")
 def nano():
     return compose(PINNED)[0]
 
 
-def found(*overrides, verifiers=VERIFIERS):
+def found(*overrides):
     config = compose([*PINNED, *overrides])[0]
-    return [str(v) for v in (*violations(config, verifiers), *lacks(config))]
+    return [str(v) for v in (*violations(config), *lacks(config))]
 
 
 def expect(lines, *words):
@@ -31,7 +29,7 @@ def expect(lines, *words):
 
 
 def test_a_sound_cascade_has_nothing_to_refuse(nano):
-    assert violations(nano, VERIFIERS) == []
+    assert violations(nano) == []
 
 
 def test_wrong_numbers_of_all_stages_are_listed_together():
@@ -71,15 +69,17 @@ def test_wrong_numbers_of_all_stages_are_listed_together():
 
 
 def test_prompts_and_responses_share_the_engines_length():
-    assert found("stages.math_rl.prompts.max_tokens=160") == []
-    short = found("stages.math_rl.prompts={min_tokens:9,max_tokens:8}")
-    expect(short, "no prompt is long enough and short enough; got: stages.math_rl.prompts.min_tokens=9")
+    assert found("stages.math_rl.tasks.math.max_tokens=160") == []
+    short = found("stages.math_rl.tasks.math={min_tokens:9,max_tokens:8}")
+    expect(short, "no prompt is long enough and short enough; got: stages.math_rl.tasks.math.min_tokens=9")
     expect(
-        found("stages.math_rl.prompts.max_tokens=161"),
-        "leaves no room for its response; got: stages.math_rl.prompts.max_tokens=161; allowed: 160 =",
+        found("stages.math_rl.tasks.math.max_tokens=161"),
+        "leaves no room for its response; got: stages.math_rl.tasks.math.max_tokens=161; allowed: 160 =",
     )
-    unbounded = found("stages.math_rl.prompts.repair={enabled:true,kinds:[]}")
-    expect(unbounded, "up to a length that isn't given; got: stages.math_rl.prompts.repair", "no kind of repair prompt")
+    unbounded = found("stages.math_rl.tasks.math.repair={enabled:true,kinds:[]}")
+    expect(
+        unbounded, "up to a length that isn't given; got: stages.math_rl.tasks.math.repair", "no kind of repair prompt"
+    )
 
 
 def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
@@ -93,7 +93,6 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         f"model.path={tmp_path}/none",
         "prepare=none",
         f"data_dir={tmp_path}",
-        "evaluation.suites.math.verifier=mth",
         "cluster.num_nodes=2",
         "name=a/b",
     )
@@ -110,10 +109,9 @@ def test_what_this_machine_lacks_is_refused(monkeypatch, tmp_path):
         "stages.sft2.data.sources.1.path=",
         "stages.sft2.data.sources.2.path=",
         "stages.sft2.data.sources.3.path=",
-        "stages.math_rl.prompts.path=",
+        "stages.math_rl.tasks.math.path=",
         "evaluation.suites.math.path=",
         "evaluation.suites.instruction.path=",
-        "evaluation.suites.math.verifier=mth; allowed: math, instruction, preference, genrm; mend: did you mean math?",
         "several machines need a Ray cluster; got: cluster.num_nodes=2",
         "name can't be a folder",
         "need more GPUs than there are; got: 1; allowed: 0",
@@ -124,10 +122,10 @@ def test_policy_and_engines_must_fit_the_gpus(nano, monkeypatch):
     monkeypatch.setattr(host, "gpu_present", lambda: True)
     cluster = replace(nano.cluster, device="gpu", gpus_per_node=4)
     config = replace(nano, cluster=cluster, parallel=replace(nano.parallel, data_parallel_size=4))
-    assert violations(config, VERIFIERS) == []
+    assert violations(config) == []
     apart = replace(config, rollout=replace(config.rollout, placement="disaggregated"))
     expect(
-        [str(v) for v in violations(apart, VERIFIERS)],
+        [str(v) for v in violations(apart)],
         "disaggregated) need more GPUs than there are; got: 5; allowed: 4",
     )
 
@@ -165,7 +163,7 @@ def test_preference_needs_a_reward_model_that_is_there_by_then(tmp_path):
     (tmp_path / "pairs.jsonl").touch()
     (tmp_path / "config.json").touch()
     rm = RM % (tmp_path / "pairs.jsonl", tmp_path / "pairs.jsonl")
-    ask = ["stages.math_rl.prompts.verifier=preference", "evaluation.suites.math.verifier=preference"]
+    ask = ["stages.math_rl.tasks.math.reward.kind=preference", "evaluation.suites.math.reward.kind=preference"]
     expect(
         found(rm, *ask, "evaluation.suites.instruction.reward_model=rm"),
         "preference needs a reward model; got: stages.math_rl.reward_model=None",
@@ -182,7 +180,7 @@ def test_preference_needs_a_reward_model_that_is_there_by_then(tmp_path):
     expect(found(rm, *ask, *misspelt), "model folder not found; got: stages.math_rl.reward_model=")
     folder = [here[1], f"stages.math_rl.reward_model={tmp_path}"]
     assert found(rm, *ask, *folder) == []
-    expect(found("+reward.deadlines.maths=3"), "unknown verifier; got: reward.deadlines.maths=maths")
+    expect(found("+reward.deadlines.maths=3"), "unknown verifier; got: reward.deadlines.maths")
 
 
 def test_a_reward_model_promises_nothing_and_starts_from_a_model(tmp_path):
@@ -197,11 +195,11 @@ def test_a_reward_model_promises_nothing_and_starts_from_a_model(tmp_path):
 
 
 def test_genrm_needs_a_server_and_responses_to_compare():
-    ask = ["stages.math_rl.prompts.verifier=genrm", "evaluation.suites.math.verifier=genrm"]
+    ask = ["stages.math_rl.tasks.math.reward.kind=genrm", "evaluation.suites.math.reward.kind=genrm"]
     expect(
         found(*ask, "evaluation.suites.math.samples_per_prompt=1"),
-        "genrm compares responses to one prompt; got: evaluation.suites.math.verifier: 1",
-        "genrm needs a judge's server; got: stages.math_rl.prompts.verifier",
+        "genrm compares responses to one prompt; got: evaluation.suites.math.reward.kind: 1",
+        "genrm needs a judge's server; got: stages.math_rl.tasks.math.reward.kind",
     )
     assert found(*ask, "reward.genrm.url=http://judge:8000/v1", "reward.genrm.model=judge") == []
 
@@ -218,7 +216,7 @@ def test_a_filter_without_solved_prompts_and_rules_that_can_t_end_a_stage_are_re
         found(
             "stages.math_rl.end_when={plateau_steps:5,window:100000}",
             "stages.math_rl.prompt_filter.enabled=true",
-            "stages.math_rl.prompts.verifier=genrm",
+            "stages.math_rl.tasks.math.reward.kind=genrm",
             "reward.genrm.url=http://judge:8000/v1",
             "reward.genrm.model=judge",
         ),

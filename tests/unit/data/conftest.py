@@ -6,7 +6,6 @@ from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.config.stages.sft_data import SftDataConfig, SourceConfig
 from nemo_cascade.data.chat.encode import load_tokenizer
-from nemo_cascade.nano.tasks import prepare_nano
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
 
@@ -15,13 +14,6 @@ def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     train_nano_tokenizer(["user assistant system You are a helpful and harmless assistant. think no"] * 5, folder)
     return load_tokenizer(folder)
-
-
-@pytest.fixture(scope="session")
-def nano(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "nano"
-    prepare_nano(folder, seed=0)
-    return folder
 
 
 @pytest.fixture

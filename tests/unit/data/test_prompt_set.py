@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nemo_cascade.config.stages.prompts import PromptSetConfig
+from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.errors import DataError
 
@@ -77,27 +77,27 @@ def test_more_prompts_than_there_are_aren_t_given(tokenizer, write_jsonl):
 
 def test_rows_that_are_no_prompts_are_quarantined_within_the_share(tokenizer, write_jsonl, tmp_path):
     path = write_jsonl([*[prompt(f"{i}+1") for i in range(8)], {"text": "x"}, "{broken\n"])
-    rules = {"path": path, "domain": "math", "verifier": "math"}
+    rules = {"path": path, "domain": "math", "reward": {"kind": "math"}}
     with pytest.raises(DataError, match="2 rows are no prompts") as raised:
-        load_prompts([PromptSetConfig(**rules, max_bad_fraction=0.1)], tokenizer, 64, tmp_path)
+        load_prompts({"sums": TaskConfig(**rules, max_bad_fraction=0.1)}, tokenizer, 64, tmp_path)
     assert f"{path}:9: no messages" in str(raised.value)
-    prompts = load_prompts([PromptSetConfig(**rules, max_bad_fraction=0.2)], tokenizer, 64, tmp_path)
+    prompts = load_prompts({"sums": TaskConfig(**rules, max_bad_fraction=0.2)}, tokenizer, 64, tmp_path)
     assert (len(prompts), len(prompts.bad)) == (8, 2)
     (file,) = (tmp_path / "quarantine").iterdir()
     told = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(t["file"], t["line"], t["kind"]) for t in told] == [(path, 9, "broken"), (path, 10, "broken")]
 
 
-def test_mixed_sets_keep_their_own_verifier_and_domain_and_need_files_of_different_names(tokenizer, tmp_path):
+def test_tasks_keep_their_own_verifier_and_domain_and_need_files_of_different_names(tokenizer, tmp_path):
     row = '{"messages": [{"role": "user", "content": "What is 1 + 1?"}], "answer": "2"}\n'
     for name, count in (("one", 3), ("two", 2)):
         (tmp_path / f"{name}.jsonl").write_text(row * count)
-    rules = [
-        PromptSetConfig(path=str(tmp_path / f"{name}.jsonl"), domain=name, verifier=verifier)
-        for name, verifier in (("one", "math"), ("two", "code"))
-    ]
-    mixed = load_prompts(rules, tokenizer, 64, tmp_path)
+    tasks = {
+        name: TaskConfig(path=str(tmp_path / f"{name}.jsonl"), domain=name, reward={"kind": kind})
+        for name, kind in (("one", "math"), ("two", "code"))
+    }
+    mixed = load_prompts(tasks, tokenizer, 64, tmp_path)
     drawn = mixed.first(5)
     assert sorted((p.domain, p.verifier) for p in drawn) == [("one", "math")] * 3 + [("two", "code")] * 2
     with pytest.raises(DataError, match="files of the same name"):
-        load_prompts([rules[0], rules[0]], tokenizer, 64, tmp_path)
+        load_prompts({"a": tasks["one"], "b": tasks["one"]}, tokenizer, 64, tmp_path)

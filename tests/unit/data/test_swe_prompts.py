@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nemo_cascade.config.stages.prompts import PromptSetConfig, RepairPromptConfig
+from nemo_cascade.config.stages.tasks import RepairPromptConfig, TaskConfig
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.swe_rows import changed_paths
 from nemo_cascade.errors import DataError
@@ -80,9 +80,9 @@ def test_the_order_is_shuffled_and_follows_from_content_and_seed(build):
 def test_what_does_not_fit_is_left_out_counted_and_listed(build, tokenizer, write_jsonl, tmp_path):
     long = {**ROW, "files": {**ROW["files"], "pkg/gold.py": GOLD + "# more\n" * 3000}}
     lone = {**ROW, "files": {"pkg/gold.py": GOLD}}
-    rules = {"domain": "swe", "verifier": "swe_repair", "max_tokens": LONG, "repair": RepairPromptConfig(enabled=True)}
-    config = PromptSetConfig(path=write_jsonl([ROW, long, lone]), **rules)
-    prompts = load_prompts([config], tokenizer, LONG, tmp_path)
+    rules = {"domain": "swe", "reward": {"kind": "swe_repair"}, "repair": RepairPromptConfig(enabled=True)}
+    task = TaskConfig(path=write_jsonl([ROW, long, lone]), max_tokens=LONG, **rules)
+    prompts = load_prompts({"swe": task}, tokenizer, LONG, tmp_path)
     assert [p.task_id for p in prompts.prompts] == ["rows/1/ground_truth", "rows/1/mixed", "rows/3/ground_truth"]
     assert prompts.left_out == 3
     [listed] = (tmp_path / "quarantine").iterdir()

@@ -293,7 +293,7 @@ def test_the_runs_sandbox_block_reaches_every_verifier():
     row = {"entry_point": "two", "tests": [{"arguments": [], "expected": 2}]}
     answer = fenced("import numpy\ndef two(): return int(numpy.array([1, 1]).sum())")
     for packages, score in ((["numpy"], 1.0), ([], 0.0)):
-        config, mix = SandboxConfig(packages=packages), {"terms": [{"verifier": "code"}]}
+        config, mix = SandboxConfig(packages=packages), {"terms": [{"reward": {"kind": "code"}}]}
         reward = RewardConfig(workers=1, deadline_s=180.0)
         with VerifierPool(reward, sandbox=config) as pool:
             for name, settings in (("code", {}), ("mix", mix)):

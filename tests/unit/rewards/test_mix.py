@@ -3,7 +3,7 @@ import pytest
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.form import FormatVerifier, LanguageVerifier, obeys_mode, repeated_share
-from nemo_cascade.rewards.formula import verifier_formula
+from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text
 from nemo_cascade.rewards.mix import MixVerifier
 from nemo_cascade.rewards.pool.pool import VerifierPool
@@ -11,19 +11,18 @@ from nemo_cascade.rewards.registry import VERIFIERS
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import VerifierError
 
-TERMS = [{"verifier": "math", "weight": 2.0}, {"verifier": "repetition", "weight": 0.5}]
-GATES = [{"verifier": "format", "otherwise": -1.0}, {"verifier": "language", "otherwise": -3.0}]
+TERMS = [{"reward": {"kind": "math"}, "weight": 2.0}, {"reward": {"kind": "repetition"}, "weight": 0.5}]
+GATES = [{"reward": {"kind": "format"}, "otherwise": -1.0}, {"reward": {"kind": "language"}, "otherwise": -3.0}]
 LOOP = "again and again and " * 40
 
 
 def test_formula_reads_as_the_composition():
-    assert verifier_formula("math", {}) == "math"
-    judged = verifier_formula("swe_repair", {"otherwise": "judge", "judge": {"model": "Kimi"}})
+    assert reward_formula({"kind": "math"}) == "math"
+    judged = reward_formula({"kind": "swe_repair", "otherwise": "judge", "judge": {"model": "Kimi"}})
     assert judged == "swe_repair(otherwise=judge, judge.model=Kimi)"
-    assert (
-        verifier_formula("math", {"mixed_language_score": -1.0, "language": "en"}) == "math(mixed_language_score=-1.0)"
-    )
-    assert verifier_formula("mix", {"terms": TERMS, "gates": GATES, "clip": [-1, 2.25]}) == (
+    told = reward_formula({"kind": "math", "mixed_language_score": -1.0, "language": "en"})
+    assert told == "math(mixed_language_score=-1.0)"
+    assert reward_formula({"kind": "mix", "terms": TERMS, "gates": GATES, "clip": [-1, 2.25]}) == (
         "if format >= 1 then if language >= 1 then clip(2 * math + 0.5 * repetition, -1, 2.25) else -3 else -1"
     )
 
@@ -49,7 +48,7 @@ def test_a_part_that_can_not_judge_makes_the_whole_an_error():
 
 def test_all_faults_of_a_composition_are_listed():
     with pytest.raises(ConfigError) as caught:
-        MixVerifier([{"verifier": "maths"}, {"weight": 1.0}], [{"verifier": "mix"}], [2, 1])
+        MixVerifier([{"reward": {"kind": "maths"}}, {"weight": 1.0}], [{"reward": {"kind": "mix"}}], [2, 1])
     assert len(caught.value.violations) == 4
     with pytest.raises(ConfigError, match="no terms"):
         MixVerifier([])
@@ -59,14 +58,14 @@ def test_pool_refuses_a_bad_composition_and_tests_the_parts_of_a_good_one():
     bad_part = {**VERIFIERS, "repetition": "probe_verifiers:WrongGolden"}
     with VerifierPool(RewardConfig(workers=1), bad_part) as pool:
         with pytest.raises(RewardError, match="maths"):
-            pool.submit(0, "mix", {}, Response(""), {"terms": [{"verifier": "maths"}]})
+            pool.submit(0, "mix", {}, Response(""), {"terms": [{"reward": {"kind": "maths"}}]})
         with pytest.raises(RewardError, match=r"2 of 3 golden cases fail(.|\n)*repetition: 'first'"):
-            pool.self_test(["mix"], {"terms": [{"verifier": "repetition"}]})
+            pool.self_test(["mix"], {"terms": [{"reward": {"kind": "repetition"}}]})
 
 
 def test_pool_refuses_a_verifier_whose_own_limits_exceed_its_deadline():
     with VerifierPool(RewardConfig()) as pool, pytest.raises(RewardError, match=r"reward\.deadlines\.mix"):
-        pool.submit(0, "mix", {}, Response(""), {"terms": [{"verifier": "code"}]})
+        pool.submit(0, "mix", {}, Response(""), {"terms": [{"reward": {"kind": "code"}}]})
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,16 @@
-"""Prompts of an RL stage, and who judges the responses."""
+"""Tasks of an RL stage: prompts, and who judges the responses."""
 
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+from pydantic import NonNegativeInt, PositiveInt
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.environments import TaskEnvironmentConfig
-from nemo_cascade.config.verifiers import VerifierName, complete
-
-PREFERENCE = "preference"
-"""The verifier that is a reward model."""
-GENRM = "genrm"
-"""The verifier that is a generative reward model; all others are in the reward registry."""
+from nemo_cascade.config.verifiers import Reward
 
 
 @block
@@ -23,7 +18,7 @@ class RepairPromptConfig:
     """Prompts of SWE RL made of each row's issue and files (arXiv 2512.13607, 4.7.1; data/prompts/swe_rows.py)."""
 
     enabled: bool = False
-    """Build prompts from `problem`, `files` and the golden patch, up to prompts.max_tokens; off: rows hold them."""
+    """Build prompts from `problem`, `files` and the golden patch, up to the task's max_tokens; off: rows hold them."""
     kinds: list[Literal["ground_truth", "mixed"]] = field(default_factory=lambda: ["ground_truth", "mixed"])
     """ground_truth: the files that the golden patch changes; mixed: noise files among them; left out if none fits."""
     max_files: PositiveInt = 5
@@ -33,16 +28,13 @@ class RepairPromptConfig:
 
 
 @block
-class PromptSetConfig(DataFileConfig):
-    """Prompts of an RL stage: rows with `messages`, ending in a user's turn, and what the verifier needs."""
+class TaskConfig(DataFileConfig):
+    """Prompts with their verifier: rows with `messages`, ending in a user's turn, and what the verifier needs."""
 
     domain: str
     """Domain that is rewarded."""
-    verifier: VerifierName
-    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm); or
-    your own, `my_package.my_module:Name` or `my_file.py:name` (README, Adding)."""
-    reward: dict[str, Any] = field(default_factory=dict)
-    """The verifier's settings for these prompts (config/verifiers.py); a suite has its own."""
+    reward: Reward
+    """Who judges the responses, by `kind`, and its settings for this task; a suite has its own."""
     environment: TaskEnvironmentConfig = field(default_factory=TaskEnvironmentConfig)
     """What answers the policy: nothing (one turn), or a world that it talks to."""
     mode: Literal["think", "no_think", "half"] = "think"
@@ -58,11 +50,6 @@ class PromptSetConfig(DataFileConfig):
     data_dir/quarantine."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
-
-    @field_validator("reward")
-    @classmethod
-    def _completed(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return complete(given, info)
 
     def selection(self) -> str:
         """Return in words which rows are taken and how prompts are built of them."""
