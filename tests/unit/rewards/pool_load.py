@@ -14,7 +14,6 @@ from unittest import mock
 import psutil
 
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.rewards.pool import scheduler
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.registry import VERIFIERS
 from nemo_cascade.rewards.response import Response
@@ -118,7 +117,11 @@ def run_load(samples, *, kill_share=0.0, workers=2):
     generator, every = random.Random(1), round(1 / kill_share) if kill_share else len(samples) + 1
     look_every, looks = max(1, len(samples) // (FIFTHS * LOOKS)), []
     probes = {"probe": "probe_verifiers:Probe", "hanging": "probe_verifiers:Probe"}
-    with mock.patch.object(scheduler, "_CRASH_BUDGET", 1000), VerifierPool(config, {**VERIFIERS, **probes}) as pool:
+    with (
+        mock.patch("nemo_cascade.rewards.pool.pool._MAX_PENDING", 256),  # so that kills come while verdicts are given
+        mock.patch("nemo_cascade.rewards.pool.scheduler._CRASH_BUDGET", 1000),
+        VerifierPool(config, {**VERIFIERS, **probes}) as pool,
+    ):
         pool.self_test(["math", "instruction", "probe", "hanging"])
         [nursery] = [
             p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.pool.fork_server" in p.cmdline()
