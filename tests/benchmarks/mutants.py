@@ -91,7 +91,8 @@ def mutants(source: str, most: int, seed: str) -> list[tuple[str, str]]:
     places = [(kind, number, change) for number, node in enumerate(_in_order(tree)) for kind, change in _changes(node)]
     chance = random.Random(seed)
     chance.shuffle(places)
-    kinds = sorted({kind for kind, *_ in places}, key=lambda _: chance.random())
+    kinds = sorted({kind for kind, *_ in places})  # a set's own order is another in each process
+    chance.shuffle(kinds)
     turns = [[place for place in places if place[0] == kind] for kind in kinds]
     chosen = [turn[number] for number in range(most) for turn in turns if number < len(turn)][:most]
     made = []
