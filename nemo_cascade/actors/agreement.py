@@ -29,6 +29,8 @@ from nemo_cascade.training.setup import WhichModel
 from nemo_cascade.types import Float32, Int32
 
 QUANTILE = 0.99
+# Of the probe.
+_SEQUENCES, _TOKENS = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def prove_equal(policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncC
     Raises:
         WeightSyncError: an engine is farther away than its limits allow, with the worst place and both values.
     """
-    sequences = _probe_sequences(policy, rollout, config, version)
+    sequences = _probe_sequences(policy, rollout, version)
     trainer = _trainer_scores(policy, sequences, "policy")
     floor = Distance.between(trainer, _trainer_scores(policy, sequences, "rounded_anew"))
     allowed = limits(config, floor, policy.dtype, rollout.config.dtype)
@@ -135,16 +137,12 @@ def _trainer_scores(policy: TrainerGroup, sequences: Sequence[Int32], which: Whi
     return [scores[1:] for scores in source.per_sample(policy.logprobs(source, 0, which))]
 
 
-def _probe_sequences(
-    policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncConfig, version: int
-) -> list[Int32]:
+def _probe_sequences(policy: TrainerGroup, rollout: RolloutGroup, version: int) -> list[Int32]:
     model = read_json_object(Path(rollout.model_path) / "config.json")
     multiple = policy.parallel.layout.pad_documents_to
-    longest = min(config.probe_tokens, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)
+    longest = min(_TOKENS, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)
     random = np.random.default_rng([rollout.seed, version])
-    return [
-        random.integers(0, model["vocab_size"], size=longest, dtype=np.int32) for _ in range(config.probe_sequences)
-    ]
+    return [random.integers(0, model["vocab_size"], size=longest, dtype=np.int32) for _ in range(_SEQUENCES)]
 
 
 def compare(

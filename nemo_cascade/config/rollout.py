@@ -48,10 +48,6 @@ class WeightSyncConfig:
     verify: Literal["first", "always", "off"] = "first"
     """When trainer and engines must prove after a sync that they hold equal weights (checksums of what the engines'
     workers hold, exact in any dtype) and compute equal log-probs: the first of a stage, every one, never."""
-    probe_sequences: PositiveInt = 4
-    """Sequences in the probe batch."""
-    probe_tokens: PositiveInt = 64
-    """Tokens of each probe sequence."""
     mean_logprob_difference: PositiveFloat | None = None
     """Largest allowed mean |trainer - engine| log-prob on the probe; over it the run stops. Where none of the three
     limits is set, the coarser dtype of both sides says them: fp32 1e-3 at most; bf16 0.1 in the mean and 0.5 at the

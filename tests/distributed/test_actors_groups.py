@@ -34,7 +34,7 @@ from tests.support.tiny_policy import TinySource, policy_setup, write_tiny_folde
 
 pytestmark = pytest.mark.distributed
 
-SYNC = WeightSyncConfig(bucket_mib=1, deadline_s=60, probe_tokens=48)
+SYNC = WeightSyncConfig(bucket_mib=1, deadline_s=60)
 CONFIG = RolloutConfig(
     dtype="fp32", max_model_len=512, max_num_seqs=64, kv_cache_gib=0.125, weight_sync=SYNC, generate_deadline_s=120
 )

@@ -6,6 +6,7 @@ import difflib
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -102,10 +103,10 @@ def candidates(annotation: Any, data: Any = None) -> list[Any]:
 
 
 def _rewards(kind: Any) -> list[Any]:
-    try:
-        return [settings_block(anchored(kind))]
-    except (CascadeError, AttributeError):
-        return list(SETTINGS.values())
+    if isinstance(kind, str):
+        with suppress(CascadeError):  # no such kind: any might be meant
+            return [settings_block(anchored(kind))]
+    return list(SETTINGS.values())
 
 
 def _kind_of(block: type) -> Any:

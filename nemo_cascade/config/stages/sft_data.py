@@ -36,10 +36,6 @@ class DedupConfig:
     agree (MinHash), which drops templated problems that differ in their numbers only."""
     threshold: Fraction = 0.7
     """near: share of common runs of words (Jaccard similarity) from which on two samples are the same."""
-    shingle_words: PositiveInt = 3
-    """near: words of a run."""
-    permutations: PositiveInt = 128
-    """near: MinHash permutations; the estimate's standard error is at most 0.5 / sqrt of it."""
 
 
 @block

@@ -25,6 +25,10 @@ from nemo_cascade.storage.hashes import hash_recipe
 from nemo_cascade.types import Int64
 
 EXACT, BANDS, SIGNATURES = "exact.npy", "bands.npy", "signatures.npy"
+SHINGLE_WORDS = 3
+"""Words of a run that is compared."""
+PERMUTATIONS = 128
+"""MinHash permutations; the estimate's standard error is at most 0.5 / sqrt of it."""
 # Candidates are checked by their signatures: rather look at too many than miss one.
 _MISS_WEIGHT = 0.9
 _CHUNK = 4096
@@ -66,7 +70,7 @@ class Duplicates:
 
 def fingerprint_key(config: DedupConfig, shard: str) -> str:
     """Name the fingerprints of a shard: a hash of all that they depend on."""
-    near = [config.threshold, config.shingle_words, config.permutations] if config.method == "near" else None
+    near = [config.threshold, SHINGLE_WORDS, PERMUTATIONS] if config.method == "near" else None
     recipe = {"words": WORDS_VERSION, "near": near, "shard": shard}
     return hash_recipe(recipe)[:32]
 
@@ -78,18 +82,18 @@ def write_fingerprints(folder: Path, samples: Iterable[Said], config: DedupConfi
     for chunk in _chunks(samples, _CHUNK):
         exact += (text_hash(said.exactly or said.text) ^ _beside(said) for said in chunk)
         if config.method == "near":
-            signature, known = near_signatures(chunk, config)
+            signature, known = near_signatures(chunk)
             bands.append(band_hashes(signature, known, config))
             signatures.append(signature.astype(np.uint8))  # its lowest byte: enough to compare
     np.save(folder / EXACT, np.asarray(exact, np.uint64))
     if config.method == "near":
         count = band_shape(config)[0]
         np.save(folder / BANDS, np.concatenate(bands, axis=1) if bands else np.empty((count, 0), np.uint64))
-        empty = np.empty((0, config.permutations), np.uint8)
+        empty = np.empty((0, PERMUTATIONS), np.uint8)
         np.save(folder / SIGNATURES, np.concatenate(signatures) if signatures else empty)
 
 
-def near_signatures(samples: Sequence[Said], config: DedupConfig) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+def near_signatures(samples: Sequence[Said]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Sketch samples by MinHash over runs of words.
 
     Returns:
@@ -97,23 +101,23 @@ def near_signatures(samples: Sequence[Said], config: DedupConfig) -> tuple[NDArr
     """
     hashes = _word_hashes()
     words = [hashes.of(said.text) for said in samples]
-    known = np.array([len(found) >= 2 * config.shingle_words for found in words], bool)
+    known = np.array([len(found) >= 2 * SHINGLE_WORDS for found in words], bool)
     # Said beside something else, no run is the same.
     runs = [
-        ngram_hashes(found, config.shingle_words) ^ np.uint64(_beside(said))
+        ngram_hashes(found, SHINGLE_WORDS) ^ np.uint64(_beside(said))
         for found, said in zip(words, samples, strict=True)
     ]
-    return min_hashes(runs, config.permutations), known
+    return min_hashes(runs), known
 
 
 def _beside(said: Said) -> int:
     return text_hash(said.beside) if said.beside else 0
 
 
-def min_hashes(sets: Sequence[UInt64], permutations: int) -> NDArray[np.uint32]:
+def min_hashes(sets: Sequence[UInt64]) -> NDArray[np.uint32]:
     """Sketch sets of hashes by MinHash, [N, P]."""
-    model = _sketch(permutations)
-    signatures = np.empty((len(sets), permutations), np.uint32)
+    model = _sketch()
+    signatures = np.empty((len(sets), PERMUTATIONS), np.uint32)
     for i, hashes in enumerate(sets):
         model.clear()
         model.update_batch(np.unique(hashes.astype(np.uint32)).tolist())
@@ -123,7 +127,7 @@ def min_hashes(sets: Sequence[UInt64], permutations: int) -> NDArray[np.uint32]:
 
 def band_shape(config: DedupConfig) -> tuple[int, int]:
     """Return the number of bands and the rows of each that find most pairs over the threshold."""
-    return _bands(config.threshold, config.permutations)
+    return _bands(config.threshold)
 
 
 def find_duplicates(folders: Sequence[Path], config: DedupConfig) -> Duplicates:
@@ -230,13 +234,13 @@ def _word_hashes() -> WordHashes:
 
 
 @cache
-def _sketch(permutations: int) -> Any:
-    return MinHash(num_perm=permutations, seed=1, hashfunc=_itself, scheme="affine32")
+def _sketch() -> Any:
+    return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=_itself, scheme="affine32")
 
 
 @cache
-def _bands(threshold: float, permutations: int) -> tuple[int, int]:
-    index = MinHashLSH(threshold=threshold, num_perm=permutations, weights=(1 - _MISS_WEIGHT, _MISS_WEIGHT))
+def _bands(threshold: float) -> tuple[int, int]:
+    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=(1 - _MISS_WEIGHT, _MISS_WEIGHT))
     return int(index.b), int(index.r)
 
 

@@ -124,7 +124,7 @@ def _search(work: _Work) -> tuple[_Work, list[Overlap]]:
     overlaps = [Overlap(index.count, index.exact_only, []) for index in indices]
     hashes, texts = WordHashes(), _texts(replace(work.search.within, path=work.file))
     while chunk := [hashed_row(place, parts, hashes, work.rules.ngram) for place, parts in islice(texts, _CHUNK)]:
-        bands = row_bands(chunk, work.rules)
+        bands = row_bands(chunk)
         for overlap, index in zip(overlaps, indices, strict=True):
             for row, hit in zip(chunk, index.match(chunk, bands), strict=True):
                 if hit is not None:

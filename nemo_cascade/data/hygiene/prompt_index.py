@@ -1,7 +1,7 @@
 """The prompts of a set, to be found in rows of another: exactly the same, nearly the same, or in part.
 
 Runs of words that more than eight prompts of a set share are its template, and count for nothing in what is near or in
-part the same; a prompt that has fewer than `min_words` words of its own besides is found where it is exactly the same.
+part the same; a prompt that has fewer than 25 words of its own besides is found where it is exactly the same.
 
 Shapes: B bands, R rows of a chunk.
 """
@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.stages.sft_data import DedupConfig
 from nemo_cascade.data.hygiene.decontaminate import MOST_SHARED, NgramIndex, PromptText
-from nemo_cascade.data.hygiene.dedup import band_hashes, min_hashes
+from nemo_cascade.data.hygiene.dedup import SHINGLE_WORDS, band_hashes, min_hashes
 from nemo_cascade.data.hygiene.words import UInt64, WordHashes, ngram_hashes, text_hash, words
 
 How = Literal["exact", "near", "ngram"]
 Hit = tuple[int, How]
 
-_SHINGLE_WORDS = 3
+# Prompts of fewer words of their own are only found where they are exactly the same.
+_MIN_WORDS = 25
+# Share of common runs of three words (Jaccard similarity) from which on longer prompts are nearly the same.
+_NEAR = DedupConfig(method="near", threshold=0.4)
 # Most prompts of one band that a row is compared with.
 _MOST_COMPARED = 8
 
@@ -52,11 +55,11 @@ def hashed_row(place: str, parts: list[str], hashes: WordHashes, ngram: int) -> 
     return Row(place, tuple(map(text_hash, parts)), ngram_hashes(found, ngram), _shingles(found))
 
 
-def row_bands(rows: Sequence[Row], rules: HygieneConfig) -> UInt64:
+def row_bands(rows: Sequence[Row]) -> UInt64:
     """Hash the bands of rows, [B, R]; 0 for one with too few shingles to be near a long prompt of any set."""
-    least = _least_shingles(rules)
+    least = _least_shingles()
     enough = [row.shingles if len(row.shingles) >= least else row.shingles[:0] for row in rows]
-    return _bands(enough, _near(rules))
+    return _bands(enough)
 
 
 class PromptIndex:
@@ -69,7 +72,7 @@ class PromptIndex:
     """
 
     def __init__(self, prompts: Iterable[PromptText], rules: HygieneConfig) -> None:
-        self.count, self._least, enough = 0, _least_shingles(rules), _long_shingles(rules)
+        self.count, self._least, enough = 0, _least_shingles(), _long_shingles()
         self._exact: dict[int, int] = {}
         different: list[PromptText] = []
         for prompt in prompts:
@@ -89,8 +92,8 @@ class PromptIndex:
         own = [(piece, i) for i in self._long for piece in self._own_pieces(different[i].text)]
         self._ngrams = NgramIndex([PromptText(piece, self.places[i]) for piece, i in own], rules.ngram)
         self._piece_of = [i for _, i in own]
-        self._near, self._threshold = _near(rules), rules.near_threshold
-        bands = _bands(self._shingles, self._near)
+        self._threshold = _NEAR.threshold
+        bands = _bands(self._shingles)
         self._band_order = np.argsort(bands, axis=1, kind="stable")
         self._bands = np.take_along_axis(bands, self._band_order, axis=1)
 
@@ -111,7 +114,7 @@ class PromptIndex:
         own = {i: mine for i, mine in own.items() if len(mine) >= self._least}
         if changed := [i for i, mine in own.items() if len(mine) < len(rows[i].shingles)]:
             bands = bands.copy()
-            bands[:, changed] = _bands([own[i] for i in changed], self._near)
+            bands[:, changed] = _bands([own[i] for i in changed])
         for i, candidates in self._candidates(bands[:, list(own)], list(own)).items():
             found[i] = self._nearly(own[i], candidates)
         return found
@@ -150,10 +153,10 @@ class PromptIndex:
     def _own_pieces(self, text: str) -> Iterator[str]:
         """Yield the stretches of a text without any run of words of the template, in words."""
         found = words(text)
-        template = self._is_template(ngram_hashes(self._words.of(text), _SHINGLE_WORDS))
+        template = self._is_template(ngram_hashes(self._words.of(text), SHINGLE_WORDS))
         borders = np.flatnonzero(np.diff(np.concatenate([[True], template, [True]]).astype(np.int8)))
         for begin, end in borders.reshape(-1, 2).tolist():
-            yield " ".join(found[begin : end + _SHINGLE_WORDS - 1])
+            yield " ".join(found[begin : end + SHINGLE_WORDS - 1])
 
     def _is_template(self, shingles: UInt64) -> NDArray[np.bool_]:
         if not len(self._template):
@@ -163,24 +166,20 @@ class PromptIndex:
 
 
 def _shingles(word_hashes: UInt64) -> UInt64:
-    return np.unique(ngram_hashes(word_hashes, _SHINGLE_WORDS))
+    return np.unique(ngram_hashes(word_hashes, SHINGLE_WORDS))
 
 
-def _near(rules: HygieneConfig) -> DedupConfig:
-    return DedupConfig(method="near", threshold=rules.near_threshold, shingle_words=_SHINGLE_WORDS)
-
-
-def _least_shingles(rules: HygieneConfig) -> int:
+def _least_shingles() -> int:
     """Return how many shingles a row needs to reach the threshold with the shortest of the long prompts."""
-    return max(1, int(np.ceil(rules.near_threshold * _long_shingles(rules))))
+    return max(1, int(np.ceil(_NEAR.threshold * _long_shingles())))
 
 
-def _long_shingles(rules: HygieneConfig) -> int:
+def _long_shingles() -> int:
     """Return how many shingles of its own make a prompt a long one."""
-    return max(1, rules.min_words - _SHINGLE_WORDS + 1)
+    return max(1, _MIN_WORDS - SHINGLE_WORDS + 1)
 
 
-def _bands(shingles: Sequence[UInt64], near: DedupConfig) -> UInt64:
+def _bands(shingles: Sequence[UInt64]) -> UInt64:
     """Return the band hashes of sets of shingles, [B, sets]; 0 for an empty one, which is near nothing."""
     known: NDArray[np.bool_] = np.array([len(mine) > 0 for mine in shingles], bool)
-    return band_hashes(min_hashes(shingles, near.permutations), known, near)
+    return band_hashes(min_hashes(shingles), known, _NEAR)

@@ -1,37 +1,58 @@
-"""No dead options: every key of the schema is read by name somewhere in the program."""
+"""No dead options: every key is read from its own block, not just from anything that has such an attribute."""
 
 import ast
 from pathlib import Path
 
 import nemo_cascade
-from nemo_cascade.config.reading.keys import leaves
+from nemo_cascade.config import verifiers
+from nemo_cascade.config.reading import keys
+from nemo_cascade.config.schema import EnvironmentConfig, RunConfig
+from tests.support.readers import Readers
 
 PACKAGE = Path(nemo_cascade.__file__).parent
 
-# Declaring, checking, printing and recording a value is not using it.
-_NO_READERS = {
-    f"config/{name}.py"
-    for name in ("model", "rollout", "stage", "schema", "sandbox", "validate", "validate_judges", "slurm")
-}
+# Showing a value is not using it.
+_NO_READERS = ("cli/plan.py", "cli/screen/", "papers/")
 
 
-def names_read():
-    """Return every attribute that the program reads (`x.attribute`), by name."""
-    read = set()
-    for file in PACKAGE.rglob("*.py"):
-        where = file.relative_to(PACKAGE).as_posix()
-        if where in _NO_READERS or where.startswith("cli/"):
-            continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-                read.add(node.attr)
-    return read
+def blocks(block=RunConfig, found=None):
+    """Return all blocks that a run's configuration is made of, by name: field -> the blocks that it holds."""
+    found = {} if found is None else found
+    if block.__name__ not in found:
+        fields = {field.name: keys._inner(field.annotation) for field in keys.fields_of(block)}
+        held = {name: [kind for kind in kinds if keys.is_block(kind)] for name, kinds in fields.items()}
+        found[block.__name__] = (block, {name: {kind.__name__ for kind in kinds} for name, kinds in held.items()})
+        for kinds in held.values():
+            for kind in kinds:
+                blocks(kind, found)
+    return found
 
 
 def test_every_key_of_the_schema_has_a_reader():
-    read = names_read()
-    leaf_keys = [leaf.key for leaf in leaves()]
-    # A block counts too: nobody reads what nobody passes on.
-    wanted = {".".join(key.split(".")[:depth]) for key in leaf_keys for depth in range(1, key.count(".") + 2)}
-    names = {key: key.rpartition(".")[2] for key in wanted if not key.endswith("*")}
-    assert {key for key, name in names.items() if name not in read} == set()
+    known = blocks()
+    readers = Readers({name: fields for name, (_, fields) in known.items()})
+    files = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
+    trees = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in files.items()}
+    readers.learn(trees.values())
+    for name, tree in trees.items():
+        if not name.startswith(_NO_READERS):
+            readers.read(tree)
+    # What a verifier takes, its constructor takes: test_reward_settings.py. The environment is asked for by role.
+    unread = {
+        (name, field)
+        for name, (block, fields) in known.items()
+        if block is not EnvironmentConfig and block.__module__ != verifiers.__name__
+        for field in fields
+        if not readers.has(name, field)
+    }
+    assert unread == set()
+
+
+def test_a_key_that_only_another_block_s_namesake_is_read_for_is_found_out():
+    readers = Readers({"One": {"path": set(), "two": {"Two"}}, "Two": {"path": set()}})
+    tree = ast.parse("def f(one: One) -> None:\n    for two in one.two.values():\n        open(two.path)\n")
+    readers.learn([tree])
+    readers.read(tree)
+    assert readers.has("Two", "path")
+    assert readers.has("One", "two")
+    assert not readers.has("One", "path")
