@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationInfo, field_validator
+from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
@@ -67,5 +67,8 @@ def _completed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, kind, default in fields:
         if key not in given and default is MISSING:
             raise ValueError(f"{name} needs the setting {key}")
-        settings[key] = TypeAdapter(kind).validate_python(given.get(key, default), strict=True)
+        try:
+            settings[key] = TypeAdapter(kind).validate_python(given.get(key, default), strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{key}: {error.errors()[0]['msg']}") from error
     return settings

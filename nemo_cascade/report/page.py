@@ -226,7 +226,7 @@ def _stage_facts(
 
 
 def _ending(end: Mapping[str, Any]) -> str:
-    """Say which rule ended a stage (`stages.ending.End`)."""
+    """Say which rule ended a stage (`rl.ending.End`)."""
     if end["value"] is None:
         return f"its {end['step']:,} steps"
     rule = {"truncation_rate": "truncation", "plateau": "plateau of the reward"}[end["rule"]]

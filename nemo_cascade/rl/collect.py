@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 
@@ -42,7 +41,7 @@ class Collector:
 
     def __init__(self, stream: PromptStream, by: Answerers, stage: GrpoStage) -> None:
         self.stream, self.by, self.stage = stream, by, stage
-        self._rules = rules_of(asdict(stage))
+        self._rules = rules_of(stage)
         self._outcome = [rule for rule in self._rules if not rule.shapes]
 
     def collect(self, step: int, timer: PhaseTimer) -> RolloutBatch:

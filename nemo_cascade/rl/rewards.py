@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_cascade.config.stages.rollout_rules import ShapingConfig
 from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text, written_in
@@ -156,30 +157,58 @@ class Bounded:
                 row[mask] = bounded_scores(row[mask])
 
 
-def _truncated(stage: Mapping[str, Any]) -> Rule | None:
+class Rewarding(Protocol):
+    """What rules follow from; a GRPO stage's config has it."""
+
+    @property
+    def overlong(self) -> str:
+        """What becomes of truncated rollouts."""
+        ...
+
+    @property
+    def reward_model(self) -> str | None:
+        """Who ranks verified responses."""
+        ...
+
+    @property
+    def shaping(self) -> ShapingConfig:
+        """What is done to scores."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The same, of a configuration as a dictionary."""
+
+    overlong: str
+    reward_model: str | None
+    shaping: ShapingConfig
+
+
+def _truncated(stage: Rewarding) -> Rule | None:
     rules: dict[str, Rule] = {"zero": TruncatedIsZero(), "mask": TruncatedIsMasked()}
-    return rules.get(stage["overlong"])
+    return rules.get(stage.overlong)
 
 
-def _combined(stage: Mapping[str, Any]) -> Rule | None:
-    return Combined(str(stage["reward_model"])) if stage["shaping"]["combine"] == "preference" else None
+def _combined(stage: Rewarding) -> Rule | None:
+    return Combined(str(stage.reward_model)) if stage.shaping.combine == "preference" else None
 
 
-def _code_switch(stage: Mapping[str, Any]) -> Rule | None:
-    margin = stage["shaping"]["code_switch_margin"]
-    return None if margin is None else CodeSwitch(margin, stage["shaping"].get("language", "en"))
+def _code_switch(stage: Rewarding) -> Rule | None:
+    margin = stage.shaping.code_switch_margin
+    return None if margin is None else CodeSwitch(margin, stage.shaping.language)
 
 
-def _bounded(stage: Mapping[str, Any]) -> Rule | None:
-    return Bounded() if stage["shaping"]["bounded"] else None
+def _bounded(stage: Rewarding) -> Rule | None:
+    return Bounded() if stage.shaping.bounded else None
 
 
-RULES: tuple[Callable[[Mapping[str, Any]], Rule | None], ...] = (_truncated, _combined, _code_switch, _bounded)
-"""All rules that there are, in the order in which they apply: (a stage's configuration) -> the rule, if it is on."""
+RULES: tuple[Callable[[Rewarding], Rule | None], ...] = (_truncated, _combined, _code_switch, _bounded)
+"""All rules that there are, in the order in which they apply: (a stage) -> the rule, if it is on."""
 
 
-def rules_of(stage: Mapping[str, Any]) -> list[Rule]:
-    """Return the rules that a GRPO stage's configuration turns on, in order."""
+def rules_of(stage: Rewarding) -> list[Rule]:
+    """Return the rules that a stage turns on, in order."""
     return [rule for make in RULES if (rule := make(stage)) is not None]
 
 
@@ -192,10 +221,11 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     (first, *others), advantage = stage["tasks"].values(), stage["advantage"]
     score = f"r = {reward_formula(first['reward'])}"
     score += "".join(f", of {task['domain']} {reward_formula(task['reward'])}" for task in others)
+    told = _Told(stage["overlong"], stage["reward_model"], ShapingConfig(**stage["shaping"]))
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
-    return "; ".join([score, *(rule.text for rule in rules_of(stage)), gained])
+    return "; ".join([score, *(rule.text for rule in rules_of(told)), gained])
 
 
 def code_switches(tasks: Sequence[Task], texts: Sequence[Sequence[str]], language: str) -> Bool:

@@ -5,7 +5,6 @@ The class is a block below `StageBase`, as the shipped kinds' are, and says by `
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -34,8 +33,8 @@ def own_block(kind: str) -> type[StageBase]:
         CascadeError: it can't be imported, or is no block of a stage.
     """
     found: Any = load_plugin(anchored(kind))
-    is_block = isinstance(found, type) and issubclass(found, StageBase) and dataclasses.is_dataclass(found)
-    if not is_block:
+    # A class that isn't declared by itself has the fields of its base only: its own would be taken for unknown keys.
+    if not (isinstance(found, type) and issubclass(found, StageBase) and "__pydantic_fields__" in vars(found)):
         limit = "a class below StageBase or PolicyStage (nemo_cascade.config.stages.base), declared by @block"
         raise CascadeError("this is no kind of stage", value=kind, limit=limit)
     block: type[StageBase] = found

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from nemo_cascade.config.stages.rollout_rules import ShapingConfig
 from nemo_cascade.rl.rewards import Marks, code_switches, rules_of, stage_formula
 from nemo_cascade.types import Task
 
@@ -26,8 +29,7 @@ def marks_of(scores, valid, *, truncated=None, switched=None, preferences=None, 
         trained=valid.copy(),
         switched=none.copy(),
     )
-    off = {"combine": "none", "code_switch_margin": None, "language": "en", "bounded": False}
-    for rule in rules_of({"overlong": overlong, "reward_model": "rm", "shaping": off | shaping}):
+    for rule in rules_of(SimpleNamespace(overlong=overlong, reward_model="rm", shaping=ShapingConfig(**shaping))):
         rule.apply(marks)
     return marks
 
