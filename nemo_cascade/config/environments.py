@@ -30,7 +30,7 @@ def _known(name: str) -> str:
 class TaskEnvironmentConfig:
     """What answers the policy when it is asked about these prompts."""
 
-    name: Annotated[str, AfterValidator(_known)] = "single_turn"
+    kind: Annotated[str, AfterValidator(_known)] = "single_turn"
     """single_turn: nothing, the verifier judges its answer; or your own, `my_package.my_module:Name` or
     `my_file.py:Name` (README, Adding)."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -42,13 +42,13 @@ class TaskEnvironmentConfig:
     @field_validator("settings")
     @classmethod
     def _fit(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        name = info.data.get("name")
-        return given if name is None else _completed(name, given)
+        kind = info.data.get("kind")
+        return given if kind is None else _completed(kind, given)
 
     @property
     def use(self) -> EnvironmentUse:
         """The same, as a task carries it."""
-        return EnvironmentUse(self.name, self.settings, self.max_turns)
+        return EnvironmentUse(self.kind, self.settings, self.max_turns)
 
 
 def _completed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

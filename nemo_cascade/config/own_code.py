@@ -10,8 +10,8 @@ from nemo_cascade.config.validate_judges import verifiers_of
 def own_code(config: RunConfig) -> list[str]:
     """Return where each piece of it is."""
     stages = list(config.stages.values())
-    environments = [rules.environment.name for stage in stages for rules in stage.judged().values()]
-    environments += [suite.environment.name for suite in config.evaluation.suites.values()]
+    environments = [rules.environment.kind for stage in stages for rules in stage.judged().values()]
+    environments += [suite.environment.kind for suite in config.evaluation.suites.values()]
     kinds = [stage.kind for stage in stages]
     named = [*verifiers_of(config), *environments, *kinds, config.model.family or ""]
     return sorted({name for name in named if is_plugin(name)})

@@ -30,8 +30,8 @@ ONE_STAGE = [
 MULTI_TURN = [
     *ONE_STAGE,
     "stages.math_rl.mixed_with=[]",
-    f"stages.math_rl.prompts.environment={{name: '{LENGTHS}', max_turns: 3, settings: {{wanted: 2}}}}",
-    f"evaluation.suites.math.environment={{name: '{LENGTHS}'}}",
+    f"stages.math_rl.tasks.math.environment={{kind: '{LENGTHS}', max_turns: 3, settings: {{wanted: 2}}}}",
+    f"evaluation.suites.math.environment={{kind: '{LENGTHS}'}}",
     "stages.math_rl.steps=2",
     "stages.math_rl.prompts_per_step=8",
     "stages.math_rl.num_generations=16",
@@ -44,7 +44,7 @@ OWN_KIND = [
     "~stages.math_rl",
     f"+stages.brief={{kind: '{SUPPORT}/own_stage.py:Shortest', seq_length: 192, steps: 4, checkpoint_every: 2}}",
     "+stages.brief.optimizer={lr: 1.0e-3}",
-    "+stages.brief.prompts={path: '${data_dir}/nano/math_train.jsonl', domain: math, verifier: math}",
+    "+stages.brief.prompts={path: '${data_dir}/nano/math_train.jsonl', domain: math, reward: {kind: math}}",
     "+stages.brief.sampling={max_tokens: 12}",
 ]
 

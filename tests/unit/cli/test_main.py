@@ -55,7 +55,7 @@ def test_weights_of_another_model_than_the_recipe_expects_are_refused(cli, tmp_p
     (tmp_path / "config.json").write_text(json.dumps(architecture | {"num_hidden_layers": 7}))
     code, _, complaint = cli("plan", *PINNED, "model.source=hf", "model.path=.")
     assert code == command.REFUSED
-    assert "num_layers 7, not 4" in complaint
+    assert "num_hidden_layers 7, not 4" in complaint
 
 
 def test_a_reward_model_of_its_own_size_has_a_layout_of_its_own(cli, tmp_path):

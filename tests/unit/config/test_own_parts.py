@@ -11,7 +11,7 @@ from nemo_cascade.stages.kinds import KINDS, kind_of
 
 SUPPORT = Path(__file__).parents[2] / "support"
 STAGE, ENVIRONMENT = f"{SUPPORT}/own_stage.py:Shortest", f"{SUPPORT}/own_environment.py:Lengths"
-PROMPTS = "prompts: {path: a.jsonl, domain: math, verifier: math}"
+PROMPTS = "prompts: {path: a.jsonl, domain: math, reward: {kind: math}}"
 BRIEF = (
     f"+stages.brief={{kind: '{STAGE}', seq_length: 192, steps: 4, optimizer: {{lr: 0.001}}, {PROMPTS}, "
     "sampling: {max_tokens: 12}}"
@@ -43,13 +43,13 @@ def test_what_is_wrong_with_it_is_told_key_by_key_with_the_rest_of_the_run():
 
 
 def test_an_environments_settings_are_held_to_its_constructor_and_filled_in():
-    key = "stages.math_rl.prompts.environment"
-    config, _ = compose(["cascade=nano", f"{key}.name='{ENVIRONMENT}'", f"{key}.max_turns=3"])
-    use = config.stages["math_rl"].prompts.environment.use
+    key = "stages.math_rl.tasks.math.environment"
+    config, _ = compose(["cascade=nano", f"{key}.kind='{ENVIRONMENT}'", f"{key}.max_turns=3"])
+    use = config.stages["math_rl"].tasks["math"].environment.use
     assert (use.name, use.settings, use.max_turns) == (ENVIRONMENT, {"wanted": 3}, 3)
     assert own_code(config) == [ENVIRONMENT]
     assert config.evaluation.suites["math"].environment.use.name == "single_turn"
-    text = refused(f"{key}.name='{ENVIRONMENT}'", f"+{key}.settings.want=3")
+    text = refused(f"{key}.kind='{ENVIRONMENT}'", f"+{key}.settings.want=3")
     assert "wanted; not want" in text
-    assert "wanted" in refused(f"{key}.name='{ENVIRONMENT}'", f"+{key}.settings.wanted=many")
-    assert "single_turn, or your own" in refused(f"{key}.name=several_turns")
+    assert "wanted" in refused(f"{key}.kind='{ENVIRONMENT}'", f"+{key}.settings.wanted=many")
+    assert "single_turn, or your own" in refused(f"{key}.kind=several_turns")

@@ -85,7 +85,12 @@ def test_the_combined_reward_ranks_verified_responses_by_the_reward_model_and_th
 
 def test_a_stages_formula_names_all_that_happens_to_a_score():
     stage = {
-        "prompts": {"verifier": "mix", "reward": {"terms": [{"verifier": "math", "weight": 2.0}]}},
+        "tasks": {
+            "math": {
+                "domain": "math",
+                "reward": {"kind": "mix", "terms": [{"reward": {"kind": "math"}, "weight": 2.0}]},
+            }
+        },
         "shaping": {"combine": "preference", "code_switch_margin": 10.0, "bounded": True},
         "reward_model": "rm",
         "overlong": "zero",
