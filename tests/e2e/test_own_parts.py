@@ -29,7 +29,7 @@ ONE_STAGE = [
 # From random weights: one token in a few hundred ends an answer, so the batch is large enough that some go on.
 MULTI_TURN = [
     *ONE_STAGE,
-    "stages.math_rl.mixed_with=[]",
+    "~stages.math_rl.tasks.at_once",
     f"stages.math_rl.tasks.math.environment={{kind: '{LENGTHS}', max_turns: 3, settings: {{wanted: 2}}}}",
     f"evaluation.suites.math.environment={{kind: '{LENGTHS}'}}",
     "stages.math_rl.steps=2",

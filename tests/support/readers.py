@@ -31,7 +31,7 @@ class Readers:
 
     def __init__(self, fields):
         self.fields, self._read = fields, set()
-        self.returns, self.attributes, self.bases = {}, {}, {}
+        self.returns, self.attributes, self.bases, self.protocols = {}, {}, {}, {}
 
     def learn(self, trees):
         """Note what functions return, what attributes hold, and which class builds on which."""
@@ -42,6 +42,8 @@ class Readers:
                     self.returns.setdefault(node.name, set()).update(self._named(node.returns))
                 if isinstance(node, ast.ClassDef):
                     self.bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                    if "Protocol" in self.bases[node.name]:
+                        self.protocols[node.name] = {item.name for item in node.body if isinstance(item, _OWN)}
                     for item in node.body:
                         if isinstance(item, ast.AnnAssign):
                             self._hold(item.target.id, self._named(item.annotation))
@@ -58,7 +60,7 @@ class Readers:
         for owner, function in _functions(tree):
             if function.returns is not None and {"Problems", "CascadeError"} & _words(function.returns):
                 continue
-            names = self._names(function) | ({"self": {owner}} if owner in self.fields else {})
+            names = self._names(function) | ({"self": {owner}} if owner in self.fields or owner in self.bases else {})
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     self._read |= {(of, node.attr) for of in self._of(node.value, names)}
@@ -81,7 +83,11 @@ class Readers:
         names = _words(annotation)
         known = names & (self.fields.keys() | self.bases.keys())
         stages = self.fields["RunConfig"]["stages"] if "Stage" in names else set()
-        return known | stages
+        alike = {name for p in names & self.protocols.keys() for name in self.fields if self._is_like(name, p)}
+        return known | stages | alike
+
+    def _is_like(self, owner, protocol):
+        return self.protocols[protocol] <= self.fields[owner].keys()
 
     def _hold(self, attribute, classes):
         self.attributes.setdefault(attribute, set()).update(classes)
