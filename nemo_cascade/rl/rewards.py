@@ -222,7 +222,7 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     score = f"r = {verifier_formula(prompts['verifier'], prompts['reward'])}"
     for more in stage.get("mixed_with", ()):
         score += f", of {more['domain']} {verifier_formula(more['verifier'], more['reward'])}"
-    told = _Told(stage["overlong"], stage["reward_model"], ShapingConfig(**stage["shaping"]))
+    told = _Told(stage["overlong"], stage.get("reward_model"), ShapingConfig(**stage["shaping"]))
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
