@@ -221,7 +221,7 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     (first, *others), advantage = stage["tasks"].values(), stage["advantage"]
     score = f"r = {reward_formula(first['reward'])}"
     score += "".join(f", of {task['domain']} {reward_formula(task['reward'])}" for task in others)
-    told = _Told(stage["overlong"], stage["reward_model"], ShapingConfig(**stage["shaping"]))
+    told = _Told(stage["overlong"], stage.get("reward_model"), ShapingConfig(**stage["shaping"]))
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
