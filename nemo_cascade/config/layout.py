@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nemo_cascade.config.model import ParallelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,18 @@ class Layout:
     ep: int = 1
     etp: int = 1
     sp: bool = False
+
+    @classmethod
+    def of(cls, parallel: ParallelConfig) -> Layout:
+        """Return the sizes that a configuration names."""
+        return cls(
+            tp=parallel.tensor_model_parallel_size,
+            pp=parallel.pipeline_model_parallel_size,
+            cp=parallel.context_parallel_size,
+            dp=parallel.data_parallel_size,
+            ep=parallel.expert_model_parallel_size,
+            sp=parallel.sequence_parallel,
+        )
 
     @property
     def ranks(self) -> int:

@@ -74,14 +74,7 @@ class ParallelConfig:
     @property
     def layout(self) -> Layout:
         """The sizes, as one value."""
-        return Layout(
-            tp=self.tensor_model_parallel_size,
-            pp=self.pipeline_model_parallel_size,
-            cp=self.context_parallel_size,
-            dp=self.data_parallel_size,
-            ep=self.expert_model_parallel_size,
-            sp=self.sequence_parallel,
-        )
+        return Layout.of(self)
 
 
 @block
