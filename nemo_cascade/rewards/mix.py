@@ -113,9 +113,9 @@ def _declared(kind: type[Any], what: str, entries: Sequence[Mapping[str, Any]], 
         except TypeError as error:
             problems.append(f"mix: a {what} can't be read: {dict(entry)} ({error})")
             continue
-        kind, _ = _named(part.reward)
-        if (kind not in VERIFIER_NAMES and not is_plugin(kind)) or kind == MIX:
-            problems.append(f"mix: a {what} names the unknown verifier {kind!r}")
+        name, _ = _named(part.reward)
+        if (name not in VERIFIER_NAMES and not is_plugin(name)) or name == MIX:
+            problems.append(f"mix: a {what} names the unknown verifier {name!r}")
         parts.append(part)
     return parts
 

@@ -100,7 +100,7 @@ def test_its_settings_are_refused_by_key_before_anything_starts(place, setting, 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("{place}:nothing", "no such class or function; got: {place}:nothing; allowed:"),
+        ("{place}:nothing", "no such class or function; got: {place}:nothing"),
         ("{place}.py:shortness", "a plug-in's file isn't there"),
         ("no_such_module:check", "a plug-in can't be imported; got: no_such_module:check: ModuleNotFoundError"),
         ("{place}:anything", "settings by name, no * and no **"),
