@@ -60,7 +60,7 @@ class Readers:
         for owner, function in _functions(tree):
             if function.returns is not None and {"Problems", "CascadeError"} & _words(function.returns):
                 continue
-            names = self._names(function) | ({"self": {owner}} if owner in self.fields or owner in self.bases else {})
+            names = self._names(function) | ({"self": {owner}} if owner else {})
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     self._read |= {(of, node.attr) for of in self._of(node.value, names)}
