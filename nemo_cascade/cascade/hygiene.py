@@ -20,6 +20,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.data.hygiene.exclusions import Found, Overlap, PromptRows, Search, find_prompts
+from nemo_cascade.data.hygiene.prompt_index import LIMITS
 from nemo_cascade.data.hygiene.words import WORDS_VERSION
 from nemo_cascade.data.rows.files import data_files, hash_files
 from nemo_cascade.data.rows.hub import local_path
@@ -56,7 +57,7 @@ def check_hygiene(config: RunConfig) -> dict[str, Any] | None:
     """
     if not config.hygiene.enabled:
         return None
-    pairs, rules = _pairs(config), asdict(config.hygiene)
+    pairs, rules = _pairs(config), {**asdict(config.hygiene), **LIMITS}
     files = {path for pair in pairs for rows in (pair.prompts, pair.within) for path in (rows.path, *rows.screened)}
     compared = {
         "version": [_VERSION, WORDS_VERSION],

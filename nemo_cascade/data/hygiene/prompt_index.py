@@ -28,6 +28,8 @@ Hit = tuple[int, How]
 _MIN_WORDS = 25
 # Share of common runs of three words (Jaccard similarity) from which on longer prompts are nearly the same.
 _NEAR = DedupConfig(method="near", threshold=0.4)
+# What a report says of the two.
+LIMITS = {"min_words": _MIN_WORDS, "near_threshold": _NEAR.threshold}
 # Most prompts of one band that a row is compared with.
 _MOST_COMPARED = 8
 
