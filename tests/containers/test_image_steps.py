@@ -1,6 +1,6 @@
-"""The GPU image's own steps, carried out in a chroot of this machine's root: no builder, and no base image, is needed.
+"""The GPU image's own steps, carried out in a chroot of this machine's root, without a builder or a base image.
 
-Not the compiling of Transformer Engine's extension, which takes CUDA's compiler for half an hour; its other parts, which
+Not compiling of Transformer Engine's extension, which takes CUDA's compiler for half an hour; its other parts, which
 can't be imported without it, are taken out before the last step.
 """
 

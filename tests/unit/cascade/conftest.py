@@ -3,7 +3,7 @@
 import gzip
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.config.stages.sft_data import SftDataConfig, SourceConfig
 from nemo_cascade.config.stages.tasks import TaskConfig
+from nemo_cascade.data.hygiene.prompt_index import LIMITS
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.telemetry.metrics import MetricsLog
 
@@ -120,6 +121,8 @@ def finished_folder(config):
             decision.save(path / "gate.json")
             ledger.append("decided", stage=name, **decision.summary())
         parent, parent_name = scores, name
+    rules = {**asdict(config.hygiene), **LIMITS}
+    folder.hygiene.write_text(json.dumps({"rules": rules, "files": {"math.jsonl": "c" * 64}, "pairs": []}))
     unfinished = folder.stage(3, "code_rl")
     unfinished.mkdir()
     write_grpo_metrics(unfinished / "metrics.jsonl", 7, rng)

@@ -63,6 +63,7 @@ def test_report_is_one_self_contained_page_with_every_section(run_folder):
         "Entropy",
         "Time by phase",
         "regressed",
+        "has 25 words of its own",
     ):
         assert expected in text
     assert "code fell by more than 0.02, significantly" in text
