@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from nemo_cascade.cli.screen.terminal import out
-from nemo_cascade.config.host import gpu_present
+from nemo_cascade.config.checks.host import gpu_present
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError

@@ -17,8 +17,8 @@ from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.paper_table import show_beside_paper
 from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.models.fit import padding_note

@@ -9,12 +9,12 @@ from typing import Any
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
-from nemo_cascade.config.machine import lacks
+from nemo_cascade.config.checks.machine import lacks
+from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.provenance import check_run_folder
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.validate import violations
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems

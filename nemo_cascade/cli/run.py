@@ -15,7 +15,7 @@ from nemo_cascade.cli import plan
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.screen.terminal import out
-from nemo_cascade.config.host import installed
+from nemo_cascade.config.checks.host import installed
 from nemo_cascade.errors import PausedError, RuntimeUnavailableError
 
 TAKES_OVERRIDES = True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nemo_cascade.config.checks.judges import verifiers_of
 from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.validate_judges import verifiers_of
 
 
 def own_code(config: RunConfig) -> list[str]:

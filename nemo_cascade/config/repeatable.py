@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 from nemo_cascade.config.schema import ClusterConfig, RunConfig
 
 _TRAINER_AND_ENGINE = {

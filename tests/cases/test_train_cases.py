@@ -26,7 +26,7 @@ from nemo_cascade.actors.agreement import Distance, Limits, limits
 from nemo_cascade.cli import main as command
 from nemo_cascade.cli import run as run_verb
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.explain import explain

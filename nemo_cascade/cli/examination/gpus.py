@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 
 from nemo_cascade.cli.examination.finding import Finding, asked
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 
 
 def device() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from nemo_cascade.cli.examination.finding import Finding
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 
 _INFINIBAND = Path("/sys/class/infiniband")
 

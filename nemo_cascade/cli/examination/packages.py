@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemo_cascade.cli.examination.finding import Finding
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 
 _LOCKS = Path(__file__).resolve().parents[3] / "containers"
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 from nemo_cascade.config.reading.compose import SHIPPED_CONF
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.reading.strict import to_run_config

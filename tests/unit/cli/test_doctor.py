@@ -8,7 +8,7 @@ import pytest
 
 from nemo_cascade.cli.examination import gpus, machine, network, nodes
 from nemo_cascade.cli.examination.packages import own_lock
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 from nemo_cascade.errors import RuntimeUnavailableError
 
 SMI = """#!/bin/bash

@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import pytest
 
+from nemo_cascade.config.checks.judges import verifiers_of
+from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.plugins import load_plugin
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.strict import to_run_config
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.config.validate import violations
-from nemo_cascade.config.validate_judges import verifiers_of
 from nemo_cascade.config.verifiers import settings_of
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.pool.pool import VerifierPool

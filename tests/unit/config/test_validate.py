@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from nemo_cascade.config import host
-from nemo_cascade.config.machine import lacks
+from nemo_cascade.config.checks import host
+from nemo_cascade.config.checks.machine import lacks
+from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.reading.compose import compose
-from nemo_cascade.config.validate import violations
 from tests.support.pinned_nano import PINNED
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.verifiers import GENRM, PREFERENCE, SETTINGS, MixSettings, Settings

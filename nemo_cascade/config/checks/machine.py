@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
 from nemo_cascade.config.model import CHAT_TEMPLATES
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError

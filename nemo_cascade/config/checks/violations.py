@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from nemo_cascade.config import host
+from nemo_cascade.config.checks import host
+from nemo_cascade.config.checks.judges import judge_violations
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.rollout import room_problems
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages import Stage
-from nemo_cascade.config.validate_judges import judge_violations
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]

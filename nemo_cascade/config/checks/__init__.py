@@ -1,0 +1,1 @@
+"""What makes a run impossible, told before anything starts."""
