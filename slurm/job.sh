@@ -135,7 +135,7 @@ while kill -0 "$run" 2>/dev/null; do
       touch "$JOB_FOLDER/stop"
     fi
   done
-  if [[ -n $stop_by ]] && ((SECONDS > stop_by)); then
+  if [[ -n $stop_by && ! -e $JOB_FOLDER/stop ]] && ((SECONDS > stop_by)); then
     note "the run has not paused; it goes on from its last checkpoint"
     touch "$JOB_FOLDER/stop"
   fi

@@ -1,7 +1,7 @@
 """The GPU image's own steps, carried out in a chroot of this machine's root, without a builder or a base image.
 
-Not compiling of Transformer Engine's extension, which takes CUDA's compiler for half an hour; its other parts, which
-can't be imported without it, are taken out before the last step.
+Not the compiling of Transformer Engine's extension, which takes CUDA's compiler for half an hour: its other parts can't
+be imported without it, and are taken out before the last step.
 """
 
 import os

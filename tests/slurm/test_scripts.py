@@ -246,5 +246,6 @@ def test_a_run_that_does_not_pause_in_time_is_stopped_and_requeued_all_the_same(
     driver = "trap '' USR1; trap 'exit 143' TERM; sleep 60 & wait; wait"
     code, output, calls = job("slurm.stop_before_s=1", DRIVER=driver, asked_to_pause=True)
     assert code == 0, output
+    assert output.count("the run has not paused") == 1
     assert "requeue (the wall time)" in output
     assert "scontrol requeue 77" in calls
