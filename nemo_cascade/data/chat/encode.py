@@ -1,6 +1,6 @@
 """Conversations as tokens: each stretch of rendered text on its own, with its loss mask.
 
-What is rendered, and which of it is trained, is the tokenizer's template's to say (`data/templates`).
+What is rendered, and which of it is trained, is the tokenizer's template's to say (`data/chat/templates`).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def build_packed_store(
     """Return the packed data of a stage, built under `folder` as far as it isn't there already.
 
     A row has `messages`, and may have `tools` and `mode` (think | no_think) for the whole conversation; without a mode
-    it follows the replies. The template is the tokenizer's (`data/templates`).
+    it follows the replies. The template is the tokenizer's (`data/chat/templates`).
 
     Args:
         stage: its data sources and rules, and seq_length.
