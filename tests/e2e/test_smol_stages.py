@@ -99,6 +99,18 @@ def test_transformers_loads_the_model_that_the_engine_sampled_from(run):
     assert exported < at_start / 2
 
 
+def test_the_exported_folder_answers_in_words_in_transformers(run):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = run / "stages" / "07-swe_rl" / "hf"
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    question = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+    ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**ids, max_new_tokens=24, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    text = tokenizer.decode(answer, skip_special_tokens=True)
+    assert sum(c.isalpha() or c.isspace() for c in text) > 0.7 * len(text) > 0, text  # words, not noise
+
+
 def surprise(folder, rows):
     """Return the mean negative log-prob per token of the responses by a model in transformers."""
     import torch
