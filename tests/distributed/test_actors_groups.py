@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from nemo_cascade.actors.watching.last_words import FETCH_DEADLINE_S
+from nemo_cascade.actors.last_words import FETCH_DEADLINE_S
 
 from nemo_cascade.actors.agreement import prove_equal
 from nemo_cascade.actors.cluster import Cluster
