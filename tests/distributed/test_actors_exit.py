@@ -96,7 +96,7 @@ def test_nothing_is_left_of_real_roles_when_the_driver_is_killed_in_a_generation
     try:
         driven.wait_until_ready()
         names = driven.look()
-        assert any("nursery" in n for n in names)  # the verifiers' parent
+        assert any("fork_server" in n for n in names)  # the verifiers' parent
         assert sum("RolloutActor" in n or "PolicyActor" in n or "RewardActor" in n for n in names) == 3
     finally:
         driven.process.kill()

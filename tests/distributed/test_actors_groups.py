@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from nemo_cascade.actors.last_words import FETCH_DEADLINE_S
 
 from nemo_cascade.actors.agreement import prove_equal
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet
+from nemo_cascade.actors.last_words import FETCH_DEADLINE_S
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.sync import sync_weights

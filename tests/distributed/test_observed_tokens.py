@@ -8,6 +8,7 @@ import pytest
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import Document, sampled_document
+from nemo_cascade.losses.objective import PolicyLoss
 from nemo_cascade.types import FinishReason, first_turn
 from tests.support.tiny_policy import Job, launch_jobs, policy_setup, write_tiny_folder
 
@@ -49,7 +50,7 @@ def _steps(worker, setup):
 
 
 def test_what_an_environment_gave_is_seen_and_has_no_gradient(tmp_path):
-    setup = policy_setup(write_tiny_folder(tmp_path / "tiny"), objective="policy", loss=PolicyLossConfig())
+    setup = policy_setup(write_tiny_folder(tmp_path / "tiny"), objective=PolicyLoss(PolicyLossConfig()))
     (found,) = launch_jobs([Job("steps", (0,), _steps, setup)], world_size=1)["steps"]
     assert found["plain"][0] == two_turns().num_sampled == 10
     assert found["poisoned"] == found["plain"]

@@ -91,7 +91,7 @@ def test_an_hf_folder_with_another_model_than_expected_is_refused(tmp_path, toke
     expected = ARCHITECTURE | {"vocab_size": 5}
     materialize_model(ModelConfig(name="mine", path=str(given), architecture=expected), tmp_path, 1, None)
     wrong = ModelConfig(name="mine", path=str(given), architecture=expected | {"num_hidden_layers": 3})
-    with pytest.raises(ModelError, match=r"holds another model; got: .*num_layers 2, not 3"):
+    with pytest.raises(ModelError, match=r"holds another model; got: .*num_hidden_layers 2, not 3"):
         materialize_model(wrong, tmp_path, 1, None)
 
 
