@@ -10,6 +10,7 @@ from dataclasses import MISSING, field
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
@@ -23,7 +24,13 @@ ENVIRONMENTS: Mapping[str, str] = {"single_turn": "nemo_cascade.environments.sin
 def _known(name: str) -> str:
     if name not in ENVIRONMENTS and not is_plugin(name):
         raise ValueError(f"one of {', '.join(ENVIRONMENTS)}, or your own as my_file.py:Name")
-    return anchored(name)
+    place = anchored(name)
+    if is_plugin(place):
+        try:
+            load_plugin(place)
+        except CascadeError as problem:
+            raise PydanticCustomError("refused", "refused", {"problem": problem}) from problem
+    return place
 
 
 @block

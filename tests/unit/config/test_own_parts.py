@@ -52,4 +52,7 @@ def test_an_environments_settings_are_held_to_its_constructor_and_filled_in():
     text = refused(f"{key}.kind='{ENVIRONMENT}'", f"+{key}.settings.want=3")
     assert "wanted; not want" in text
     assert "wanted" in refused(f"{key}.kind='{ENVIRONMENT}'", f"+{key}.settings.wanted=many")
+    gone = refused(f"{key}.kind=gone.py:Lengths")
+    assert f"{key}.kind: a plug-in's file isn't there" in gone
+    assert "no such class" in refused(f"{key}.kind='{ENVIRONMENT[:-1]}'")
     assert "single_turn, or your own" in refused(f"{key}.kind=several_turns")
