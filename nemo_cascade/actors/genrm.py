@@ -5,7 +5,6 @@ The server does the work; this side only waits for it, so threads of the driver 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -39,15 +38,12 @@ class GenRMGroup:
     def __init__(self, config: GenRMConfig, tokenizer_path: Path, group_size: int) -> None:
         if group_size < 2:
             raise RewardError("a generative reward model compares responses", value=f"{group_size} per prompt", limit=2)
-        key = os.environ.get(config.api_key_variable, "")
-        if config.api_key_variable and not key:
-            raise RewardError("the judge's key isn't set", value=f"environment variable {config.api_key_variable}")
         self._tokenizer = load_tokenizer(tokenizer_path)
         control = LengthControl(
             config.think, config.answer, config.think_bonus, config.answer_bonus, config.quality_percentile
         )
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
-        client = JudgeClient(config.url, config.model, config.timeout_s, config.attempts, key)
+        client = JudgeClient(config.url, config.model, config.timeout_s, config.attempts, config.api_key_variable)
         self._model = GenRM(client, control, group_size, config.parse_attempts, {**sampling, **config.request})
         self._threads = ThreadPoolExecutor(max(1, config.concurrency // group_size), "genrm")
         self._judged: list[Future[list[Judged]]] = []

@@ -191,8 +191,8 @@ class JudgeSettings:
     """Of one request."""
     attempts: PositiveInt = 3
     """Tries when the server is unreachable, overloaded or broken."""
-    api_key: str = ""
-    """The server's key; empty: none is sent."""
+    api_key_variable: str = ""
+    """Environment variable that holds the server's key; empty: none is sent. The key itself stands in no file."""
 
 
 @block

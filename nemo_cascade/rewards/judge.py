@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,17 +25,24 @@ class JudgeClient:
         model: the model's name on that server.
         timeout_s: of one request.
         attempts: tries when the server is unreachable, overloaded (429) or broken (5xx).
-        api_key: sent as a bearer token where set.
+        api_key_variable: environment variable whose value is sent as a bearer token; empty: none is sent.
+
+    Raises:
+        RewardError: the URL is none, or the key's variable isn't set.
     """
 
-    def __init__(self, url: str, model: str, timeout_s: float = 60.0, attempts: int = 3, api_key: str = "") -> None:
+    def __init__(
+        self, url: str, model: str, timeout_s: float = 60.0, attempts: int = 3, api_key_variable: str = ""
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RewardError("a judge's URL is no http URL", value=url, limit="http://host:port/v1")
         self._url, self._model, self._attempts, self._timeout_s = parts, model, attempts, timeout_s
         self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if api_key_variable:
+            if not (key := os.environ.get(api_key_variable, "")):
+                raise RewardError("the judge's key isn't set", value=f"environment variable {api_key_variable}")
+            self._headers["Authorization"] = f"Bearer {key}"
 
     def chat(self, messages: Messages, **sampling: Any) -> dict[str, Any]:
         """Return the first choice of a completion.

@@ -7,15 +7,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def judge_server(answer):
-    """Serve `answer(request) -> (status, choice or text)`; yields the base URL and the list of requests."""
+def judge_server(answer, key=None):
+    """Serve `answer(request) -> (status, choice or text)`; yields the base URL and the list of requests.
+
+    With a key, who doesn't send it is refused as by vLLM's server.
+    """
     requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             requests.append((self.path, request))
-            status, choice = answer(request)
+            known = key is None or self.headers["Authorization"] == f"Bearer {key}"
+            status, choice = answer(request) if known else (401, "Unauthorized")
             body = choice.encode() if isinstance(choice, str) else json.dumps({"choices": [choice]}).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

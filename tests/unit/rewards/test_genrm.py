@@ -149,3 +149,13 @@ def test_yes_probability_pools_spellings_of_the_first_token():
 def test_judge_url_must_be_http():
     with pytest.raises(RewardError, match="no http URL"):
         JudgeClient("judge:8000", "judge")
+
+
+def test_a_judge_s_key_comes_from_the_environment_and_is_refused_where_it_is_not_set(monkeypatch):
+    with judge_server(lambda request: (200, says("yes")), key="secret") as (url, _):
+        with pytest.raises(RewardError, match="JUDGE_S_KEY"):
+            JudgeClient(url, "judge", api_key_variable="JUDGE_S_KEY")
+        monkeypatch.setenv("JUDGE_S_KEY", "secret")
+        assert JudgeClient(url, "judge", api_key_variable="JUDGE_S_KEY").chat(PROMPT)["message"]["content"] == "yes"
+        with pytest.raises(VerifierError, match="401"):
+            JudgeClient(url, "judge").chat(PROMPT)
