@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.e2e, pytest.mark.long, pytest
 
 ROOT = Path(__file__).parents[2]
 NANO = ["cascade=nano", "logging.progress=false"]
-START_S = 300.0
+START_S = 1200.0
 RUN_S = 2400.0
 
 
