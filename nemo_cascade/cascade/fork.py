@@ -59,14 +59,10 @@ def fork_run(origin: Path, at: str, config: RunConfig, provenance: dict[str, Any
             something else differs, or the folder is another run's.
     """
     target, source = RunFolder(Path(config.runs_dir) / config.name), RunFolder(origin)
-    old = read_config(origin)
-    check_fork(old, config, at)
+    shared = check_fork_of(origin, at, config)
     if target.path.exists():
-        _check_own(target, config)
         return target
-    records = read_ledger(source.ledger)
-    shared = list(old.stages)[: list(old.stages).index(at)]
-    _check_done(source, records, shared)
+    old, records = read_config(origin), read_ledger(source.ledger)
     with publishing(target.path, keep=True) as folder:
         scratch = RunFolder(folder)
         for stage in source.stages():
@@ -88,6 +84,23 @@ def fork_run(origin: Path, at: str, config: RunConfig, provenance: dict[str, Any
         scratch.collect_scores()
         scratch.write_record(config, provenance)
     return target
+
+
+def check_fork_of(origin: Path, at: str, config: RunConfig) -> list[str]:
+    """Check everything that a fork needs, writing nothing; return the stages that it takes over.
+
+    Raises:
+        RunFolderError: as `fork_run`.
+    """
+    target, source = RunFolder(Path(config.runs_dir) / config.name), RunFolder(origin)
+    old = read_config(origin)
+    check_fork(old, config, at)
+    shared = list(old.stages)[: list(old.stages).index(at)]
+    if target.path.exists():
+        _check_own(target, config)
+    else:
+        _check_done(source, read_ledger(source.ledger), shared)
+    return shared
 
 
 def check_fork(old: RunConfig, new: RunConfig, at: str) -> None:

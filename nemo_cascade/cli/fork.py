@@ -26,14 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Make the new run's folder from the old one's, and run it; the same command resumes it."""
-    from nemo_cascade.cascade.fork import fork_run, inherited_overrides
+    from nemo_cascade.cascade.fork import check_fork_of, fork_run, inherited_overrides
 
     if not any(override.startswith("name=") for override in args.overrides):
         raise ConfigError(["a fork needs a name of its own; mend: name=ANOTHER"])
     anew = {override.partition("=")[0].lstrip("+~") for override in args.overrides}
     inherited = [text for text in inherited_overrides(args.folder) if text.partition("=")[0].lstrip("+~") not in anew]
     args.overrides = [*inherited, *args.overrides]
-    if not args.dry:
-        ready = preflight(args.overrides, args.config_dir)
+    ready = preflight(args.overrides, args.config_dir, elsewhere=args.dry)
+    if args.dry:
+        check_fork_of(args.folder, args.at, ready.config)
+    else:
         fork_run(args.folder, args.at, ready.config, ready.provenance)
     return run.execute(args)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pydantic import TypeAdapter
 
 from nemo_cascade.cascade.decision import Decision
@@ -20,11 +20,12 @@ from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.evaluation.preference import PreferenceScores
+from nemo_cascade.report.came_out import came_out
 from nemo_cascade.report.curves import Chart, calibration, column, phase_columns, stage_charts
 from nemo_cascade.report.matrix import Matrix, collect_matrix
 from nemo_cascade.report.plots import COLORS, score_chart
 from nemo_cascade.report.samples import Sample, stage_samples
-from nemo_cascade.report.story import OUTCOME_WORDS, outcome_line, ways_on_text
+from nemo_cascade.report.story import OUTCOME_WORDS, held_stage, outcome_line, ways_on
 from nemo_cascade.rl.rewards import stage_formula
 from nemo_cascade.storage.atomic import write_atomically
 from nemo_cascade.telemetry.metrics import read_metrics
@@ -109,12 +110,12 @@ def write_report(run_folder: Path) -> Path:
     facts = reader.read(lambda: _run_facts(config, records, stages), facts, "the run's facts")
     shown = {
         "name": folder.name,
-        "status": reader.read(
-            lambda: _status(folder, records, stages), ("open", "unknown", ""), "the state of the run"
-        ),
+        "status": reader.read(lambda: _status(records, stages), ("open", "unknown", ""), "the state of the run"),
         "facts": facts,
         "matrix": matrix,
         "trend": reader.read(lambda: _trend(matrix), None, "the scores' chart"),
+        "findings": reader.read(lambda: came_out(matrix), [], "what came out"),
+        "ways": reader.read(lambda: _ways(folder), [], "how the run goes on"),
         "pending": [(name, state) for name, state in states.items() if name not in scored],
         "stages": stages,
         "timeline": timeline,
@@ -139,7 +140,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": Markup, "p": _p_value}
+    environment.filters |= {"svg": _named, "p": _p_value}
     return environment
 
 
@@ -267,7 +268,7 @@ def _settings(config: Mapping[str, Any], before: Mapping[str, Any] | None) -> tu
     )
 
 
-def _status(folder: RunFolder, records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
+def _status(records: Sequence[Record], stages: Sequence[StageView]) -> tuple[str, str, str]:
     """Return (tone, state in a few words, explanation) of the run as a whole."""
     ends = [r for r in records if r.event in ("run_started", "run_stopped", "run_finished")]
     if ends and ends[-1].event == "run_finished":
@@ -276,9 +277,14 @@ def _status(folder: RunFolder, records: Sequence[Record], stages: Sequence[Stage
         return "bad", "stopped", str(ends[-1].details.get("error", "no reason recorded"))
     held = [stage for stage in stages if stage.state == "held"]
     if held and held[-1].decision is not None:
-        ways = ways_on_text(folder, held[-1].name)
-        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason + ways
+        return "bad", f"held by the gate after {held[-1].name}", held[-1].decision.reason
     return "open", "not finished", ""
+
+
+def _ways(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return what takes a held run on; nothing where it isn't held."""
+    held = held_stage(folder) if folder.ledger.is_file() else None
+    return ways_on(folder, held[0]) if held else []
 
 
 def _run_facts(
@@ -336,6 +342,11 @@ def _short(value: Any) -> str:
     else:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONG else f"{text[:_LONG]} ..."
+
+
+def _named(svg: str, name: str) -> Markup:
+    """Return a chart for the page, with a name for those who don't see it."""
+    return Markup(svg.replace('role="img"', f'role="img" aria-label="{escape(name)}"', 1))
 
 
 def _p_value(value: float) -> str:

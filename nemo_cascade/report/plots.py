@@ -1,6 +1,6 @@
 """Small, quiet charts as inline SVG: a few kilobytes and about a millisecond each, so a page can hold hundreds.
 
-Colours and font come from the page: the CSS variables --ink, --muted, --grid, --c0 ... --c5 must be defined there.
+Colours and font come from the page: the CSS variables --ink, --muted, --grid, --c0 ... --c9 must be defined there.
 Lengths are in units of the view box; the page scales it.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-COLORS = 6
+COLORS = 10
 
 # More points than this are binned: a curve a few hundred pixels wide can't show more.
 _MOST_POINTS = 240

@@ -24,6 +24,8 @@ class Sample:
         response: text, possibly cut.
         reward: None where the verifier failed.
         error: the verifier's error, if any.
+        detail: the verifier's reasons in words; empty where it gives none.
+        advantage: of the response; None where its group had no signal.
         finish_reason: stop, length, abort.
         prompt_id: whose response it is.
     """
@@ -34,6 +36,8 @@ class Sample:
     response: str
     reward: float | None
     error: str | None
+    detail: str
+    advantage: float | None
     finish_reason: str
     prompt_id: str
 
@@ -57,6 +61,8 @@ def stage_samples(rollouts: Path) -> list[Sample]:
                     response=_cut(line.get("response", "")),
                     reward=line.get("reward"),
                     error=line.get("error"),
+                    detail=str(line.get("detail") or ""),
+                    advantage=line.get("advantage"),
                     finish_reason=str(line.get("finish_reason", "")),
                     prompt_id=str(line.get("prompt_id", "")),
                 )

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from nemo_cascade.config.schema import LoggingConfig
+from nemo_cascade.telemetry.console import err
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Progress:
         done: units done before (resume).
         logging_config: `progress` switches the live bar off.
         last_line: without a bar, also say when it is done; for what has no log line of its own then.
-        console: where the bar goes; default: standard error.
+        console: where the bar goes; default: where log lines go, too.
         clock: monotonic seconds; replaced in tests.
     """
 
@@ -52,7 +53,7 @@ class Progress:
         self._started, self._start_done = clock(), done
         self._last_line = self._started
         self._text, self._end_is_told = "", last_line
-        console = console if console is not None else Console(stderr=True)
+        console = console if console is not None else err
         self._live: RichProgress | None = None
         if logging_config.progress and console.is_terminal:
             self._live = RichProgress(

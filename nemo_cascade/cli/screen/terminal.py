@@ -1,62 +1,19 @@
-"""Where the command line writes: results to stdout, everything else to stderr.
-
-A terminal gets colours and is wrapped by; a pipe or a file gets whole lines, without the blanks that tables end in.
-"""
+"""Where the command line writes: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
-from typing import IO, cast
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
 from nemo_cascade.errors import CascadeError
+from nemo_cascade.telemetry.console import console, err
 
-# Piped output has no width of its own; tables then stay on one line each.
-_PIPED = 200
-_PADDING = re.compile(r"[ \t]+(?=\n)")
-
-
-class _Unpadded:
-    """One of the standard streams, without blanks at the ends of lines.
-
-    Args:
-        name: `stdout` or `stderr`; what bears this name at the time is written to.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def write(self, text: str) -> int:
-        """Write text; a stream that the caller closed (`>&-`) takes anything."""
-        stream = getattr(sys, self._name)
-        return len(text) if stream is None else int(stream.write(_PADDING.sub("", text)))
-
-    def flush(self) -> None:
-        """Flush."""
-        if (stream := getattr(sys, self._name)) is not None:
-            stream.flush()
-
-    def isatty(self) -> bool:
-        """Tell that no terminal is behind it."""
-        return False
-
-
-def _console(name: str) -> Console:
-    stream = getattr(sys, name)
-    if stream is not None and stream.isatty():
-        return Console(stderr=name == "stderr", highlight=False, soft_wrap=name == "stderr")
-    file = cast(IO[str], _Unpadded(name))
-    return Console(file=file, highlight=False, soft_wrap=name == "stderr", width=_PIPED)
-
-
-out, err = _console("stdout"), _console("stderr")
+out = console("stdout")
 
 
 def open_standard_streams() -> None:

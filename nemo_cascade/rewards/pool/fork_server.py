@@ -28,7 +28,7 @@ from nemo_cascade.rewards.verifier import Verifier
 MAX_MESSAGE = 1 << 16
 
 
-class _Nursery:
+class _ForkServer:
     """Serves `load` and `fork` orders, reports the ends of its children."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> None:
     """Serve on the inherited socket; arguments: its descriptor, the parent's process id."""
     worker.die_with_parent(int(arguments[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who then closes the pool
-    _Nursery(socket.socket(fileno=int(arguments[0]))).run()
+    _ForkServer(socket.socket(fileno=int(arguments[0]))).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pool's side of its processes: one nursery, and the workers forked from it."""
+"""The pool's side of its processes: one fork server, and the workers forked from it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Task:
 class Worker:
     """A verifier process. It may be given tasks once `pidfd` is there and until `retiring` is set.
 
-    `ended` is set when its channel says so; the nursery reports how later.
+    `ended` is set when its channel says so; the fork server reports how later.
     """
 
     channel: socket.socket
@@ -72,7 +72,7 @@ class Worker:
         return self.pidfd < 0 and not self.retiring
 
     def kill(self, cause: str) -> None:
-        """End the process at once. The nursery reports its end later; `cause` says whose doing it was."""
+        """End the process at once. The fork server reports its end later; `cause` says whose doing it was."""
         self.killed_for = cause
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):  # it may have ended by itself a moment ago
@@ -101,7 +101,7 @@ class Worker:
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
-            self.unsent = memoryview(b"")  # it died: its end is reported by the nursery
+            self.unsent = memoryview(b"")  # it died: its end is reported by the fork server
 
     def close(self) -> None:
         """Free the descriptors."""
@@ -111,8 +111,8 @@ class Worker:
             self.pidfd = -1
 
 
-class Nursery:
-    """Starts the nursery process and talks to it. Orders are answered later, through `messages`."""
+class ForkServer:
+    """Starts the fork server process and talks to it. Orders are answered later, through `messages`."""
 
     def __init__(self, config: RewardConfig, sandbox: SandboxConfig) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -149,7 +149,7 @@ class Nursery:
         return ours
 
     def message(self) -> tuple[dict[str, Any], list[int]] | None:
-        """Read one message and the descriptors that came with it; None when the nursery has died."""
+        """Read one message and the descriptors that came with it; None when the fork server has died."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 1)
         except ConnectionResetError:
@@ -157,7 +157,7 @@ class Nursery:
         return (json.loads(data), list(descriptors)) if data else None
 
     def close(self, grace_s: float = 5.0) -> int:
-        """End the nursery and with it all workers; returns its exit status."""
+        """End the fork server and with it all workers; returns its exit status."""
         self.control.close()
         try:
             return self._process.wait(grace_s)

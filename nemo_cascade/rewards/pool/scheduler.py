@@ -15,13 +15,13 @@ from concurrent.futures import Future
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import CascadeError, RewardError
-from nemo_cascade.rewards.pool.processes import Nursery, Task, Worker
+from nemo_cascade.rewards.pool.processes import ForkServer, Task, Worker
 from nemo_cascade.rewards.pool.wire import Reply, take_replies
 from nemo_cascade.rewards.registry import VerifierUse, verifier_path
 from nemo_cascade.types import Verdict
 
 _log = logging.getLogger(__name__)
-_NURSERY_DEADLINE_S = 120.0
+_FORK_SERVER_DEADLINE_S = 120.0
 # Processes that may die by themselves within the window; over it something is wrong with all of them.
 _CRASH_BUDGET, _CRASH_WINDOW_S = 32, 60.0
 _MAX_ATTEMPTS = 2
@@ -59,8 +59,8 @@ class Dispatcher(threading.Thread):
         self._next_ticket = 0
         self._loads: dict[VerifierUse, Future[None]] = {}  # in the order of loading; done or not
         self._crashes: deque[float] = deque()
-        self._asked: deque[float] = deque()  # when each unanswered order was given to the nursery
-        self._nursery: Nursery | None = None
+        self._asked: deque[float] = deque()  # when each unanswered order was given to the fork server
+        self._server: ForkServer | None = None
         self._closing = False
         self._ended = False
 
@@ -92,7 +92,7 @@ class Dispatcher(threading.Thread):
         """Serve until told to end; any failure is kept for the callers and ends the processes."""
         try:
             self._selector.register(self._wake, selectors.EVENT_READ)
-            self._start_nursery()
+            self._start_server()
             while not self._closing:
                 self._turn()
         except CascadeError as error:
@@ -107,9 +107,9 @@ class Dispatcher(threading.Thread):
         for key, events in self._selector.select(self._patience()):
             if key.data is None:
                 self._read_inbox()
-            elif isinstance(key.data, Nursery):
-                if key.data is self._nursery:
-                    self._hear_nursery()
+            elif isinstance(key.data, ForkServer):
+                if key.data is self._server:
+                    self._hear_server()
             elif key.data.channel.fileno() >= 0:
                 self._hear_worker(key.data, events)
         self._enforce_deadlines()
@@ -118,7 +118,7 @@ class Dispatcher(threading.Thread):
     def _patience(self) -> float | None:
         due = [w.task.started + w.task.deadline_s for w in self._workers.values() if w.task and not w.killed_for]
         if self._asked:
-            due.append(self._asked[0] + _NURSERY_DEADLINE_S)
+            due.append(self._asked[0] + _FORK_SERVER_DEADLINE_S)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _read_inbox(self) -> None:
@@ -135,15 +135,15 @@ class Dispatcher(threading.Thread):
 
     # -- processes -------------------------------------------------------------------------------------------------
 
-    def _start_nursery(self) -> None:
-        self._nursery = Nursery(self._config, self._sandbox)
-        self._selector.register(self._nursery.control, selectors.EVENT_READ, self._nursery)
+    def _start_server(self) -> None:
+        self._server = ForkServer(self._config, self._sandbox)
+        self._selector.register(self._server.control, selectors.EVENT_READ, self._server)
         for use in self._loads:
             self._order_load(use)
 
     def _order_load(self, use: VerifierUse) -> None:
-        assert self._nursery is not None
-        self._nursery.load(use.label, verifier_path(use.name, self._paths), use.options)
+        assert self._server is not None
+        self._server.load(use.label, verifier_path(use.name, self._paths), use.options)
         self._asked.append(time.monotonic())
         for worker in self._workers.values():  # forked before, so they lack it
             self._retire_when_idle(worker)
@@ -155,18 +155,18 @@ class Dispatcher(threading.Thread):
             worker.channel.close()  # end of stream: it exits
 
     def _fork_worker(self) -> None:
-        assert self._nursery is not None
+        assert self._server is not None
         ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        worker = Worker(self._nursery.fork(ticket))
+        worker = Worker(self._server.fork(ticket))
         self._workers[ticket] = worker
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._asked.append(time.monotonic())
 
-    def _hear_nursery(self) -> None:
-        assert self._nursery is not None
-        received = self._nursery.message()
+    def _hear_server(self) -> None:
+        assert self._server is not None
+        received = self._server.message()
         if received is None:
-            self._replace_nursery()
+            self._replace_server()
             return
         message, descriptors = received
         if message["op"] == "loaded":
@@ -199,21 +199,21 @@ class Dispatcher(threading.Thread):
         elif not future.done():
             future.set_result(None)
 
-    def _replace_nursery(self) -> None:
-        """Start over after the nursery died: its workers died with it, their unanswered tasks go back to the queue."""
-        assert self._nursery is not None
-        self._selector.unregister(self._nursery.control)
-        status = self._nursery.close()
+    def _replace_server(self) -> None:
+        """Start over after the fork server died: its workers died with it, what they owed is queued anew."""
+        assert self._server is not None
+        self._selector.unregister(self._server.control)
+        status = self._server.close()
         self._asked.clear()
         for worker in list(self._workers.values()):
-            worker.kill("nursery")
+            worker.kill("fork server")
             self._drain_channel(worker)
             if worker.task is not None:
                 self._queue.appendleft(worker.task)
                 worker.task = None
         self._workers.clear()
-        self._count_crash(f"the nursery ended with status {status}")
-        self._start_nursery()
+        self._count_crash(f"the fork server ended with status {status}")
+        self._start_server()
 
     def _bury(self, pid: int, status: int) -> None:
         ticket = next(t for t, w in self._workers.items() if w.pid == pid)
@@ -277,7 +277,7 @@ class Dispatcher(threading.Thread):
         if events & selectors.EVENT_READ:
             alive = worker.read()
             self._take_replies(worker)
-            if not alive and worker.channel.fileno() >= 0:  # the nursery will say how it ended
+            if not alive and worker.channel.fileno() >= 0:  # the fork server will say how it ended
                 worker.retiring = worker.ended = True
                 self._selector.unregister(worker.channel)
                 worker.channel.close()
@@ -297,11 +297,11 @@ class Dispatcher(threading.Thread):
             late = worker.task is not None and now - worker.task.started >= worker.task.deadline_s
             if late and worker.killed_for is None:
                 worker.kill("timeout")
-        if self._asked and now - self._asked[0] >= _NURSERY_DEADLINE_S:
+        if self._asked and now - self._asked[0] >= _FORK_SERVER_DEADLINE_S:
             raise RewardError(
                 "the process that verifiers are forked from doesn't answer",
                 value=f"{now - self._asked[0]:.0f} s",
-                limit=f"{_NURSERY_DEADLINE_S:g} s",
+                limit=f"{_FORK_SERVER_DEADLINE_S:g} s",
                 mend="look at the verifiers' imports and constructors",
             )
 
@@ -346,8 +346,8 @@ class Dispatcher(threading.Thread):
                 future.set_exception(self.failure or RewardError("the verifier pool is closed"))
         for worker in self._workers.values():
             worker.kill("close")
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._server is not None:
+            self._server.close()
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()

@@ -123,7 +123,7 @@ def run_load(samples, *, kill_share=0.0, workers=2):
         VerifierPool(config, {**VERIFIERS, **probes}) as pool,
     ):
         pool.self_test(["math", "instruction", "probe", "hanging"])
-        [nursery] = [
+        [server] = [
             p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.pool.fork_server" in p.cmdline()
         ]
         start = time.perf_counter()
@@ -131,9 +131,9 @@ def run_load(samples, *, kill_share=0.0, workers=2):
             pool.submit(index - 1, verifier, record, Response(text))
             _note(load, pool.collect(0.0))
             if index % every == 0:
-                load.kills += _kill_one(nursery, generator)
+                load.kills += _kill_one(server, generator)
             if index % look_every == 0:
-                looks.append(_resident_mib(nursery))
+                looks.append(_resident_mib(server))
         _note(load, pool.drain())
         load.seconds = time.perf_counter() - start
     load.memory_mib = [statistics.median(looks[fifth * LOOKS : (fifth + 1) * LOOKS]) for fifth in range(FIFTHS)]
@@ -147,9 +147,9 @@ def _note(load, results):
         load.outcomes[key] = (verdict.score, verdict.error)
 
 
-def _kill_one(nursery, generator):
+def _kill_one(server, generator):
     """Kill a random worker, as the out-of-memory killer would; hung ones are among them."""
-    workers = _workers(nursery)
+    workers = _workers(server)
     if not workers:
         return 0
     with contextlib.suppress(ProcessLookupError):  # it had just retired
@@ -158,17 +158,17 @@ def _kill_one(nursery, generator):
     return 0
 
 
-def _workers(nursery):
+def _workers(server):
     """Process ids; psutil would look through all processes of the machine, which takes CPU from what is measured."""
-    return [int(pid) for pid in Path(f"/proc/{nursery}/task/{nursery}/children").read_text().split()]
+    return [int(pid) for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
 
 
-def _resident_mib(nursery):
-    """Resident memory of this process, the nursery and the largest worker, MiB: how many workers there are varies."""
+def _resident_mib(server):
+    """Resident memory of this process, the fork server and the largest worker, MiB; the number of workers varies."""
 
     def of(pid):
         with contextlib.suppress(OSError):  # it may have just ended
             return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
         return 0.0
 
-    return of(os.getpid()) + of(nursery) + max((of(pid) for pid in _workers(nursery)), default=0.0)
+    return of(os.getpid()) + of(server) + max((of(pid) for pid in _workers(server)), default=0.0)

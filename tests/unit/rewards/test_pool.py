@@ -15,7 +15,7 @@ from nemo_cascade.config.schema import RewardConfig
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.pool import scheduler
 from nemo_cascade.rewards.pool.pool import VerifierPool
-from nemo_cascade.rewards.pool.processes import Nursery
+from nemo_cascade.rewards.pool.processes import ForkServer
 from nemo_cascade.rewards.response import Response
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def make_pool(**settings):
     return VerifierPool(RewardConfig(**{"workers": 2, "deadline_s": 5.0, **settings}), PROBE)
 
 
-def nurseries():
+def fork_servers():
     mine = psutil.Process().children()
     return [child for child in mine if "nemo_cascade.rewards.pool.fork_server" in child.cmdline()]
 
@@ -106,7 +106,7 @@ def test_worker_killed_from_outside_is_replaced_and_its_sample_retried(tmp_path,
         mark = tmp_path / "started"
         pool.submit("a", "probe", {"do": "sleep", "seconds": 0.5, "mark": str(mark), "score": 1.0}, Response(""))
         wait_for(mark.exists)
-        [worker] = nurseries()[0].children()
+        [worker] = fork_servers()[0].children()
         worker.send_signal(signal.SIGKILL)
         [(key, verdict)] = pool.drain()
         assert (key, verdict.score) == ("a", 1.0)
@@ -121,11 +121,11 @@ def test_no_more_processes_are_forked_than_there_are_workers_and_a_hang_holds_it
         for index in range(20):
             pool.submit(index, "probe", {"do": "process"}, Response(""))
         processes |= {verdict.score for key, verdict in pool.drain() if key != "hang"}
-        assert len(nurseries()[0].children()) <= 2
+        assert len(fork_servers()[0].children()) <= 2
     assert len(processes) <= 2
 
 
-def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path, caplog):
+def test_fork_server_killed_from_outside_is_replaced_without_losing_samples(tmp_path, caplog):
     with make_pool() as pool:
         ask(pool, {"score": 1.0})
         mark = tmp_path / "started"
@@ -133,9 +133,9 @@ def test_nursery_killed_from_outside_is_replaced_without_losing_samples(tmp_path
             record = {"do": "sleep", "seconds": 0.2, "mark": str(mark), "score": float(index)}
             pool.submit(index, "probe", record, Response(""))
         wait_for(mark.exists)
-        nurseries()[0].send_signal(signal.SIGKILL)
+        fork_servers()[0].send_signal(signal.SIGKILL)
         assert sorted((key, verdict.score) for key, verdict in pool.drain()) == [(i, float(i)) for i in range(8)]
-        assert caplog.text.count("the nursery ended with status -9") == 1
+        assert caplog.text.count("the fork server ended with status -9") == 1
 
 
 def test_too_many_crashes_fail_the_pool(monkeypatch):
@@ -195,8 +195,8 @@ def test_one_verifier_judges_by_the_settings_that_each_sample_came_with():
         for key, settings in (("rl", {"mixed_language_score": -1.0}), ("suite", {})):
             pool.self_test(["math"], settings)
             pool.submit(key, "math", row, Response(text), settings)
-        # The same settings in another order are no other verifier, and all are there behind a nursery's end.
-        for process in nurseries():
+        # The same settings in another order are no other verifier, and all are there behind a fork server's end.
+        for process in fork_servers():
             process.kill()
         both = {"language": "en", "mixed_language_score": -0.5}
         pool.submit("more", "math", row, Response(text), both)
@@ -240,8 +240,8 @@ def test_timeout_kills_what_the_verifier_left_running_and_close_leaves_no_proces
         while alive := _alive_in_group(int(mark.read_text())):
             assert time.monotonic() < end, alive
             time.sleep(0.02)
-        assert nurseries()
-    assert nurseries() == []
+        assert fork_servers()
+    assert fork_servers() == []
 
 
 def _alive_in_group(group):
@@ -256,11 +256,11 @@ def _group_of(pid):
         return None
 
 
-def test_nursery_ends_well_when_its_last_words_go_unread():
-    nursery = Nursery(RewardConfig(), SandboxConfig())
-    nursery.load("probe", PROBE["probe"], {})
-    assert select.select([nursery.control], [], [], 60)[0]
-    assert nursery.close() == 0
+def test_fork_server_ends_well_when_its_last_words_go_unread():
+    server = ForkServer(RewardConfig(), SandboxConfig())
+    server.load("probe", PROBE["probe"], {})
+    assert select.select([server.control], [], [], 60)[0]
+    assert server.close() == 0
 
 
 def test_processes_die_with_a_killed_parent():
