@@ -7,15 +7,12 @@ policy; the variants bound its variance in different ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-
-DocumentReduce = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,6 @@ def importance_correction(
     document_T: Tensor,
     num_documents: int,
     config: PolicyLossConfig,
-    reduce_documents: DocumentReduce | None = None,
 ) -> Correction:
     """Turn log(trainer / engine) into weights.
 
@@ -57,8 +53,6 @@ def importance_correction(
         document_T: [T] int64, document of each token.
         num_documents: documents in the pack.
         config: which variant, and its bounds.
-        reduce_documents: sums a [2, documents] tensor over ranks that hold other tokens of the same documents
-            (context parallelism); None where this rank holds them all.
     """
     weight_T = log_ratio_T.exp()
     if config.correction == "none":
@@ -73,8 +67,6 @@ def importance_correction(
         both_2T = torch.stack([log_ratio_T.double(), mask_T.double()])
         sums_2D = torch.zeros(2, num_documents, dtype=torch.float64, device=log_ratio_T.device)
         sums_2D.index_add_(1, document_T, both_2T)
-        if reduce_documents is not None:
-            sums_2D = reduce_documents(sums_2D)
         geometric_mean_D = (sums_2D[0] / sums_2D[1].clamp(min=1)).exp()
         outside_D = (geometric_mean_D < low) | (geometric_mean_D > high)
         outside_T = outside_D[document_T] & mask_T
