@@ -9,7 +9,7 @@ Per trained token t of a response with advantage A (arXiv 2512.13607 section 4.1
     entropy     - entropy_coefficient * H
 
 w is the importance weight trainer / engine (`correction.py`), of the policy term only; v the KL term's (`_kl_weight`).
-Shapes: T tokens of the micro-batch, D documents.
+Shapes: T tokens of the micro-batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
-from nemo_cascade.losses.correction import document_of_token, importance_correction
+from nemo_cascade.losses.correction import Documents, importance_correction
 from nemo_cascade.losses.output import LossOutput, sum_and_count
 
 _MAX_LOG_RATIO = 20.0
@@ -34,7 +34,7 @@ def policy_loss(
     logprob_T: Tensor,
     entropy_T: Tensor | None,
     loss_mask_T: Tensor,
-    cu_seqlens: Tensor,
+    documents: Documents,
     extras: Mapping[str, Tensor],
     config: PolicyLossConfig,
 ) -> LossOutput:
@@ -44,7 +44,7 @@ def policy_loss(
         logprob_T: [T] log-probability of each label under the policy, sampling temperature applied, with gradient.
         entropy_T: [T] entropy of the policy at each label in nats; None if it isn't measured.
         loss_mask_T: [T], 1 on response tokens that are trained.
-        cu_seqlens: [D + 1] document boundaries.
+        documents: of the tokens.
         extras: further [T] aligned with the labels. `advantages`: of each token's response. `behaviour_logprobs`: of
             the sampled token by the engine. `previous_logprobs`: the trainer's, before the first update on this rollout
             batch; absent when strictly on-policy. `reference_logprobs`: the frozen reference policy's.
@@ -73,7 +73,7 @@ def policy_loss(
     maxima: dict[str, Tensor] = {}
 
     loss_T = _policy_term(current_T, mask_T, extras, config, metrics)
-    loss_T = loss_T * _engine_weight(current_T, mask_T, cu_seqlens, extras, config, metrics, maxima)
+    loss_T = loss_T * _engine_weight(current_T, mask_T, documents, extras, config, metrics, maxima)
     if config.kl_coefficient > 0:
         _needed(extras, "reference_logprobs", "kl_coefficient is above 0")
     if "reference_logprobs" in extras:
@@ -130,7 +130,7 @@ def _kl_weight(current_T: Tensor, mask_T: Tensor, extras: Mapping[str, Tensor], 
 def _engine_weight(
     current_T: Tensor,
     mask_T: Tensor,
-    cu_seqlens: Tensor,
+    documents: Documents,
     extras: Mapping[str, Tensor],
     config: PolicyLossConfig,
     metrics: dict[str, Tensor],
@@ -143,8 +143,7 @@ def _engine_weight(
         return torch.ones_like(current_T)
     trainer_T = extras.get("previous_logprobs", current_T)
     log_ratio_T = _masked(trainer_T.detach().to(current_T) - extras["behaviour_logprobs"].to(current_T), mask_T)
-    document_T = document_of_token(cu_seqlens, current_T.numel())
-    correction = importance_correction(log_ratio_T, mask_T, document_T, cu_seqlens.numel() - 1, config)
+    correction = importance_correction(log_ratio_T, mask_T, documents, config)
     difference_T = log_ratio_T.abs()
     metrics["logprob_difference_mean"] = sum_and_count(difference_T, mask_T)
     # In float64: one token that the engine holds 88 nats less likely would make the mean infinite in float32.

@@ -10,6 +10,7 @@ import torch
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
+from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.units import count_units
 from nemo_cascade.types import PackedBatch
@@ -70,7 +71,7 @@ def pack(docs, *, previous, reference, dtype=torch.float64):
         extras["previous_logprobs"] = join("previous", poison=math.nan)
     if reference:
         extras["reference_logprobs"] = join("reference", poison=math.inf)
-    inputs = (join("mask"), torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32), extras)
+    inputs = (join("mask"), Documents.whole(torch.tensor(np.cumsum([0, *lengths])), sum(lengths)), extras)
     return join("logprob", poison=-1e30).requires_grad_(), join("entropy").requires_grad_(), inputs
 
 
@@ -304,13 +305,14 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(aggregation):
 
 
 def pack_of(tokens):
-    """Return mask and boundaries of one document, all of it trained."""
-    return torch.ones(tokens), torch.tensor([0, tokens])
+    """Return mask and documents of one document, all of it trained."""
+    return torch.ones(tokens), Documents.whole(torch.tensor([0, tokens]), tokens)
 
 
-def as_batch(mask, cu_seqlens, _):
+def as_batch(mask, documents, _):
     """Return the numpy batch that the normaliser counts."""
-    return PackedBatch(np.zeros(len(mask), np.int32), mask.numpy().astype(np.float32), cu_seqlens.numpy())
+    boundaries = np.searchsorted(documents.of_token_T, np.arange(documents.count + 1))
+    return PackedBatch(np.zeros(len(mask), np.int32), mask.numpy().astype(np.float32), boundaries)
 
 
 def test_units_count_trained_tokens_or_responses():
@@ -319,6 +321,30 @@ def test_units_count_trained_tokens_or_responses():
     batch = as_batch(*inputs)
     assert count_units(batch, "token") == sum(int(d.mask.sum()) for d in docs)
     assert count_units(batch, "sequence") == sum(bool(d.mask.any()) for d in docs) == len(docs) - 1
+
+
+def test_a_response_split_over_ranks_is_masked_as_a_whole():
+    config = PolicyLossConfig(correction="sequence_mask", correction_min=0.95, correction_max=1.06)
+    docs = documents(seed=11)
+    logprob, entropy, (mask, of_pack, extras) = pack(docs, previous=False, reference=False)
+    whole = policy_loss(logprob, entropy, mask, of_pack, extras, config)
+    assert 0 < whole.metrics["correction_fraction"][0] < whole.metrics["correction_fraction"][1]
+    shares = [torch.arange(mask.numel()) % 2 == rank for rank in range(2)]
+
+    def run(rank, reduce):
+        kept = shares[rank]
+        of_share = Documents(of_pack.of_token_T[kept], of_pack.count, reduce)
+        own = {name: values[kept] for name, values in extras.items()}
+        return policy_loss(logprob[kept], entropy[kept], mask[kept], of_share, own, config)
+
+    seen = []
+    for rank in range(2):
+        run(rank, lambda sums: seen.append(sums) or sums)
+    total = seen[0] + seen[1]
+    parts = [run(rank, lambda _: total) for rank in range(2)]
+    assert sum(p.loss_sum.item() for p in parts) == pytest.approx(whole.loss_sum.item(), rel=1e-12)
+    for name, value in whole.metrics.items():
+        torch.testing.assert_close(sum(p.metrics[name] for p in parts), value)
 
 
 @pytest.mark.parametrize(
