@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
@@ -114,14 +115,16 @@ class CascadeRunner:
         started: dict[str, Any] = {"config": config_hash(self.config), "code": code_version(), "seed": self.config.seed}
         self.ledger.append("run_started", None, **started, **self._plugins())
         self._record_hygiene()
-        try:
-            with Roles(self.config, self.folder.path / "logs") as roles:
-                return self._cascade(roles)
-        except BaseException as error:
+        with ExitStack() as ending:
+            ending.callback(write_report, self.folder.path)
+            ending.push(self._record_stop)
+            return self._cascade(ending.enter_context(Roles(self.config, self.folder.path / "logs")))
+
+    def _record_stop(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
             self.ledger.append("run_stopped", error=f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            write_report(self.folder.path)
 
     def _plugins(self) -> dict[str, Any]:
         """Return the hashes of the files that the user's own code is written in, {} where there are none.
