@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
 from nemo_cascade.cascade.code_version import code_version
@@ -38,6 +38,7 @@ from nemo_cascade.config.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.report.page import write_report
@@ -53,9 +54,6 @@ from nemo_cascade.storage.hashes import hash_folder, hash_json
 log = logging.getLogger(__name__)
 
 HELD = 3  # exit code of a cascade that its gate stopped
-
-JUDGED_ALONE: dict[str, Callable[[RunConfig, StageContext, Any], Decision]] = {"reward_model": judge_reward_model}
-"""Stage kinds that are judged by a measure of their own, not by the scores of the domains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +242,10 @@ class CascadeRunner:
         # `--recover` came by hand: what follows is what the configuration would say with `on_regression: recover`.
         config = self.config if ruled is None else with_gate(self.config, planned.name, on_regression="recover")
         models = StageModels(context, planned.stage)
-        if judge := JUDGED_ALONE.get(planned.kind):
-            decision = judge(config, context, planned.stage)
-        else:
+        if planned.stage.moves_policy:
             decision = self._judge(config, planned, parent, models, roles)
+        else:
+            decision = judge_reward_model(config, context, cast(RewardModelStage, planned.stage))
         if ruled is not None:
             asked = f"another model was asked for by hand: {ruled.details['because']}"
             decision = replace(decision, reasons=(*decision.reasons, asked))

@@ -61,11 +61,6 @@ class WorkerPool:
                 self._idle.put(started.result())
             undo.pop_all()
 
-    def process_ids(self) -> list[int]:
-        """Return the first process of each live worker."""
-        with self._lock:
-            return sorted(worker.process_id for worker in self._all)
-
     def waiting(self) -> int:
         """Return how many children of all workers wait for a job."""
         with self._lock:
