@@ -203,28 +203,37 @@ Judged = tuple[Place, Verdict]
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """One micro-batch: documents laid end to end (THD), labels already shifted within each document.
+    """Documents laid end to end (THD): one of them is a training sample, several are a micro-batch.
 
     Attributes:
         input_ids: [T].
-        labels: [T], the next token of the same document (0 where there is none).
-        loss_mask: [T] float32, 1 where the label is trained.
-        position_ids: [T], restarting at 0 in each document.
+        loss_mask: [T] float32, 1 where the next token of the same document is trained.
         cu_seqlens: [documents + 1] int32, document boundaries, cu_seqlens[-1] == T.
         extras: further [T] float32 arrays aligned with `labels` (advantages, behaviour_logprobs, ...).
     """
 
-    input_ids: Int64
-    labels: Int64
+    input_ids: Int32
     loss_mask: Float32
-    position_ids: Int64
     cu_seqlens: Int32
     extras: Mapping[str, Float32] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
         """Tokens in the pack, padding included."""
-        return int(self.input_ids.shape[0])
+        return len(self.input_ids)
+
+    @property
+    def labels(self) -> Int32:
+        """[T], the next token of the same document, 0 where there is none."""
+        labels = np.zeros_like(self.input_ids)
+        labels[:-1] = self.input_ids[1:]
+        labels[self.cu_seqlens[1:] - 1] = 0
+        return labels
+
+    @property
+    def position_ids(self) -> Int32:
+        """[T], restarting at 0 in each document."""
+        return np.concatenate([np.arange(n, dtype=np.int32) for n in np.diff(self.cu_seqlens)])
 
 
 class BatchSource(Protocol):

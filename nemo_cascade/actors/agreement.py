@@ -23,7 +23,7 @@ from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.rollout import WeightSyncConfig
 from nemo_cascade.data.batches import balanced_micro_batches
-from nemo_cascade.data.layout import Document
+from nemo_cascade.data.layout import make_document
 from nemo_cascade.errors import WeightSyncError
 from nemo_cascade.training.setup import WhichModel
 from nemo_cascade.types import Float32, Int32
@@ -130,11 +130,11 @@ def prove_equal(policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncC
 def _trainer_scores(policy: TrainerGroup, sequences: Sequence[Int32], which: WhichModel) -> list[Float32]:
     """Return [n - 1] log-probs of each sequence of n tokens."""
     parallel = policy.parallel
-    documents = [Document(s, np.ones(s.size, np.uint8)) for s in sequences]
+    documents = [make_document(s, np.ones(s.size, np.uint8)) for s in sequences]
     source = balanced_micro_batches(
         documents, policy.seq_length, parallel.data_parallel_size, parallel.layout.pad_documents_to
     )
-    return [scores[1:] for scores in source.per_sample(policy.logprobs(source, 0, which))]
+    return [scores[:-1] for scores in source.per_sample(policy.logprobs(source, 0, which))]
 
 
 def _probe_sequences(policy: TrainerGroup, rollout: RolloutGroup, version: int) -> list[Int32]:

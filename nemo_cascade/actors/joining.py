@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +79,14 @@ def _alive(address: str) -> list[Any]:
     import ray
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
-    try:
+    with Attempt(Exception) as attempt:  # whatever comes out of gRPC: a wrong token, another version, another service
         found = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=ANSWER_S).values()
-    except Exception as error:  # whatever comes out of gRPC: a wrong token, another version, another service
+    if attempt.error is not None:
         raise RuntimeUnavailableError(
             f"what listens at {address} does not answer as this Ray does",
-            value=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            value=f"{type(attempt.error).__name__}: {' '.join(str(attempt.error).split())}",
             mend="the same version of Ray on all nodes, and its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)",
-        ) from None
+        )
     return [node for node in found if node.state == GcsNodeInfo.GcsNodeState.ALIVE]
 
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 
 from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
 from nemo_cascade.cascade.code_version import code_version
@@ -37,6 +38,7 @@ from nemo_cascade.config.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.report.page import write_report
@@ -52,9 +54,6 @@ from nemo_cascade.storage.hashes import hash_folder, hash_json
 log = logging.getLogger(__name__)
 
 HELD = 3  # exit code of a cascade that its gate stopped
-
-JUDGED_ALONE: dict[str, Callable[[RunConfig, StageContext, Any], Decision]] = {"reward_model": judge_reward_model}
-"""Stage kinds that are judged by a measure of their own, not by the scores of the domains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +113,16 @@ class CascadeRunner:
         started: dict[str, Any] = {"config": config_hash(self.config), "code": code_version(), "seed": self.config.seed}
         self.ledger.append("run_started", None, **started, **self._plugins())
         self._record_hygiene()
-        try:
-            with Roles(self.config, self.folder.path / "logs") as roles:
-                return self._cascade(roles)
-        except BaseException as error:
+        with ExitStack() as ending:
+            ending.callback(write_report, self.folder.path)
+            ending.push(self._record_stop)
+            return self._cascade(ending.enter_context(Roles(self.config, self.folder.path / "logs")))
+
+    def _record_stop(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
             self.ledger.append("run_stopped", error=f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            write_report(self.folder.path)
 
     def _plugins(self) -> dict[str, Any]:
         """Return the hashes of the files that the user's own code is written in, {} where there are none.
@@ -241,10 +242,10 @@ class CascadeRunner:
         # `--recover` came by hand: what follows is what the configuration would say with `on_regression: recover`.
         config = self.config if ruled is None else with_gate(self.config, planned.name, on_regression="recover")
         models = StageModels(context, planned.stage)
-        if judge := JUDGED_ALONE.get(planned.kind):
-            decision = judge(config, context, planned.stage)
-        else:
+        if planned.stage.moves_policy:
             decision = self._judge(config, planned, parent, models, roles)
+        else:
+            decision = judge_reward_model(config, context, cast(RewardModelStage, planned.stage))
         if ruled is not None:
             asked = f"another model was asked for by hand: {ruled.details['because']}"
             decision = replace(decision, reasons=(*decision.reasons, asked))

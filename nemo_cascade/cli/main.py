@@ -31,6 +31,7 @@ from nemo_cascade.cli import (
 from nemo_cascade.cli.screen import terminal
 from nemo_cascade.cli.screen.refusals import refusal
 from nemo_cascade.errors import CascadeError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 VERBS: tuple[ModuleType, ...] = (
     run,
@@ -84,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(sys.argv[1:] if arguments is None else arguments)
     terminal.set_up_logging(args.debug)
     try:
-        return int(args.execute(args))
+        with Attempt(Exception, but=(CascadeError, OSError)) as attempt:
+            return int(args.execute(args))
     except BrokenPipeError:
         # The reader of our output went away (`| head`).
         return DEFECT
@@ -97,10 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.err.print("interrupted; `nemo-cascade run` with the same arguments goes on from the last checkpoint")
         return INTERRUPTED
-    except Exception:
-        traceback.print_exc()
-        terminal.err.print("[bold red]defect[/]: this is an error of the program, not of your configuration")
-        return DEFECT
+    traceback.print_exception(attempt.error)
+    terminal.err.print("[bold red]defect[/]: this is an error of the program, not of your configuration")
+    return DEFECT
 
 
 def _hidden_by(error: CascadeError | OSError) -> list[CascadeError | OSError]:

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -70,11 +71,10 @@ def _of_file(path: Path) -> ModuleType:
         assert spec.loader is not None, "a file that ends with .py has a loader"
         module = importlib.util.module_from_spec(spec)
         sys.modules[key] = module
-        try:
+        with ExitStack() as undo:
+            undo.callback(sys.modules.pop, key)
             spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[key]
-            raise
+            undo.pop_all()
     return sys.modules[key]
 
 

@@ -446,16 +446,6 @@ def _adapter(kind: str) -> TypeAdapter[Settings]:
     return TypeAdapter(settings_block(kind))
 
 
-def settings_of(kind: str, given: Mapping[str, Any]) -> Settings:
-    """Return a verifier's settings, those that aren't given at their defaults.
-
-    Raises:
-        CascadeError: there is no such verifier.
-        pydantic.ValidationError: an unknown name, or a value that doesn't fit.
-    """
-    return _adapter(kind).validate_python(dict(given))
-
-
 def changed(reward: Mapping[str, Any]) -> dict[str, Any]:
     """Return those settings of a reward, as plain data, that aren't at their defaults, for plans and reports."""
     try:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
+from nemo_cascade.data.layout import dummy_document, lay_out, padded_length
 from nemo_cascade.data.sft.packing import pack_best_fit
 from nemo_cascade.data.sft.store import PackedStore, open_store
 from nemo_cascade.errors import DataError
@@ -98,7 +98,7 @@ class RolloutSource:
         multiple: each document is padded to a multiple of this.
     """
 
-    documents: tuple[Document, ...]
+    documents: tuple[PackedBatch, ...]
     plan: tuple[tuple[tuple[int, ...], ...], ...]
     multiple: int = 1
 
@@ -117,20 +117,20 @@ class RolloutSource:
             values: [dp_rank][micro-batch], each [T].
 
         Returns:
-            For each sample [n], aligned with its tokens (0 at the first, which nothing predicts).
+            For each sample [n], aligned with its labels (0 at the last token, which predicts nothing).
         """
-        cut: list[Float32] = [np.zeros(len(d), np.float32) for d in self.documents]
+        cut: list[Float32] = [np.zeros(d.num_tokens, np.float32) for d in self.documents]
         for rank_plan, rank_values in zip(self.plan, values, strict=True):
             for members, array in zip(rank_plan, rank_values, strict=True):
                 begin = 0
                 for i in members:
-                    n = len(self.documents[i])
-                    cut[i][1:] = array[begin : begin + n - 1]
+                    n = self.documents[i].num_tokens
+                    cut[i][:-1] = array[begin : begin + n - 1]
                     begin += padded_length(n, self.multiple)
         return cut
 
     def with_extra(self, name: str, values: Sequence[Float32]) -> RolloutSource:
-        """Return the same source with a further extra, given per sample and aligned with its tokens."""
+        """Return the same source with a further extra, given per sample and aligned with its labels."""
         documents = tuple(
             replace(d, extras={**d.extras, name: v.astype(np.float32)})
             for d, v in zip(self.documents, values, strict=True)
@@ -140,14 +140,14 @@ class RolloutSource:
     def trained_only(self, keep: Sequence[bool]) -> RolloutSource:
         """Return the same source whose samples outside of `keep` aren't trained: they stay, but count for nothing."""
         documents = tuple(
-            d if kept else replace(d, trained=np.zeros_like(d.trained))
+            d if kept else replace(d, loss_mask=np.zeros_like(d.loss_mask))
             for d, kept in zip(self.documents, keep, strict=True)
         )
         return replace(self, documents=documents)
 
 
 def balanced_micro_batches(
-    documents: Sequence[Document], tokens_per_micro_batch: int, dp_size: int, document_multiple: int = 1
+    documents: Sequence[PackedBatch], tokens_per_micro_batch: int, dp_size: int, document_multiple: int = 1
 ) -> RolloutSource:
     """Spread documents over data-parallel ranks: as few micro-batches as fit, equally many and equally full.
 
@@ -162,7 +162,7 @@ def balanced_micro_batches(
     """
     if not documents:
         raise DataError("no sample to train on", mend="look why the step kept none")
-    lengths = [padded_length(len(d), document_multiple) for d in documents]
+    lengths = [padded_length(d.num_tokens, document_multiple) for d in documents]
     plan = balanced_plan(lengths, tokens_per_micro_batch, dp_size)
     return RolloutSource(tuple(documents), plan, document_multiple)
 

@@ -1,38 +1,37 @@
-"""Lay documents end to end into one micro-batch, with labels, mask and extras shifted within each document.
+"""Documents as packs of one, and several laid end to end into one micro-batch.
 
-Shapes: n tokens of one document, T tokens of the micro-batch.
+Mask and extras are shifted once, where a document is made. Shapes: n tokens of one document, T tokens of the
+micro-batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.types import Float32, Int32, PackedBatch, Trajectory
 
+Number = TypeVar("Number", np.int32, np.float32)
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One training sample, everything aligned with its tokens.
 
-    Attributes:
+def make_document(
+    token_ids: Int32, trained: NDArray[np.uint8], extras: Mapping[str, Float32] | None = None
+) -> PackedBatch:
+    """Return one training sample as a pack of its own.
+
+    Args:
         token_ids: [n].
         trained: [n], 1 where the token is predicted for a loss.
         extras: further [n] arrays, the value that belongs to predicting each token.
     """
-
-    token_ids: Int32
-    trained: NDArray[np.uint8]
-    extras: Mapping[str, Float32] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
+    shifted = {name: _before(values) for name, values in (extras or {}).items()}
+    return PackedBatch(token_ids, _before(trained), np.array([0, len(token_ids)], np.int32), shifted)
 
 
-def sampled_document(trajectory: Trajectory, extras: Mapping[str, Float32], trained: bool = True) -> Document:
+def sampled_document(trajectory: Trajectory, extras: Mapping[str, Float32], trained: bool = True) -> PackedBatch:
     """Make a document of a trajectory: what was sampled is trained, what was given isn't.
 
     Args:
@@ -41,7 +40,7 @@ def sampled_document(trajectory: Trajectory, extras: Mapping[str, Float32], trai
         trained: False keeps it in the batch without gradient.
     """
     mask = trajectory.trained
-    return Document(trajectory.token_ids, mask if trained else np.zeros_like(mask), extras)
+    return make_document(trajectory.token_ids, mask if trained else np.zeros_like(mask), extras)
 
 
 def padded_length(tokens: int, multiple: int) -> int:
@@ -49,31 +48,41 @@ def padded_length(tokens: int, multiple: int) -> int:
     return -(-tokens // multiple) * multiple
 
 
-def lay_out(documents: Sequence[Document], multiple: int = 1) -> PackedBatch:
+def lay_out(documents: Sequence[PackedBatch], multiple: int = 1) -> PackedBatch:
     """Lay documents end to end. All must have the same extras.
 
     Args:
-        documents: at least one.
+        documents: at least one, each a pack of its own.
         multiple: each document is padded at its end, untrained, to a multiple of this.
     """
-    lengths = [padded_length(len(d), multiple) for d in documents]
+    lengths = [padded_length(d.num_tokens, multiple) for d in documents]
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    total = int(cu_seqlens[-1])
-    input_ids, labels = np.zeros(total, np.int64), np.zeros(total, np.int64)
-    loss_mask, position_ids = np.zeros(total, np.float32), np.empty(total, np.int64)
-    extras = {name: np.zeros(total, np.float32) for name in documents[0].extras}
-    for document, begin, length in zip(documents, cu_seqlens[:-1].tolist(), lengths, strict=True):
-        assert document.extras.keys() == extras.keys(), "documents with different extras in one micro-batch"
-        end = begin + len(document)
-        input_ids[begin:end] = document.token_ids
-        labels[begin : end - 1] = document.token_ids[1:]
-        loss_mask[begin : end - 1] = document.trained[1:]
-        position_ids[begin : begin + length] = np.arange(length)
-        for name, values in document.extras.items():
-            extras[name][begin : end - 1] = values[1:]
-    return PackedBatch(input_ids, labels, loss_mask, position_ids, cu_seqlens, extras)
+    names = documents[0].extras.keys()
+    assert all(d.extras.keys() == names for d in documents), "documents with different extras in one micro-batch"
+
+    def laid(parts: Iterable[NDArray[Number]], dtype: type[Number]) -> NDArray[Number]:
+        whole = np.zeros(int(cu_seqlens[-1]), dtype)
+        for begin, part in zip(cu_seqlens[:-1].tolist(), parts, strict=True):
+            whole[begin : begin + len(part)] = part
+        return whole
+
+    return PackedBatch(
+        input_ids=laid((d.input_ids for d in documents), np.int32),
+        loss_mask=laid((d.loss_mask for d in documents), np.float32),
+        cu_seqlens=cu_seqlens,
+        extras={name: laid((d.extras[name] for d in documents), np.float32) for name in names},
+    )
 
 
-def dummy_document(extras: Sequence[str] = ()) -> Document:
+def dummy_document(extras: Sequence[str] = ()) -> PackedBatch:
     """Make an untrained document that fills a rank's place where there is no data for it."""
-    return Document(np.zeros(2, np.int32), np.zeros(2, np.uint8), {name: np.zeros(2, np.float32) for name in extras})
+    return make_document(
+        np.zeros(2, np.int32), np.zeros(2, np.uint8), {name: np.zeros(2, np.float32) for name in extras}
+    )
+
+
+def _before(values_n: NDArray[np.uint8] | Float32) -> Float32:
+    """Return what belongs to each token where it is predicted: at the token before it; 0 at the last."""
+    shifted_n = np.zeros(len(values_n), np.float32)
+    shifted_n[:-1] = values_n[1:]
+    return shifted_n

@@ -23,7 +23,7 @@ from nemo_cascade.data.chat.mode_flags import without_flag
 from nemo_cascade.data.chat.rendered import checked_row
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hygiene.words import canonical
-from nemo_cascade.data.layout import Document, dummy_document, lay_out, padded_length
+from nemo_cascade.data.layout import dummy_document, lay_out, make_document, padded_length
 from nemo_cascade.data.prepared import make_folder, read_described
 from nemo_cascade.data.rows.columns import NO_PREFERENCE, Schema, written_turns
 from nemo_cascade.data.rows.files import hash_files
@@ -67,14 +67,14 @@ class PairStore:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def documents(self, pair: int) -> list[Document]:
+    def documents(self, pair: int) -> list[PackedBatch]:
         """Return the chosen and the rejected document; of each, the last token, where its score is read, is marked."""
         documents = []
         for number in (2 * pair, 2 * pair + 1):
             token_ids = self.tokens[self.offsets[number] : self.offsets[number + 1]]
             marked = np.zeros(len(token_ids), np.uint8)
             marked[-1] = 1
-            documents.append(Document(token_ids, marked))
+            documents.append(make_document(token_ids, marked))
         return documents
 
 
@@ -98,7 +98,7 @@ class PairSource(ShuffledStream):
         rules = self.store.stats["rules"]
         multiple = rules["document_multiple"]
         documents = [self.store.documents(pair) for pair in self.items(step)]
-        lengths = [sum(padded_length(len(d), multiple) for d in pair) for pair in documents]
+        lengths = [sum(padded_length(d.num_tokens, multiple) for d in pair) for pair in documents]
         plan = balanced_plan(lengths, rules["seq_length"], dp_size)
         return [
             lay_out([d for i in members for d in documents[i]] or [dummy_document()], multiple)

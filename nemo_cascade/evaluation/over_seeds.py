@@ -38,7 +38,6 @@ class OverSeeds:
         p: two-sided p-value of "no difference".
         by_seed: each seed's difference.
         n: prompts of a seed, mean.
-        same_prompts: whether all seeds were scored on the same prompts.
     """
 
     difference: float
@@ -47,7 +46,6 @@ class OverSeeds:
     p: float
     by_seed: tuple[float, ...]
     n: float
-    same_prompts: bool
 
 
 def over_seeds(differences: Sequence[Mapping[str, float]]) -> OverSeeds:
@@ -69,12 +67,12 @@ def over_seeds(differences: Sequence[Mapping[str, float]]) -> OverSeeds:
     mean, prompts = float(mean_s.mean()), float(np.mean([len(by_prompt) for by_prompt in differences]))
     by_seed = tuple(float(value) for value in mean_s)
     if variance == 0:
-        return OverSeeds(mean, mean, mean, 1.0 if mean == 0 else 0.0, by_seed, prompts, same)
+        return OverSeeds(mean, mean, mean, 1.0 if mean == 0 else 0.0, by_seed, prompts)
     freedom = variance**2 / sum(part**2 / own for part, own in parts)
     se = math.sqrt(variance)
     half = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * se
     p = 2 * float(stdtr(freedom, -abs(mean) / se))
-    return OverSeeds(mean, mean - half, mean + half, p, by_seed, prompts, same)
+    return OverSeeds(mean, mean - half, mean + half, p, by_seed, prompts)
 
 
 def _variance_of_mean(value_n: Float64) -> tuple[float, int]:

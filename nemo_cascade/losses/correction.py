@@ -15,7 +15,28 @@ from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 
-DocumentReduce = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Which documents the tokens of a micro-batch belong to.
+
+    Attributes:
+        of_token_T: int64 [T], each token's document.
+        count: documents in the pack.
+        reduce: sums a [2, documents] tensor over ranks that hold other tokens of the same documents (context
+            parallelism); None where this rank holds them all.
+    """
+
+    of_token_T: Tensor
+    count: int
+    reduce: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def whole(cls, cu_seqlens: Tensor, num_tokens: int) -> Documents:
+        """Return those of a pack that this rank holds all of, by their boundaries [documents + 1]."""
+        lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
+        index = torch.arange(lengths.numel(), device=cu_seqlens.device)
+        return cls(torch.repeat_interleave(index, lengths, output_size=num_tokens), lengths.numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +52,11 @@ class Correction:
     touched_T: Tensor
 
 
-def document_of_token(cu_seqlens: Tensor, num_tokens: int) -> Tensor:
-    """Return int64 [T], the index of the document that each token of a pack belongs to."""
-    lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
-    index = torch.arange(lengths.numel(), device=cu_seqlens.device)
-    return torch.repeat_interleave(index, lengths, output_size=num_tokens)
-
-
 def importance_correction(
     log_ratio_T: Tensor,
     mask_T: Tensor,
-    document_T: Tensor,
-    num_documents: int,
+    documents: Documents,
     config: PolicyLossConfig,
-    reduce_documents: DocumentReduce | None = None,
 ) -> Correction:
     """Turn log(trainer / engine) into weights.
 
@@ -54,11 +66,8 @@ def importance_correction(
     Args:
         log_ratio_T: [T], detached, 0 outside `mask_T`.
         mask_T: [T] bool, trained tokens.
-        document_T: [T] int64, document of each token.
-        num_documents: documents in the pack.
+        documents: of the tokens.
         config: which variant, and its bounds.
-        reduce_documents: sums a [2, documents] tensor over ranks that hold other tokens of the same documents
-            (context parallelism); None where this rank holds them all.
     """
     weight_T = log_ratio_T.exp()
     if config.correction == "none":
@@ -71,11 +80,11 @@ def importance_correction(
         return Correction(weight_T.clamp(low, high), outside_T)
     if config.correction == "sequence_mask":
         both_2T = torch.stack([log_ratio_T.double(), mask_T.double()])
-        sums_2D = torch.zeros(2, num_documents, dtype=torch.float64, device=log_ratio_T.device)
-        sums_2D.index_add_(1, document_T, both_2T)
-        if reduce_documents is not None:
-            sums_2D = reduce_documents(sums_2D)
+        sums_2D = torch.zeros(2, documents.count, dtype=torch.float64, device=log_ratio_T.device)
+        sums_2D.index_add_(1, documents.of_token_T, both_2T)
+        if documents.reduce is not None:
+            sums_2D = documents.reduce(sums_2D)
         geometric_mean_D = (sums_2D[0] / sums_2D[1].clamp(min=1)).exp()
         outside_D = (geometric_mean_D < low) | (geometric_mean_D > high)
-        outside_T = outside_D[document_T] & mask_T
+        outside_T = outside_D[documents.of_token_T] & mask_T
     return Correction(torch.where(outside_T, torch.zeros_like(weight_T), weight_T), outside_T)

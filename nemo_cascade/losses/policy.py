@@ -9,93 +9,47 @@ Per trained token t of a response with advantage A (arXiv 2512.13607 section 4.1
     entropy     - entropy_coefficient * H
 
 w is the importance weight trainer / engine (`correction.py`), of the policy term only; v the KL term's (`_kl_weight`).
-Shapes: T tokens of the micro-batch, D documents.
+Shapes: T tokens of the micro-batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
-from nemo_cascade.losses.correction import DocumentReduce, document_of_token, importance_correction
+from nemo_cascade.losses.correction import Documents, importance_correction
 from nemo_cascade.losses.output import LossOutput, sum_and_count
 
 _MAX_LOG_RATIO = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyTensors:
-    """A micro-batch's inputs to the loss, all [T] and aligned with the labels unless said otherwise.
-
-    Attributes:
-        loss_mask: 1 on response tokens that are trained.
-        advantages: advantage of each token's response.
-        cu_seqlens: [D + 1] document boundaries of the whole pack.
-        behaviour_logprobs: the engine's log-probability of the sampled token.
-        previous_logprobs: the trainer's, before the first update on this rollout batch; None when strictly on-policy.
-        reference_logprobs: the frozen reference policy's.
-        sequence_weights: 1 / (trained tokens of the token's response).
-        document: int64 document index of each token, needed only where this rank holds a share of the pack
-            (context parallelism); else derived from cu_seqlens.
-    """
-
-    loss_mask: Tensor
-    advantages: Tensor
-    cu_seqlens: Tensor
-    behaviour_logprobs: Tensor | None = None
-    previous_logprobs: Tensor | None = None
-    reference_logprobs: Tensor | None = None
-    sequence_weights: Tensor | None = None
-    document: Tensor | None = None
-
-    @classmethod
-    def from_extras(
-        cls, loss_mask: Tensor, cu_seqlens: Tensor, extras: Mapping[str, Tensor], document: Tensor | None = None
-    ) -> PolicyTensors:
-        """Build from a PackedBatch's tensors.
-
-        Raises:
-            TrainingError: `advantages` is missing, or an extra has an unknown name.
-        """
-        known = {"advantages", "behaviour_logprobs", "previous_logprobs", "reference_logprobs", "sequence_weights"}
-        if unknown := sorted(set(extras) - known):
-            raise TrainingError("unknown tensors for the policy loss", value=unknown, limit=sorted(known))
-        if "advantages" not in extras:
-            raise TrainingError("the policy loss needs advantages in the batch", value=sorted(extras))
-        return cls(loss_mask=loss_mask, cu_seqlens=cu_seqlens, document=document, **extras)
-
-    def require(self, name: str, reason: str) -> Tensor:
-        """Return a tensor that a setting makes necessary.
-
-        Raises:
-            TrainingError: it is missing.
-        """
-        tensor: Tensor | None = getattr(self, name)
-        if tensor is None:
-            raise TrainingError(f"the policy loss needs `{name}` in the batch because {reason}")
-        return tensor
+_KNOWN = {"advantages", "behaviour_logprobs", "previous_logprobs", "reference_logprobs", "sequence_weights"}
 
 
 def policy_loss(
     logprob_T: Tensor,
     entropy_T: Tensor | None,
-    batch: PolicyTensors,
+    loss_mask_T: Tensor,
+    documents: Documents,
+    extras: Mapping[str, Tensor],
     config: PolicyLossConfig,
-    reduce_documents: DocumentReduce | None = None,
 ) -> LossOutput:
     """Compute the summed loss of one micro-batch; the caller divides by the global batch's `count_units`.
 
     Args:
         logprob_T: [T] log-probability of each label under the policy, sampling temperature applied, with gradient.
         entropy_T: [T] entropy of the policy at each label in nats; None if it isn't measured.
-        batch: masks, advantages, log-probabilities of other policies.
+        loss_mask_T: [T], 1 on response tokens that are trained.
+        documents: of the tokens.
+        extras: further [T] aligned with the labels. `advantages`: of each token's response. `behaviour_logprobs`: of
+            the sampled token by the engine. `previous_logprobs`: the trainer's, before the first update on this rollout
+            batch; absent when strictly on-policy. `reference_logprobs`: the frozen reference policy's.
+            `sequence_weights`: 1 / (trained tokens of the token's response).
         config: the switches.
-        reduce_documents: see `importance_correction`; needed for `sequence_mask` under context parallelism.
 
     Returns:
         Loss sum. Metrics over trained tokens, where their inputs exist: `entropy`, `clip_fraction`, `kl_reference`
@@ -104,27 +58,29 @@ def policy_loss(
         `logprob_difference_max`. Under top-p or top-k the engine scores the cut distribution: they differ by the cut.
 
     Raises:
-        TrainingError: a tensor that the switches need is missing.
+        TrainingError: a tensor that the switches need is missing, or an extra has an unknown name.
     """
-    mask_T = batch.loss_mask > 0
+    if unknown := sorted(set(extras) - _KNOWN):
+        raise TrainingError("unknown tensors for the policy loss", value=unknown, limit=sorted(_KNOWN))
+    mask_T = loss_mask_T > 0
     # Padding and prompt tokens carry no log-probabilities: set to a constant before exp(), so that no inf or NaN of
     # theirs reaches a sum or, through 0 * inf, a gradient.
     current_T = _masked(logprob_T.float() if logprob_T.dtype != torch.float64 else logprob_T, mask_T)
     weight_T = mask_T.to(current_T.dtype)
     if config.aggregation == "sequence":
-        weight_T = _masked(batch.require("sequence_weights", "aggregation is sequence").to(current_T), mask_T)
+        weight_T = _masked(_needed(extras, "sequence_weights", "aggregation is sequence").to(current_T), mask_T)
     metrics: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
 
-    loss_T = _policy_term(current_T, mask_T, batch, config, metrics)
-    loss_T = loss_T * _engine_weight(current_T, mask_T, batch, config, reduce_documents, metrics, maxima)
+    loss_T = _policy_term(current_T, mask_T, extras, config, metrics)
+    loss_T = loss_T * _engine_weight(current_T, mask_T, documents, extras, config, metrics, maxima)
     if config.kl_coefficient > 0:
-        batch.require("reference_logprobs", "kl_coefficient is above 0")
-    if batch.reference_logprobs is not None:
-        difference_T = _masked(batch.reference_logprobs.to(current_T), mask_T) - current_T
+        _needed(extras, "reference_logprobs", "kl_coefficient is above 0")
+    if "reference_logprobs" in extras:
+        difference_T = _masked(extras["reference_logprobs"].to(current_T), mask_T) - current_T
         metrics["kl_reference"] = sum_and_count(_k3(difference_T), mask_T)
         if config.kl_coefficient > 0:
-            kl_T = _kl_weight(current_T, mask_T, batch, config) * _bounded_k3(difference_T, config.kl_max)
+            kl_T = _kl_weight(current_T, mask_T, extras, config) * _bounded_k3(difference_T, config.kl_max)
             loss_T = loss_T + config.kl_coefficient * kl_T
     if entropy_T is not None:
         entropy_T = _masked(entropy_T.to(current_T.dtype), mask_T)
@@ -136,13 +92,17 @@ def policy_loss(
 
 
 def _policy_term(
-    current_T: Tensor, mask_T: Tensor, batch: PolicyTensors, config: PolicyLossConfig, metrics: dict[str, Tensor]
+    current_T: Tensor,
+    mask_T: Tensor,
+    extras: Mapping[str, Tensor],
+    config: PolicyLossConfig,
+    metrics: dict[str, Tensor],
 ) -> Tensor:
     """Return -A rho, clipped where an earlier update made the policy differ from the previous one."""
-    advantage_T = _masked(batch.advantages.to(current_T), mask_T)
-    if batch.previous_logprobs is None:
+    advantage_T = _masked(_needed(extras, "advantages", "it is one of policy gradients").to(current_T), mask_T)
+    if "previous_logprobs" not in extras:
         return -advantage_T * (current_T - current_T.detach()).exp()
-    log_ratio_T = current_T - _masked(batch.previous_logprobs.to(current_T), mask_T)
+    log_ratio_T = current_T - _masked(extras["previous_logprobs"].to(current_T), mask_T)
     # Clipping has taken over long before; without a bound, 0 * exp(89) of a token with A = 0 is NaN in float32.
     ratio_T = log_ratio_T.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
     clipped_T = ratio_T.clamp(1 - config.clip_ratio_low, 1 + config.clip_ratio_high)
@@ -154,7 +114,7 @@ def _policy_term(
     return loss_T
 
 
-def _kl_weight(current_T: Tensor, mask_T: Tensor, batch: PolicyTensors, config: PolicyLossConfig) -> Tensor:
+def _kl_weight(current_T: Tensor, mask_T: Tensor, extras: Mapping[str, Tensor], config: PolicyLossConfig) -> Tensor:
     """Return the KL term's importance weight: policy / engine, or 1; with gradient where that is `weighted`.
 
     E_policy[k3] = KL(policy || reference), but samples don't follow the parameters: the gradient of the estimator alone
@@ -162,7 +122,7 @@ def _kl_weight(current_T: Tensor, mask_T: Tensor, batch: PolicyTensors, config: 
     """
     base_T = current_T.detach()
     if config.kl_correction:
-        base_T = _masked(batch.require("behaviour_logprobs", "kl_correction is on").to(current_T), mask_T)
+        base_T = _masked(_needed(extras, "behaviour_logprobs", "kl_correction is on").to(current_T), mask_T)
     ratio_T = (current_T - base_T).exp()
     return ratio_T if config.kl_gradient == "weighted" else ratio_T.detach()
 
@@ -170,24 +130,20 @@ def _kl_weight(current_T: Tensor, mask_T: Tensor, batch: PolicyTensors, config: 
 def _engine_weight(
     current_T: Tensor,
     mask_T: Tensor,
-    batch: PolicyTensors,
+    documents: Documents,
+    extras: Mapping[str, Tensor],
     config: PolicyLossConfig,
-    reduce_documents: DocumentReduce | None,
     metrics: dict[str, Tensor],
     maxima: dict[str, Tensor],
 ) -> Tensor:
     """Return the importance weight trainer / engine and record how far the two are apart."""
     if config.correction != "none":
-        batch.require("behaviour_logprobs", f"correction is {config.correction}")
-    if batch.behaviour_logprobs is None:
+        _needed(extras, "behaviour_logprobs", f"correction is {config.correction}")
+    if "behaviour_logprobs" not in extras:
         return torch.ones_like(current_T)
-    trainer_T = batch.previous_logprobs if batch.previous_logprobs is not None else current_T
-    log_ratio_T = _masked(trainer_T.detach().to(current_T) - batch.behaviour_logprobs.to(current_T), mask_T)
-    document_T = batch.document
-    if document_T is None:
-        document_T = document_of_token(batch.cu_seqlens, current_T.numel())
-    num_documents = batch.cu_seqlens.numel() - 1
-    correction = importance_correction(log_ratio_T, mask_T, document_T, num_documents, config, reduce_documents)
+    trainer_T = extras.get("previous_logprobs", current_T)
+    log_ratio_T = _masked(trainer_T.detach().to(current_T) - extras["behaviour_logprobs"].to(current_T), mask_T)
+    correction = importance_correction(log_ratio_T, mask_T, documents, config)
     difference_T = log_ratio_T.abs()
     metrics["logprob_difference_mean"] = sum_and_count(difference_T, mask_T)
     # In float64: one token that the engine holds 88 nats less likely would make the mean infinite in float32.
@@ -197,6 +153,17 @@ def _engine_weight(
         metrics["correction_fraction"] = sum_and_count(correction.touched_T.to(current_T.dtype), mask_T)
     maxima["logprob_difference_max"] = difference_T.max().double()
     return correction.weight_T
+
+
+def _needed(extras: Mapping[str, Tensor], name: str, reason: str) -> Tensor:
+    """Return a tensor that a setting makes necessary.
+
+    Raises:
+        TrainingError: it is missing.
+    """
+    if name not in extras:
+        raise TrainingError(f"the policy loss needs `{name}` in the batch because {reason}", value=sorted(extras))
+    return extras[name]
 
 
 def _masked(value_T: Tensor, mask_T: Tensor) -> Tensor:

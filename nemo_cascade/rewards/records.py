@@ -8,6 +8,7 @@ from typing import Any
 
 from nemo_cascade.rewards.code.formats import read_tests
 from nemo_cascade.rewards.verifier import VerifierError, field_of
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 _Reader = Callable[[Mapping[str, Any]], object]
 
@@ -18,13 +19,12 @@ def record_problem(verifier: str, record: Mapping[str, Any]) -> str | None:
     It reads what a verdict begins with, and judges nothing: a golden patch that fails its tests is found by who runs
     it. Verifiers that read no reference, and compositions of several, accept every row here.
     """
-    try:
+    with Attempt(Exception) as attempt:  # what a verdict would be, too: an error of the row, told with its kind
         _READERS.get(verifier, _nothing)(record)
-    except VerifierError as error:
+    error = attempt.error
+    if isinstance(error, VerifierError):
         return error.detail
-    except Exception as error:  # what a verdict would be, too: an error of the row, told with its kind
-        return f"{type(error).__name__}: {error}"
-    return None
+    return None if error is None else f"{type(error).__name__}: {error}"
 
 
 def _nothing(record: Mapping[str, Any]) -> None:

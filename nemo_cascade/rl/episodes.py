@@ -18,6 +18,7 @@ import numpy as np
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.environments.environment import Environment, Step, make_environment
 from nemo_cascade.errors import CascadeError, RolloutError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.types import FinishReason, Int32, Place, Question, Task, Trajectory, Verdict
 
 # Steps at a time: most of one's time is waiting for a service or for the sandbox.
@@ -145,29 +146,25 @@ class Episodes:
 
 
 def _begin(task: Task, tokenizer: ChatTokenizer) -> Episode:
-    try:
+    with Attempt(Exception, but=(CascadeError,)) as attempt:  # a user's environment may raise whatever it likes
         environment = make_environment(task.environment, tokenizer)
         return Episode(task, environment, environment.start(task))
-    except CascadeError:
-        raise
-    except Exception as error:  # a user's environment may raise whatever it likes
-        where = f"{task.task_id}: {task.environment.name}: {type(error).__name__}: {error}"
-        raise RolloutError("an environment can't start a task", value=where) from error
+    where = f"{task.task_id}: {task.environment.name}: {type(attempt.error).__name__}: {attempt.error}"
+    raise RolloutError("an environment can't start a task", value=where) from attempt.error
 
 
 def _outcome(stepping: Future[Step], deadline: float) -> Step:
     """Return what a step came to; a failure is an error of its sample."""
-    try:
+    with Attempt(Exception) as attempt:  # whatever a user's environment raises is an error of the sample
         step = stepping.result(timeout=max(0.0, deadline - time.monotonic()))
         observation = step.observation
         if observation is not None and (not len(observation) or np.asarray(observation).dtype.kind not in "iu"):
             raise ValueError("an observation is at least one token id")
-    except TimeoutError:
+        return step
+    if isinstance(attempt.error, TimeoutError):
         stepping.cancel()
         return Step(verdict=Verdict(None, "timeout", "a step of the environment took too long"))
-    except Exception as error:  # whatever a user's environment raises is an error of the sample, told with its kind
-        return Step(verdict=Verdict(None, "environment", f"{type(error).__name__}: {error}"))
-    return step
+    return Step(verdict=Verdict(None, "environment", f"{type(attempt.error).__name__}: {attempt.error}"))
 
 
 def turn_seed(seed: int, turn: int) -> int:

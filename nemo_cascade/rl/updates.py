@@ -15,11 +15,11 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.batches import RolloutSource, balanced_micro_batches
-from nemo_cascade.data.layout import Document, sampled_document
+from nemo_cascade.data.layout import sampled_document
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import StepResult
-from nemo_cascade.types import Float32
+from nemo_cascade.types import Float32, PackedBatch
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def policy_updates(
     return Updates(results, empty, filtered)
 
 
-def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[Document]:
+def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[PackedBatch]:
     """Return one document per rollout, in batch order; its advantage is the same on all tokens that were sampled."""
     documents = []
     for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True):
@@ -82,13 +82,13 @@ def _where(sampled: NDArray[np.bool_], value: float) -> Float32:
     return np.where(sampled, np.float32(value), np.float32(0.0))
 
 
-def _split(documents: list[Document], parts: int) -> list[list[Document]]:
+def _split(documents: list[PackedBatch], parts: int) -> list[list[PackedBatch]]:
     """Deal the documents of one batch to its updates, in order (dynamic sampling may leave the last one smaller)."""
     size = -(-len(documents) // parts)
     return [documents[i : i + size] for i in range(0, len(documents), size)]
 
 
-def _micro_batches(documents: list[Document], stage: GrpoStage, parallel: ParallelConfig) -> RolloutSource:
+def _micro_batches(documents: list[PackedBatch], stage: GrpoStage, parallel: ParallelConfig) -> RolloutSource:
     return balanced_micro_batches(
         documents, stage.seq_length, parallel.data_parallel_size, document_multiple=parallel.layout.pad_documents_to
     )
@@ -119,7 +119,7 @@ def _without_outliers(source: RolloutSource, trainer: Sequence[Float32], most: f
     """Take rollouts out of training on which trainer and engine disagree too much; return how many those are."""
     keep = []
     for document, logprobs_n in zip(source.documents, trainer, strict=True):
-        trained_n = document.trained > 0
+        trained_n = document.loss_mask > 0
         difference_n = logprobs_n[trained_n].astype(np.float64) - document.extras["behaviour_logprobs"][trained_n]
         keep.append(not trained_n.any() or sequence_error(difference_n) <= most)
     return source.trained_only(keep), len(keep) - sum(keep)
@@ -136,4 +136,4 @@ def sequence_error(difference_n: NDArray[np.float64]) -> float:
 
 
 def _trains(source: RolloutSource) -> bool:
-    return any(document.trained.any() for document in source.documents)
+    return any(document.loss_mask.any() for document in source.documents)

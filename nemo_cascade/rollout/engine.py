@@ -47,7 +47,6 @@ class RolloutWorker:
     Attributes:
         start_seconds: what starting took, importing vLLM included.
         stop_ids: token ids that end a response.
-        shared_prompt_tokens: prompt tokens of the last generation that were not computed but found in the prefix cache.
 
     Raises:
         RolloutError: the folder has no end-of-turn token, or vLLM can't run the model.
@@ -65,7 +64,6 @@ class RolloutWorker:
         family: str | None = None,
     ) -> None:
         self.config, self.model_path = config, Path(model_path)
-        self.shared_prompt_tokens = 0
         self._version = 0
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
@@ -123,7 +121,6 @@ class RolloutWorker:
         self, requests: dict[str, tuple[Question, int]], sampling: SamplingConfig, seed: int
     ) -> Iterator[list[Trajectory]]:
         self._empty_prefix_cache()
-        self.shared_prompt_tokens = 0
         waiting = set(requests)
         try:
             for key, (question, sample) in requests.items():
@@ -133,7 +130,6 @@ class RolloutWorker:
             while waiting:
                 ended = self._step(waiting, deadline)
                 waiting.difference_update(output.request_id for output in ended)
-                self.shared_prompt_tokens += sum(output.num_cached_tokens or 0 for output in ended)
                 if ended:
                     yield [self._answer(*requests[output.request_id], output.outputs[0]) for output in ended]
         finally:

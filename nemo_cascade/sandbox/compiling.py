@@ -12,6 +12,7 @@ from dataclasses import replace
 from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.execution import Errand, memory_file
+from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.sandbox.isolation import find_compiler
 from nemo_cascade.sandbox.outcome import outcome_of
 from nemo_cascade.sandbox.pool import WorkerPool
@@ -55,14 +56,14 @@ class Compiler:
                     self._results.popitem(last=False)
             self._results.move_to_end(key)
         if ours:
-            try:
+            with Attempt(BaseException) as attempt:  # others may wait for it; the next one shall try anew
                 compiled, kept = self._compile(program)
                 if not kept:
                     self._forget(key)
                 result.set_result(compiled)
-            except BaseException as error:  # others may wait for it; the next one shall try anew
+            if attempt.error is not None:
                 self._forget(key)
-                result.set_exception(error)
+                result.set_exception(attempt.error)
         return result.result()
 
     def _forget(self, key: str) -> None:

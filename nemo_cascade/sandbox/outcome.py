@@ -57,7 +57,6 @@ def outcome_of(errand: Errand) -> Outcome:
         seconds=errand.ended_at - errand.started_at,
         cpu_s=errand.ended.cpu_s,
         waited_s=errand.ended.waited_s,
-        peak_mib=errand.ended.rss_mib,
         detail=detail,
     )
 

@@ -55,17 +55,11 @@ class WorkerPool:
         self._all: set[Worker] = set()
         self._successors: dict[Worker, Future[Worker]] = {}
         self._closed = False
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             for started in [self._starter.submit(self._start_worker) for _ in range(workers)]:
                 self._idle.put(started.result())
-        except BaseException:
-            self.close()
-            raise
-
-    def process_ids(self) -> list[int]:
-        """Return the first process of each live worker."""
-        with self._lock:
-            return sorted(worker.process_id for worker in self._all)
+            undo.pop_all()
 
     def waiting(self) -> int:
         """Return how many children of all workers wait for a job."""
@@ -116,16 +110,20 @@ class WorkerPool:
     @contextlib.contextmanager
     def _worker(self) -> Iterator[Worker]:
         worker = self._take()
-        try:
-            yield worker
-        except JobRefusedError:
-            self._idle.put(self._renewed(worker))
-            raise
-        except BaseException:  # in whatever state it is, it must not see another run
-            self._retire(worker)
-            self._vacate(self._successors.pop(worker, None))
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._give_up, worker)  # in whatever state it is, it must not see another run
+            try:
+                yield worker
+            except JobRefusedError:
+                undo.pop_all()
+                self._idle.put(self._renewed(worker))
+                raise
+            undo.pop_all()
         self._idle.put(self._renewed(worker))
+
+    def _give_up(self, worker: Worker) -> None:
+        self._retire(worker)
+        self._vacate(self._successors.pop(worker, None))
 
     def _vacate(self, successor: Future[Worker] | None) -> None:
         """Fill a dead worker's place with the successor that is on its way, or leave it vacant."""
@@ -141,11 +139,11 @@ class WorkerPool:
         found = self._idle.get()
         if isinstance(found, Worker):
             return found
-        try:
-            return self._begin_start().result()
-        except BaseException:
-            self._idle.put(found)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._idle.put, found)
+            started = self._begin_start().result()
+            undo.pop_all()
+        return started
 
     def _begin_start(self) -> Future[Worker]:
         with self._lock:
@@ -180,11 +178,10 @@ class WorkerPool:
 
     def _start_worker(self) -> Worker:
         worker = Worker(self._launch, (Limits().files_mib, False))
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(worker.close)
             worker.start()
-        except BaseException:
-            worker.close()
-            raise
+            undo.pop_all()
         with self._lock:
             self._all.add(worker)
         return worker

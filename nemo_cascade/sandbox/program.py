@@ -107,7 +107,6 @@ class Outcome:
         seconds: from start to end.
         cpu_s: CPU seconds of the processes that it waited for, and its own.
         waited_s: seconds that it waited for anything but the CPU, as far as it was looked at.
-        peak_mib: largest resident memory of its largest process.
         detail: one line for people where the status needs one.
     """
 
@@ -118,7 +117,6 @@ class Outcome:
     seconds: float
     cpu_s: float = 0.0
     waited_s: float = 0.0
-    peak_mib: float = 0.0
     detail: str = ""
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 
 from nemo_cascade.config.sandbox import Limits, SandboxConfig
@@ -35,11 +36,10 @@ class Sandbox:
         launch = bubblewrap_launch(packages) if config.isolation == "bubblewrap" else rlimits_launch(packages)
         self.pool = WorkerPool(launch, workers)
         self._compiler = Compiler(self.pool, config.compile_limits)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             prove_isolation(self.run, namespaces=config.isolation == "bubblewrap")
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def __enter__(self) -> Sandbox:
         return self

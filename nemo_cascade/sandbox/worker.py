@@ -47,7 +47,6 @@ class Ended:
     cpu_s: float
     group_s: float
     waited_s: float
-    rss_mib: float
     reason: str | None
 
 
@@ -111,12 +110,6 @@ class Worker:
         """The socket to poll for messages of the worker."""
         assert self._channel is not None, "the worker was not started"
         return self._channel
-
-    @property
-    def process_id(self) -> int:
-        """Process id of the worker's first process on this machine."""
-        assert self._process is not None, "the worker was not started"
-        return self._process.pid
 
     @property
     def waiting(self) -> int:

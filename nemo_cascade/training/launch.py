@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError, RuntimeUnavailableError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 # Longest that siblings of a failed rank may go on, so that they can report what they saw of it.
 _GRACE_S = 2.0
@@ -133,12 +134,13 @@ def _died(rank: int, exitcode: int | None) -> ActorDiedError:
 def _rank_main(
     pipe: Any, function: Callable[..., Any], rank: int, world_size: int, port: int, arguments: tuple[Any, ...]
 ) -> None:
-    try:
-        answer: tuple[bool, Any] = (True, function(rank, world_size, port, *arguments))
-    except BaseException as error:  # handed to the parent, which raises it
+    answer: tuple[bool, Any]
+    with Attempt(BaseException) as attempt:
+        answer = (True, function(rank, world_size, port, *arguments))
+    if (error := attempt.error) is not None:  # handed to the parent, which raises it
         carried = error if isinstance(error, CascadeError) and _pickles(error) else None
         carried = carried or ActorDiedError(f"rank {rank} failed", value=f"{type(error).__name__}: {error}")
-        answer = (False, (carried, traceback.format_exc()))
+        answer = (False, (carried, "".join(traceback.format_exception(error))))
     pipe.send(answer)
     pipe.close()
 

@@ -14,7 +14,7 @@ import torch
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
-from nemo_cascade.data.layout import Document, lay_out
+from nemo_cascade.data.layout import lay_out, make_document
 from nemo_cascade.data.scored import encode_scored
 from nemo_cascade.errors import ModelError, RewardError
 from nemo_cascade.models.hf_config import read_architecture
@@ -25,7 +25,7 @@ from nemo_cascade.training.precision import check_precision, token_multiple
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.request import Request, ScorerSetup
 from nemo_cascade.training.step import forward_scores
-from nemo_cascade.types import Int32, Verdict
+from nemo_cascade.types import Int32, PackedBatch, Verdict
 
 
 class ScorerWorker(RankWorker):
@@ -109,7 +109,7 @@ class ScorerWorker(RankWorker):
         self._leave()
 
     def _packs(self, encoded: Sequence[Int32]) -> list[Any]:
-        packs: list[list[Document]] = []
+        packs: list[list[PackedBatch]] = []
         room = 0
         for ids in encoded:
             marked = np.zeros(len(ids), np.uint8)
@@ -117,7 +117,7 @@ class ScorerWorker(RankWorker):
             if len(ids) > room or not packs:
                 packs.append([])
                 room = self._setup.micro_batch_tokens
-            packs[-1].append(Document(ids, marked))
+            packs[-1].append(make_document(ids, marked))
             room -= len(ids)
         return [lay_out(pack) for pack in packs]
 

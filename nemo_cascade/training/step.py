@@ -16,10 +16,11 @@ from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
+from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
 from nemo_cascade.losses.objective import LossSpec, Objective, PolicyLoss, loss_spec
 from nemo_cascade.losses.output import LossOutput
-from nemo_cascade.losses.policy import PolicyTensors, policy_loss
+from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.training.logprobs import label_logprobs
@@ -88,8 +89,8 @@ def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
         logprob_T, entropy_T = scoring.logprobs(logits_1TV, batch, entropy=True)
         if config.entropy_coefficient == 0 and entropy_T is not None:
             entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
-        tensors = PolicyTensors.from_extras(batch.loss_mask, batch.cu_seqlens, batch.extras)
-        return policy_loss(logprob_T, entropy_T, tensors, config)
+        documents = Documents.whole(batch.cu_seqlens, logprob_T.numel())
+        return policy_loss(logprob_T, entropy_T, batch.loss_mask, documents, batch.extras, config)
 
     return loss
 

@@ -15,6 +15,7 @@ from nemo_cascade.sandbox.isolation import INSIDE
 from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
+from tests.support.sandbox_workers import worker_ids
 from tests.support.side_by_side import run_all
 
 pytestmark = pytest.mark.bench
@@ -43,7 +44,7 @@ def rate(count, work):
 
 def cpu_s(sandbox):
     """CPU seconds so far of this process, the children it waited for, and the sandbox's workers with theirs."""
-    total, family = sum(os.times()[:4]), set(sandbox.pool.process_ids())
+    total, family = sum(os.times()[:4]), set(worker_ids(sandbox))
     table = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

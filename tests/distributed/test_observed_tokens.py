@@ -1,13 +1,11 @@
 """Tokens that an environment gave are context for the real trainer: seen, and without a gradient of their own."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.data.batches import balanced_micro_batches
-from nemo_cascade.data.layout import Document, sampled_document
+from nemo_cascade.data.layout import make_document, sampled_document
 from nemo_cascade.losses.objective import PolicyLoss
 from nemo_cascade.types import FinishReason, first_turn
 from tests.support.tiny_policy import Job, launch_jobs, policy_setup, write_tiny_folder
@@ -29,17 +27,16 @@ def _steps(worker, setup):
     """Return tokens, loss and norm of a step from the same weights on each document."""
     said = two_turns()
     extras = {"advantages": np.where(said.trained > 0, np.float32(0.7), 0), "behaviour_logprobs": said.logprobs}
-    document = sampled_document(said, extras)
     poisoned = {name: values.copy() for name, values in extras.items()}
     other = said.token_ids.copy()
     for values in poisoned.values():
         values[GIVEN] = 100.0
     other[GIVEN] += 1
     variants = {
-        "plain": document,
-        "poisoned": Document(document.token_ids, document.trained, poisoned),
-        "other words": replace(document, token_ids=other),
-        "trained on all": Document(document.token_ids, np.ones_like(document.trained), poisoned),
+        "plain": sampled_document(said, extras),
+        "poisoned": make_document(said.token_ids, said.trained, poisoned),
+        "other words": make_document(other, said.trained, extras),
+        "trained on all": make_document(said.token_ids, np.ones_like(said.trained), poisoned),
     }
     found = {}
     for name, variant in variants.items():

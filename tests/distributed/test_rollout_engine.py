@@ -64,9 +64,17 @@ def prompts(count=6, length=70):
 
 
 def generate(worker, asked, samples, sampling, seed):
-    place = {prompt.task_id: i for i, prompt in enumerate(asked)}
+    """Return the rollouts, and how many prompt tokens were found in the prefix cache."""
+    place, step, found = {prompt.task_id: i for i, prompt in enumerate(asked)}, type(worker)._step, []
+
+    def counting(waiting, deadline):
+        ended = step(worker, waiting, deadline)
+        found.extend(output.num_cached_tokens or 0 for output in ended)
+        return ended
+
+    worker._step = counting
     rollouts = flat(worker.generate(questions(asked, samples), sampling, seed))
-    return sorted(rollouts, key=lambda r: (place[r.task_id], r.sample)), worker.shared_prompt_tokens
+    return sorted(rollouts, key=lambda r: (place[r.task_id], r.sample)), sum(found)
 
 
 def leave_early(worker, asked):

@@ -16,6 +16,7 @@ from nemo_cascade.sandbox.judging import FunctionTests
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
 from tests.proofs.hostile_programs import ALL
+from tests.support.sandbox_workers import worker_ids
 from tests.support.side_by_side import run_all
 
 TRIVIAL_VERDICTS = 1000
@@ -131,7 +132,7 @@ def test_hostile_programs_are_contained_and_the_next_thousand_verdicts_are_right
 
     sandbox.run(Program("python", "print(1)"))
     idle_processes = settled(sandbox, 0, deadline_s=0.5)
-    workers_before = sandbox.pool.process_ids()
+    workers_before = worker_ids(sandbox)
     host_before = sorted(os.listdir(tmp_path))
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(run, ALL))
@@ -150,7 +151,7 @@ def test_hostile_programs_are_contained_and_the_next_thousand_verdicts_are_right
     assert not wrong, "\n".join(wrong)
 
     assert listeners.heard() == []
-    assert sandbox.pool.process_ids() == workers_before, "a hostile program broke a worker"
+    assert worker_ids(sandbox) == workers_before, "a hostile program broke a worker"
     assert settled(sandbox, idle_processes) <= idle_processes
     assert not [line for line in command_lines() if filled["SLEEP_MARK"].encode() in line]
     assert sorted(os.listdir(tmp_path)) == host_before

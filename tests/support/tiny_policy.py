@@ -92,18 +92,13 @@ def make_pack(lengths, seed, extras=()):
     rng = np.random.default_rng(seed)
     tokens = sum(lengths)
     ids = rng.integers(0, VOCAB, tokens)
-    labels, mask, positions = np.zeros(tokens, np.int64), np.zeros(tokens, np.float32), np.zeros(tokens, np.int64)
-    start = 0
+    mask, start = np.zeros(tokens, np.float32), 0
     for length in lengths:
-        labels[start : start + length - 1] = ids[start + 1 : start + length]
         mask[start + length // 3 : start + length - 1] = 1
-        positions[start : start + length] = np.arange(length)
         start += length
     return PackedBatch(
-        input_ids=ids.astype(np.int64),
-        labels=labels,
+        input_ids=ids.astype(np.int32),
         loss_mask=mask,
-        position_ids=positions,
         cu_seqlens=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         extras={name: _extra(name, rng.normal(size=tokens)) for name in extras},
     )
@@ -129,9 +124,7 @@ def merge_packs(packs):
     names = packs[0].extras
     return PackedBatch(
         input_ids=np.concatenate([pack.input_ids for pack in packs]),
-        labels=np.concatenate([pack.labels for pack in packs]),
         loss_mask=np.concatenate([pack.loss_mask for pack in packs]),
-        position_ids=np.concatenate([pack.position_ids for pack in packs]),
         cu_seqlens=np.concatenate([[0], *boundaries]).astype(np.int32),
         extras={name: np.concatenate([pack.extras[name] for pack in packs]) for name in names},
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.config.reading.json_file import read_json_object
-from nemo_cascade.data.layout import Document, lay_out
+from nemo_cascade.data.layout import lay_out, make_document
 from nemo_cascade.data.prepared import prove_files
 from nemo_cascade.data.sft.shards import FACTS, Shard, open_shard
 from nemo_cascade.data.sft.tokenised import SHARDS
@@ -65,15 +65,15 @@ class PackedStore:
         """The statistics without the list of files, which the key stands for."""
         return {name: value for name, value in self.stats.items() if name not in ("shards", "files")}
 
-    def document(self, sample: int) -> Document:
-        """Return a sample without copying it.
+    def document(self, sample: int) -> PackedBatch:
+        """Return a sample as a pack of its own.
 
         Raises:
             DataError: its shard doesn't hold the bytes that were written.
         """
         begin, shard, length = self.samples[sample].item()
         tokens, mask = self._opened.get(shard) or self._open(shard)
-        return Document(tokens[begin : begin + length], mask[begin : begin + length])
+        return make_document(tokens[begin : begin + length], mask[begin : begin + length])
 
     def batch(self, pack: int) -> PackedBatch:
         """Return a pack as a micro-batch of at most seq_length tokens."""

@@ -24,6 +24,7 @@ from nemo_cascade.rewards import sandboxed
 from nemo_cascade.rewards.pool import worker
 from nemo_cascade.rewards.registry import build_verifier
 from nemo_cascade.rewards.verifier import Verifier
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 MAX_MESSAGE = 1 << 16
 
@@ -79,12 +80,12 @@ class _ForkServer:
         return True
 
     def _load(self, order: dict[str, Any]) -> str | None:
-        try:
+        with Attempt(Exception) as attempt:  # whatever a constructor raises is for the pool's owner to see
             self._verifiers[order["name"]] = build_verifier(order["path"], order["options"])
-        except CascadeError as error:
-            return str(error)
-        except Exception as error:  # whatever a constructor raises is for the pool's owner to see
-            return f"{order['name']}: {type(error).__name__}: {error}"
+        if isinstance(attempt.error, CascadeError):
+            return str(attempt.error)
+        if attempt.error is not None:
+            return f"{order['name']}: {type(attempt.error).__name__}: {attempt.error}"
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             return (
@@ -106,17 +107,19 @@ class _ForkServer:
         os.close(handle)
 
     def _become_worker(self, descriptor: int, parent: int) -> NoReturn:
-        try:
+        with Attempt(BaseException) as attempt:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for inherited in (self._control.detach(), self._wake_read, self._wake_write):
                 os.close(inherited)
             channel = socket.socket(fileno=descriptor)
             worker.serve(channel, self._verifiers, parent=parent, memory_mib=self._memory_mib)
-        except BrokenPipeError:  # the pool has gone
+        error = attempt.error
+        if isinstance(error, BrokenPipeError):  # the pool has gone
             os._exit(0)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        try:
+            if error is not None:
+                sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(70)
 

@@ -18,6 +18,7 @@ from nemo_cascade.errors import CascadeError, RewardError
 from nemo_cascade.rewards.pool.processes import ForkServer, Task, Worker
 from nemo_cascade.rewards.pool.wire import Reply, take_replies
 from nemo_cascade.rewards.registry import VerifierUse, verifier_path
+from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.types import Verdict
 
 _log = logging.getLogger(__name__)
@@ -91,15 +92,16 @@ class Dispatcher(threading.Thread):
     def run(self) -> None:
         """Serve until told to end; any failure is kept for the callers and ends the processes."""
         try:
-            self._selector.register(self._wake, selectors.EVENT_READ)
-            self._start_server()
-            while not self._closing:
-                self._turn()
-        except CascadeError as error:
-            self._fail(error)
-        except BaseException as error:
-            self._fail(RewardError("the verifier pool broke", value=repr(error)))
-            raise
+            with Attempt(BaseException) as attempt:
+                self._selector.register(self._wake, selectors.EVENT_READ)
+                self._start_server()
+                while not self._closing:
+                    self._turn()
+            if isinstance(attempt.error, CascadeError):
+                self._fail(attempt.error)
+            elif attempt.error is not None:
+                self._fail(RewardError("the verifier pool broke", value=repr(attempt.error)))
+                raise attempt.error
         finally:
             self._tear_down()
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from nemo_cascade.rewards.pool.wire import Reply, pack_reply, read_task, unpack_task
 from nemo_cascade.rewards.verifier import Verifier, VerifierError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 _PR_SET_PDEATHSIG = 1
 _MAX_DETAIL = 2000
@@ -68,17 +69,18 @@ def judge(task_id: int, body: bytes, verifiers: Mapping[str, Verifier]) -> Reply
     score: float | None = None
     error: str | None = None
     random.seed(0)  # a verifier that draws random numbers draws the same ones for the same sample
-    try:
+    with Attempt(Exception, SystemExit) as attempt:
         name, record, response = unpack_task(body)
         verdict = verifiers[name].verify(record, response)
         score, detail = float(verdict), getattr(verdict, "detail", "")
         if not math.isfinite(score):
             score, error, detail = None, "exception", f"the verifier returned {float(verdict)}"
-    except VerifierError as problem:
+    problem = attempt.error
+    if isinstance(problem, VerifierError):
         error, detail = problem.kind, problem.detail
-    except MemoryError:
+    elif isinstance(problem, MemoryError):
         error, detail = "memory", "the verification outgrew the process's memory limit"
-    except (Exception, SystemExit) as problem:
+    elif problem is not None:
         error, detail = "exception", _describe(problem)
     return Reply(task_id, score, error, detail[:_MAX_DETAIL], time.perf_counter() - start, last=False)
 

@@ -19,9 +19,11 @@ from nemo_cascade.rewards.swe.modules import (
     source_folders,
     with_folders,
 )
+from nemo_cascade.sandbox.inside import foreign
 
 _ENTRY = "run_tests_of_the_sandbox.py"
 _LOAD = "load_module_of_the_tree"
+_FOREIGN = Path(foreign.__file__).read_text(encoding="utf-8")  # what `runner.py` keeps failures with
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class WrittenTrialRunner:
             if not where.endswith(".py")
         }
         order = json.dumps({
-            "tools": [_text("runner"), _text("concealed")],
+            "tools": [_FOREIGN, _text("runner"), _text("concealed")],
             "pytest": _text("standin_pytest"),
             "path": path,
             "test": test,
@@ -186,7 +188,7 @@ class ApartTrialRunner:
 
         tree = {path: text for path, text in patched.items() if not belongs_to_tests(path)}
         told = (modules.near, modules.first, modules.last, modules.star)
-        setup = [f"exec({_text(name)!r}, globals())" for name in ("runner", "apart")]
+        setup = [f"exec({text!r}, globals())" for text in (_FOREIGN, _text("runner"), _text("apart"))]
         setup += [f"use_pytest({_text('standin_pytest')!r})", f"use_tree({_LOAD}, *{told!r})"]
         shim = f"import sys\nsys.path[1:1] = {source_folders(tree)!r}\ndef {_LOAD}(name):\n    import importlib\n"
         shim += "    return importlib.import_module(name)\n"

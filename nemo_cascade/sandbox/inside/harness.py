@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from . import exchange, pytest_form, suite
+from .foreign import Attempt
 from .job import Job
 from .link import Link
 from .remote import SolutionGoneError, Unjudgeable
@@ -32,12 +33,12 @@ def run(job: Job, started: Callable[[], None]) -> None:
     link = Link(socket.socket(fileno=job.descriptors["peer"]))
     started()
     report: dict[str, Any] = {"secret": job.header["secret"], "error": None, "results": []}
-    try:
+    with Attempt(BaseException) as attempt:
         report["results"] = _judge(link, job.header)
-    except Unjudgeable as error:
-        report["error"] = str(error)
-    except BaseException as error:
-        report["results"] = [[False, _told(error)]] * len(job.header["tests"])
+    if isinstance(attempt.error, Unjudgeable):
+        report["error"] = str(attempt.error)
+    elif attempt.error is not None:
+        report["results"] = [[False, _told(attempt.error)]] * len(job.header["tests"])
     with open(job.descriptors["report"], "wb") as file:
         file.write(json.dumps(report).encode())
     os._exit(0)
@@ -103,18 +104,14 @@ def _entry_point(path: str, scope: dict[str, Any], defined: Collection[str]) -> 
 
 
 def _one(link: Link, code: bytes, runs: list[str], scope: dict[str, Any]) -> list[Any]:
-    try:
+    with Attempt(BaseException, but=(Unjudgeable,)) as attempt:  # SystemExit and its like are no passes either
         exec(marshal.loads(code), scope)
         link.share(_own_classes(scope))
         if "candidate" in scope and callable(scope.get("check")):
             scope["check"](scope["candidate"])
         if runs:
             suite.run(runs, scope)
-    except Unjudgeable:
-        raise
-    except BaseException as error:  # SystemExit and its like are no passes either
-        return [False, _told(error)]
-    return [True, ""]
+    return [True, ""] if attempt.error is None else [False, _told(attempt.error)]
 
 
 def _told(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import confine
+from .foreign import Attempt
 
 EXIT_BROKEN = 251
 """Exit status of a child that failed before its program started."""
@@ -108,7 +109,7 @@ def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object
 
 def become(connection: socket.socket, confinement: Confinement) -> None:
     """Turn the forked child into a confined run. Never returns."""
-    try:
+    with Attempt(BaseException) as attempt:
         kept = sorted({connection.fileno(), confinement.rules} - {-1})
         _close_but(kept, 3)  # all inherited but the connection, the rules and the standard streams
         os.setsid()  # signals to its group and what it asks of the scheduler concern the run alone
@@ -117,11 +118,11 @@ def become(connection: socket.socket, confinement: Confinement) -> None:
         job = _ready(connection, confinement)
         if job is None:  # the host hung up: this spare is not needed
             os._exit(0)
-    except _RefusedError as error:
-        connection.sendall(REFUSED + str(error).encode()[:4000])
-        os._exit(EXIT_BROKEN)
-    except BaseException as error:  # told to the host: nobody else can hear it
-        connection.sendall(BROKEN + f"{type(error).__name__}: {error}".encode()[:4000])
+    error = attempt.error
+    if error is not None:  # told to the host: nobody else can hear it
+        refused = isinstance(error, _RefusedError)
+        told = REFUSED + str(error).encode() if refused else BROKEN + f"{type(error).__name__}: {error}".encode()
+        connection.sendall(told[:4000])
         os._exit(EXIT_BROKEN)
     _KINDS[job.header["kind"]](job, _starting(connection))
 

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, cast
 
 from . import exchange
+from .foreign import Attempt
 from .remote import RemoteClass, RemoteIterator, RemoteObject, SolutionError, SolutionGoneError, Unjudgeable
 
 _MOST_HANDED_ITEMS = 1_000_000
@@ -117,10 +118,10 @@ class Link:
 
     def _decode(self, forms: list[Any], records: Any) -> tuple[list[Any], list[Any]]:
         """Return the values of forms and the objects of their records."""
-        try:
+        with Attempt(Exception) as attempt:  # whatever makes a form unreadable is the solution's doing
             values, objects = exchange.unpack(forms, records, self._blank, self._stand_in)
-        except Exception as error:  # whatever makes a form unreadable is the solution's doing
-            raise SolutionGoneError(f"the solution sent garbage: {type(error).__name__}") from error
+        if attempt.error is not None:
+            raise SolutionGoneError(f"the solution sent garbage: {type(attempt.error).__name__}") from attempt.error
         for item in objects:
             if any(callable(getattr(type(item), name, None)) for name in vars(item)):
                 raise SolutionGoneError("the solution sent an object whose methods are its own")
@@ -172,12 +173,11 @@ class Link:
     def _called_back(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call a function that a test handed over, with plain values of the solution."""
         arguments = self._decode([request.get("args")], request.get("records", []))[0][0]
-        try:
+        with Attempt(Exception) as attempt:
             value = self._callables[int(request["callback"])](*arguments)
             forms, records = exchange.pack([value], self._class_of, self._handle, [])
-        except Exception as error:
-            return {"raised": type(error).__name__, "message": str(error)[:2000]}
-        return {"value": forms[0], "records": records}
+            return {"value": forms[0], "records": records}
+        return {"raised": type(attempt.error).__name__, "message": str(attempt.error)[:2000]}
 
     def _exception(self, lineage: Any, message: str, iterating: bool) -> Exception:
         kind = self._exception_class(lineage)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from os import _exit
 from typing import Any, NoReturn
 
+from .foreign import Attempt
 from .job import EXIT_MEMORY, Job
 from .job import rehearse as rehearse_job
 
@@ -135,24 +136,25 @@ def guarded(body: Callable[[], object], any_status: bool = False) -> int:
         body: what to call.
         any_status: `sys.exit` is an end like any other, whatever status it gives.
     """
-    try:
+    with Attempt(BaseException) as attempt:
         body()
-    except SystemExit as end:
+        return 0
+    error = attempt.error
+    if isinstance(error, SystemExit):
         if any_status:
             return 0
-        if end.code is None or isinstance(end.code, int):
-            return (end.code or 0) & 0xFF
-        sys.stderr.write(f"{end.code}\n")
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        sys.stderr.write(f"{error.code}\n")
         return 1
-    except MemoryError:
+    if isinstance(error, MemoryError):
         return EXIT_MEMORY
-    except BaseException as error:
-        trace = error.__traceback__
-        for _ in range(_OWN_FRAMES):  # our own frames are no news to anyone
-            trace = trace.tb_next if trace is not None else None
-        traceback.print_exception(type(error), error, trace)
-        return 1
-    return 0
+    assert error is not None, "it ended without an error"
+    trace = error.__traceback__
+    for _ in range(_OWN_FRAMES):  # our own frames are no news to anyone
+        trace = trace.tb_next if trace is not None else None
+    traceback.print_exception(type(error), error, trace)
+    return 1
 
 
 def finish(status: int) -> None:
@@ -161,10 +163,9 @@ def finish(status: int) -> None:
 
 
 def _flushed(status: int) -> int:
-    try:
+    with Attempt(BaseException):
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:
-        status = status or 120  # what the interpreter itself answers when it can't flush
-    return status
+        return status
+    return status or 120  # what the interpreter itself answers when it can't flush

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import exchange
+from .foreign import Attempt
 from .job import Job
 from .python_program import execute, finish, fresh_module, guarded, prepare
 
@@ -44,12 +45,10 @@ class Answers:
         exchange.send(self._connection, message)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
+        with Attempt(BaseException, but=(SystemExit,)) as attempt:
             return self._obey(request)
-        except SystemExit:
-            raise
-        except BaseException as error:
-            return {"raised": _lineage(type(error)), "message": _message(error)}
+        assert attempt.error is not None, "an answer that is none"
+        return {"raised": _lineage(type(attempt.error)), "message": _message(attempt.error)}
 
     def _obey(self, request: dict[str, Any]) -> dict[str, Any]:
         asked = request["op"]
@@ -149,10 +148,9 @@ def _lineage(kind: type[BaseException]) -> list[tuple[int, str]]:
 
 def _message(error: BaseException) -> str:
     """Return the text of an exception; KeyError's own would quote it."""
-    try:
+    with Attempt(Exception) as attempt:
         return str(error.args[0] if len(error.args) == 1 else error)[:2000]
-    except Exception as other:
-        return type(other).__name__
+    return type(attempt.error).__name__
 
 
 def run(job: Job, started: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ Messages on the channel (one JSON object per packet):
                     {"watch": {"pid", "group", "memory_mib", "cpu_s", "waiting_s"}}
     zygote -> host: {"ready": python version}
                     {"spares": [pids], "shape": [files_mib, compile]} with the children's sockets attached
-                    {"exit": pid, "status", "cpu_s", "group_s", "waited_s", "rss_mib", "reason": str | null}
+                    {"exit": pid, "status", "cpu_s", "group_s", "waited_s", "reason": str | null}
 """
 
 from __future__ import annotations
@@ -194,7 +194,6 @@ class Zygote:
             "cpu_s": max(usage.ru_utime + usage.ru_stime, run.used_s if run else 0.0),
             "group_s": run.group_s if run else 0.0,
             "waited_s": run.waited_s if run else 0.0,
-            "rss_mib": usage.ru_maxrss / 1024,
             "reason": run.reason if run else None,
         }
         self._send(report, [])

@@ -10,7 +10,7 @@ from nemo_cascade.config.plugins import load_plugin
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.strict import to_run_config
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.config.verifiers import settings_of
+from nemo_cascade.config.verifiers import settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.response import Response
@@ -130,4 +130,4 @@ def test_parts_of_a_mix_may_be_ones_own(place):
 def test_the_same_file_is_imported_once(place):
     assert load_plugin(f"{place}:Ends") is load_plugin(f"{place}:Ends")
     assert load_plugin(f"{place}:Ends").__module__ == load_plugin(f"{place}:shortness").__module__
-    assert settings_of(f"{place}:Ends", {}).weights == [1.0]
+    assert settings_block(f"{place}:Ends")().weights == [1.0]

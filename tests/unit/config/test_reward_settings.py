@@ -10,7 +10,7 @@ from nemo_cascade.config.reading import keys
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.explain import explain
 from nemo_cascade.config.reading.strict import to_run_config
-from nemo_cascade.config.verifiers import SETTINGS, MathSettings, golden_settings, settings_of
+from nemo_cascade.config.verifiers import SETTINGS, MathSettings, golden_settings, settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.registry import VERIFIERS, build_verifier, verifier_class
 
@@ -35,7 +35,7 @@ def test_a_verifier_takes_just_the_settings_that_are_declared_with_just_their_de
         if parameter.kind == parameter.POSITIONAL_OR_KEYWORD
     }
     assert set(taken) == {field.name for field in fields(block)} - {"kind"}
-    settings = settings_of(verifier, _MINIMAL.get(verifier, {}))
+    settings = settings_block(verifier)(**_MINIMAL.get(verifier, {}))
     for name, default in taken.items():
         # An empty sequence and an empty list are one to a configuration.
         same = getattr(settings, name) == default or (not default and not getattr(settings, name))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.data.batches import PackedSource, balanced_micro_batches
-from nemo_cascade.data.layout import Document, sampled_document
+from nemo_cascade.data.layout import make_document, sampled_document
 from nemo_cascade.data.sft.build import build_packed_store
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import FinishReason, first_turn
@@ -63,7 +63,8 @@ def documents(n, seed, longest=60):
     for _ in range(n):
         length = int(rng.integers(2, longest))
         ids, extra = rng.integers(1, 99, length), rng.normal(size=length).astype(np.float32)
-        made.append(Document(ids.astype(np.int32), (rng.random(length) < 0.5).astype(np.uint8), {"advantages": extra}))
+        trained = (rng.random(length) < 0.5).astype(np.uint8)
+        made.append(make_document(ids.astype(np.int32), trained, {"advantages": extra}))
     return made
 
 
@@ -77,7 +78,7 @@ def test_rollouts_are_spread_evenly_and_none_is_lost(dp, multiple):
         assert len({len(s) for s in shares}) == 1
         assert all(b.num_tokens <= 64 for share in shares for b in share)
         trained = sum(b.loss_mask.sum() for share in shares for b in share)
-        assert trained == sum(d.trained[1:].sum() for d in source.documents)
+        assert trained == sum(d.loss_mask.sum() for d in source.documents)
         if n >= 64:
             loads = [sum(b.num_tokens for b in share) for share in shares]
             assert max(loads) <= 1.1 * min(loads)
@@ -88,8 +89,8 @@ def test_extras_follow_their_tokens_out_and_back():
     batches = [source.micro_batches(0, rank, 2) for rank in range(2)]
     back = source.per_sample([[b.extras["advantages"] for b in share] for share in batches])
     for document, values in zip(source.documents, back, strict=True):
-        assert np.array_equal(values[1:], document.extras["advantages"][1:])
-        assert values[0] == 0
+        assert np.array_equal(values, document.extras["advantages"])
+        assert values[-1] == 0
     doubled = source.with_extra("twice", [2 * v for v in back]).micro_batches(0, 1, 2)
     for batch in doubled:
         assert np.array_equal(batch.extras["twice"], 2 * batch.extras["advantages"])

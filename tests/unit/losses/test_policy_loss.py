@@ -10,7 +10,8 @@ import torch
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import TrainingError
-from nemo_cascade.losses.policy import PolicyTensors, policy_loss
+from nemo_cascade.losses.correction import Documents
+from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.units import count_units
 from nemo_cascade.types import PackedBatch
 
@@ -50,7 +51,7 @@ def documents(seed, count=7):
 
 
 def pack(docs, *, previous, reference, dtype=torch.float64):
-    """Return (logprob, entropy, tensors) with gradients on; untrained positions hold what must never be read."""
+    """Return (logprob, entropy, inputs) with gradients on; untrained positions hold what must never be read."""
 
     def join(name, poison=None):
         values = np.concatenate([getattr(d, name) for d in docs])
@@ -61,17 +62,17 @@ def pack(docs, *, previous, reference, dtype=torch.float64):
     lengths = [len(d.mask) for d in docs]
     expand = [np.full(n, d.advantage) for n, d in zip(lengths, docs, strict=True)]
     weights = [np.full(n, 1 / max(d.mask.sum(), 1)) for n, d in zip(lengths, docs, strict=True)]
-    tensors = PolicyTensors(
-        loss_mask=join("mask"),
-        advantages=torch.tensor(np.concatenate(expand), dtype=dtype),
-        cu_seqlens=torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32),
-        behaviour_logprobs=join("behaviour", poison=-math.inf),
-        previous_logprobs=join("previous", poison=math.nan) if previous else None,
-        reference_logprobs=join("reference", poison=math.inf) if reference else None,
-        sequence_weights=torch.tensor(np.concatenate(weights), dtype=dtype),
-    )
-    logprob = join("logprob", poison=-1e30).requires_grad_()
-    return logprob, join("entropy").requires_grad_(), tensors
+    extras = {
+        "advantages": torch.tensor(np.concatenate(expand), dtype=dtype),
+        "behaviour_logprobs": join("behaviour", poison=-math.inf),
+        "sequence_weights": torch.tensor(np.concatenate(weights), dtype=dtype),
+    }
+    if previous:
+        extras["previous_logprobs"] = join("previous", poison=math.nan)
+    if reference:
+        extras["reference_logprobs"] = join("reference", poison=math.inf)
+    inputs = (join("mask"), Documents.whole(torch.tensor(np.cumsum([0, *lengths])), sum(lengths)), extras)
+    return join("logprob", poison=-1e30).requires_grad_(), join("entropy").requires_grad_(), inputs
 
 
 def reference_loss(docs, config, *, previous, reference):
@@ -157,8 +158,8 @@ def test_loss_gradient_and_metrics_equal_the_reference(correction, aggregation, 
         entropy_coefficient=entropy,
     )
     docs = documents(seed=4, count=12)
-    logprob, entropies, tensors = pack(docs, previous=previous, reference=kl > 0)
-    output = policy_loss(logprob, entropies, tensors, config)
+    logprob, entropies, inputs = pack(docs, previous=previous, reference=kl > 0)
+    output = policy_loss(logprob, entropies, *inputs, config)
     output.loss_sum.backward()
     loss, d_logprob, d_entropy, sums = reference_loss(docs, config, previous=previous, reference=kl > 0)
     torch.testing.assert_close(output.loss_sum.item(), loss, rtol=1e-12, atol=1e-12)
@@ -211,8 +212,8 @@ def test_the_recipes_settings_give_value_and_gradient_of_their_formulas(recipe, 
     config = PolicyLossConfig(**RECIPES[recipe])
     docs = documents(seed=8, count=16)
     kl = config.kl_coefficient > 0
-    logprob, entropies, tensors = pack(docs, previous=previous, reference=kl)
-    output = policy_loss(logprob, entropies, tensors, config)
+    logprob, entropies, inputs = pack(docs, previous=previous, reference=kl)
+    output = policy_loss(logprob, entropies, *inputs, config)
     output.loss_sum.backward()
     loss, d_logprob, _, sums = reference_loss(docs, config, previous=previous, reference=kl)
     torch.testing.assert_close(output.loss_sum.item(), loss, rtol=1e-12, atol=1e-12)
@@ -239,14 +240,12 @@ def test_the_kl_gradient_is_that_of_the_divergence_which_its_docstring_names(gra
     gradients = []
     for outcome in range(7):
         config = PolicyLossConfig(kl_coefficient=1.0, kl_gradient=gradient, kl_correction=corrected)
-        tensors = PolicyTensors(
-            loss_mask=torch.ones(1),
-            advantages=torch.zeros(1),
-            cu_seqlens=torch.tensor([0, 1]),
-            behaviour_logprobs=drawn_from[outcome : outcome + 1],
-            reference_logprobs=logq[outcome : outcome + 1],
-        )
-        loss = policy_loss(logp[outcome : outcome + 1], None, tensors, config).loss_sum
+        extras = {
+            "advantages": torch.zeros(1),
+            "behaviour_logprobs": drawn_from[outcome : outcome + 1],
+            "reference_logprobs": logq[outcome : outcome + 1],
+        }
+        loss = policy_loss(logp[outcome : outcome + 1], None, *pack_of(1), extras, config).loss_sum
         gradients.append(drawn_from[outcome].exp() * torch.autograd.grad(loss, policy, retain_graph=True)[0])
     torch.testing.assert_close(sum(gradients), expected, rtol=1e-10, atol=1e-12)
 
@@ -254,14 +253,16 @@ def test_the_kl_gradient_is_that_of_the_divergence_which_its_docstring_names(gra
 def test_an_absurd_log_ratio_stays_finite_in_float32():
     one, tensors = torch.tensor([0.0, 0.0, -1.0], requires_grad=True), torch.tensor([-95.0, -95.0, -1.0])
     advantages = torch.tensor([0.0, 1.0, 1.0])
-    batch = PolicyTensors(torch.ones(3), advantages, torch.tensor([0, 3]), previous_logprobs=tensors)
-    output = policy_loss(one, None, batch, PolicyLossConfig())
+    earlier = {"advantages": advantages, "previous_logprobs": tensors}
+    output = policy_loss(one, None, *pack_of(3), earlier, PolicyLossConfig())
     output.loss_sum.backward()
     assert output.loss_sum.isfinite()
     assert one.grad.tolist() == [0.0, 0.0, -1.0]
-    engine = PolicyTensors(torch.ones(3), advantages, torch.tensor([0, 3]), behaviour_logprobs=tensors)
-    weight = policy_loss(one, None, engine, PolicyLossConfig(correction="truncated")).metrics["importance_weight"]
-    assert weight.isfinite().all()
+    engine, truncated = (
+        {"advantages": advantages, "behaviour_logprobs": tensors},
+        PolicyLossConfig(correction="truncated"),
+    )
+    assert policy_loss(one, None, *pack_of(3), engine, truncated).metrics["importance_weight"].isfinite().all()
 
 
 @pytest.mark.parametrize("correction", CORRECTION_BOUNDS)
@@ -269,8 +270,8 @@ def test_float32_agrees_with_the_reference(correction):
     low, high = CORRECTION_BOUNDS[correction]
     config = PolicyLossConfig(correction=correction, correction_min=low, correction_max=high, kl_coefficient=0.1)
     docs = documents(seed=99)
-    logprob, entropies, tensors = pack(docs, previous=True, reference=True, dtype=torch.float32)
-    output = policy_loss(logprob, entropies, tensors, config)
+    logprob, entropies, inputs = pack(docs, previous=True, reference=True, dtype=torch.float32)
+    output = policy_loss(logprob, entropies, *inputs, config)
     output.loss_sum.backward()
     loss, d_logprob, _, _ = reference_loss(docs, config, previous=True, reference=True)
     assert output.loss_sum.item() == pytest.approx(loss, rel=1e-5, abs=1e-5)
@@ -287,10 +288,10 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(aggregation):
     def run(split):
         gradients, loss, units, metrics = [], 0.0, 0, {}
         for part in split:
-            logprob, entropy, tensors = pack([docs[i] for i in part], previous=True, reference=True)
-            output = policy_loss(logprob, entropy, tensors, config)
+            logprob, entropy, inputs = pack([docs[i] for i in part], previous=True, reference=True)
+            output = policy_loss(logprob, entropy, *inputs, config)
             output.loss_sum.backward()
-            units += count_units(as_batch(tensors), aggregation)
+            units += count_units(as_batch(*inputs), aggregation)
             loss += output.loss_sum.item()
             gradients += zip(part, logprob.grad.split([len(docs[i].mask) for i in part]), strict=True)
             metrics = {name: metrics.get(name, 0) + value for name, value in output.metrics.items()}
@@ -303,16 +304,21 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(aggregation):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
-def as_batch(tensors):
+def pack_of(tokens):
+    """Return mask and documents of one document, all of it trained."""
+    return torch.ones(tokens), Documents.whole(torch.tensor([0, tokens]), tokens)
+
+
+def as_batch(mask, documents, _):
     """Return the numpy batch that the normaliser counts."""
-    zeros = np.zeros(tensors.loss_mask.numel(), dtype=np.int64)
-    return PackedBatch(zeros, zeros, tensors.loss_mask.numpy().astype(np.float32), zeros, tensors.cu_seqlens.numpy())
+    boundaries = np.searchsorted(documents.of_token_T, np.arange(documents.count + 1))
+    return PackedBatch(np.zeros(len(mask), np.int32), mask.numpy().astype(np.float32), boundaries)
 
 
 def test_units_count_trained_tokens_or_responses():
     docs = documents(seed=1)
-    _, _, tensors = pack(docs, previous=False, reference=False)
-    batch = as_batch(tensors)
+    _, _, inputs = pack(docs, previous=False, reference=False)
+    batch = as_batch(*inputs)
     assert count_units(batch, "token") == sum(int(d.mask.sum()) for d in docs)
     assert count_units(batch, "sequence") == sum(bool(d.mask.any()) for d in docs) == len(docs) - 1
 
@@ -320,18 +326,16 @@ def test_units_count_trained_tokens_or_responses():
 def test_a_response_split_over_ranks_is_masked_as_a_whole():
     config = PolicyLossConfig(correction="sequence_mask", correction_min=0.95, correction_max=1.06)
     docs = documents(seed=11)
-    logprob, entropy, tensors = pack(docs, previous=False, reference=False)
-    whole = policy_loss(logprob, entropy, tensors, config)
+    logprob, entropy, (mask, of_pack, extras) = pack(docs, previous=False, reference=False)
+    whole = policy_loss(logprob, entropy, mask, of_pack, extras, config)
     assert 0 < whole.metrics["correction_fraction"][0] < whole.metrics["correction_fraction"][1]
-    document = torch.cat([torch.full((len(d.mask),), i) for i, d in enumerate(docs)])
-    shares = [torch.arange(document.numel()) % 2 == rank for rank in range(2)]
+    shares = [torch.arange(mask.numel()) % 2 == rank for rank in range(2)]
 
     def run(rank, reduce):
         kept = shares[rank]
-        names = ("loss_mask", "advantages", "behaviour_logprobs", "sequence_weights")
-        own = {name: getattr(tensors, name)[kept] for name in names}
-        share = PolicyTensors(cu_seqlens=tensors.cu_seqlens, document=document[kept], **own)
-        return policy_loss(logprob[kept], entropy[kept], share, config, reduce)
+        of_share = Documents(of_pack.of_token_T[kept], of_pack.count, reduce)
+        own = {name: values[kept] for name, values in extras.items()}
+        return policy_loss(logprob[kept], entropy[kept], mask[kept], of_share, own, config)
 
     seen = []
     for rank in range(2):
@@ -353,13 +357,12 @@ def test_a_response_split_over_ranks_is_masked_as_a_whole():
     ],
 )
 def test_a_missing_input_is_refused_by_name(config, missing):
-    tensors = PolicyTensors.from_extras(torch.ones(4), torch.tensor([0, 4]), {"advantages": torch.ones(4)})
     with pytest.raises(TrainingError, match=missing):
-        policy_loss(torch.zeros(4), None, tensors, PolicyLossConfig(**config))
+        policy_loss(torch.zeros(4), None, *pack_of(4), {"advantages": torch.ones(4)}, PolicyLossConfig(**config))
 
 
 def test_unknown_or_absent_extras_are_refused():
     with pytest.raises(TrainingError, match="advantage_s"):
-        PolicyTensors.from_extras(torch.ones(2), torch.tensor([0, 2]), {"advantage_s": torch.ones(2)})
-    with pytest.raises(TrainingError, match="needs advantages"):
-        PolicyTensors.from_extras(torch.ones(2), torch.tensor([0, 2]), {})
+        policy_loss(torch.zeros(2), None, *pack_of(2), {"advantage_s": torch.ones(2)}, PolicyLossConfig())
+    with pytest.raises(TrainingError, match="needs `advantages`"):
+        policy_loss(torch.zeros(2), None, *pack_of(2), {}, PolicyLossConfig())

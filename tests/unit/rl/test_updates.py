@@ -29,10 +29,10 @@ class Policy:
         rows = []
         for members in source.plan[0]:
             packs = [source.documents[i] for i in members]
-            values = [np.concatenate([np.zeros(PROMPT - 1), d.extras["behaviour_logprobs"][PROMPT:]]) for d in packs]
+            values = [d.extras["behaviour_logprobs"].astype(np.float64) for d in packs]
             for row, document in zip(values, packs, strict=True):
-                row[PROMPT - 1 :] -= self.gaps[int(document.token_ids[0])]
-            rows.append(np.concatenate([np.append(row, 0.0) for row in values]).astype(np.float32))
+                row[PROMPT - 1 : -1] -= self.gaps[int(document.input_ids[0])]
+            rows.append(np.concatenate(values).astype(np.float32))
         return [rows]
 
     def train_step(self, source, step):

@@ -10,6 +10,7 @@ from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.program import Program, Status
 from nemo_cascade.sandbox.sandbox import Sandbox
+from tests.support.sandbox_workers import worker_ids
 from tests.support.side_by_side import run_all
 
 
@@ -151,10 +152,10 @@ def test_files_outside_the_folder_are_refused(path):
 
 @pytest.mark.parametrize("files", [{"x" * 300: b""}, {"a": b"", "a/b": b""}, {"big": bytes(5 << 20)}])
 def test_files_that_can_not_be_written_are_refused_and_no_worker_suffers(sandbox, files):
-    before = sandbox.pool.process_ids()
+    before = worker_ids(sandbox)
     with pytest.raises(SandboxError, match="can't be written"):
         sandbox.run(python("1", files=files), Limits(files_mib=4))
-    assert sandbox.pool.process_ids() == before
+    assert worker_ids(sandbox) == before
 
 
 def test_programs_may_start_processes_of_their_own(sandbox):

@@ -10,6 +10,7 @@ from nemo_cascade.config.sandbox import Limits, SandboxConfig
 from nemo_cascade.errors import SandboxError
 from nemo_cascade.sandbox.program import Program
 from nemo_cascade.sandbox.sandbox import Sandbox
+from tests.support.sandbox_workers import worker_ids
 from tests.support.side_by_side import run_all
 
 
@@ -46,7 +47,7 @@ def all_dead(pids, deadline_s=5.0):
 
 def test_a_killed_worker_is_replaced_and_its_run_repeated():
     with Sandbox(SandboxConfig()) as sandbox:
-        (first,) = sandbox.pool.process_ids()
+        (first,) = worker_ids(sandbox)
         everyone = family(first)
         assert len(everyone) >= 3, "bubblewrap, the zygote and its spares"
         results = []
@@ -59,8 +60,8 @@ def test_a_killed_worker_is_replaced_and_its_run_repeated():
         thread.join()
         assert results[0].stdout == "1\n"
         assert all_dead(everyone)
-        assert sandbox.pool.process_ids() != [first]
-        os.kill(sandbox.pool.process_ids()[0], signal.SIGKILL)
+        assert worker_ids(sandbox) != [first]
+        os.kill(worker_ids(sandbox)[0], signal.SIGKILL)
         assert sandbox.run(python("print(2)")).stdout == "2\n"
 
 
@@ -78,9 +79,9 @@ def test_a_run_that_loses_two_workers_is_an_error_of_the_sandbox_and_no_verdict(
         thread.start()
         for _ in range(2):
             time.sleep(0.5)
-            (worker,) = sandbox.pool.process_ids()
+            (worker,) = worker_ids(sandbox)
             os.kill(worker, signal.SIGKILL)
-            while thread.is_alive() and sandbox.pool.process_ids() in ([], [worker]):
+            while thread.is_alive() and worker_ids(sandbox) in ([], [worker]):
                 time.sleep(0.01)
         thread.join(20)
         assert errors
@@ -91,12 +92,12 @@ def test_a_run_that_loses_two_workers_is_an_error_of_the_sandbox_and_no_verdict(
 def test_old_workers_are_renewed_without_a_pause(monkeypatch):
     monkeypatch.setattr("nemo_cascade.sandbox.pool._RECYCLE_AFTER", 20)
     with Sandbox(SandboxConfig(), workers=2) as sandbox:
-        before = set(sandbox.pool.process_ids())
+        before = set(worker_ids(sandbox))
         deadline = time.monotonic() + 20
-        while before & set(sandbox.pool.process_ids()) and time.monotonic() < deadline:
+        while before & set(worker_ids(sandbox)) and time.monotonic() < deadline:
             outcomes = run_all(sandbox, [python(f"print({i})") for i in range(40)])
             assert [outcome.stdout for outcome in outcomes] == [f"{i}\n" for i in range(40)]
-        assert not before & set(sandbox.pool.process_ids())
+        assert not before & set(worker_ids(sandbox))
         assert not [pid for pid in before if alive(pid)]
 
 
@@ -113,7 +114,7 @@ def test_closing_ends_every_process_of_the_sandbox():
     thread = threading.Thread(target=run)
     thread.start()
     time.sleep(0.3)
-    pids = [pid for worker in sandbox.pool.process_ids() for pid in family(worker)]
+    pids = [pid for worker in worker_ids(sandbox) for pid in family(worker)]
     assert len(pids) >= 6
     sandbox.close()
     thread.join(10)
@@ -126,7 +127,7 @@ def test_workers_die_with_the_process_that_started_them(tmp_path):
     child = os.fork()
     if child == 0:
         sandbox = Sandbox(SandboxConfig())
-        pid_file.write_text(" ".join(map(str, family(sandbox.pool.process_ids()[0]))))
+        pid_file.write_text(" ".join(map(str, family(worker_ids(sandbox)[0]))))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     pids = [int(pid) for pid in pid_file.read_text().split()]
