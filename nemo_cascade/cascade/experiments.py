@@ -20,7 +20,8 @@ import yaml
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.reading.compose import EXPERIMENTS, SHIPPED_CONF
+from nemo_cascade.config.reading.compose import EXPERIMENTS
+from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import ConfigError
 

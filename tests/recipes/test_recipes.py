@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.config.reading.compose import SHIPPED_CONF, ConfigDirs, compose
+from nemo_cascade.config.reading.compose import ConfigDirs, compose
 from nemo_cascade.config.reading.origins import flatten
+from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 
 CASCADES = ConfigDirs.of(None).groups()["cascade"]
 FAMILIES = {

@@ -23,12 +23,11 @@ from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.reading import keys, strict
 from nemo_cascade.config.reading.origins import complete, flatten, trace_origins
 from nemo_cascade.config.reading.own_files import file_faults
+from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
 CONFIG_NAME = "config"
-# In a checkout the package's conf/ is a link to the one beside it; a wheel has the files themselves.
-SHIPPED_CONF = (Path(__file__).resolve().parents[2] / "conf").resolve()
 EXPERIMENTS = "experiment"
 """A folder of it that is no config group: several runs each, read by `nemo-cascade experiment`."""
 BASE = "base"

@@ -8,12 +8,15 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from nemo_cascade.config.plugins import anchored
+from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.config.stages.own import own_block, own_kind
@@ -28,6 +31,9 @@ _RENAMED = (
 )
 
 NO_DEFAULT: Any = PydanticUndefined
+
+# From this likeness on, a name is taken for a misspelt other one, wherever that stands.
+_ALIKE = 0.84
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +143,11 @@ def find(key: str, data: Mapping[str, Any] | None = None, *, may_add: bool = Tru
         above = ".".join(parts[:depth])
         following, known = _follow(here, part, path, value)
         if not following:
-            raise unknown_key(path, above, part, known)
+            raise unknown_key(path, above, part, known, data=data)
         opened = _is_mapping(here)
         there = value if isinstance(value, Mapping) else {}
         if opened and not may_add and part not in there:
-            raise unknown_key(path, above, part, [str(k) for k in there], adding=key)
+            raise unknown_key(path, above, part, [str(k) for k in there], data=data, adding=key)
         value = _item(value, part)
         here = following
     return list({(found.block, found.name): found for _, found in here if found is not None}.values())
@@ -182,25 +188,79 @@ def _item(value: Any, part: str) -> Any:
     return None
 
 
-def unknown_key(path: str, above: str, part: str, known: Sequence[str], *, adding: str | None = None) -> CascadeError:
-    """Build the refusal of a key, with the nearest known one.
+def unknown_key(
+    path: str,
+    above: str,
+    part: str,
+    known: Sequence[str],
+    *,
+    data: Mapping[str, Any] | None = None,
+    adding: str | None = None,
+) -> CascadeError:
+    """Build the refusal of a key, with the nearest known one, or where else in the schema its name stands.
 
     Args:
         path: the offending path up to and with `part`.
         above: the path of the block or mapping that lacks it.
         part: the unknown name.
         known: names that would have been accepted there.
+        data: the composed configuration, which tells the names of stages and suites.
         adding: the whole key, if `+key=value` would be the way to add an entry.
     """
     prefix = f"{above}." if above else ""
     moved = next((m.expand(new) for old, new in _RENAMED if (m := re.fullmatch(old, path))), None)
-    near = None if moved else nearest(part, known)
-    mend = f"write {moved}" if moved else f"did you mean {prefix}{near}?" if near else None
+    close = None if moved else nearest(part, known)
+    likely = None if close is None else difflib.SequenceMatcher(None, part, close).ratio() >= _ALIKE
+    others = [] if moved or likely else elsewhere(part, data, above)
+    near = " or ".join(others) or (f"{prefix}{close}" if close else None)
+    mend = f"write {moved}" if moved else f"did you mean {near}?" if near else None
     if adding and not mend:
         mend = f"to add an entry write +{adding}=..."
     nothing = f"{above} is empty" if adding else f"{above} is a single value and has no keys"
     limit = None if near or moved else (", ".join(known) or nothing)
     return CascadeError("unknown key", value=path, limit=limit, mend=mend)
+
+
+def elsewhere(word: str, data: Mapping[str, Any] | None = None, above: str = "") -> list[str]:
+    """Return the keys anywhere in the schema whose last name is a word, or nearly: three at most, the shortest first.
+
+    Args:
+        word: the last name of a key, such as `lr` or `hiden_size`.
+        data: the composed configuration; without one, names of stages, tasks and suites are `NAME`.
+        above: where the word stands: a key below the same names is meant there.
+    """
+    every = {key: key.rpartition(".")[2] for key in [*(leaf.key for leaf in leaves()), *_architecture_keys()]}
+    alike = difflib.get_close_matches(word, set(every.values()), n=1, cutoff=_ALIKE)
+    found = {}
+    for key in sorted((key for key, name in every.items() if name in alike), key=lambda key: (key.count("."), key)):
+        found[_named(key, data, above.split(".")) if data is not None else key.replace("*", "NAME")] = None
+    return [key for key in found if key][:3]
+
+
+def _named(key: str, data: Any, above: Sequence[str]) -> str:
+    """Return a key with names of the configuration in place of `*`, those of `above` if need be; empty without any."""
+    done: list[str] = []
+    for part in key.split("."):
+        if part == "*" and isinstance(data, Mapping) and data:
+            same = above[len(done)] if list(above[: len(done)]) == done and len(above) > len(done) else None
+            part = same if same in data else next(iter(data))
+        elif part == "*" and isinstance(data, list) and data:
+            part = "0"
+        elif part == "*":
+            return ""
+        data = _item(data, part)
+        done.append(part)
+    return ".".join(done)
+
+
+@cache
+def _architecture_keys() -> tuple[str, ...]:
+    """Return the fields of config.json that shipped models name: `model.architecture` itself takes any."""
+    found: dict[str, None] = {}
+    for file in sorted(SHIPPED_CONF.glob("model/*.yaml")):
+        sizes = yaml.safe_load(file.read_text(encoding="utf-8")).get("architecture", {})
+        found |= dict.fromkeys(f"model.architecture.{name}" for name in sizes)
+    return tuple(found)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

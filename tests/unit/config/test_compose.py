@@ -4,8 +4,9 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_cascade.config.reading.compose import SHIPPED_CONF, compose
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.provenance import config_values
+from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.errors import ConfigError
 
 

@@ -31,3 +31,18 @@ def test_without_a_run_any_stage_name_stands_for_all_kinds():
     assert "kl_coefficient" in dict(block.fields)
     with pytest.raises(CascadeError, match=r"did you mean stages.anything.loss.kl_coefficient\?"):
         explain("stages.anything.loss.kl_coeficient")
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("model.hiden_size", "model.architecture.hidden_size"),
+        ("stages.math_rl.lr", "stages.math_rl.optimizer.lr"),
+        ("max_model_len", "rollout.max_model_len"),
+    ],
+)
+def test_a_key_is_found_by_its_last_name_wherever_it_is_nested(key, meant):
+    config, _ = compose(["cascade=nano"])
+    with pytest.raises(CascadeError) as refused:
+        explain(key, config)
+    assert refused.value.mend == f"did you mean {meant}?"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.config.reading import strict
-from nemo_cascade.config.reading.compose import SHIPPED_CONF, compose
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 
 # Where `make` puts the packages that only comparisons need.
 PEERS = Path(sys.prefix) / "peers"
