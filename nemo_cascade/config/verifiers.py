@@ -11,7 +11,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import MISSING, asdict, field, fields
+from dataclasses import MISSING, field, fields
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -33,6 +33,13 @@ from pydantic_core import PydanticCustomError
 from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
 from nemo_cascade.config.sandbox import SandboxConfig
+from nemo_cascade.config.verifier_answers import (
+    EquivalenceSettings,
+    MultipleChoiceSettings,
+    RubricSettings,
+    StructuredOutputSettings,
+)
+from nemo_cascade.config.verifier_base import JudgeSettings, Settings, longest_s
 from nemo_cascade.errors import CascadeError
 
 PREFERENCE = "preference"
@@ -41,32 +48,6 @@ GENRM = "genrm"
 """The kind that is a generative reward model; all others are in the reward registry."""
 MIX = "mix"
 """The kind that is composed of others."""
-
-
-@block
-class Settings:
-    """What all rewards have.
-
-    Attributes:
-        limits: names of the settings that bound a verdict's means and don't say what it is: under them the verifier's
-            golden cases are tried, all else at its default.
-    """
-
-    kind: str
-    """Verifier in the reward registry; `preference`: the reward model; `genrm`: the generative one (reward.genrm); or
-    your own, `my_package.my_module:Name` or `my_file.py:name` (README, Adding)."""
-
-    limits: ClassVar[frozenset[str]] = frozenset()
-
-    @property
-    def needs_s(self) -> float:
-        """Seconds that one verdict may take by its own limits; 0: it has none."""
-        return 0.0
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the verifier is constructed with: everything but its kind."""
-        return {name: value for name, value in asdict(self).items() if name != "kind"}  # type: ignore[call-overload]
 
 
 def _typed(given: object, info: ValidationInfo) -> Settings:
@@ -112,11 +93,6 @@ Reward = Annotated[Settings, PlainValidator(_typed)]
 """A verifier with its settings, `{kind: math, language: en}`."""
 PartReward = Annotated[Settings, PlainValidator(_part)]
 """The same, as a part of a composition."""
-
-
-def longest_s(cpu_s: float) -> float:
-    """Return how long runs with this much CPU time together may take by the clock, on a machine that is busy."""
-    return 3 * cpu_s + 10
 
 
 @block
@@ -177,22 +153,6 @@ class InstructionSettings(Settings):
     reading: Literal["words", "reference"] = "words"
     """words: a constraint is what its instruction asks. reference: what the code of IFEval's reference accepts, for
     scores that are compared with published ones."""
-
-
-@block
-class JudgeSettings:
-    """A model behind an OpenAI-compatible server that is asked about single responses."""
-
-    url: str
-    """Base URL of its API, such as http://judge:8000/v1."""
-    model: str
-    """Its name on that server."""
-    timeout_s: PositiveFloat = 60.0
-    """Of one request."""
-    attempts: PositiveInt = 3
-    """Tries when the server is unreachable, overloaded or broken."""
-    api_key_variable: str = ""
-    """Environment variable that holds the server's key; empty: none is sent. The key itself stands in no file."""
 
 
 @block
@@ -399,6 +359,10 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "nano_quality": NanoQualitySettings,
     "language": LanguageSettings,
     "repetition": RepetitionSettings,
+    "multiple_choice": MultipleChoiceSettings,
+    "structured_output": StructuredOutputSettings,
+    "equivalence": EquivalenceSettings,
+    "rubric": RubricSettings,
     "preference": PreferenceSettings,
     "genrm": GenRMSettings,
 }

@@ -82,6 +82,30 @@ def _comparison(record: Mapping[str, Any]) -> None:
         field_of(record, name, (int, float))
 
 
+def _choice(record: Mapping[str, Any]) -> None:
+    from nemo_cascade.rewards.multiple_choice import read_question
+
+    read_question(record)
+
+
+def _structure(record: Mapping[str, Any]) -> None:
+    from nemo_cascade.rewards.structured_output import read_schema
+
+    read_schema(record)
+
+
+def _reference(record: Mapping[str, Any]) -> None:
+    from nemo_cascade.rewards.equivalence import reference
+
+    reference(record)
+
+
+def _rubric(record: Mapping[str, Any]) -> None:
+    from nemo_cascade.rewards.rubric import read_rubric
+
+    read_rubric(record)
+
+
 _READERS: Mapping[str, _Reader] = {
     "math": _math,
     "code": read_tests,
@@ -91,4 +115,8 @@ _READERS: Mapping[str, _Reader] = {
     "swe_execute": _execute,
     "swe_localize": _localize,
     "genrm_training": _comparison,
+    "multiple_choice": _choice,
+    "structured_output": _structure,
+    "equivalence": _reference,
+    "rubric": _rubric,
 }

@@ -26,6 +26,10 @@ VERIFIERS: Mapping[str, str] = {
     "nano_quality": "nemo_cascade.nano.quality:NanoQualityVerifier",
     "language": "nemo_cascade.rewards.form:LanguageVerifier",
     "repetition": "nemo_cascade.rewards.form:RepetitionVerifier",
+    "multiple_choice": "nemo_cascade.rewards.multiple_choice:MultipleChoiceVerifier",
+    "structured_output": "nemo_cascade.rewards.structured_output:StructuredOutputVerifier",
+    "equivalence": "nemo_cascade.rewards.equivalence:EquivalenceVerifier",
+    "rubric": "nemo_cascade.rewards.rubric:RubricVerifier",
 }
 VERIFIER_NAMES: tuple[str, ...] = tuple(VERIFIERS)
 

@@ -15,7 +15,8 @@ from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.registry import VERIFIERS, build_verifier, verifier_class
 
 MATH = "stages.math_rl.tasks.math.reward"
-_MINIMAL = {"mix": {"terms": [{"reward": {"kind": "math"}}]}}
+_JUDGE = {"url": "http://judge:8000/v1", "model": "judge"}
+_MINIMAL = {"mix": {"terms": [{"reward": {"kind": "math"}}]}, "rubric": {"judge": _JUDGE}}
 
 
 def refused(*overrides):
