@@ -1,6 +1,6 @@
 """One optimizer step, and the forward pass without one, over Megatron's pipeline schedules.
 
-Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. Shapes: T tokens, V vocabulary columns here.
+Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. Shapes: T tokens that this rank holds, V vocabulary columns here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ from nemo_cascade.losses.objective import LossSpec, Objective, PolicyLoss, loss_
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import PolicyTensors, policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
-from nemo_cascade.models.axes import Axes
+from nemo_cascade.models.axes import Axes, Axis
 from nemo_cascade.training.logprobs import label_logprobs
-from nemo_cascade.training.micro_batch import MicroBatch, on_device
+from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
+from nemo_cascade.training.padding import Padding
 from nemo_cascade.training.reduce import GlobalCounts, ReducedLoss, all_true, global_counts, reduce_losses
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
@@ -42,17 +44,17 @@ class Scoring:
     Attributes:
         vocab_size: true size; the model's padding behind it takes no part.
         temperature: divides the logits.
-        multiple: packs are padded to a multiple of this many tokens.
+        padding: of micro-batches.
         axes: this rank's place.
     """
 
     vocab_size: int
     temperature: float
-    multiple: int
+    padding: Padding
     axes: Axes
 
     def logprobs(self, logits_1TV: Tensor, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        """Return log-probability of each label and the entropy, [T] float32; the logits' memory is given up."""
+        """Return log-probability of each label and the entropy, [C] float32; the logits' memory is given up."""
         return label_logprobs(
             logits_1TV[0],
             batch.labels,
@@ -88,8 +90,8 @@ def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
         logprob_T, entropy_T = scoring.logprobs(logits_1TV, batch, entropy=True)
         if config.entropy_coefficient == 0 and entropy_T is not None:
             entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
-        tensors = PolicyTensors.from_extras(batch.loss_mask, batch.cu_seqlens, batch.extras)
-        return policy_loss(logprob_T, entropy_T, tensors, config)
+        tensors = PolicyTensors.from_extras(batch.loss_mask, batch.cu_seqlens, batch.extras, batch.document)
+        return policy_loss(logprob_T, entropy_T, tensors, config, batch.over_context)
 
     return loss
 
@@ -99,15 +101,23 @@ def _preference_loss() -> Loss:
 
     def loss(scores_1T1: Tensor, batch: MicroBatch) -> LossOutput:
         chosen_P, rejected_P = document_scores(scores_1T1, batch).view(-1, 2).unbind(1)
-        return bradley_terry_loss(chosen_P, rejected_P)
+        return counted_once(bradley_terry_loss(chosen_P, rejected_P), batch.context)
 
     return loss
 
 
-def document_scores(scores_1T1: Tensor, batch: MicroBatch) -> Tensor:
-    """Return the score of each document [D]: a scalar head's output at its last token, the only one trained."""
-    before_last_D = (batch.loss_mask > 0).nonzero()[:, 0]  # the mask lies where the last token is predicted
-    return scores_1T1[0, before_last_D + 1, 0]
+def document_scores(scores_1C1: Tensor, batch: MicroBatch) -> Tensor:
+    """Return the score of each trained document: a scalar head's output at its last token, the only one trained."""
+    own_C = torch.where(batch.predicted > 0, scores_1C1[0, :, 0], 0.0)
+    return batch.per_document(own_C)[batch.trained_documents]
+
+
+def counted_once(output: LossOutput, context: Axis) -> LossOutput:
+    """Return a loss that every context rank has computed in full, so that only the first one's adds to the sums."""
+    if context.first:
+        return output
+    nothing = {name: torch.zeros_like(value) for name, value in output.metrics.items()}
+    return LossOutput(output.loss_sum - output.loss_sum.detach(), nothing, output.maxima)
 
 
 @dataclass(slots=True)
@@ -119,7 +129,7 @@ class TrainStep:
         optimizer: over their parameters.
         loss: of one micro-batch, as a sum.
         spec: of the loss: what its sum is divided by, what every batch must hold.
-        multiple: packs are padded to a multiple of this many tokens.
+        padding: of micro-batches.
         max_skipped: steps that may be skipped before training stops.
         axes: this rank's place.
         skipped: steps skipped so far in this stage.
@@ -129,7 +139,7 @@ class TrainStep:
     optimizer: PolicyOptimizer
     loss: Loss
     spec: LossSpec
-    multiple: int
+    padding: Padding
     max_skipped: int
     axes: Axes
     skipped: int = 0
@@ -150,7 +160,9 @@ class TrainStep:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        outputs = run_schedule(self.chunks, batches, self.loss, multiple=self.multiple, forward_only=False)
+        outputs = run_schedule(
+            self.chunks, batches, self.loss, padding=self.padding, context=self.axes["cp"], forward_only=False
+        )
         for chunk in self.chunks:
             chunk.scale_gradients(1.0 / counts.units)
         reduced = reduce_losses(outputs, self.axes)
@@ -188,20 +200,22 @@ def forward_logprobs(chunks: Sequence[Any], batches: Sequence[PackedBatch], scor
 
     def score(logits_1TV: Tensor, batch: MicroBatch) -> Tensor:
         logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
-        return logprob_T[: batch.num_tokens]
+        return batch.whole(logprob_T)
 
     with torch.no_grad():
-        return run_schedule(chunks, batches, score, multiple=scoring.multiple, forward_only=True)
+        return run_schedule(
+            chunks, batches, score, padding=scoring.padding, context=scoring.axes["cp"], forward_only=True
+        )
 
 
-def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], multiple: int) -> list[Tensor]:
+def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], padding: Padding, axes: Axes) -> list[Tensor]:
     """Score the documents of each micro-batch by a scalar head, without gradient; collective.
 
     Returns:
         One [documents] float32 per micro-batch on the last pipeline stage; empty elsewhere.
     """
     with torch.no_grad():
-        return run_schedule(chunks, batches, document_scores, multiple=multiple, forward_only=True)
+        return run_schedule(chunks, batches, document_scores, padding=padding, context=axes["cp"], forward_only=True)
 
 
 def run_schedule(
@@ -209,21 +223,24 @@ def run_schedule(
     batches: Sequence[PackedBatch],
     finish: Callable[[Tensor, MicroBatch], Any],
     *,
-    multiple: int,
+    padding: Padding,
+    context: Axis,
     forward_only: bool,
 ) -> list[Any]:
-    """Run Megatron's schedule for this layout: one pass after the other, or 1F1B over pipeline stages.
+    """Run Megatron's schedule for this layout: one pass after the other, 1F1B over pipeline stages, or interleaved.
 
     Args:
         chunks: this rank's, from the embedding upwards.
         batches: micro-batches; all stages need them, for their document boundaries.
         finish: turns the last stage's logits [1, T, V] into its result, a LossOutput where gradients are wanted.
-        multiple: packs are padded to a multiple of this many tokens.
+        padding: of micro-batches.
+        context: the context-parallel axis.
         forward_only: no backward pass.
 
     Returns:
         What `finish` returned per micro-batch, its loss detached; empty on all but the last stage.
     """
+    every = filled_up(batches, padding.group)
 
     def forward_step(iterator: Iterator[MicroBatch], chunk: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         batch = next(iterator)
@@ -238,14 +255,14 @@ def run_schedule(
     schedule = get_forward_backward_func()
     results: list[Any] = schedule(
         forward_step_func=forward_step,
-        data_iterator=on_device(batches, multiple),
+        data_iterator=list(tee(on_device(every, padding, context), len(chunks))),
         model=list(chunks),
-        num_microbatches=len(batches),
-        seq_length=max(batch.num_tokens for batch in batches),
+        num_microbatches=len(every),
+        seq_length=longest(every, padding),
         micro_batch_size=1,
         forward_only=forward_only,
     )
-    return results
+    return results[: len(batches)]
 
 
 def _finish(

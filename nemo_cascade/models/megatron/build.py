@@ -62,23 +62,28 @@ def build_model(
     if problems:
         raise ModelError(f"{model.name} can't be built so: " + "; ".join(problems))
     config = transformer_config(arch, parallel=parallel, precision=precision, layer_spec=layer_spec)
-    gpt = GPTModel(
-        config=config,
-        transformer_layer_spec=block_spec(config, layer_spec),
-        vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
-        max_sequence_length=seq_length,
-        pre_process=axes["pp"].first,
-        post_process=axes["pp"].last,
-        share_embeddings_and_output_weights=arch.tied,
-        position_embedding_type="rope",
-        rotary_base=arch.positions.theta,
-    )
-    if arch.positions.scaling is not None:
-        rotary = gpt.rotary_pos_emb
-        rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.positions.scaling)
-    if arch.scores and gpt.post_process:
-        gpt.output_layer = ScalarHead(config)
-    return [gpt]
+    chunks = []
+    for number in range(parallel.layout.chunks):
+        part = number if parallel.layout.chunks > 1 else None
+        gpt = GPTModel(
+            config=config,
+            transformer_layer_spec=block_spec(config, layer_spec, part),
+            vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
+            max_sequence_length=seq_length,
+            pre_process=axes["pp"].first and number == 0,
+            post_process=axes["pp"].last and number == parallel.layout.chunks - 1,
+            share_embeddings_and_output_weights=arch.tied,
+            position_embedding_type="rope",
+            rotary_base=arch.positions.theta,
+            vp_stage=part,
+        )
+        if arch.positions.scaling is not None:
+            rotary = gpt.rotary_pos_emb
+            rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.positions.scaling)
+        if arch.scores and gpt.post_process:
+            gpt.output_layer = ScalarHead(config)
+        chunks.append(gpt)
+    return chunks
 
 
 def transformer_config(
@@ -122,11 +127,18 @@ def transformer_config(
         deterministic_mode=torch.are_deterministic_algorithms_enabled(),
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
+        virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
+        num_layers_in_first_pipeline_stage=layout.first_layers,
+        num_layers_in_last_pipeline_stage=layout.last_layers,
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
         sequence_parallel=layout.sp,
-        # Packs of one step differ in length, so stages tell each other the shape.
-        variable_seq_lengths=layout.pp > 1,
+        # Packs of one step differ in length, so stages tell each other the shape; but for the interleaved schedule,
+        # whose two messages to one peer would take each other's.
+        variable_seq_lengths=layout.pp > 1 and layout.vpp == 1,
+        # Of two stages, each is the other's neighbour on both sides: Megatron's batched messages mix the two up.
+        overlap_p2p_comm=layout.vpp > 1,
+        batch_p2p_comm=layout.vpp == 1,
         moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
