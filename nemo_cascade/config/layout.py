@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def pad_documents_to(self) -> int:
-        """Each document of a micro-batch is padded to a multiple of this: context parallelism cuts it in 2 x CP parts."""
+        """Documents in a micro-batch are padded to a multiple of this: context parallelism cuts them in 2 x CP."""
         return 2 * self.cp if self.cp > 1 else 1
 
     def stage_layers(self, layers: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Weights between HF folders and Megatron models, streamed, for every layout."""
+"""Weights between HF folders and Megatron models, streamed, for every tensor- and pipeline-parallel layout."""
 
 from __future__ import annotations
 
@@ -98,11 +98,9 @@ def export_weights(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> Ite
     """
     if not axes["dp_cp"].first:
         return
-    rules = rules_by_name(arch)
-    order = {name: number for number, name in enumerate(rules)}
     mapped = {
         own.name: own
-        for own in sorted(mapped_parameters(chunks, arch), key=lambda own: order[own.name])
+        for own in mapped_parameters(chunks, arch)
         if not (arch.tied and own.name == OUTPUT_LAYER)  # the same tensor as the embedding
     }
     if not axes["tp"].first:
@@ -110,16 +108,17 @@ def export_weights(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> Ite
             _gather_shards(own, axes)
         return
     stages = axes["pp"]
-    for name, dtype, owner in sorted(_owned(list(mapped.values()), stages), key=lambda item: order[item[0]]):
-        rule = rules[name]
-        if stages.rank == owner:
-            wholes = rule.cut.join(_gather_shards(mapped[name], axes))
-        else:
-            wholes = [torch.empty(whole, dtype=dtype, device=backend.device()) for whole in rule.hf.values()]
-        if owner != 0:
-            wholes = _hand_to_first(wholes, owner, stages)
-        if stages.first:
-            yield from zip(rule.hf, wholes, strict=True)
+    for owner, items in enumerate(_owned(list(mapped.values()), stages)):
+        for name, dtype in items:
+            rule = rules_by_name(arch)[name]
+            if stages.rank == owner:
+                wholes = rule.cut.join(_gather_shards(mapped[name], axes))
+            else:
+                wholes = [torch.empty(whole, dtype=dtype, device=backend.device()) for whole in rule.hf.values()]
+            if owner != 0:
+                wholes = _hand_to_first(wholes, owner, stages)
+            if stages.first:
+                yield from zip(rule.hf, wholes, strict=True)
 
 
 def save_hf(
@@ -199,14 +198,14 @@ def _size(own: Mapped, axes: Axes) -> int:
     return 1 if own.rule.cut.axis is None else axes[own.rule.cut.axis].size
 
 
-def _owned(own: Sequence[Mapped], stages: Axis) -> list[tuple[str, torch.dtype, int]]:
-    """Return name, dtype and owner of every pipeline stage's parameters, known to all stages."""
+def _owned(own: Sequence[Mapped], stages: Axis) -> list[list[tuple[str, torch.dtype]]]:
+    """Return name and dtype of every pipeline stage's parameters, known to all stages."""
     plan = [(one.name, one.parameter.dtype) for one in own]
     plans: list[list[tuple[str, torch.dtype]]] = [plan]
     if stages.size > 1:
         plans = [[] for _ in range(stages.size)]
         dist.all_gather_object(plans, plan, group=stages.group)
-    return [(name, dtype, owner) for owner, items in enumerate(plans) for name, dtype in items]
+    return plans
 
 
 def _gather_shards(own: Mapped, axes: Axes) -> list[torch.Tensor]:

@@ -1,6 +1,6 @@
 """One optimizer step, and the forward pass without one, over Megatron's pipeline schedules.
 
-Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. Shapes: T tokens that this rank holds, V vocabulary columns here.
+Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. T: tokens of this rank.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import PolicyTensors, policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
 from nemo_cascade.models.axes import Axes, Axis
+from nemo_cascade.models.megatron.heads import deferred_weight
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
@@ -34,12 +35,25 @@ from nemo_cascade.types import PackedBatch
 # backend first: Megatron-Core assumes CUDA while it is imported.
 from megatron.core.pipeline_parallel import get_forward_backward_func  # isort: skip
 
-Loss = Callable[[Tensor, MicroBatch], LossOutput]
+Loss = Callable[[Any, MicroBatch], LossOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class LastStates:
+    """What a language model ends with here: logits are made of it where they are used up.
+
+    Attributes:
+        hidden_1TH: [1, T, H] behind the last norm.
+        weight: [V, H] of the output layer, this rank's rows.
+    """
+
+    hidden_1TH: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How logits become log-probabilities.
+    """How last states become log-probabilities.
 
     Attributes:
         vocab_size: true size; the model's padding behind it takes no part.
@@ -53,16 +67,16 @@ class Scoring:
     padding: Padding
     axes: Axes
 
-    def logprobs(self, logits_1TV: Tensor, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        """Return log-probability of each label and the entropy, [C] float32; the logits' memory is given up."""
+    def logprobs(self, last: LastStates, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        """Return log-probability of each label and the entropy, [T] float32."""
         return label_logprobs(
-            logits_1TV[0],
+            last.hidden_1TH[0],
+            last.weight,
             batch.labels,
             vocab_size=self.vocab_size,
             temperature=self.temperature,
             group=self.axes["tp"].group,
             entropy=entropy,
-            overwrite_logits=True,
         )
 
 
@@ -76,8 +90,8 @@ def loss_of(objective: Objective, scoring: Scoring) -> Loss:
 def _sft_loss(scoring: Scoring) -> Loss:
     """Return the loss of supervised fine-tuning: cross entropy on the trained labels."""
 
-    def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
-        logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
+    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
+        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
         return cross_entropy_loss(logprob_T, batch.loss_mask)
 
     return loss
@@ -86,8 +100,8 @@ def _sft_loss(scoring: Scoring) -> Loss:
 def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     """Return the policy-gradient loss."""
 
-    def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
-        logprob_T, entropy_T = scoring.logprobs(logits_1TV, batch, entropy=True)
+    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
+        logprob_T, entropy_T = scoring.logprobs(last, batch, entropy=True)
         if config.entropy_coefficient == 0 and entropy_T is not None:
             entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
         tensors = PolicyTensors.from_extras(batch.loss_mask, batch.cu_seqlens, batch.extras, batch.document)
@@ -106,10 +120,10 @@ def _preference_loss() -> Loss:
     return loss
 
 
-def document_scores(scores_1C1: Tensor, batch: MicroBatch) -> Tensor:
+def document_scores(scores_1T1: Tensor, batch: MicroBatch) -> Tensor:
     """Return the score of each trained document: a scalar head's output at its last token, the only one trained."""
-    own_C = torch.where(batch.predicted > 0, scores_1C1[0, :, 0], 0.0)
-    return batch.per_document(own_C)[batch.trained_documents]
+    own_T = torch.where(batch.predicted > 0, scores_1T1[0, :, 0], 0.0)
+    return batch.per_document(own_T)[batch.trained_documents]
 
 
 def counted_once(output: LossOutput, context: Axis) -> LossOutput:
@@ -198,8 +212,8 @@ def forward_logprobs(chunks: Sequence[Any], batches: Sequence[PackedBatch], scor
         One [T] float32 per micro-batch, without padding, on the last pipeline stage; empty elsewhere.
     """
 
-    def score(logits_1TV: Tensor, batch: MicroBatch) -> Tensor:
-        logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
+    def score(last: LastStates, batch: MicroBatch) -> Tensor:
+        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
         return batch.whole(logprob_T)
 
     with torch.no_grad():
@@ -221,7 +235,7 @@ def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], paddin
 def run_schedule(
     chunks: Sequence[Any],
     batches: Sequence[PackedBatch],
-    finish: Callable[[Tensor, MicroBatch], Any],
+    finish: Callable[[Any, MicroBatch], Any],
     *,
     padding: Padding,
     context: Axis,
@@ -232,7 +246,8 @@ def run_schedule(
     Args:
         chunks: this rank's, from the embedding upwards.
         batches: micro-batches; all stages need them, for their document boundaries.
-        finish: turns the last stage's logits [1, T, V] into its result, a LossOutput where gradients are wanted.
+        finish: turns what the last stage ends with (LastStates, or a reward model's scores [1, T, 1]) into its result,
+            a LossOutput where gradients are wanted.
         padding: of micro-batches.
         context: the context-parallel axis.
         forward_only: no backward pass.
@@ -250,7 +265,7 @@ def run_schedule(
             attention_mask=None,
             packed_seq_params=batch.packed,
         )
-        return output, partial(_finish, finish, batch)
+        return output, partial(_finish, finish, batch, deferred_weight(chunk))
 
     schedule = get_forward_backward_func()
     results: list[Any] = schedule(
@@ -266,15 +281,15 @@ def run_schedule(
 
 
 def _finish(
-    finish: Callable[[Tensor, MicroBatch], Any], batch: MicroBatch, logits_1TV: Tensor
+    finish: Callable[[Any, MicroBatch], Any], batch: MicroBatch, weight: Tensor | None, output_1T: Tensor
 ) -> tuple[Tensor, Tensor, Any]:
     """Answer as Megatron expects: (loss sum, unit count, what to keep). The count is ours, so Megatron's is 0."""
-    result = finish(logits_1TV, batch)
-    none = torch.zeros((), dtype=torch.int32, device=logits_1TV.device)
+    result = finish(output_1T if weight is None else LastStates(output_1T, weight), batch)
+    none = torch.zeros((), dtype=torch.int32, device=output_1T.device)
     if isinstance(result, LossOutput):
         kept = LossOutput(result.loss_sum.detach(), result.metrics, result.maxima)
         return result.loss_sum, none, kept
-    return logits_1TV.new_zeros(()), none, result
+    return output_1T.new_zeros(()), none, result
 
 
 def _result(

@@ -44,8 +44,9 @@ def _vocabulary_parallel(worker, setup):
     labels = torch.randint(0, 100, (9,), generator=generator)
     answers = []
     for words in (100, 200):
-        own = whole.chunk(2, 1)[group.rank()].clone().requires_grad_()
-        logprob, entropy = label_logprobs(own, labels, vocab_size=words, group=group, chunk_tokens=4)
+        own = whole.clone().requires_grad_()  # as hidden states; the weight picks this rank's logits out of them
+        weight = torch.eye(256).chunk(2)[group.rank()]
+        logprob, entropy = label_logprobs(own, weight, labels, vocab_size=words, group=group, block_tokens=4)
         (logprob + 0.3 * entropy).sum().backward()
         exact = whole[:, :words].double().requires_grad_()
         logp = exact.log_softmax(-1)
@@ -53,7 +54,8 @@ def _vocabulary_parallel(worker, setup):
         (want[0] + 0.3 * want[1]).sum().backward()
         gradient = torch.zeros(9, 256, dtype=torch.float64)
         gradient[:, :words] = exact.grad
-        pairs = ((logprob, want[0]), (entropy, want[1]), (own.grad, gradient.chunk(2, 1)[group.rank()]))
+        shards = [x.chunk(2, 1)[group.rank()] for x in (own.grad, gradient)]
+        pairs = ((logprob, want[0]), (entropy, want[1]), shards)
         answers += [float((got.double() - expected).abs().max()) for got, expected in pairs]
     return answers
 

@@ -51,7 +51,7 @@ def build_model(
     """
     from megatron.core.models.gpt import GPTModel
 
-    from nemo_cascade.models.megatron.heads import ScalarHead
+    from nemo_cascade.models.megatron.heads import DeferredOutput, ScalarHead
 
     layer_spec = resolve_layer_spec(model.layer_spec, precision.dtype)
     problems = layout_problems(arch, parallel)
@@ -80,8 +80,10 @@ def build_model(
         if arch.positions.scaling is not None:
             rotary = gpt.rotary_pos_emb
             rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.positions.scaling)
-        if arch.scores and gpt.post_process:
+        if gpt.post_process and arch.scores:
             gpt.output_layer = ScalarHead(config)
+        elif gpt.post_process:
+            DeferredOutput.take_over(gpt.output_layer)
         chunks.append(gpt)
     return chunks
 

@@ -25,7 +25,7 @@ def context_share(boundaries: Sequence[int], rank: int, size: int) -> Int64:
     """Return [C], the pack's tokens that a rank holds, in its order.
 
     Args:
-        boundaries: [documents + 1], rising from 0; every document a multiple of 2 x size tokens where there are several ranks.
+        boundaries: [documents + 1], rising from 0; with several ranks, every document a multiple of 2 x size.
         rank: place on the context axis.
         size: ranks on it.
     """
