@@ -1,4 +1,4 @@
-"""Log-probabilities of a large vocabulary from hidden states: memory and time against logits and torch's cross entropy."""
+"""Log-probabilities of a large vocabulary: memory and time against logits and torch's cross entropy."""
 
 import multiprocessing
 import resource

@@ -24,6 +24,14 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 4.0,
+}
+_LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 # qwen2 derives its head width from the hidden size.
 _QWEN2 = {key: value for key, value in _SHAPE.items() if key != "head_dim"} | {"hidden_size": 96}
 # Three key/value heads: TP 2 pads them to four, TP 6 gives every other rank nothing but padding.
@@ -35,6 +43,8 @@ ARCHITECTURES = {
     "qwen3_three_groups": {"model_type": "qwen3", **_SHAPE, **_THREE, "tie_word_embeddings": True},
     "qwen2_three_groups": {"model_type": "qwen2", **_QWEN2, **_THREE, "hidden_size": 72, "tie_word_embeddings": True},
     "phi3": {"model_type": "phi3", **_QWEN2, **_THREE, "hidden_size": 72, "pad_token_id": 0, "eos_token_id": 1},
+    "qwen3_yarn": {"model_type": "qwen3", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _YARN},
+    "llama_linear": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": False, "rope_parameters": _LINEAR},
     "llama3_scaled": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _LLAMA3},
 }
 PHI3 = "tests.support.phi3_family:Phi3"

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architecture import Architecture, Layer, Llama3Scaling
+from nemo_cascade.models.architecture import Architecture, Layer
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.megatron import backend  # before anything of megatron
 from nemo_cascade.models.megatron.packing import rotary_table_length
+from nemo_cascade.models.megatron.rotary import scaled_frequencies, softmax_scale
 from nemo_cascade.models.megatron.specs import block_spec, resolve_layer_spec
 from nemo_cascade.types import Int32
 
@@ -75,11 +76,12 @@ def build_model(
             share_embeddings_and_output_weights=arch.tied,
             position_embedding_type="rope",
             rotary_base=arch.positions.theta,
+            rotary_percent=arch.positions.fraction,
             vp_stage=part,
         )
         if arch.positions.scaling is not None:
             rotary = gpt.rotary_pos_emb
-            rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.positions.scaling)
+            rotary.inv_freq = scaled_frequencies(rotary.inv_freq, arch.positions)
         if gpt.post_process and arch.scores:
             gpt.output_layer = ScalarHead(config)
         elif gpt.post_process:
@@ -112,6 +114,7 @@ def transformer_config(
         num_attention_heads=groups * attention.heads_per_group,
         num_query_groups=groups,
         kv_channels=attention.head_dim,
+        softmax_scale=softmax_scale(attention.head_dim, arch.positions),
         normalization="RMSNorm",
         layernorm_epsilon=arch.norm.epsilon,
         qk_layernorm=attention.qk_norm,
@@ -176,28 +179,6 @@ def packed_sequences(cu_seqlens: Int32) -> Any:
     )
     params.host_boundaries = boundaries
     return params
-
-
-def scale_llama3(inverse_frequencies: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:
-    """Stretch the slow rotary frequencies (transformers `_compute_llama3_parameters`).
-
-    Args:
-        inverse_frequencies: [D/2] unscaled theta ** (-2i/D), fp32.
-        scaling: factor and the two wavelengths between which it fades in.
-
-    Returns:
-        [D/2]
-    """
-    low = scaling.original_max_position_embeddings / scaling.low_freq_factor
-    high = scaling.original_max_position_embeddings / scaling.high_freq_factor
-    wavelength = 2 * math.pi / inverse_frequencies
-    stretched = inverse_frequencies / scaling.factor
-    smooth = (scaling.original_max_position_embeddings / wavelength - scaling.low_freq_factor) / (
-        scaling.high_freq_factor - scaling.low_freq_factor
-    )
-    faded = (1 - smooth) * stretched + smooth * inverse_frequencies
-    result = torch.where(wavelength > low, stretched, inverse_frequencies)
-    return torch.where((wavelength <= low) & (wavelength >= high), faded, result)
 
 
 def _every_layer(arch: Architecture) -> Layer:
