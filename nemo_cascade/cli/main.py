@@ -32,6 +32,7 @@ from nemo_cascade.cli.screen import terminal
 from nemo_cascade.cli.screen.refusals import refusal
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.sandbox.inside.foreign import Attempt
+from nemo_cascade.telemetry.console import err
 
 VERBS: tuple[ModuleType, ...] = (
     run,
@@ -97,10 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.show_error(told if isinstance(told, CascadeError) else refusal(told))
         return REFUSED
     except KeyboardInterrupt:
-        terminal.err.print("interrupted; `nemo-cascade run` with the same arguments goes on from the last checkpoint")
+        err.print("interrupted; `nemo-cascade run` with the same arguments goes on from the last checkpoint")
         return INTERRUPTED
     traceback.print_exception(attempt.error)
-    terminal.err.print("[bold red]defect[/]: this is an error of the program, not of your configuration")
+    err.print("[bold red]defect[/]: this is an error of the program, not of your configuration")
     return DEFECT
 
 

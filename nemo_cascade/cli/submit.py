@@ -16,12 +16,13 @@ from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
-from nemo_cascade.cli.screen.terminal import err, out
+from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.slurm import slurm_violations
 from nemo_cascade.errors import ConfigError, RunFolderError
 from nemo_cascade.slurm import jobs
 from nemo_cascade.slurm.script import Job, render, write
+from nemo_cascade.telemetry.console import err
 
 TAKES_OVERRIDES = True
 _LOG_LINES = 60

@@ -56,6 +56,12 @@ class ParallelConfig:
     """Splits every layer's matrices (TP)."""
     pipeline_model_parallel_size: PositiveInt = 1
     """Splits the layers into stages (PP)."""
+    virtual_pipeline_model_parallel_size: PositiveInt = 1
+    """Parts of a pipeline stage, dealt out to the stages in turns: less waiting, more messages (VPP)."""
+    num_layers_in_first_pipeline_stage: PositiveInt | None = None
+    """Layers of the first stage, which also holds the embedding; null: as many as the others."""
+    num_layers_in_last_pipeline_stage: PositiveInt | None = None
+    """Layers of the last stage, which also holds the output layer; null: as many as the others."""
     context_parallel_size: PositiveInt = 1
     """Splits every sequence (CP)."""
     expert_model_parallel_size: PositiveInt = 1

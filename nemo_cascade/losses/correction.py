@@ -23,20 +23,13 @@ class Documents:
     Attributes:
         of_token_T: int64 [T], each token's document.
         count: documents in the pack.
-        reduce: sums a [2, documents] tensor over ranks that hold other tokens of the same documents (context
-            parallelism); None where this rank holds them all.
+        reduce: sums a [2, documents] tensor over the ranks that hold other tokens of the same documents (context
+            parallelism).
     """
 
     of_token_T: Tensor
     count: int
-    reduce: Callable[[Tensor], Tensor] | None = None
-
-    @classmethod
-    def whole(cls, cu_seqlens: Tensor, num_tokens: int) -> Documents:
-        """Return those of a pack that this rank holds all of, by their boundaries [documents + 1]."""
-        lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
-        index = torch.arange(lengths.numel(), device=cu_seqlens.device)
-        return cls(torch.repeat_interleave(index, lengths, output_size=num_tokens), lengths.numel())
+    reduce: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +75,7 @@ def importance_correction(
         both_2T = torch.stack([log_ratio_T.double(), mask_T.double()])
         sums_2D = torch.zeros(2, documents.count, dtype=torch.float64, device=log_ratio_T.device)
         sums_2D.index_add_(1, documents.of_token_T, both_2T)
-        if documents.reduce is not None:
-            sums_2D = documents.reduce(sums_2D)
+        sums_2D = documents.reduce(sums_2D)
         geometric_mean_D = (sums_2D[0] / sums_2D[1].clamp(min=1)).exp()
         outside_D = (geometric_mean_D < low) | (geometric_mean_D > high)
         outside_T = outside_D[documents.of_token_T] & mask_T

@@ -7,6 +7,7 @@ can't work with.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -96,11 +97,56 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True, slots=True)
+class LinearScaling:
+    """Positions divided by a factor (arXiv 2306.15595; rope_type linear)."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class YarnScaling:
+    """YaRN (arXiv 2309.00071; rope_type yarn): slow frequencies stretched, fast ones kept, a ramp between them.
+
+    Attributes:
+        factor: by which the slow ones are stretched.
+        original_max_position_embeddings: length of pre-training.
+        beta_fast: turns in that length above which a frequency is kept.
+        beta_slow: turns below which it is stretched whole.
+        truncate: the ramp begins and ends at whole dimensions.
+        attention_factor: of queries and keys, each; None: 1 + 0.1 ln(factor), section 3.4.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+
+    @property
+    def temper(self) -> float:
+        """What queries and keys are multiplied by."""
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+
+
+Scaling = Llama3Scaling | LinearScaling | YarnScaling
+
+
+@dataclass(frozen=True, slots=True)
 class Rotary:
-    """Rotary positions over whole heads: base, and Llama 3's scaling where there is one."""
+    """Rotary positions.
+
+    Attributes:
+        theta: base of the wavelengths.
+        scaling: what stretches them, if anything.
+        fraction: of each head, its first part, that turns.
+    """
 
     theta: float
-    scaling: Llama3Scaling | None = None
+    scaling: Scaling | None = None
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
     problems = [
         text for kind in arch.kinds for text in _tensor_parallel(kind, layout.tp, parallel.pad_attention_groups)
     ]
-    if len(arch.layers) % (layout.pp * layout.chunks):
-        problems.append(f"{len(arch.layers)} layers are not a multiple of pipeline_model_parallel_size {layout.pp}")
-    return problems + layout.problems()
+    wrong = layout.problems()
+    return problems + (wrong or layout.layer_problems(len(arch.layers)))
 
 
 def _tensor_parallel(layer: Layer, tensor: int, pads: bool) -> list[str]:

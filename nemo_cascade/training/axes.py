@@ -24,6 +24,7 @@ def lay_out(layout: Layout, timeout: timedelta) -> None:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
+        virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
         distributed_timeout_minutes=int(timeout.total_seconds() // 60),

@@ -17,11 +17,13 @@ from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.layout import lay_out, make_document
 from nemo_cascade.data.scored import encode_scored
 from nemo_cascade.errors import ModelError, RewardError
+from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import load_weights
-from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.padding import Padding
+from nemo_cascade.training.precision import check_precision
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.request import Request, ScorerSetup
 from nemo_cascade.training.step import forward_scores
@@ -40,7 +42,8 @@ class ScorerWorker(RankWorker):
         self._model: list[Any] = []
         self._tokenizer: ChatTokenizer
         self._policy_tokenizer: ChatTokenizer
-        self._multiple, self._longest = 1, 0
+        self._axes: Axes = {}
+        self._padding, self._longest = Padding(), 0
 
     def setup(self, setup: ScorerSetup) -> None:
         """Load a reward model in place of the one before.
@@ -56,7 +59,7 @@ class ScorerWorker(RankWorker):
             mend = "train one by a stage of kind reward_model"
             raise ModelError("this is no reward model: it has no scalar head", value=setup.hf_path, mend=mend)
         parallel = ParallelConfig(tensor_model_parallel_size=setup.tensor_parallel_size, pad_attention_groups=True)
-        axes = (self._runtime or self._join(parallel, seed=0)).axes
+        axes = self._axes = (self._runtime or self._join(parallel, seed=0)).axes
         self._longest = arch.max_position_embeddings
         chunks = build_model(
             arch, model=setup.model, parallel=parallel, precision=setup.precision, seq_length=self._longest, axes=axes
@@ -65,7 +68,7 @@ class ScorerWorker(RankWorker):
         self._model = [chunk.requires_grad_(False).eval() for chunk in chunks]
         self._tokenizer = load_tokenizer(setup.hf_path)
         self._policy_tokenizer = load_tokenizer(setup.policy_tokenizer)
-        self._multiple = token_multiple(setup.precision, parallel.layout)
+        self._padding = Padding.of(setup.precision, parallel.layout)
         self._setup = setup
 
     def score(self, requests: Sequence[Request]) -> list[Verdict]:
@@ -78,7 +81,7 @@ class ScorerWorker(RankWorker):
         encoded = encode_scored(self._tokenizer, texts)
         fitting = [i for i, ids in enumerate(encoded) if len(ids) <= self._longest]
         packs = self._packs([encoded[i] for i in fitting])
-        parts = forward_scores(self._model, packs, self._multiple) if packs else []
+        parts = forward_scores(self._model, packs, self._padding, self._axes) if packs else []
         scores = [score for part in parts for score in part.tolist()]
         seconds = (time.monotonic() - began) / max(1, len(requests))
         by_request = dict(zip(fitting, scores, strict=True))

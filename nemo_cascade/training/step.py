@@ -1,6 +1,6 @@
 """One optimizer step, and the forward pass without one, over Megatron's pipeline schedules.
 
-Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. Shapes: T tokens, V vocabulary columns here.
+Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. T: tokens of this rank.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ from nemo_cascade.losses.objective import LossSpec, Objective, PolicyLoss, loss_
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
-from nemo_cascade.models.axes import Axes
+from nemo_cascade.models.axes import Axes, Axis
+from nemo_cascade.models.megatron.heads import deferred_weight
 from nemo_cascade.training.logprobs import label_logprobs
-from nemo_cascade.training.micro_batch import MicroBatch, on_device
+from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
+from nemo_cascade.training.padding import Padding
 from nemo_cascade.training.reduce import GlobalCounts, ReducedLoss, all_true, global_counts, reduce_losses
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
@@ -33,35 +36,48 @@ from nemo_cascade.types import PackedBatch
 # backend first: Megatron-Core assumes CUDA while it is imported.
 from megatron.core.pipeline_parallel import get_forward_backward_func  # isort: skip
 
-Loss = Callable[[Tensor, MicroBatch], LossOutput]
+Loss = Callable[[Any, MicroBatch], LossOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class LastStates:
+    """What a language model ends with here: logits are made of it where they are used up.
+
+    Attributes:
+        hidden_1TH: [1, T, H] behind the last norm.
+        weight: [V, H] of the output layer, this rank's rows.
+    """
+
+    hidden_1TH: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How logits become log-probabilities.
+    """How last states become log-probabilities.
 
     Attributes:
         vocab_size: true size; the model's padding behind it takes no part.
         temperature: divides the logits.
-        multiple: packs are padded to a multiple of this many tokens.
+        padding: of micro-batches.
         axes: this rank's place.
     """
 
     vocab_size: int
     temperature: float
-    multiple: int
+    padding: Padding
     axes: Axes
 
-    def logprobs(self, logits_1TV: Tensor, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        """Return log-probability of each label and the entropy, [T] float32; the logits' memory is given up."""
+    def logprobs(self, last: LastStates, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        """Return log-probability of each label and the entropy, [T] float32."""
         return label_logprobs(
-            logits_1TV[0],
+            last.hidden_1TH[0],
+            last.weight,
             batch.labels,
             vocab_size=self.vocab_size,
             temperature=self.temperature,
             group=self.axes["tp"].group,
             entropy=entropy,
-            overwrite_logits=True,
         )
 
 
@@ -75,8 +91,8 @@ def loss_of(objective: Objective, scoring: Scoring) -> Loss:
 def _sft_loss(scoring: Scoring) -> Loss:
     """Return the loss of supervised fine-tuning: cross entropy on the trained labels."""
 
-    def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
-        logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
+    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
+        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
         return cross_entropy_loss(logprob_T, batch.loss_mask)
 
     return loss
@@ -85,11 +101,11 @@ def _sft_loss(scoring: Scoring) -> Loss:
 def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     """Return the policy-gradient loss."""
 
-    def loss(logits_1TV: Tensor, batch: MicroBatch) -> LossOutput:
-        logprob_T, entropy_T = scoring.logprobs(logits_1TV, batch, entropy=True)
+    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
+        logprob_T, entropy_T = scoring.logprobs(last, batch, entropy=True)
         if config.entropy_coefficient == 0 and entropy_T is not None:
             entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
-        documents = Documents.whole(batch.cu_seqlens, logprob_T.numel())
+        documents = Documents(batch.document, batch.cu_seqlens.numel() - 1, batch.over_context)
         return policy_loss(logprob_T, entropy_T, batch.loss_mask, documents, batch.extras, config)
 
     return loss
@@ -100,15 +116,23 @@ def _preference_loss() -> Loss:
 
     def loss(scores_1T1: Tensor, batch: MicroBatch) -> LossOutput:
         chosen_P, rejected_P = document_scores(scores_1T1, batch).view(-1, 2).unbind(1)
-        return bradley_terry_loss(chosen_P, rejected_P)
+        return counted_once(bradley_terry_loss(chosen_P, rejected_P), batch.context)
 
     return loss
 
 
 def document_scores(scores_1T1: Tensor, batch: MicroBatch) -> Tensor:
-    """Return the score of each document [D]: a scalar head's output at its last token, the only one trained."""
-    before_last_D = (batch.loss_mask > 0).nonzero()[:, 0]  # the mask lies where the last token is predicted
-    return scores_1T1[0, before_last_D + 1, 0]
+    """Return the score of each trained document: a scalar head's output at its last token, the only one trained."""
+    own_T = torch.where(batch.predicted > 0, scores_1T1[0, :, 0], 0.0)
+    return batch.per_document(own_T)[batch.trained_documents]
+
+
+def counted_once(output: LossOutput, context: Axis) -> LossOutput:
+    """Return a loss that every context rank has computed in full, so that only the first one's adds to the sums."""
+    if context.first:
+        return output
+    nothing = {name: torch.zeros_like(value) for name, value in output.metrics.items()}
+    return LossOutput(output.loss_sum - output.loss_sum.detach(), nothing, output.maxima)
 
 
 @dataclass(slots=True)
@@ -120,7 +144,7 @@ class TrainStep:
         optimizer: over their parameters.
         loss: of one micro-batch, as a sum.
         spec: of the loss: what its sum is divided by, what every batch must hold.
-        multiple: packs are padded to a multiple of this many tokens.
+        padding: of micro-batches.
         max_skipped: steps that may be skipped before training stops.
         axes: this rank's place.
         skipped: steps skipped so far in this stage.
@@ -130,7 +154,7 @@ class TrainStep:
     optimizer: PolicyOptimizer
     loss: Loss
     spec: LossSpec
-    multiple: int
+    padding: Padding
     max_skipped: int
     axes: Axes
     skipped: int = 0
@@ -151,7 +175,9 @@ class TrainStep:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        outputs = run_schedule(self.chunks, batches, self.loss, multiple=self.multiple, forward_only=False)
+        outputs = run_schedule(
+            self.chunks, batches, self.loss, padding=self.padding, context=self.axes["cp"], forward_only=False
+        )
         for chunk in self.chunks:
             chunk.scale_gradients(1.0 / counts.units)
         reduced = reduce_losses(outputs, self.axes)
@@ -187,44 +213,50 @@ def forward_logprobs(chunks: Sequence[Any], batches: Sequence[PackedBatch], scor
         One [T] float32 per micro-batch, without padding, on the last pipeline stage; empty elsewhere.
     """
 
-    def score(logits_1TV: Tensor, batch: MicroBatch) -> Tensor:
-        logprob_T, _ = scoring.logprobs(logits_1TV, batch, entropy=False)
-        return logprob_T[: batch.num_tokens]
+    def score(last: LastStates, batch: MicroBatch) -> Tensor:
+        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
+        return batch.whole(logprob_T)
 
     with torch.no_grad():
-        return run_schedule(chunks, batches, score, multiple=scoring.multiple, forward_only=True)
+        return run_schedule(
+            chunks, batches, score, padding=scoring.padding, context=scoring.axes["cp"], forward_only=True
+        )
 
 
-def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], multiple: int) -> list[Tensor]:
+def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], padding: Padding, axes: Axes) -> list[Tensor]:
     """Score the documents of each micro-batch by a scalar head, without gradient; collective.
 
     Returns:
         One [documents] float32 per micro-batch on the last pipeline stage; empty elsewhere.
     """
     with torch.no_grad():
-        return run_schedule(chunks, batches, document_scores, multiple=multiple, forward_only=True)
+        return run_schedule(chunks, batches, document_scores, padding=padding, context=axes["cp"], forward_only=True)
 
 
 def run_schedule(
     chunks: Sequence[Any],
     batches: Sequence[PackedBatch],
-    finish: Callable[[Tensor, MicroBatch], Any],
+    finish: Callable[[Any, MicroBatch], Any],
     *,
-    multiple: int,
+    padding: Padding,
+    context: Axis,
     forward_only: bool,
 ) -> list[Any]:
-    """Run Megatron's schedule for this layout: one pass after the other, or 1F1B over pipeline stages.
+    """Run Megatron's schedule for this layout: one pass after the other, 1F1B over pipeline stages, or interleaved.
 
     Args:
         chunks: this rank's, from the embedding upwards.
         batches: micro-batches; all stages need them, for their document boundaries.
-        finish: turns the last stage's logits [1, T, V] into its result, a LossOutput where gradients are wanted.
-        multiple: packs are padded to a multiple of this many tokens.
+        finish: turns what the last stage ends with (LastStates, or a reward model's scores [1, T, 1]) into its result,
+            a LossOutput where gradients are wanted.
+        padding: of micro-batches.
+        context: the context-parallel axis.
         forward_only: no backward pass.
 
     Returns:
         What `finish` returned per micro-batch, its loss detached; empty on all but the last stage.
     """
+    every = filled_up(batches, padding.group)
 
     def forward_step(iterator: Iterator[MicroBatch], chunk: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         batch = next(iterator)
@@ -234,31 +266,31 @@ def run_schedule(
             attention_mask=None,
             packed_seq_params=batch.packed,
         )
-        return output, partial(_finish, finish, batch)
+        return output, partial(_finish, finish, batch, deferred_weight(chunk))
 
     schedule = get_forward_backward_func()
     results: list[Any] = schedule(
         forward_step_func=forward_step,
-        data_iterator=on_device(batches, multiple),
+        data_iterator=list(tee(on_device(every, padding, context), len(chunks))),
         model=list(chunks),
-        num_microbatches=len(batches),
-        seq_length=max(batch.num_tokens for batch in batches),
+        num_microbatches=len(every),
+        seq_length=longest(every, padding),
         micro_batch_size=1,
         forward_only=forward_only,
     )
-    return results
+    return results[: len(batches)]
 
 
 def _finish(
-    finish: Callable[[Tensor, MicroBatch], Any], batch: MicroBatch, logits_1TV: Tensor
+    finish: Callable[[Any, MicroBatch], Any], batch: MicroBatch, weight: Tensor | None, output_1T: Tensor
 ) -> tuple[Tensor, Tensor, Any]:
     """Answer as Megatron expects: (loss sum, unit count, what to keep). The count is ours, so Megatron's is 0."""
-    result = finish(logits_1TV, batch)
-    none = torch.zeros((), dtype=torch.int32, device=logits_1TV.device)
+    result = finish(output_1T if weight is None else LastStates(output_1T, weight), batch)
+    none = torch.zeros((), dtype=torch.int32, device=output_1T.device)
     if isinstance(result, LossOutput):
         kept = LossOutput(result.loss_sum.detach(), result.metrics, result.maxima)
         return result.loss_sum, none, kept
-    return logits_1TV.new_zeros(()), none, result
+    return output_1T.new_zeros(()), none, result
 
 
 def _result(

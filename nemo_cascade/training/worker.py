@@ -22,7 +22,8 @@ from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.optimizer import PolicyOptimizer
-from nemo_cascade.training.precision import check_precision, token_multiple
+from nemo_cascade.training.padding import Padding
+from nemo_cascade.training.precision import check_precision
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.rounding import rounded_anew
 from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
@@ -78,8 +79,8 @@ class TrainerWorker(RankWorker):
         self._drop()
         axes, layout = self._join(setup.parallel, setup.seed).axes, setup.parallel.layout
         arch = _architecture(setup)
-        multiple = token_multiple(setup.precision, layout)
-        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, multiple=multiple, axes=axes)
+        padding = Padding.of(setup.precision, layout)
+        scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, padding=padding, axes=axes)
         bare = self._build(setup, arch, setup.hf_path)
         step = None if setup.training is None else _train_step(setup, setup.training, bare, scoring)
         chunks = _frozen(bare) if step is None else list(step.chunks)
@@ -144,7 +145,9 @@ class TrainerWorker(RankWorker):
         ready = self._set_up
         if not ready.arch.scores:
             raise TrainingError("a language model has no scores", mend="set it up with a loss on pairs")
-        scores = forward_scores(ready.chunks, self._micro_batches(source, step), ready.scoring.multiple)
+        scores = forward_scores(
+            ready.chunks, self._micro_batches(source, step), ready.scoring.padding, ready.scoring.axes
+        )
         return [score.cpu().numpy() for score in scores] if self._joined.reports else None
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
@@ -274,7 +277,7 @@ def _language_model(hf_path: str, family: str | None) -> Architecture:
 def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
     """Return a chunk in Megatron's data-parallel wrapper, its gradients reduced as sums."""
     chunk.config.finalize_model_grads_func = _finalize_sums
-    wrapped = DistributedDataParallel(
+    wrapped: Any = DistributedDataParallel(
         chunk.config,
         DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
@@ -283,13 +286,14 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
         ),
         chunk,
     )
-    chunk.config.no_sync_func = wrapped.no_sync
     return wrapped
 
 
 def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scoring: Scoring) -> TrainStep:
     """Wrap the chunks for training, with their optimizer and loss."""
     chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
+    no_syncs = [chunk.no_sync for chunk in chunks]
+    bare[0].config.no_sync_func = no_syncs if len(no_syncs) > 1 else no_syncs[0]  # one config for all chunks
     return TrainStep(
         chunks=chunks,
         optimizer=PolicyOptimizer(
@@ -297,7 +301,7 @@ def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scorin
         ),
         loss=loss_of(training.objective, scoring),
         spec=loss_spec(training.objective),
-        multiple=scoring.multiple,
+        padding=scoring.padding,
         max_skipped=training.optimizer.max_skipped_steps,
         axes=scoring.axes,
     )

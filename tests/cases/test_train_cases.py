@@ -197,7 +197,7 @@ def test_c1_a_public_config_is_read_as_transformers_reads_it(case):
     assert (attention.groups, len(arch.layers)) == (theirs.num_key_value_heads, theirs.num_hidden_layers)
     assert attention.head_dim == (getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads)
     assert (arch.norm.epsilon, arch.positions.theta) == (theirs.rms_norm_eps, rope["rope_theta"])
-    assert (arch.positions.scaling is not None) == (rope["rope_type"] == "llama3")
+    assert (arch.positions.scaling is not None) == (rope["rope_type"] != "default")
     if arch.positions.scaling is not None:
         assert arch.positions.scaling.factor == rope["factor"]
 
@@ -228,7 +228,12 @@ LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
             },
             "beside another rope_parameters",
         ),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "linear"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "linear"),
+        ({"rope_scaling": {"type": "longrope", "factor": 4.0}}, "longrope"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "mscale": 1}},
+            "mscale",
+        ),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "dynamic"),
         ({"rope_scaling": {"type": "default", "rope_type": "yarn", "factor": 4.0}}, "differ"),
         ({"rope_theta": math.nan}, "rope_theta"),

@@ -28,6 +28,9 @@ TINY_LAYOUTS = {
     "pp3 tp2": {"pp": 3, "tp": 2},
     "pp2 tp3 sp": {"pp": 2, "tp": 3, "sp": True},
     "pp6": {"pp": 6},
+    "pp3 in 2 parts tp2": {"pp": 3, "vpp": 2, "tp": 2},
+    "pp2 of 5 and 1 cp3": {"pp": 2, "last": 1, "cp": 3},
+    "tp2 cp3 sp": {"tp": 2, "cp": 3, "sp": True},
     "tp6": {"tp": 6},
 }
 # 9 query and 3 key/value heads: TP 2 needs a padding group, TP 3 none. Of four ranks, for TP 2 x PP 2.
@@ -50,8 +53,11 @@ class Case:
     export_in: tuple = ()
 
 
-def parallel(tp=1, pp=1, dp=1, sp=False):
+def parallel(tp=1, pp=1, dp=1, sp=False, vpp=1, last=None, cp=1):
     return ParallelConfig(
+        virtual_pipeline_model_parallel_size=vpp,
+        num_layers_in_last_pipeline_stage=last,
+        context_parallel_size=cp,
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,
         data_parallel_size=dp,
@@ -99,7 +105,7 @@ def run_cases(rank, world_size, port, cases, scratch):
             if replica == 0:
                 load_weights(chunks, arch, Path(case.folder), job.axes)
                 logits = pipeline_logits(chunks, case.documents)
-                if logits is not None and job.axes["tp"].first:
+                if logits is not None and job.axes["tp"].first and job.axes["cp"].first:
                     assert logits.shape[1] % (128 * job.parallel.tensor_model_parallel_size) == 0
                     results[case.name, layout_name] = logits[:, : arch.vocab_size].float().numpy()
             if layout_name in case.export_in:

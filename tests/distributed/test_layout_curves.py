@@ -9,6 +9,10 @@ from nemo_cascade.types import PackedBatch
 from tests.support.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
 
 STEPS = 10
+SFT = (
+    *("dp1 mb1", "dp2", "tp2", "pp2", "tp2 pp2 sp", "pp2 vpp2", "pp2 vpp2 mb1"),
+    *("pp2 uneven", "cp2", "cp2 tp2 sp mb1"),
+)
 EXTRAS = ("advantages", "behaviour_logprobs", "reference_logprobs")
 LOSS = PolicyLossConfig(kl_coefficient=0.1, entropy_coefficient=0.01, correction="truncated")
 
@@ -40,8 +44,9 @@ def _vocabulary_parallel(worker, setup):
     labels = torch.randint(0, 100, (9,), generator=generator)
     answers = []
     for words in (100, 200):
-        own = whole.chunk(2, 1)[group.rank()].clone().requires_grad_()
-        logprob, entropy = label_logprobs(own, labels, vocab_size=words, group=group, chunk_tokens=4)
+        own = whole.clone().requires_grad_()  # as hidden states; the weight picks this rank's logits out of them
+        weight = torch.eye(256).chunk(2)[group.rank()]
+        logprob, entropy = label_logprobs(own, weight, labels, vocab_size=words, group=group, block_tokens=4)
         (logprob + 0.3 * entropy).sum().backward()
         exact = whole[:, :words].double().requires_grad_()
         logp = exact.log_softmax(-1)
@@ -49,7 +54,8 @@ def _vocabulary_parallel(worker, setup):
         (want[0] + 0.3 * want[1]).sum().backward()
         gradient = torch.zeros(9, 256, dtype=torch.float64)
         gradient[:, :words] = exact.grad
-        pairs = ((logprob, want[0]), (entropy, want[1]), (own.grad, gradient.chunk(2, 1)[group.rank()]))
+        shards = [x.chunk(2, 1)[group.rank()] for x in (own.grad, gradient)]
+        pairs = ((logprob, want[0]), (entropy, want[1]), shards)
         answers += [float((got.double() - expected).abs().max()) for got, expected in pairs]
     return answers
 
@@ -85,18 +91,25 @@ def answers(tmp_path_factory):
         curve("tp2", (0, 1), tp=2),
         curve("pp2", (2, 3), pp=2),
         curve("tp2 pp2 sp", (0, 1, 2, 3), tp=2, pp=2, sp=True),
+        curve("pp2 vpp2", (0, 1), pp=2, vpp=2),
+        curve("pp2 vpp2 mb1", (2, 3), micro=1, pp=2, vpp=2),
+        curve("pp2 uneven", (0, 1), pp=2, last=1),
+        curve("cp2", (2, 3), cp=2),
+        curve("cp2 tp2 sp mb1", (0, 1, 2, 3), micro=1, cp=2, tp=2, sp=True),
         curve("rl dp1 mb1", (0,), micro=1, extras=EXTRAS, **rl),
         curve("rl tp2 dp2", (0, 1, 2, 3), tp=2, dp=2, extras=EXTRAS, **rl),
+        curve("rl cp2 pp2 vpp2", (0, 1, 2, 3), cp=2, pp=2, vpp=2, extras=EXTRAS, **rl),
         Job("packed", (0,), _scores, (policy_setup(hf), _OneDocumentEach([pack]))),
         Job("unpacked", (1,), _scores, (policy_setup(hf), _OneDocumentEach(_split(pack)))),
+        Job("packed cp2", (0, 1), _scores, (policy_setup(hf, cp=2), _OneDocumentEach([pack]))),
         Job("packed tp2 pp2", (0, 1, 2, 3), _scores, (policy_setup(hf, tp=2, pp=2), _OneDocumentEach([pack]))),
         Job("vocabulary tp2", (2, 3), _vocabulary_parallel, policy_setup(hf, tp=2)),
     ]
-    return launch_jobs(jobs)
+    return launch_jobs(jobs, deadline_s=400.0)
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", ["dp1 mb1", "dp2", "tp2", "pp2", "tp2 pp2 sp"])
+@pytest.mark.parametrize("name", SFT)
 def test_sft_loss_and_gradient_norm_do_not_depend_on_the_layout(answers, name):
     reference, _ = answers["dp1 mb4"][0]
     assert reference[-1][0] < reference[0][0]
@@ -108,7 +121,7 @@ def test_sft_loss_and_gradient_norm_do_not_depend_on_the_layout(answers, name):
 @pytest.mark.distributed
 def test_policy_loss_and_metrics_do_not_depend_on_the_layout(answers):
     reference, metrics = answers["rl dp1 mb1"][0]
-    for curve, other in answers["rl tp2 dp2"]:
+    for curve, other in answers["rl tp2 dp2"] + answers["rl cp2 pp2 vpp2"]:
         # The loss is a difference of near-equal sums: its absolute size says nothing about its rounding.
         np.testing.assert_allclose(curve, reference, rtol=1e-5, atol=1e-4)
         assert other.keys() == metrics.keys()
@@ -120,6 +133,7 @@ def test_policy_loss_and_metrics_do_not_depend_on_the_layout(answers):
 def test_a_packed_document_scores_as_it_does_alone_and_only_one_rank_reports(answers):
     packed = answers["packed"][0][0]
     np.testing.assert_allclose(packed, np.concatenate(answers["unpacked"][0]), atol=2e-6)
+    np.testing.assert_allclose(answers["packed cp2"][0][0], packed, atol=2e-6)
     reports = answers["packed tp2 pp2"]
     assert [report is not None for report in reports] == [False, False, True, False]
     np.testing.assert_allclose(reports[2][0], packed, atol=2e-6)

@@ -116,15 +116,16 @@ def folders(tmp_path_factory):
 def answers(folders):
     hf, store = folders
     with store.saving(2) as first:
-        return launch_jobs(_jobs(hf, store, str(first)))
+        return launch_jobs(_jobs(hf, store, str(first)), deadline_s=400.0)
 
 
 def _jobs(hf, store, first):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
     from nemo_cascade.losses.objective import PolicyLoss
 
-    wide = store.folder.parent / "wide"
+    wide, dealt = store.folder.parent / "wide", store.folder.parent / "dealt"
     wide.mkdir()
+    dealt.mkdir()
     exported = str(store.folder.parent / "exported")
     rl = {"objective": PolicyLoss(PolicyLossConfig())}
     with_reference = PolicyLoss(PolicyLossConfig(), reference_hf_path=hf)
@@ -132,6 +133,11 @@ def _jobs(hf, store, first):
     return [
         Job("save", (0,), _save, (policy_setup(hf), first)),
         Job("save tp2 dp2", (0, 1, 2, 3), _save, (policy_setup(hf, tp=2, dp=2), str(wide))),
+        Job("save pp2 vpp2 cp2", (0, 1, 2, 3), _save, (policy_setup(hf, pp=2, vpp=2, cp=2), str(dealt))),
+        Job("dealt to tp2", (0, 1), _resume, (policy_setup(hf, tp=2), str(dealt))),
+        Job("dealt to pp2 of 3 and 1", (2, 3), _resume, (policy_setup(hf, pp=2, last=1), str(dealt))),
+        Job("pp2 vpp2", (0, 1), _resume, (policy_setup(hf, pp=2, vpp=2), first)),
+        Job("cp2", (2, 3), _resume, (policy_setup(hf, cp=2), first)),
         Job("tp2", (0, 1), _resume, (policy_setup(hf, tp=2, sp=True), first)),
         Job("pp2", (2, 3), _resume, (policy_setup(hf, pp=2), first)),
         Job("tp2 pp2", (0, 1, 2, 3), _resume, (policy_setup(hf, tp=2, pp=2), first)),
@@ -145,7 +151,10 @@ def _jobs(hf, store, first):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", ["tp2", "pp2", "tp2 pp2", "wide to dp2"])
+@pytest.mark.parametrize(
+    "name",
+    ["tp2", "pp2", "tp2 pp2", "pp2 vpp2", "cp2", "wide to dp2", "dealt to tp2", "dealt to pp2 of 3 and 1"],
+)
 def test_a_checkpoint_goes_on_in_another_layout(answers, name):
     expected = answers["save"][0]
     for state, numbers in answers[name]:

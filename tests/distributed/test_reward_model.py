@@ -18,7 +18,8 @@ LAYOUTS = {
     "single": ({}, (0,)),
     "dp2": ({"dp": 2}, (1, 2)),
     "tp2 sp": ({"tp": 2, "sp": True}, (0, 1)),
-    "pp2": ({"pp": 2}, (2, 3)),
+    "pp2 vpp2": ({"pp": 2, "vpp": 2}, (2, 3)),
+    "cp2": ({"cp": 2}, (1, 2)),
 }
 
 
@@ -65,7 +66,7 @@ def answers(root):
     setup = policy_setup(llama, objective=BradleyTerry())
     jobs.append(Job("llama", (3,), _train, (setup, str(root / "llama-trained"))))
     jobs.append(Job("as policy", (0,), _refuse, policy_setup(str(root / "single" / "hf"))))
-    return launch_jobs(jobs, deadline_s=120)
+    return launch_jobs(jobs, deadline_s=300)
 
 
 def _curve(steps):

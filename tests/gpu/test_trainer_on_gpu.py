@@ -131,19 +131,20 @@ def test_a_checkpoint_goes_on_where_it_was(hf, tmp_path):
     assert resumed == pytest.approx(after, rel=1e-3)
 
 
-def test_scoring_a_long_pack_takes_no_second_copy_of_the_logits(hf):
+def test_scoring_a_long_pack_takes_a_fraction_of_the_logits(hf):
     import torch
 
     from nemo_cascade.training.logprobs import label_logprobs
 
-    tokens, columns = 32768, 19008  # 32K tokens, Qwen3's vocabulary over TP 8
-    leaf = torch.randn(tokens, columns, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    logits, labels = leaf.view_as(leaf), torch.randint(0, columns, (tokens,), device="cuda")
+    tokens, rows, width = 32768, 19008, 1024  # 32K tokens, Qwen3's vocabulary over TP 8
+    hidden, weight = (
+        torch.randn(n, width, device="cuda", dtype=torch.bfloat16, requires_grad=True) for n in (tokens, rows)
+    )
+    labels = torch.randint(0, rows, (tokens,), device="cuda")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    logprob, _ = label_logprobs(logits, labels, vocab_size=columns, overwrite_logits=True)
-    gradient = torch.autograd.grad(logprob.sum(), logits)[0]
-    extra = torch.cuda.max_memory_allocated() - before
-    print(f"\nlogits {logits.nbytes / 2**30:.2f} GiB, extra at most {extra / 2**30:.2f} GiB")
-    assert gradient.data_ptr() == logits.data_ptr()
-    assert extra < logits.nbytes / 2
+    logprob, _ = label_logprobs(hidden, weight, labels, vocab_size=rows)
+    torch.autograd.grad(logprob.sum(), (hidden, weight))
+    extra, logits = torch.cuda.max_memory_allocated() - before, 2 * tokens * rows
+    print(f"\nlogits {logits / 2**30:.2f} GiB, extra at most {extra / 2**30:.2f} GiB")
+    assert extra < 0.6 * logits

@@ -15,7 +15,8 @@ LAYOUTS = {
     "tp1": {"data_parallel_size": 2},
     "tp2": {"tensor_model_parallel_size": 2},
     "tp2 sp": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
-    "pp2": {"pipeline_model_parallel_size": 2},
+    "pp2": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 3},
+    "cp2": {"context_parallel_size": 2},
 }
 # One pack for each way of computing attention: a call per document, and one padded batch. Even lengths, because
 # sequence parallelism deals tokens out to two ranks.
@@ -78,10 +79,10 @@ def gradient_of_one_document(model, documents):
     held = []
     hook = model.embedding.register_forward_hook(lambda *args: held.append(args[2].requires_grad_()))
     ids, cu_seqlens = torch.from_numpy(np.concatenate(documents))[None], boundaries(documents)
-    logits = model(ids, torch.zeros_like(ids), None, packed_seq_params=packed_sequences(cu_seqlens))[0]
+    last = model(ids, torch.zeros_like(ids), None, packed_seq_params=packed_sequences(cu_seqlens))[0]
     hook.remove()
     begin, end = cu_seqlens[PERTURBED], cu_seqlens[PERTURBED + 1]
-    (gradient,) = torch.autograd.grad(logits[begin:end].square().sum(), held)
+    (gradient,) = torch.autograd.grad(last[begin:end].square().sum(), held)
     return gradient[:, 0].abs().amax(-1).numpy()
 
 

@@ -1,9 +1,9 @@
 """Small HF models of every architecture, made by the tests, and the logits that a Megatron rank computes."""
 
-from functools import partial
-
 import numpy as np
 import torch
+
+from nemo_cascade.types import PackedBatch
 
 # Six layers, six key/value heads: divisible by 2, 3 and 6. The vocabulary is no multiple of any padding.
 _SHAPE = {
@@ -24,6 +24,14 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 4.0,
+}
+_LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 # qwen2 derives its head width from the hidden size.
 _QWEN2 = {key: value for key, value in _SHAPE.items() if key != "head_dim"} | {"hidden_size": 96}
 # Three key/value heads: TP 2 pads them to four, TP 6 gives every other rank nothing but padding.
@@ -35,6 +43,8 @@ ARCHITECTURES = {
     "qwen3_three_groups": {"model_type": "qwen3", **_SHAPE, **_THREE, "tie_word_embeddings": True},
     "qwen2_three_groups": {"model_type": "qwen2", **_QWEN2, **_THREE, "hidden_size": 72, "tie_word_embeddings": True},
     "phi3": {"model_type": "phi3", **_QWEN2, **_THREE, "hidden_size": 72, "pad_token_id": 0, "eos_token_id": 1},
+    "qwen3_yarn": {"model_type": "qwen3", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _YARN},
+    "llama_linear": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": False, "rope_parameters": _LINEAR},
     "llama3_scaled": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _LLAMA3},
 }
 PHI3 = "tests.support.phi3_family:Phi3"
@@ -76,34 +86,38 @@ def boundaries(documents):
 
 
 def pipeline_logits(chunks, documents):
-    """Run one pack through the pipeline; [tokens, padded vocabulary] on the last stage, None on the others."""
-    from megatron.core import parallel_state
-    from megatron.core.pipeline_parallel import get_forward_backward_func
+    """Run one pack through the layout as it is; [tokens, padded vocabulary] on the last stage, None on the others."""
+    from nemo_cascade.data.layout import padded_length
+    from nemo_cascade.training.axes import current_axes
+    from nemo_cascade.training.padding import Padding
+    from nemo_cascade.training.step import run_schedule
 
-    step = partial(_forward, documents)
+    axes, tokens = current_axes(), sum(map(len, documents))
+    ends = 2 * axes["cp"].size if axes["cp"].size > 1 else 1
+    padding = Padding(
+        document=ends,
+        pack=padded_length(ends, axes["cp"].size * axes["tp"].size),
+        group=axes["pp"].size if len(chunks) > 1 else 1,
+    )
+    pack = PackedBatch(
+        input_ids=np.concatenate(documents),
+        labels=np.zeros(tokens, np.int64),
+        loss_mask=np.zeros(tokens, np.float32),
+        position_ids=np.concatenate([np.arange(len(d)) for d in documents]),
+        cu_seqlens=boundaries(documents),
+    )
     with torch.no_grad():
-        outputs = get_forward_backward_func()(
-            forward_step_func=step,
-            data_iterator=None,
-            model=chunks,
-            num_microbatches=1,
-            seq_length=sum(map(len, documents)),
-            micro_batch_size=1,
+        outputs = run_schedule(
+            chunks,
+            [pack],
+            lambda last, batch: batch.whole(last.hidden_1TH[0] @ last.weight.t()),
+            padding=padding,
+            context=axes["cp"],
             forward_only=True,
-            collect_non_loss_data=True,
         )
     if not outputs:
         return None
-    group = parallel_state.get_tensor_model_parallel_group()
+    group = axes["tp"].group
     shards = [torch.empty_like(outputs[0]) for _ in range(group.size())]
     torch.distributed.all_gather(shards, outputs[0].contiguous(), group=group)
-    return torch.cat(shards, -1)[0]
-
-
-def _forward(documents, _, model):
-    from nemo_cascade.models.megatron.build import packed_sequences
-
-    ids = torch.from_numpy(np.concatenate(documents))[None]
-    positions = torch.cat([torch.arange(len(d)) for d in documents])[None]
-    logits = model(ids, positions, None, packed_seq_params=packed_sequences(boundaries(documents)))
-    return logits, lambda output, non_loss_data: output
+    return torch.cat(shards, -1)

@@ -20,7 +20,8 @@ from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.config.stages.own import own_block, own_kind
-from nemo_cascade.config.verifiers import SETTINGS, Settings, settings_block
+from nemo_cascade.config.verifier_base import Settings
+from nemo_cascade.config.verifiers import SETTINGS, settings_block
 from nemo_cascade.errors import CascadeError
 
 # Keys of earlier versions, by a pattern of their path, and what to write in their place.
@@ -231,7 +232,7 @@ def elsewhere(word: str, data: Mapping[str, Any] | None = None, above: str = "")
     """
     every = {key: key.rpartition(".")[2] for key in [*(leaf.key for leaf in leaves()), *_architecture_keys()]}
     alike = difflib.get_close_matches(word, set(every.values()), n=1, cutoff=_ALIKE)
-    found = {}
+    found: dict[str, None] = {}
     for key in sorted((key for key, name in every.items() if name in alike), key=lambda key: (key.count("."), key)):
         found[_named(key, data, above.split(".")) if data is not None else key.replace("*", "NAME")] = None
     return [key for key in found if key][:3]
@@ -243,7 +244,7 @@ def _named(key: str, data: Any, above: Sequence[str]) -> str:
     for part in key.split("."):
         if part == "*" and isinstance(data, Mapping) and data:
             same = above[len(done)] if list(above[: len(done)]) == done and len(above) > len(done) else None
-            part = same if same in data else next(iter(data))
+            part = same if same is not None and same in data else next(iter(data))
         elif part == "*" and isinstance(data, list) and data:
             part = "0"
         elif part == "*":

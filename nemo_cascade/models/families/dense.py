@@ -182,7 +182,6 @@ class DenseFamily(Family):
             ("mlp_bias", lambda v: not v, "only false"),
             ("pretraining_tp", lambda v: v in (None, 1), "only 1"),
             ("rope_interleaved", lambda v: not v, "only false"),
-            ("partial_rotary_factor", lambda v: v in (None, 1), "only 1"),
             ("layer_types", lambda v: set(v or ()) <= {"full_attention"}, "only full_attention"),
             ("quantization_config", lambda v: not v, "the weights are quantised; give the checkpoint in bf16 or fp32"),
             (self.window_field, lambda _: not self.has_window(config), "sliding-window attention is not supported"),

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.models.megatron.context import attend_over_context
 from nemo_cascade.models.megatron.packing import padding_pays
 
 
@@ -58,6 +59,7 @@ class PackedAttention(torch.nn.Module):
     ) -> None:
         super().__init__()
         assert not attention_dropout, "attention dropout is refused with the config"
+        self.context = pg_collection.cp if pg_collection is not None else None
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
         self.current_max_attn_logits = None  # Megatron reads it when it clips query-key products
 
@@ -75,7 +77,7 @@ class PackedAttention(torch.nn.Module):
         """Attend.
 
         Args:
-            query: [T, N, D] packed, or [S, B, N, D].
+            query: [T, N, D] packed (of T, this rank's share under context parallelism), or [S, B, N, D].
             key: [T, K, D], or [S, B, K, D].
             value: as key.
             attention_mask: ignored, the mask is causal by construction.
@@ -93,6 +95,8 @@ class PackedAttention(torch.nn.Module):
         if query.is_meta:
             return _FlashShaped.apply(query, key, value).flatten(1)
         boundaries = host_boundaries(packed_seq_params)
+        if self.context is not None and self.context.size() > 1:
+            return attend_over_context(query, key, value, boundaries, self.scale, self.context).flatten(1)
         attend = attend_padded if padding_pays(boundaries) else attend_each
         return attend(query, key, value, boundaries, self.scale).flatten(1)
 

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architecture import Architecture, Layer, Llama3Scaling
+from nemo_cascade.models.architecture import Architecture, Layer
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.megatron import backend  # before anything of megatron
 from nemo_cascade.models.megatron.packing import rotary_table_length
+from nemo_cascade.models.megatron.rotary import scaled_frequencies, softmax_scale
 from nemo_cascade.models.megatron.specs import block_spec, resolve_layer_spec
 from nemo_cascade.types import Int32
 
@@ -51,7 +52,7 @@ def build_model(
     """
     from megatron.core.models.gpt import GPTModel
 
-    from nemo_cascade.models.megatron.heads import ScalarHead
+    from nemo_cascade.models.megatron.heads import DeferredOutput, ScalarHead
 
     layer_spec = resolve_layer_spec(model.layer_spec, precision.dtype)
     problems = layout_problems(arch, parallel)
@@ -62,23 +63,31 @@ def build_model(
     if problems:
         raise ModelError(f"{model.name} can't be built so: " + "; ".join(problems))
     config = transformer_config(arch, parallel=parallel, precision=precision, layer_spec=layer_spec)
-    gpt = GPTModel(
-        config=config,
-        transformer_layer_spec=block_spec(config, layer_spec),
-        vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
-        max_sequence_length=seq_length,
-        pre_process=axes["pp"].first,
-        post_process=axes["pp"].last,
-        share_embeddings_and_output_weights=arch.tied,
-        position_embedding_type="rope",
-        rotary_base=arch.positions.theta,
-    )
-    if arch.positions.scaling is not None:
-        rotary = gpt.rotary_pos_emb
-        rotary.inv_freq = scale_llama3(rotary.inv_freq, arch.positions.scaling)
-    if arch.scores and gpt.post_process:
-        gpt.output_layer = ScalarHead(config)
-    return [gpt]
+    chunks = []
+    for number in range(parallel.layout.chunks):
+        part = number if parallel.layout.chunks > 1 else None
+        gpt = GPTModel(
+            config=config,
+            transformer_layer_spec=block_spec(config, layer_spec, part),
+            vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
+            max_sequence_length=seq_length,
+            pre_process=axes["pp"].first and number == 0,
+            post_process=axes["pp"].last and number == parallel.layout.chunks - 1,
+            share_embeddings_and_output_weights=arch.tied,
+            position_embedding_type="rope",
+            rotary_base=arch.positions.theta,
+            rotary_percent=arch.positions.fraction,
+            vp_stage=part,
+        )
+        if arch.positions.scaling is not None:
+            rotary = gpt.rotary_pos_emb
+            rotary.inv_freq = scaled_frequencies(rotary.inv_freq, arch.positions)
+        if gpt.post_process and arch.scores:
+            gpt.output_layer = ScalarHead(config)
+        elif gpt.post_process:
+            DeferredOutput.take_over(gpt.output_layer)
+        chunks.append(gpt)
+    return chunks
 
 
 def transformer_config(
@@ -105,6 +114,7 @@ def transformer_config(
         num_attention_heads=groups * attention.heads_per_group,
         num_query_groups=groups,
         kv_channels=attention.head_dim,
+        softmax_scale=softmax_scale(attention.head_dim, arch.positions),
         normalization="RMSNorm",
         layernorm_epsilon=arch.norm.epsilon,
         qk_layernorm=attention.qk_norm,
@@ -122,11 +132,18 @@ def transformer_config(
         deterministic_mode=torch.are_deterministic_algorithms_enabled(),
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
+        virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
+        num_layers_in_first_pipeline_stage=layout.first_layers,
+        num_layers_in_last_pipeline_stage=layout.last_layers,
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
         sequence_parallel=layout.sp,
-        # Packs of one step differ in length, so stages tell each other the shape.
-        variable_seq_lengths=layout.pp > 1,
+        # Packs of one step differ in length, so stages tell each other the shape; but for the interleaved schedule,
+        # whose two messages to one peer would take each other's.
+        variable_seq_lengths=layout.pp > 1 and layout.vpp == 1,
+        # Of two stages, each is the other's neighbour on both sides: Megatron's batched messages mix the two up.
+        overlap_p2p_comm=layout.vpp > 1,
+        batch_p2p_comm=layout.vpp == 1,
         moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
@@ -162,28 +179,6 @@ def packed_sequences(cu_seqlens: Int32) -> Any:
     )
     params.host_boundaries = boundaries
     return params
-
-
-def scale_llama3(inverse_frequencies: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:
-    """Stretch the slow rotary frequencies (transformers `_compute_llama3_parameters`).
-
-    Args:
-        inverse_frequencies: [D/2] unscaled theta ** (-2i/D), fp32.
-        scaling: factor and the two wavelengths between which it fades in.
-
-    Returns:
-        [D/2]
-    """
-    low = scaling.original_max_position_embeddings / scaling.low_freq_factor
-    high = scaling.original_max_position_embeddings / scaling.high_freq_factor
-    wavelength = 2 * math.pi / inverse_frequencies
-    stretched = inverse_frequencies / scaling.factor
-    smooth = (scaling.original_max_position_embeddings / wavelength - scaling.low_freq_factor) / (
-        scaling.high_freq_factor - scaling.low_freq_factor
-    )
-    faded = (1 - smooth) * stretched + smooth * inverse_frequencies
-    result = torch.where(wavelength > low, stretched, inverse_frequencies)
-    return torch.where((wavelength <= low) & (wavelength >= high), faded, result)
 
 
 def _every_layer(arch: Architecture) -> Layer:

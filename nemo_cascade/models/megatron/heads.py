@@ -1,4 +1,7 @@
-"""Output layers other than the language model's."""
+"""What stands in the place of the output layer: nothing yet of a language model's, a reward model's score.
+
+Shapes: T tokens of this rank, H hidden width.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,42 @@ from torch import Tensor
 from nemo_cascade.models.megatron import backend
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
-from megatron.core.tensor_parallel import gather_from_sequence_parallel_region  # isort: skip
+from megatron.core.tensor_parallel import (  # isort: skip
+    ColumnParallelLinear,
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+
+
+class DeferredOutput(ColumnParallelLinear):  # type: ignore[misc]
+    """A language model's output layer that hands on what goes into it: logits are made where they are used up.
+
+    Log-probabilities of long packs never need all logits at once (`training.logprobs`).
+    """
+
+    @classmethod
+    def take_over(cls, layer: ColumnParallelLinear) -> None:
+        """Make a model's output layer one of these, with its weight, as its checkpoints and ties know it."""
+        assert type(layer) is ColumnParallelLinear
+        layer.__class__ = cls
+
+    def forward(
+        self, hidden_T1H: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
+    ) -> tuple[Tensor, None]:
+        """Return the hidden states of all tensor-parallel ranks' tokens, whose gradients will be added up over them."""
+        if self.sequence_parallel:
+            return gather_from_sequence_parallel_region(hidden_T1H, tensor_parallel_output_grad=True), None
+        return copy_to_tensor_model_parallel_region(hidden_T1H), None
+
+
+def deferred_weight(chunk: Any) -> Tensor | None:
+    """Return the weight [V, H] of a chunk's deferred output layer, also where it is the embedding's; None without."""
+    bare = getattr(chunk, "module", chunk)
+    layer = getattr(bare, "output_layer", None)
+    if not isinstance(layer, DeferredOutput):
+        return None
+    weight: Tensor = layer.weight if layer.weight is not None else bare.shared_embedding_or_output_weight()
+    return weight
 
 
 class ScalarHead(torch.nn.Module):

@@ -37,17 +37,18 @@ def resolve_layer_spec(
     return wanted
 
 
-def block_spec(config: Any, layer_spec: LayerSpec) -> Any:
+def block_spec(config: Any, layer_spec: LayerSpec, chunk: int | None = None) -> Any:
     """Return Megatron's TransformerBlockSubmodules for this pipeline stage's layers.
 
     Args:
         config: Megatron TransformerConfig of the model.
         layer_spec: result of `resolve_layer_spec`.
+        chunk: which part of the stage, where it has several.
     """
     from megatron.core.models.gpt import gpt_layer_specs as specs
     from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 
-    layers = get_num_layers_to_build(config)
+    layers = get_num_layers_to_build(config, vp_stage=chunk)
     if layer_spec == "transformer_engine":
         from megatron.core.extensions.transformer_engine import TENorm
 

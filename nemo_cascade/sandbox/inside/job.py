@@ -124,6 +124,7 @@ def become(connection: socket.socket, confinement: Confinement) -> None:
         told = REFUSED + str(error).encode() if refused else BROKEN + f"{type(error).__name__}: {error}".encode()
         connection.sendall(told[:4000])
         os._exit(EXIT_BROKEN)
+    assert job is not None, "nothing failed"
     _KINDS[job.header["kind"]](job, _starting(connection))
 
 

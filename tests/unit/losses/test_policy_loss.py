@@ -71,8 +71,13 @@ def pack(docs, *, previous, reference, dtype=torch.float64):
         extras["previous_logprobs"] = join("previous", poison=math.nan)
     if reference:
         extras["reference_logprobs"] = join("reference", poison=math.inf)
-    inputs = (join("mask"), Documents.whole(torch.tensor(np.cumsum([0, *lengths])), sum(lengths)), extras)
+    inputs = (join("mask"), on_one_rank(lengths), extras)
     return join("logprob", poison=-1e30).requires_grad_(), join("entropy").requires_grad_(), inputs
+
+
+def on_one_rank(lengths):
+    """Return the documents of a pack that no other rank holds a share of."""
+    return Documents(torch.repeat_interleave(torch.tensor(lengths)), len(lengths), lambda sums: sums)
 
 
 def reference_loss(docs, config, *, previous, reference):
@@ -306,7 +311,7 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(aggregation):
 
 def pack_of(tokens):
     """Return mask and documents of one document, all of it trained."""
-    return torch.ones(tokens), Documents.whole(torch.tensor([0, tokens]), tokens)
+    return torch.ones(tokens), on_one_rank([tokens])
 
 
 def as_batch(mask, documents, _):

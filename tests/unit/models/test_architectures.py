@@ -93,7 +93,7 @@ def test_everything_unsupported_is_named_at_once():
         "sliding_window": 4096,
         "max_window_layers": 28,
         "layer_types": ["full_attention", "sliding_attention"],
-        "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+        "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
         "quantization_config": {"bits": 4},
         "some_switch_of_tomorrow": True,
         "num_key_value_heads": 0,
@@ -109,7 +109,7 @@ def test_everything_unsupported_is_named_at_once():
         "attention_bias=True",
         "use_sliding_window",
         "sliding_attention",
-        "yarn",
+        "rope_type 'dynamic' (frequencies that follow the length",
         "quantization_config",
         "some_switch_of_tomorrow",
     ):
