@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
+
+Activation = Literal["swiglu", "relu2"]
+"""swiglu: silu(gate x) * up x, of two matrices; relu2: relu(up x)^2, of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,15 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """SwiGLU: down(silu(gate x) * up x), no biases.
+    """down(activation(up x)), no biases.
 
     Attributes:
-        width: rows of gate and up.
+        width: rows of up, and of gate where there is one.
+        activation: what lies between.
     """
 
     width: int
+    activation: Activation = "swiglu"
 
 
 Mixer = Attention
@@ -82,6 +88,13 @@ class Embedding:
 @dataclass(frozen=True, slots=True)
 class RmsNorm:
     """Root-mean-square norm, of every layer and behind the last."""
+
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """Layer norm with a bias, its weight stored less one (Megatron's `layernorm_zero_centered_gamma`)."""
 
     epsilon: float
 
@@ -178,7 +191,7 @@ class Architecture:
     family: str
     embedding: Embedding
     layers: tuple[Layer, ...]
-    norm: RmsNorm
+    norm: RmsNorm | LayerNorm
     positions: Rotary
     head: LmHead | ScoreHead
     max_position_embeddings: int

@@ -9,10 +9,11 @@ from nemo_cascade.errors import CascadeError, ModelError
 from nemo_cascade.models.families.family import Family
 from nemo_cascade.models.families.llama import Llama
 from nemo_cascade.models.families.mistral import Mistral
+from nemo_cascade.models.families.nemotron import Nemotron
 from nemo_cascade.models.families.qwen2 import Qwen2
 from nemo_cascade.models.families.qwen3 import Qwen3
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family() for family in (Llama, Mistral, Qwen2, Qwen3)}
+FAMILIES: Mapping[str, Family] = {family.model_type: family() for family in (Llama, Mistral, Nemotron, Qwen2, Qwen3)}
 """By HF's model_type."""
 
 

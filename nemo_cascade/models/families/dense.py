@@ -12,6 +12,7 @@ from nemo_cascade.models.architecture import (
     Dense,
     Embedding,
     Layer,
+    LayerNorm,
     LmHead,
     RmsNorm,
 )
@@ -32,6 +33,10 @@ class DenseFamily(Family):
     """Bias in the query, key and value projections."""
     head_dim_required: ClassVar[bool] = False
     """The head's width isn't hidden_size / heads where nothing is said."""
+    hidden_act: ClassVar[str] = "silu"
+    """HF's name of the function between the MLP's matrices."""
+    partial_rotary: ClassVar[float | None] = None
+    """Of each head, the fraction that turns where nothing is said; None: heads turn as a whole."""
     window_field: ClassVar[str] = "sliding_window"
     """The field that is named where a window is refused."""
 
@@ -48,9 +53,17 @@ class DenseFamily(Family):
         """Return what its config has to say beside the sizes."""
         return {}
 
+    def read_norm(self, config: Mapping[str, Any]) -> RmsNorm | LayerNorm:
+        """Return the norm of all layers."""
+        return RmsNorm(float(config.get("rms_norm_eps", 1e-6)))
+
+    def write_norm(self, norm: RmsNorm | LayerNorm) -> dict[str, Any]:
+        """Return the fields that `read_norm` reads."""
+        return {"rms_norm_eps": norm.epsilon}
+
     def read(self, config: Mapping[str, Any]) -> Architecture:
         """See `Family`; old and new spelling of the rotary fields."""
-        positions, problems = read_rotary(config)
+        positions, problems = read_rotary(config, self.partial_rotary)
         problems = [*self._problems(config), *problems]
         if problems:
             raise ModelError(
@@ -66,12 +79,14 @@ class DenseFamily(Family):
             qk_norm=self.qk_norm,
             qkv_bias=self.qkv_bias,
         )
-        layer = Layer(attention, Dense(config["intermediate_size"]))
+        layer = Layer(
+            attention, Dense(config["intermediate_size"], "relu2" if self.hidden_act == "relu2" else "swiglu")
+        )
         architecture = Architecture(
             family=self.model_type,
             embedding=Embedding(config["vocab_size"], config["hidden_size"]),
             layers=(layer,) * config["num_hidden_layers"],
-            norm=RmsNorm(float(config.get("rms_norm_eps", 1e-6))),
+            norm=self.read_norm(config),
             positions=positions,
             head=LmHead(tied=bool(config.get("tie_word_embeddings", False))),
             max_position_embeddings=config["max_position_embeddings"],
@@ -99,7 +114,7 @@ class DenseFamily(Family):
             "num_key_value_heads": attention.groups,
             "head_dim": attention.head_dim,
             "vocab_size": arch.vocab_size,
-            "rms_norm_eps": arch.norm.epsilon,
+            **self.write_norm(arch.norm),
             "max_position_embeddings": arch.max_position_embeddings,
             **write_rotary(arch.positions),
             **self.own_fields(),
@@ -176,7 +191,7 @@ class DenseFamily(Family):
                 lambda _: not self._has_score_head(config) or _num_labels(config) == 1,
                 "a reward model has one output (num_labels=1)",
             ),
-            ("hidden_act", lambda v: v in (None, "silu"), "only silu"),
+            ("hidden_act", lambda v: v in (None, self.hidden_act), f"only {self.hidden_act}"),
             ("attention_dropout", lambda v: not v, "only 0"),
             ("attention_bias", lambda v: not v or (self.qkv_bias and v is True), "only false"),
             ("mlp_bias", lambda v: not v, "only false"),

@@ -63,13 +63,17 @@ class Family(ABC):
     def layer_rules(self, arch: Architecture, number: int) -> Iterator[Rule]:
         """Yield the rules of one layer, counted from 0."""
 
+    def final_norm_rules(self, arch: Architecture) -> Iterator[Rule]:
+        """Yield the rules of the norm behind the last layer."""
+        yield Rule(("decoder.final_layernorm.weight",), {self.final_norm: (arch.hidden_size,)}, Whole())
+
     def rules(self, arch: Architecture) -> Iterator[Rule]:
         """Yield every parameter's rule, in HF's order; a tied output layer is made of the embedding."""
         matrix = (arch.vocab_size, arch.hidden_size)
         yield Rule(("embedding.word_embeddings.weight",), {self.embedding: matrix}, Vocab(arch.vocab_size))
         for number in range(len(arch.layers)):
             yield from self.layer_rules(arch, number)
-        yield Rule(("decoder.final_layernorm.weight",), {self.final_norm: (arch.hidden_size,)}, Whole())
+        yield from self.final_norm_rules(arch)
         if arch.scores:
             yield Rule((OUTPUT_LAYER,), {self.score: (1, arch.hidden_size)}, Whole())
         else:

@@ -12,10 +12,10 @@ from typing import Any
 # fmt: off
 READ = frozenset((
     "model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim",
-    "num_key_value_heads", "vocab_size", "tie_word_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
-    "rope_parameters", "max_position_embeddings", "initializer_range", "hidden_act", "attention_dropout",
-    "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers", "layer_types",
-    "architectures", "pretraining_tp", "is_llama_config", "rope_interleaved", "num_labels", "id2label",
+    "num_key_value_heads", "vocab_size", "tie_word_embeddings", "rms_norm_eps", "norm_eps", "rope_theta",
+    "rope_scaling", "rope_parameters", "max_position_embeddings", "initializer_range", "hidden_act",
+    "attention_dropout", "attention_bias", "mlp_bias", "use_sliding_window", "sliding_window", "max_window_layers",
+    "layer_types", "architectures", "pretraining_tp", "is_llama_config", "rope_interleaved", "num_labels", "id2label",
     "partial_rotary_factor", "quantization_config",
 ))
 # They say nothing about the computation.
@@ -38,7 +38,7 @@ _REQUIRED_SIZES = (
     "max_position_embeddings",
 )
 _FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window", "rope_interleaved")
-_NUMBERS = ("rms_norm_eps", "initializer_range", "rope_theta", "attention_dropout", "partial_rotary_factor")
+_NUMBERS = ("rms_norm_eps", "norm_eps", "initializer_range", "rope_theta", "attention_dropout", "partial_rotary_factor")
 _COUNTS = ("num_labels", "max_window_layers", "sliding_window", "pretraining_tp")
 _LISTS = ("architectures", "layer_types")
 _MAPPINGS = ("rope_parameters", "rope_scaling", "id2label", "quantization_config")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architecture import Architecture, Layer
+from nemo_cascade.models.architecture import Architecture, Layer, LayerNorm
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.megatron import backend  # before anything of megatron
@@ -101,6 +101,7 @@ def transformer_config(
         precision: number formats.
         layer_spec: `transformer_engine` or `local`; fused kernels are used with the former.
     """
+    from megatron.core.activations import squared_relu
     from megatron.core.transformer import TransformerConfig
 
     fused = layer_spec == "transformer_engine"
@@ -115,13 +116,14 @@ def transformer_config(
         num_query_groups=groups,
         kv_channels=attention.head_dim,
         softmax_scale=softmax_scale(attention.head_dim, arch.positions),
-        normalization="RMSNorm",
+        normalization="LayerNorm" if isinstance(arch.norm, LayerNorm) else "RMSNorm",
+        layernorm_zero_centered_gamma=isinstance(arch.norm, LayerNorm),
         layernorm_epsilon=arch.norm.epsilon,
         qk_layernorm=attention.qk_norm,
         add_qkv_bias=attention.qkv_bias,
         add_bias_linear=False,
-        gated_linear_unit=True,
-        activation_func=F.silu,
+        gated_linear_unit=layer.mlp.activation == "swiglu",
+        activation_func=F.silu if layer.mlp.activation == "swiglu" else squared_relu,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         init_method=_fill_nan,
@@ -147,7 +149,7 @@ def transformer_config(
         moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
-        bias_activation_fusion=fused,
+        bias_activation_fusion=fused and layer.mlp.activation == "swiglu",
         masked_softmax_fusion=False,
         persist_layer_norm=fused,
         apply_rope_fusion=fused,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nemo_cascade.errors import RuntimeUnavailableError
 from nemo_cascade.models.megatron import backend  # before anything of megatron
-from nemo_cascade.models.megatron.attention import PackedAttention, RMSNorm
+from nemo_cascade.models.megatron.attention import PackedAttention, RMSNorm, ZeroCentredLayerNorm
 
 LayerSpec = Literal["transformer_engine", "local"]
 
@@ -56,9 +56,10 @@ def block_spec(config: Any, layer_spec: LayerSpec, chunk: int | None = None) -> 
         return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=TENorm)
     layer = specs.get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization=config.normalization)
     # Megatron's own local norm refuses sequence parallelism, its local attention refuses packed documents.
-    layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = RMSNorm
+    norm = RMSNorm if config.normalization == "RMSNorm" else ZeroCentredLayerNorm
+    layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = norm
     attention = layer.submodules.self_attention.submodules
     attention.core_attention = PackedAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
-    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
