@@ -282,7 +282,7 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
         DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
             use_distributed_optimizer=parallel.use_distributed_optimizer,
-            overlap_grad_reduce=parallel.layout.dp > 1,
+            overlap_grad_reduce=parallel.layout.dp * parallel.layout.cp > 1,
         ),
         chunk,
     )

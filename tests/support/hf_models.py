@@ -45,6 +45,7 @@ ARCHITECTURES = {
     "phi3": {"model_type": "phi3", **_QWEN2, **_THREE, "hidden_size": 72, "pad_token_id": 0, "eos_token_id": 1},
     "nemotron": {"model_type": "nemotron", **_SHAPE, "intermediate_size": 144, "tie_word_embeddings": False},
     "qwen3_yarn": {"model_type": "qwen3", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _YARN},
+    "mistral": {"model_type": "mistral", **_SHAPE, "sliding_window": None, "tie_word_embeddings": False},
     "llama_linear": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": False, "rope_parameters": _LINEAR},
     "llama3_scaled": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _LLAMA3},
 }

@@ -61,7 +61,8 @@ def _yarn(inverse_frequencies: torch.Tensor, theta: float, scaling: YarnScaling)
     def dimension(turns: float) -> float:
         """Return where a frequency makes so many turns in the length of pre-training."""
         length = scaling.original_max_position_embeddings
-        return width * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+        turned: float = width * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+        return turned
 
     begin, end = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
     if scaling.truncate:
