@@ -21,8 +21,8 @@ class Layout:
         last_layers: layers of the last pipeline stage; None: as many as the others.
         cp: context parallel, splits every sequence.
         dp: data parallel, replicas that see different data.
-        ep: expert parallel, splits the experts over ranks of tp and dp.
-        etp: tensor parallel of the experts.
+        ep: expert parallel, splits the experts over the ranks of a pipeline stage (tp x cp x dp).
+        etp: tensor parallel of the experts, over ranks of the same stage.
         sp: norms and dropout are split over the tp ranks, too.
     """
 
@@ -49,6 +49,8 @@ class Layout:
             cp=parallel.context_parallel_size,
             dp=parallel.data_parallel_size,
             ep=parallel.expert_model_parallel_size,
+            etp=parallel.expert_tensor_parallel_size
+            or (parallel.tensor_model_parallel_size if parallel.expert_model_parallel_size == 1 else 1),
             sp=parallel.sequence_parallel,
         )
 
@@ -113,12 +115,6 @@ class Layout:
     def problems(self) -> list[str]:
         """Return every reason why no model can be spread so, with the nearest that can; empty if some can."""
         problems = []
-        for name, size in (
-            ("expert_model_parallel_size", self.ep),
-            ("expert tensor parallel size", self.etp),
-        ):
-            if size > 1:
-                problems.append(f"{name} {size} is not supported; 1 is")
         if self.pp == 1:
             for name, given in (
                 (f"virtual_pipeline_model_parallel_size {self.vpp}", self.vpp > 1),
@@ -127,10 +123,23 @@ class Layout:
             ):
                 if given:
                     problems.append(f"{name} needs pipeline_model_parallel_size > 1; 2 is the nearest")
+        stage = self.tp * self.cp * self.dp
+        if stage % (self.ep * self.etp):
+            problems.append(
+                f"expert_model_parallel_size {self.ep} x expert_tensor_parallel_size {self.etp} doesn't divide the "
+                f"{stage} ranks of a pipeline stage"
+            )
+        if self.ep == 1 and self.etp != self.tp:
+            # Megatron-Core 0.16 reduces the gradients of such experts over the wrong ranks.
+            problems.append(
+                f"expert_tensor_parallel_size {self.etp} must be tensor_model_parallel_size {self.tp} where "
+                "expert_model_parallel_size is 1"
+            )
         if self.sp and self.tp == 1:
             problems.append("sequence_parallel needs tensor_model_parallel_size > 1")
         return problems
 
     def __str__(self) -> str:
         parts = f" in {self.vpp} parts" if self.vpp > 1 else ""
-        return f"TP {self.tp} x PP {self.pp}{parts} x CP {self.cp} x DP {self.dp}"
+        sizes = f"TP {self.tp} x PP {self.pp}{parts} x CP {self.cp} x DP {self.dp}"
+        return sizes if self.ep == 1 else f"{sizes} (experts: EP {self.ep} x TP {self.etp})"

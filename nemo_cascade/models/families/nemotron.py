@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nemo_cascade.models.architecture import Architecture, LayerNorm, RmsNorm
-from nemo_cascade.models.cuts import Columns, HeadColumns, Qkv, Shape, Vocab, Whole
+from nemo_cascade.models.architecture import Architecture, Attention, Dense, LayerNorm, RmsNorm
+from nemo_cascade.models.cuts import Whole
 from nemo_cascade.models.families.dense import DenseFamily
 from nemo_cascade.models.families.family import Rule
+from nemo_cascade.models.families.fields import DENSE, Fields
+from nemo_cascade.models.families.layers import attention_rules, dense_rules
 
 
 class Nemotron(DenseFamily):
@@ -18,6 +20,7 @@ class Nemotron(DenseFamily):
     class_name = "NemotronForCausalLM"
     hidden_act = "relu2"
     partial_rotary = 0.5
+    fields = DENSE | Fields(numbers=("norm_eps",))
 
     def read_norm(self, config: Mapping[str, Any]) -> RmsNorm | LayerNorm:
         """See `DenseFamily`."""
@@ -38,30 +41,22 @@ class Nemotron(DenseFamily):
     def layer_rules(self, arch: Architecture, number: int) -> Iterator[Rule]:
         """See `Family`."""
         layer, hidden = arch.layers[number], arch.hidden_size
-        attention, ffn = layer.mixer, layer.mlp.width
+        assert isinstance(layer.mixer, Attention), "of a layer that this family read"
+        assert isinstance(layer.mlp, Dense), "likewise"
         megatron, hf = f"decoder.layers.{number}.", f"model.layers.{number}."
         mixer, mlp = megatron + "self_attention.", megatron + "mlp."
-        rows = {"q": attention.heads * attention.head_dim}
-        rows["k"] = rows["v"] = attention.groups * attention.head_dim
-        qkv: dict[str, Shape] = {f"{hf}self_attn.{x}_proj.weight": (rows[x], hidden) for x in "qkv"}
         # Transformer Engine fuses each norm into the matrix behind it and names it after that.
         yield from _norm(
             hidden, hf + "input_layernorm.", megatron + "input_layernorm.", mixer + "linear_qkv.layer_norm_"
         )
-        yield Rule((mixer + "linear_qkv.weight",), qkv, Qkv(attention))
-        yield Rule(
-            (mixer + "linear_proj.weight",),
-            {hf + "self_attn.o_proj.weight": (hidden, rows["q"])},
-            HeadColumns(attention),
-        )
+        yield from attention_rules(layer.mixer, hidden, mixer, hf + "self_attn.")
         yield from _norm(
             hidden,
             hf + "post_attention_layernorm.",
             megatron + "pre_mlp_layernorm.",
             mlp + "linear_fc1.layer_norm_",
         )
-        yield Rule((mlp + "linear_fc1.weight",), {hf + "mlp.up_proj.weight": (ffn, hidden)}, Vocab(ffn))
-        yield Rule((mlp + "linear_fc2.weight",), {hf + "mlp.down_proj.weight": (hidden, ffn)}, Columns())
+        yield from dense_rules(layer.mlp, hidden, mlp, hf + "mlp.")
 
 
 def _norm(hidden: int, hf: str, *megatron: str) -> Iterator[Rule]:

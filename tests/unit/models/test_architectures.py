@@ -131,7 +131,7 @@ def test_a_window_without_a_switch_is_in_use():
 
 
 def test_an_unknown_model_type_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"mamba.*llama, mistral, nemotron, qwen2, qwen3"):
+    with pytest.raises(ModelError, match=r"mamba.*llama, mistral, nemotron, nemotron_h, qwen2, qwen3, qwen3_moe"):
         architecture_from_hf({"model_type": "mamba"})
 
 
