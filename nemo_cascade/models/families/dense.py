@@ -18,7 +18,7 @@ from nemo_cascade.models.architecture import (
     RmsNorm,
 )
 from nemo_cascade.models.families.family import Family, Limit, Rule
-from nemo_cascade.models.families.fields import DENSE, Fields
+from nemo_cascade.models.families.fields import DENSE, Fields, num_labels
 from nemo_cascade.models.families.layers import attention_rules, dense_rules, expert_rules, norm_rule
 from nemo_cascade.models.families.rotary import read_rotary, write_rotary
 
@@ -181,7 +181,7 @@ class DenseFamily(Family):
             ),
             (
                 "id2label",
-                lambda _: not self._has_score_head(config) or _num_labels(config) == 1,
+                lambda _: not self._has_score_head(config) or num_labels(config) == 1,
                 "a reward model has one output (num_labels=1)",
             ),
             ("hidden_act", lambda v: v in (None, self.hidden_act), f"only {self.hidden_act}"),
@@ -209,8 +209,3 @@ class SwitchedWindow(DenseFamily):
         """See `DenseFamily`."""
         switched_on = bool(config.get("use_sliding_window"))
         return switched_on and config.get("max_window_layers", 0) < config["num_hidden_layers"]
-
-
-def _num_labels(config: Mapping[str, Any]) -> int:
-    """Return how many outputs transformers would give a classification head: two, where nothing is said."""
-    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))

@@ -79,6 +79,7 @@ COMMON = Fields(
     sizes=("num_key_value_heads", "head_dim"),
     flags=("tie_word_embeddings", "attention_bias", "mlp_bias"),
     numbers=("attention_dropout", "initializer_range", "partial_rotary_factor", "rope_theta"),
+    counts=("num_labels",),
     lists=("architectures",),
     mappings=("id2label", "quantization_config"),
     texts=("model_type", "num_hidden_layers", "intermediate_size"),
@@ -102,13 +103,18 @@ DENSE = COMMON | Fields(
     required=("num_hidden_layers", "intermediate_size"),
     flags=("use_sliding_window", "rope_interleaved"),
     numbers=("rms_norm_eps",),
-    counts=("num_labels", "max_window_layers", "sliding_window", "pretraining_tp"),
+    counts=("max_window_layers", "sliding_window", "pretraining_tp"),
     lists=("layer_types",),
     mappings=("rope_parameters", "rope_scaling"),
     texts=("hidden_act", "is_llama_config"),
 )
 """What that of a dense decoder of Llama's build says beside it."""
 # fmt: on
+
+
+def num_labels(config: Mapping[str, Any]) -> int:
+    """Return how many outputs transformers would give a classification head: two, where nothing is said."""
+    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
 
 
 def is_number(value: Any) -> bool:

@@ -22,10 +22,11 @@ from nemo_cascade.models.architecture import (
     Router,
 )
 from nemo_cascade.models.families.family import Family, Limit, Rule
-from nemo_cascade.models.families.fields import COMMON, Fields, is_number, is_size
+from nemo_cascade.models.families.fields import COMMON, Fields, is_number, is_size, num_labels
 from nemo_cascade.models.families.layers import attention_rules, dense_rules, expert_rules, mamba_rules, norm_rule
 
 _EPSILON = 1e-5
+_LANGUAGE, _SCORES = "NemotronHForCausalLM", "NemotronHForSequenceClassification"
 _LETTERS = {
     "mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E",
 }  # fmt: skip
@@ -80,32 +81,33 @@ class NemotronH(Family):
                 mend="a field that changes nothing may be taken out of config.json",
             )
         kinds = {letter: _layer(letter, config) for letter in set(letters)}
-        return Architecture(
+        architecture = Architecture(
             family=self.model_type,
             embedding=Embedding(config["vocab_size"], config["hidden_size"]),
             layers=tuple(kinds[letter] for letter in letters),
             norm=RmsNorm(float(config.get("layer_norm_epsilon", _EPSILON))),
             positions=None,
-            head=LmHead(tied=bool(config.get("tie_word_embeddings", False))),
+            head=LmHead(tied=False),
             max_position_embeddings=config["max_position_embeddings"],
         )
+        return architecture.with_score_head() if config.get("architectures") == [_SCORES] else architecture
 
     def write(self, arch: Architecture) -> dict[str, Any]:
         """See `Family`; in the spelling of the released configs, which transformers and vLLM both read.
 
-        Raises:
-            ModelError: a reward model, of which transformers has no class.
+        A reward model is written as other families' are, although transformers has no such class of this one.
         """
+        head: dict[str, Any] = {"architectures": [_LANGUAGE]}
         if arch.scores:
-            raise ModelError("a reward model of family nemotron_h has no HF form", mend="take a dense family for it")
+            head = {"architectures": [_SCORES], "id2label": {"0": "reward"}, "label2id": {"reward": 0}}
         written: dict[str, Any] = {
             "model_type": self.model_type,
-            "architectures": ["NemotronHForCausalLM"],
+            **head,
             "hybrid_override_pattern": "".join(_letter(layer) for layer in arch.layers),
             "num_hidden_layers": len(arch.layers),
             "hidden_size": arch.hidden_size,
             "vocab_size": arch.vocab_size,
-            "tie_word_embeddings": arch.tied,
+            "tie_word_embeddings": False,
             "layer_norm_epsilon": arch.norm.epsilon,
             "max_position_embeddings": arch.max_position_embeddings,
             "mlp_hidden_act": "relu2",
@@ -173,7 +175,12 @@ def _unsupported(config: Mapping[str, Any], letters: str) -> list[str]:
     experts = config.get("n_routed_experts") or 0
     epsilon = "only 1e-5: Megatron's Mamba mixer has it built in" if "M" in letters else "above 0"
     rules: list[Limit] = [
-        ("architectures", lambda v: v in (None, ["NemotronHForCausalLM"]), "only [NemotronHForCausalLM]"),
+        ("architectures", lambda v: v in (None, [_LANGUAGE], [_SCORES]), f"only [{_LANGUAGE}] or [{_SCORES}]"),
+        (
+            "id2label",
+            lambda _: config.get("architectures") != [_SCORES] or num_labels(config) == 1,
+            "a reward model has one output (num_labels=1)",
+        ),
         ("mlp_hidden_act", lambda v: v in (None, "relu2"), "only relu2"),
         ("mamba_hidden_act", lambda v: v in (None, "silu"), "only silu"),
         *((key, lambda v: not v, "only false") for key in ("attention_bias", "mlp_bias", "use_bias")),
