@@ -123,18 +123,6 @@ class Layout:
             ):
                 if given:
                     problems.append(f"{name} needs pipeline_model_parallel_size > 1; 2 is the nearest")
-        stage = self.tp * self.cp * self.dp
-        if stage % (self.ep * self.etp):
-            problems.append(
-                f"expert_model_parallel_size {self.ep} x expert_tensor_parallel_size {self.etp} doesn't divide the "
-                f"{stage} ranks of a pipeline stage"
-            )
-        if self.ep == 1 and self.etp != self.tp:
-            # Megatron-Core 0.16 reduces the gradients of such experts over the wrong ranks.
-            problems.append(
-                f"expert_tensor_parallel_size {self.etp} must be tensor_model_parallel_size {self.tp} where "
-                "expert_model_parallel_size is 1"
-            )
         if self.sp and self.tp == 1:
             problems.append("sequence_parallel needs tensor_model_parallel_size > 1")
         return problems

@@ -78,6 +78,18 @@ def _expert_parallel(arch: Architecture, layout: Layout) -> list[str]:
     if experts is None:
         return [f"expert_model_parallel_size {layout.ep}: {arch.family} has no experts"] if layout.ep > 1 else []
     problems = []
+    stage = layout.tp * layout.cp * layout.dp
+    if stage % (layout.ep * layout.etp):
+        problems.append(
+            f"expert_model_parallel_size {layout.ep} x expert_tensor_parallel_size {layout.etp} doesn't divide the "
+            f"{stage} ranks of a pipeline stage"
+        )
+    if layout.ep == 1 and layout.etp != layout.tp:
+        # Megatron-Core 0.16 reduces the gradients of such experts over the wrong ranks.
+        problems.append(
+            f"expert_tensor_parallel_size {layout.etp} must be tensor_model_parallel_size {layout.tp} where "
+            "expert_model_parallel_size is 1"
+        )
     if experts.count % layout.ep:
         problems.append(f"{experts.count} experts are not a multiple of expert_model_parallel_size {layout.ep}")
     if experts.width % layout.etp:

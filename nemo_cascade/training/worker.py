@@ -333,9 +333,11 @@ def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups:
 
 def _kind(ready: _Ready) -> dict[str, Any]:
     """Return what must be equal for a checkpoint to be loaded."""
-    return {
+    kind = {
         "dtype": ready.setup.precision.dtype,
         "distributed_optimizer": ready.setup.parallel.use_distributed_optimizer,
         "architecture": family_named(ready.arch.family).write(ready.arch),
-        "trained_router": ready.setup.training is None or ready.setup.training.router.trainable,
     }
+    if ready.arch.experts is not None and ready.setup.training is not None:
+        kind["trained_router"] = ready.setup.training.router.trainable  # a frozen one has no optimizer state
+    return kind
