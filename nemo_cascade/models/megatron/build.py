@@ -130,7 +130,6 @@ def transformer_config(
         precision: number formats.
         layer_spec: `transformer_engine` or `local`; fused kernels are used with the former.
     """
-    from megatron.core.activations import squared_relu
     from megatron.core.transformer import TransformerConfig
 
     fused = layer_spec == "transformer_engine"
