@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-newest has-newest peers bench robust lint format setup gpu-lock clean
+.PHONY: demo test test-newest matrix has-newest peers bench robust lint format setup gpu-lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -63,6 +63,10 @@ test-newest: $(NEWEST_STAMP)
 	@$(NEWEST)/bin/pytest tests/distributed/test_hf_parity.py tests/distributed/test_reshard.py \
 	  tests/distributed/test_reward_model.py tests/proofs/test_packing_leak.py tests/proofs/test_resume_training.py \
 	  tests/unit/training -n 2 --dist loadfile --durations=5
+
+# Every layout that this package can have, of every family and objective: about an hour.
+matrix: $(STAMP)
+	@$(RUN)/pytest tests/distributed/test_hf_parity.py tests/distributed/test_layout_matrix.py -m long -q
 
 # Peers that only benchmarks and comparisons use; beside the lock's packages, not among them.
 peers: $(PEERS)

@@ -49,7 +49,9 @@ class PolicyActor(RankActor):
             checksums: sum every weight, for the proof of what the engines hold.
         """
         self._weights = self.worker.weight_tensors()
-        self._buckets = write_buckets(self._weights, bucket_bytes, dtype, checksums=checksums)
+        self._buckets = write_buckets(
+            self._weights, bucket_bytes, dtype, checksums=checksums, fp32=self.worker.fp32_weights
+        )
         self._unreleased = {}
 
     def next_bucket(self, done: list[int], as_bytes: bool) -> tuple[WeightBucket | None, NDArray[np.uint8] | None]:

@@ -14,6 +14,7 @@ from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.provenance import check_run_folder
+from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architecture import Architecture
@@ -126,6 +127,16 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
     problems: list[CascadeError] = []
     if architecture.scores:
         problems.append(CascadeError("a reward model can't be a policy", value=config.model.path))
+    if architecture.experts is None:
+        problems += [
+            CascadeError(
+                f"{config.model.name} has no experts whose router could be treated",
+                value=f"stages.{name}.router={stage.router}",
+                mend=f"leave stages.{name}.router out",
+            )
+            for name, stage in config.stages.items()
+            if replace(stage.router, trainable=True) != RouterConfig()
+        ]
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
         length = {f"stages.{name}.seq_length": stage.seq_length}

@@ -21,8 +21,8 @@ class Layout:
         last_layers: layers of the last pipeline stage; None: as many as the others.
         cp: context parallel, splits every sequence.
         dp: data parallel, replicas that see different data.
-        ep: expert parallel, splits the experts over ranks of tp and dp.
-        etp: tensor parallel of the experts.
+        ep: expert parallel, splits the experts over the ranks of a pipeline stage (tp x cp x dp).
+        etp: tensor parallel of the experts, over ranks of the same stage.
         sp: norms and dropout are split over the tp ranks, too.
     """
 
@@ -49,6 +49,8 @@ class Layout:
             cp=parallel.context_parallel_size,
             dp=parallel.data_parallel_size,
             ep=parallel.expert_model_parallel_size,
+            etp=parallel.expert_tensor_parallel_size
+            or (parallel.tensor_model_parallel_size if parallel.expert_model_parallel_size == 1 else 1),
             sp=parallel.sequence_parallel,
         )
 
@@ -113,12 +115,6 @@ class Layout:
     def problems(self) -> list[str]:
         """Return every reason why no model can be spread so, with the nearest that can; empty if some can."""
         problems = []
-        for name, size in (
-            ("expert_model_parallel_size", self.ep),
-            ("expert tensor parallel size", self.etp),
-        ):
-            if size > 1:
-                problems.append(f"{name} {size} is not supported; 1 is")
         if self.pp == 1:
             for name, given in (
                 (f"virtual_pipeline_model_parallel_size {self.vpp}", self.vpp > 1),
@@ -133,4 +129,5 @@ class Layout:
 
     def __str__(self) -> str:
         parts = f" in {self.vpp} parts" if self.vpp > 1 else ""
-        return f"TP {self.tp} x PP {self.pp}{parts} x CP {self.cp} x DP {self.dp}"
+        sizes = f"TP {self.tp} x PP {self.pp}{parts} x CP {self.cp} x DP {self.dp}"
+        return sizes if self.ep == 1 else f"{sizes} (experts: EP {self.ep} x TP {self.etp})"

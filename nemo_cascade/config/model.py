@@ -65,7 +65,9 @@ class ParallelConfig:
     context_parallel_size: PositiveInt = 1
     """Splits every sequence (CP)."""
     expert_model_parallel_size: PositiveInt = 1
-    """Splits the experts of MoE layers (EP)."""
+    """Splits the experts of MoE layers over the ranks of a pipeline stage, tensor x context x data (EP)."""
+    expert_tensor_parallel_size: PositiveInt | None = None
+    """Splits each expert's matrices (ETP); null: 1 where EP is above 1, else as the other layers' (TP)."""
     data_parallel_size: PositiveInt = 1
     """Replicas that see different data (DP)."""
     pad_attention_groups: bool = False

@@ -1,6 +1,7 @@
 """A rank's place in the layout, axis by axis, as models and weights are told it; import-light.
 
-The names: tp tensor, pp pipeline, cp context, dp data parallel, dp_cp both of these together.
+The names: tp tensor, pp pipeline, cp context, dp data parallel, dp_cp both of these together; stage: all ranks of a
+pipeline stage. Of experts: ep which of them, etp tensor parallel, edp replicas.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nemo_cascade.models.architecture import Attention
@@ -35,7 +36,7 @@ class Cut(Protocol):
     """How a parameter is cut over one axis of the layout, and how HF's tensors lie in it.
 
     Attributes:
-        axis: name of that axis (`tp`); None: every rank holds all of it.
+        axis: name of that axis (`tp`, of an expert `etp`); None: every rank holds all of it.
         pads_groups: whether it ends with zero groups where the axis doesn't divide them (`Attention.padding_groups`).
     """
 
@@ -87,6 +88,58 @@ class Whole:
     def hf_shape(self, shape: Shape, size: int) -> list[Shape]:
         """See `Cut`."""
         return [shape]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """First dimension."""
+
+    axis: str = "tp"
+    pads_groups: bool = False
+
+    def take(self, sources: Sequence[Slice], shape: Shape, rank: int, size: int) -> Tensor:
+        """See `Cut`."""
+        return sources[0][rank * shape[0] : (rank + 1) * shape[0]]
+
+    def join(self, shards: Sequence[Tensor]) -> list[Tensor]:
+        """See `Cut`."""
+        import torch
+
+        return [torch.cat(list(shards))]
+
+    def hf_shape(self, shape: Shape, size: int) -> list[Shape]:
+        """See `Cut`."""
+        return [(shape[0] * size, *shape[1:])]
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Rows in segments of these heights, each of which is cut, one above the other: Mamba's input projection."""
+
+    heights: tuple[int, ...]
+    axis: str = "tp"
+    pads_groups: bool = False
+
+    def take(self, sources: Sequence[Slice], shape: Shape, rank: int, size: int) -> Tensor:
+        """See `Cut`."""
+        import torch
+
+        parts = []
+        for begin, height in zip(accumulate(self.heights, initial=0), self.heights, strict=False):
+            share = height // size
+            parts.append(sources[0][begin + rank * share : begin + (rank + 1) * share])
+        return torch.cat(parts)
+
+    def join(self, shards: Sequence[Tensor]) -> list[Tensor]:
+        """See `Cut`."""
+        import torch
+
+        split = [shard.split([height // len(shards) for height in self.heights]) for shard in shards]
+        return [torch.cat([part for parts in zip(*split, strict=True) for part in parts])]
+
+    def hf_shape(self, shape: Shape, size: int) -> list[Shape]:
+        """See `Cut`."""
+        return [(shape[0] * size, *shape[1:])]
 
 
 @dataclass(frozen=True, slots=True)

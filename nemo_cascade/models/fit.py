@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.models.architecture import Architecture, Layer
+from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Layer, Mamba
 
 
 def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
@@ -17,35 +18,91 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
     problems = [
         text for kind in arch.kinds for text in _tensor_parallel(kind, layout.tp, parallel.pad_attention_groups)
     ]
+    if arch.hybrid:
+        problems += _hybrid(layout, parallel.recompute)
     wrong = layout.problems()
-    return problems + (wrong or layout.layer_problems(len(arch.layers)))
+    return problems + _expert_parallel(arch, layout) + (wrong or layout.layer_problems(len(arch.layers)))
+
+
+def _hybrid(layout: Layout, recompute: str) -> list[str]:
+    """Return what Megatron's stack of half layers can't do."""
+    problems = []
+    if layout.cp > 1:
+        problems.append(f"context_parallel_size {layout.cp} is not supported with layers of this kind; 1 is")
+    if layout.vpp > 1:
+        problems.append(f"virtual_pipeline_model_parallel_size {layout.vpp} is not supported with layers of this kind")
+    if recompute == "full":
+        problems.append("recompute=full does nothing with layers of this kind; none or selective")
+    return problems
 
 
 def _tensor_parallel(layer: Layer, tensor: int, pads: bool) -> list[str]:
-    attention, ffn = layer.mixer, layer.mlp.width
+    width = layer.mlp.width if isinstance(layer.mlp, Dense) else 0
+    if isinstance(layer.mlp, Experts):
+        width = layer.mlp.shared_width
+    problems = []
+    if isinstance(layer.mixer, Attention):
+        problems += _attention(layer.mixer, width, tensor, pads)
+    if isinstance(layer.mixer, Mamba):
+        sizes = {"mamba_num_heads": layer.mixer.heads, "mamba n_groups": layer.mixer.groups}
+        problems += [
+            f"{name} {size} is not a multiple of tensor_model_parallel_size {tensor}"
+            for name, size in sizes.items()
+            if size % tensor
+        ]
+    if width % tensor:
+        name = "intermediate_size" if isinstance(layer.mlp, Dense) else "width of the shared expert"
+        problems.append(f"{name} {width} is not a multiple of tensor_model_parallel_size {tensor}")
+    return problems
+
+
+def _attention(attention: Attention, ffn: int, tensor: int, pads: bool) -> list[str]:
     groups, padding = attention.groups, attention.padding_groups(tensor)
     heads = f"num_key_value_heads {groups} (of {attention.heads} heads)"
-    problems = []
     if padding and padding <= groups and not pads:
-        problems.append(
+        return [
             f"{heads} is not a multiple of tensor_model_parallel_size {tensor}; parallel.pad_attention_groups=true "
             f"adds {padding} zero groups"
-        )
-    elif padding > groups:  # more attention would be computed in vain than for the model
+        ]
+    if padding > groups:  # more attention would be computed in vain than for the model
         fit = ", ".join(str(size) for size in range(1, 2 * groups + 1) if ffn % size == 0)
-        problems.append(
+        return [
             f"{heads} is not a multiple of tensor_model_parallel_size {tensor}, which needs {padding} padding groups "
             f"beside them, at most {groups} are made; sizes that fit: {fit}"
+        ]
+    return []
+
+
+def _expert_parallel(arch: Architecture, layout: Layout) -> list[str]:
+    experts = arch.experts
+    if experts is None:
+        return [f"expert_model_parallel_size {layout.ep}: {arch.family} has no experts"] if layout.ep > 1 else []
+    problems = []
+    stage = layout.tp * layout.cp * layout.dp
+    if stage % (layout.ep * layout.etp):
+        problems.append(
+            f"expert_model_parallel_size {layout.ep} x expert_tensor_parallel_size {layout.etp} doesn't divide the "
+            f"{stage} ranks of a pipeline stage"
         )
-    if ffn % tensor:
-        problems.append(f"intermediate_size {ffn} is not a multiple of tensor_model_parallel_size {tensor}")
+    if layout.ep == 1 and layout.etp != layout.tp:
+        # Megatron-Core 0.16 reduces the gradients of such experts over the wrong ranks.
+        problems.append(
+            f"expert_tensor_parallel_size {layout.etp} must be tensor_model_parallel_size {layout.tp} where "
+            "expert_model_parallel_size is 1"
+        )
+    if experts.count % layout.ep:
+        problems.append(f"{experts.count} experts are not a multiple of expert_model_parallel_size {layout.ep}")
+    if experts.width % layout.etp:
+        problems.append(f"expert width {experts.width} is not a multiple of expert_tensor_parallel_size {layout.etp}")
+    if layout.tp > 1 and not layout.sp:
+        problems.append("experts with tensor_model_parallel_size > 1 need sequence_parallel=true")
     return problems
 
 
 def padding_note(arch: Architecture, parallel: ParallelConfig) -> str | None:
     """Say what this layout computes in vain to get equal shares of attention; None where it needn't."""
     tensor = parallel.layout.tp
-    padded = [kind.mixer for kind in arch.kinds if kind.mixer.padding_groups(tensor)]
+    padded = [kind.mixer for kind in arch.kinds if isinstance(kind.mixer, Attention) and kind.padding_groups(tensor)]
     if not padded:
         return None
     (groups, padding), *_ = ((attention.groups, attention.padding_groups(tensor)) for attention in padded)

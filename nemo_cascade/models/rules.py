@@ -10,7 +10,7 @@ from nemo_cascade.models.cuts import Shape
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.families.family import OUTPUT_LAYER, Rule
 
-__all__ = ["OUTPUT_LAYER", "Rule", "hf_shapes", "names_with_padded_groups", "rules_by_name", "tied_names"]
+__all__ = ["OUTPUT_LAYER", "Rule", "fp32_names", "hf_shapes", "names_with_padded_groups", "rules_by_name", "tied_names"]
 
 
 @lru_cache(maxsize=8)
@@ -22,6 +22,11 @@ def rules_by_name(arch: Architecture) -> dict[str, Rule]:
 def hf_shapes(arch: Architecture) -> dict[str, Shape]:
     """Return name and shape of every tensor of the whole HF model, a tied one once."""
     return {name: shape for rule in family_named(arch.family).rules(arch) for name, shape in rule.hf.items()}
+
+
+def fp32_names(arch: Architecture) -> frozenset[str]:
+    """Return the HF tensors that trainer and engine keep in fp32 whatever the model's dtype."""
+    return frozenset(name for rule in family_named(arch.family).rules(arch) if rule.fp32 for name in rule.hf)
 
 
 def tied_names(arch: Architecture) -> dict[str, str]:

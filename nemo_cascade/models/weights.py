@@ -1,8 +1,9 @@
-"""Weights between HF folders and Megatron models, streamed, for every tensor- and pipeline-parallel layout."""
+"""Weights between HF folders and Megatron models, streamed, for every layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def load_weights(
     head = rules_by_name(arch)[OUTPUT_LAYER].hf
     fresh_head = arch.scores and head_seed is not None and not head.keys() <= files.stored.keys()
     files.check(arch, fresh_head=fresh_head)
-    mapped = mapped_parameters(chunks, arch)
+    mapped = mapped_parameters(chunks, arch, axes)
     if fresh_head:
         for own in (own for own in mapped if own.name == OUTPUT_LAYER):
             # None but on the last pipeline stage; the same on all its tensor-parallel ranks.
@@ -83,9 +84,10 @@ def load_weights(
 def export_weights(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield (HF name, whole tensor) on global rank 0, one at a time, in HF order; nothing on the other ranks.
 
-    Collective: every rank must exhaust it. Only one data-parallel replica works. A parameter's shards meet along the
-    axis that its cut names; the pipeline stages, which own different parameters, hand theirs to the first in turn. At
-    most one whole tensor exists at a time.
+    Collective: every rank must exhaust it. Only one replica works, of experts another one than of the rest. A
+    parameter's shards meet along the axis that its cut names; experts go on to the first of the ranks that share them
+    out; the pipeline stages, which own different parameters, hand theirs to the first in turn. At most one whole tensor
+    exists at a time.
 
     Args:
         chunks: of `build_model`, wrapped or not.
@@ -96,25 +98,23 @@ def export_weights(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> Ite
         Tensors on this rank's device in the model's dtype, without padding, a tied tensor once. They may
         share memory with the model: copy before training goes on.
     """
-    if not axes["dp_cp"].first:
-        return
     mapped = {
         own.name: own
-        for own in mapped_parameters(chunks, arch)
+        for own in mapped_parameters(chunks, arch, axes)
         if not (arch.tied and own.name == OUTPUT_LAYER)  # the same tensor as the embedding
     }
-    if not axes["tp"].first:
-        for own in mapped.values():
-            _gather_shards(own, axes)
-        return
-    stages = axes["pp"]
-    for owner, items in enumerate(_owned(list(mapped.values()), stages)):
+    stages, count = axes["pp"], 0 if arch.experts is None else arch.experts.count
+    for owner, items in enumerate(_owned(mapped, arch, axes)):
+        if stages.rank not in (0, owner):
+            continue
         for name, dtype in items:
-            rule = rules_by_name(arch)[name]
+            rule, wholes = rules_by_name(arch)[name], None
             if stages.rank == owner:
-                wholes = rule.cut.join(_gather_shards(mapped[name], axes))
-            else:
-                wholes = [torch.empty(whole, dtype=dtype, device=backend.device()) for whole in rule.hf.values()]
+                wholes = _whole_on_stage(rule, mapped.get(name), dtype, count, axes)
+            if not axes["stage"].first:
+                continue
+            if wholes is None:
+                wholes = _empty(rule, dtype)
             if owner != 0:
                 wholes = _hand_to_first(wholes, owner, stages)
             if stages.first:
@@ -160,36 +160,42 @@ def _config_changes(arch: Architecture, source: Path) -> dict[str, Any]:
     return {**changed, **({} if padding is None else {"pad_token_id": padding})}
 
 
-def mapped_parameters(chunks: Sequence[Any], arch: Architecture) -> list[Mapped]:
-    """Return this rank's parameters with their rules.
+def mapped_parameters(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> list[Mapped]:
+    """Return this rank's parameters, and the buffers that are stored like them, with their rules.
 
     Raises:
         ModelError: parameters that no rule of the architecture knows.
     """
     rules = rules_by_name(arch)
+    first_expert = 0 if arch.experts is None else arch.experts.count // axes["ep"].size * axes["ep"].rank
     result, unknown = [], []
     for chunk in chunks:
         bare = chunk
         while not hasattr(bare, "decoder"):
             bare = bare.module  # DDP and Float16Module
         numbers = [layer.layer_number - 1 for layer in bare.decoder.layers]
-        for name, parameter in bare.named_parameters():
-            whole_name = _globalise(name, numbers)
+        parameters = dict(bare.named_parameters())
+        for name, tensor in (*parameters.items(), *bare.named_buffers()):
+            whole_name = _globalise(name, numbers, first_expert)
             if whole_name in rules:
-                result.append(Mapped(whole_name, rules[whole_name], parameter.detach()))
-            else:
+                result.append(Mapped(whole_name, rules[whole_name], tensor.detach()))
+            elif name in parameters:
                 unknown.append(name)
     if unknown:
         raise ModelError(f"no rule of {arch.family} knows these parameters", value=", ".join(unknown))
     return result
 
 
-def _globalise(name: str, numbers: list[int]) -> str:
-    """Replace the chunk's layer index by the model's."""
+def _globalise(name: str, numbers: list[int], first_expert: int) -> str:
+    """Replace the chunk's layer index by the model's, and the rank's expert index by the layer's."""
     head, _, tail = name.partition("decoder.layers.")
     if not tail:
         return name
     index, _, rest = tail.partition(".")
+    own_expert = re.search(r"(?<=\.local_experts\.)\d+|(?<=\.experts\.linear_fc[12]\.weight)\d+", rest)
+    if own_expert is not None:
+        number = int(own_expert[0]) + first_expert
+        rest = f"{rest[: own_expert.start()]}{number}{rest[own_expert.end() :]}"
     return f"{head}decoder.layers.{numbers[int(index)]}.{rest}"
 
 
@@ -198,14 +204,51 @@ def _size(own: Mapped, axes: Axes) -> int:
     return 1 if own.rule.cut.axis is None else axes[own.rule.cut.axis].size
 
 
-def _owned(own: Sequence[Mapped], stages: Axis) -> list[list[tuple[str, torch.dtype]]]:
-    """Return name and dtype of every pipeline stage's parameters, known to all stages."""
-    plan = [(one.name, one.parameter.dtype) for one in own]
-    plans: list[list[tuple[str, torch.dtype]]] = [plan]
-    if stages.size > 1:
-        plans = [[] for _ in range(stages.size)]
-        dist.all_gather_object(plans, plan, group=stages.group)
-    return plans
+def _owned(mapped: Mapping[str, Mapped], arch: Architecture, axes: Axes) -> list[list[tuple[str, torch.dtype]]]:
+    """Return name and dtype of every pipeline stage's parameters in HF's order, known to all ranks."""
+    found = {name: own.parameter.dtype for name, own in mapped.items()}
+    for axis in (axes["ep"], axes["pp"]):
+        plans: list[Any] = [found]
+        if axis.size > 1:
+            plans = [None] * axis.size
+            dist.all_gather_object(plans, found, group=axis.group)
+        if axis is axes["ep"]:
+            found = {name: dtype for plan in plans for name, dtype in plan.items()}
+    order = {name: place for place, name in enumerate(rules_by_name(arch))}
+    return [sorted(plan.items(), key=lambda item: order[item[0]]) for plan in plans]
+
+
+def _whole_on_stage(
+    rule: Rule, own: Mapped | None, dtype: torch.dtype, count: int, axes: Axes
+) -> list[torch.Tensor] | None:
+    """Return the HF tensors of a parameter on the first rank of the stage that owns it; elsewhere nothing of use.
+
+    Args:
+        rule: of the parameter.
+        own: this rank's shard of it, where it has one.
+        dtype: of the parameter.
+        count: experts of a layer.
+        axes: this rank's place.
+    """
+    replicas = axes["dp_cp" if rule.expert is None else "edp"]
+    if not replicas.first:
+        return None
+    shards = [] if own is None else _gather_shards(own, axes)
+    cut_first = rule.cut.axis is None or axes[rule.cut.axis].first
+    wholes = rule.cut.join(shards) if shards and cut_first else None
+    if rule.expert is None or axes["ep"].size == 1:
+        return wholes
+    if not axes["etp"].first:
+        return None
+    experts = axes["ep"]
+    holder = rule.expert // (count // experts.size)
+    if holder != 0 and experts.rank in (0, holder):
+        wholes = _hand_to_first(_empty(rule, dtype) if wholes is None else wholes, holder, experts)
+    return wholes if experts.first else None
+
+
+def _empty(rule: Rule, dtype: torch.dtype) -> list[torch.Tensor]:
+    return [torch.empty(shape, dtype=dtype, device=backend.device()) for shape in rule.hf.values()]
 
 
 def _gather_shards(own: Mapped, axes: Axes) -> list[torch.Tensor]:
@@ -218,11 +261,11 @@ def _gather_shards(own: Mapped, axes: Axes) -> list[torch.Tensor]:
     return gathered or []
 
 
-def _hand_to_first(wholes: list[torch.Tensor], owner: int, stages: Axis) -> list[torch.Tensor]:
-    """Send from the owning pipeline stage to the first; other stages have no part in it."""
+def _hand_to_first(wholes: list[torch.Tensor], owner: int, axis: Axis) -> list[torch.Tensor]:
+    """Send from the owning rank of an axis to its first; the other ranks have no part in it."""
     for whole in wholes:
-        if stages.rank == owner:
-            dist.send(whole.contiguous(), dst=stages.ranks[0], group=stages.group)
-        elif stages.first:
-            dist.recv(whole, src=stages.ranks[owner], group=stages.group)
+        if axis.rank == owner:
+            dist.send(whole.contiguous(), dst=axis.ranks[0], group=axis.group)
+        elif axis.first:
+            dist.recv(whole, src=axis.ranks[owner], group=axis.group)
     return wholes

@@ -100,7 +100,12 @@ class SyncSummary:
 
 
 def write_buckets(
-    weights: Iterable[tuple[str, torch.Tensor]], bucket_bytes: int, dtype: str, *, checksums: bool = False
+    weights: Iterable[tuple[str, torch.Tensor]],
+    bucket_bytes: int,
+    dtype: str,
+    *,
+    checksums: bool = False,
+    fp32: frozenset[str] = frozenset(),
 ) -> Iterator[WeightBucket]:
     """Write weights into buckets, yielding each once its file is complete; the caller releases it.
 
@@ -111,6 +116,7 @@ def write_buckets(
         bucket_bytes: target size of a bucket.
         dtype: torch dtype name that floating-point tensors are cast to, the engine's.
         checksums: also sum every tensor, on its own device, for the proof of what the engine holds.
+        fp32: names of those that the engine holds in float32 whatever its dtype.
 
     Raises:
         WeightSyncError: there is no memory for a bucket.
@@ -118,12 +124,12 @@ def write_buckets(
     index, size = 0, 0
     pending: list[tuple[str, torch.Tensor, int | None]] = []
     for name, tensor in weights:
-        cast = _cast(tensor, dtype)
+        cast = _cast(tensor, "float32" if name in fp32 else dtype)
         nbytes = cast.numel() * cast.element_size()
         if pending and size + nbytes > bucket_bytes:
             yield _write(pending, index)
             index, size, pending = index + 1, 0, []
-        pending.append((name, cast.to("cpu").contiguous(), _checksum(cast) if checksums else None))
+        pending.append((name, cast.to("cpu").contiguous(), _checksum(name, cast) if checksums else None))
         size += nbytes + ALIGNMENT
     if pending:
         yield _write(pending, index)
@@ -135,10 +141,10 @@ def _cast(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     return tensor.detach().to(getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype)
 
 
-def _checksum(tensor: torch.Tensor) -> int:
-    from nemo_cascade.rollout.checksums import checksum  # torch, which readers of a manifest need not have
+def _checksum(name: str, tensor: torch.Tensor) -> int:
+    from nemo_cascade.rollout.checksums import checksum, held_form  # torch, which readers of a manifest need not have
 
-    return checksum(tensor)
+    return checksum(held_form(name, tensor))
 
 
 def _write(tensors: Sequence[tuple[str, torch.Tensor, int | None]], index: int) -> WeightBucket:

@@ -41,6 +41,11 @@ def checksum(part: torch.Tensor, first_row: int = 0, first_column: int = 0) -> i
     return int(total.item()) % (1 << 64)
 
 
+def held_form(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a weight as an engine holds it: of Mamba's decay log(-A) it keeps A alone."""
+    return -torch.exp(tensor.float()) if name.endswith(".A_log") else tensor
+
+
 def _factors(first: int, count: int, salt: int) -> torch.Tensor:
     """Return the factors of the places first .. first + count - 1: SplitMix64, made odd."""
     return torch.from_numpy(_table(salt, 1 << max(16, (first + count - 1).bit_length()))[first : first + count])

@@ -20,7 +20,7 @@ import numpy as np
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
 from nemo_cascade.models.hf_config import read_architecture
-from nemo_cascade.models.rules import tied_names
+from nemo_cascade.models.rules import fp32_names, tied_names
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
@@ -67,8 +67,8 @@ class RolloutWorker:
         self._version = 0
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
-        self._manifest = WeightManifest.of_folder(self.model_path)
         self._arch = read_architecture(self.model_path, family)
+        self._manifest = WeightManifest.of_folder(self.model_path, fp32_names(self._arch))
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []

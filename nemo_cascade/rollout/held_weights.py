@@ -7,6 +7,7 @@ sums what it holds; the sums of disjoint slices add up to the whole tensor's che
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nemo_cascade.errors import WeightSyncError
-from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Mamba
 from nemo_cascade.models.cuts import Shape
+from nemo_cascade.models.families import family_named
 from nemo_cascade.models.rules import hf_shapes
 
 if TYPE_CHECKING:
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-_COLUMN_CUT = ("o_proj.weight", "down_proj.weight")
-_ROW_CUT = ("embed_tokens.weight", "lm_head.weight")
+_COLUMN_CUT = ("o_proj.weight", "down_proj.weight", "out_proj.weight")
+_ROW_CUT = ("up_proj.weight", ".mixer.A_log", ".mixer.D", ".mixer.dt_bias", ".mixer.norm.weight")
+_VOCABULARY_CUT = ("embed_tokens.weight", "embeddings.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,17 @@ def held_slices(model: Any, arch: Architecture, rank: int, size: int) -> list[He
     """
     from nemo_cascade.rollout.checksums import checksum
 
-    found, shapes = [], hf_shapes(arch)
-    for name, parameter in model.named_parameters():
-        offset = 0
+    found, shapes, family = [], hf_shapes(arch), family_named(arch.family)
+    for engine_name, parameter in model.named_parameters():
+        name, held = family.hf_name(engine_name), 0
         for hf, part, rows, columns in _parts(name, parameter, arch, shapes, rank, size):
             found.append(HeldSlice(hf, rows, columns, checksum(part, rows[0], columns[0])))
-            offset += part.shape[0]
-        if offset != parameter.shape[0] and not name.endswith(_ROW_CUT):  # the vocabulary is padded
+            held += part.numel()
+        if held != parameter.numel() and not name.endswith(_VOCABULARY_CUT):  # the vocabulary is padded
             raise WeightSyncError(
-                f"the engine's parameter {name} has another layout than is known here",
-                value=f"{tuple(parameter.shape)}",
-                limit=f"{offset} rows for rank {rank} of {size}",
+                f"the engine's parameter {engine_name} has another layout than is known here",
+                value=f"{tuple(parameter.shape)}, of which {held} numbers are known",
+                limit=f"{parameter.numel()} for rank {rank} of {size}",
                 mend="rollout.weight_sync.verify=off goes without the proof; report the model's architecture",
             )
     return found
@@ -80,35 +83,84 @@ def _parts(
     name: str, parameter: torch.Tensor, arch: Architecture, shapes: Mapping[str, Shape], rank: int, size: int
 ) -> Iterator[tuple[str, torch.Tensor, Span, Span]]:
     """Yield (HF name, part of the parameter, its rows and its columns in the HF tensor)."""
-    width = parameter.shape[1] if parameter.dim() > 1 else 1
-    stem = name.rpartition(".")[0]
+    width = math.prod(parameter.shape[1:])
+    stem, last = name.rpartition(".")[0], name.rpartition(".")[2]
     if stem.endswith("qkv_proj"):
-        attention = arch.layers[_layer_number(name)].mixer
-        heads, groups, dim = attention.heads // size, max(1, attention.groups // size), attention.head_dim
-        # Fewer groups than workers: neighbours hold the same one.
-        first_group = rank * groups if size <= attention.groups else rank // (size // attention.groups)
-        spans = [(rank * heads, heads), (first_group, groups), (first_group, groups)]
-        heights = [attention.heads * dim, attention.groups * dim, attention.groups * dim]
-        begin = 0
-        for (hf, above), (first, count) in zip(_places(name, "qkv_proj", "qkv", heights, shapes), spans, strict=True):
-            part = parameter[begin : begin + count * dim]
-            begin += count * dim
-            yield hf, part, (above + first * dim, above + (first + count) * dim), (0, width)
+        yield from _queries_keys_values(name, parameter, arch, shapes, rank, size)
     elif stem.endswith("gate_up_proj"):
-        whole = arch.layers[_layer_number(name)].mlp.width
-        height = whole // size
-        places = _places(name, "gate_up_proj", ("gate", "up"), (whole, whole), shapes)
+        dense = arch.layers[_layer_number(name)].mlp
+        assert isinstance(dense, Dense), "a dense MLP"
+        height = dense.width // size
+        places = _places(name, "gate_up_proj", ("gate", "up"), (dense.width, dense.width), shapes)
         for index, (hf, above) in enumerate(places):
             part = parameter[index * height : (index + 1) * height]
             yield hf, part, (above + rank * height, above + (rank + 1) * height), (0, width)
-    elif name.endswith(_ROW_CUT):
+    elif last in ("w13_weight", "w2_weight"):
+        yield from _stacked_experts(name, parameter, arch, rank, size)
+    elif name.endswith((".mixer.in_proj.weight", ".mixer.conv1d.weight", ".mixer.conv1d.bias")):
+        yield from _segments(name, parameter, arch, rank, size)
+    elif name.endswith(_VOCABULARY_CUT):
         begin = min(rank * parameter.shape[0], arch.vocab_size)
         end = min(begin + parameter.shape[0], arch.vocab_size)
         yield name, parameter[: end - begin], (begin, end), (0, width)
     elif name.endswith(_COLUMN_CUT):
         yield name, parameter, (0, parameter.shape[0]), (rank * width, (rank + 1) * width)
+    elif name.endswith(_ROW_CUT):
+        height = parameter.shape[0]
+        yield name, parameter, (rank * height, (rank + 1) * height), (0, width)
     else:
         yield name, parameter, (0, parameter.shape[0]), (0, width)
+
+
+def _queries_keys_values(
+    name: str, parameter: torch.Tensor, arch: Architecture, shapes: Mapping[str, Shape], rank: int, size: int
+) -> Iterator[tuple[str, torch.Tensor, Span, Span]]:
+    attention = arch.layers[_layer_number(name)].mixer
+    assert isinstance(attention, Attention), "only attention has these"
+    heads, groups, dim = attention.heads // size, max(1, attention.groups // size), attention.head_dim
+    # Fewer groups than workers: neighbours hold the same one.
+    first_group = rank * groups if size <= attention.groups else rank // (size // attention.groups)
+    spans = [(rank * heads, heads), (first_group, groups), (first_group, groups)]
+    heights = [attention.heads * dim, attention.groups * dim, attention.groups * dim]
+    width, begin = math.prod(parameter.shape[1:]), 0
+    for (hf, above), (first, count) in zip(_places(name, "qkv_proj", "qkv", heights, shapes), spans, strict=True):
+        part = parameter[begin : begin + count * dim]
+        begin += count * dim
+        yield hf, part, (above + first * dim, above + (first + count) * dim), (0, width)
+
+
+def _stacked_experts(
+    name: str, parameter: torch.Tensor, arch: Architecture, rank: int, size: int
+) -> Iterator[tuple[str, torch.Tensor, Span, Span]]:
+    """Yield the parts of all experts in one tensor: [E, gate over up, H], or [E, H, F]."""
+    experts = arch.layers[_layer_number(name)].mlp
+    assert isinstance(experts, Experts), "only experts have these"
+    stem, share = name[: name.index(".experts.")], experts.width // size
+    rows, columns = (rank * share, (rank + 1) * share), (0, parameter.shape[2])
+    names = ("gate", "up") if experts.activation == "swiglu" else ("up",)
+    for number, held in enumerate(parameter):
+        own = f"{stem}.experts.{number}."
+        if name.endswith("w2_weight"):
+            yield f"{own}down_proj.weight", held, (0, held.shape[0]), rows
+            continue
+        for place, which in enumerate(names):
+            yield f"{own}{which}_proj.weight", held[place * share : (place + 1) * share], rows, columns
+
+
+def _segments(
+    name: str, parameter: torch.Tensor, arch: Architecture, rank: int, size: int
+) -> Iterator[tuple[str, torch.Tensor, Span, Span]]:
+    """Yield the parts of a Mamba tensor whose rows are cut segment by segment."""
+    mamba = arch.layers[_layer_number(name)].mixer
+    assert isinstance(mamba, Mamba), "only a state space has these"
+    heights = mamba.segments if "in_proj" in name else mamba.segments[1:4]
+    begin = 0
+    for above, height in zip(accumulate(heights, initial=0), heights, strict=False):
+        share = height // size
+        part = parameter[begin : begin + share]
+        begin += share
+        first = above + rank * share
+        yield name, part, (first, first + share), (0, math.prod(parameter.shape[1:]))
 
 
 def _places(

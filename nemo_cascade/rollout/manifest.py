@@ -17,13 +17,16 @@ class WeightManifest:
     Attributes:
         shapes: HF name -> shape.
         optional: names that may be sent or left out (the head of a model with tied embeddings).
+        fp32: names of what the engine holds in float32 whatever its dtype.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], optional: frozenset[str]) -> None:
-        self.shapes, self.optional = shapes, optional
+    def __init__(
+        self, shapes: dict[str, tuple[int, ...]], optional: frozenset[str], fp32: frozenset[str] = frozenset()
+    ) -> None:
+        self.shapes, self.optional, self.fp32 = shapes, optional, fp32
 
     @classmethod
-    def of_folder(cls, folder: Path) -> WeightManifest:
+    def of_folder(cls, folder: Path, fp32: frozenset[str] = frozenset()) -> WeightManifest:
         """Read names and shapes of a folder's weights, by the rules by which the trainer reads them.
 
         Raises:
@@ -33,7 +36,7 @@ class WeightManifest:
             raise ModelError("no HF model", value=folder, limit="config.json and *.safetensors")
         shapes = HfTensors(folder).weight_shapes
         tied = bool(read_json_object(folder / "config.json").get("tie_word_embeddings", False))
-        return cls(shapes, frozenset({"lm_head.weight"}) if tied else frozenset())
+        return cls(shapes, frozenset({"lm_head.weight"}) if tied else frozenset(), fp32)
 
     def check_bucket(self, entries: Iterable[TensorEntry], dtype: str, received: set[str]) -> None:
         """Refuse tensors that the model doesn't have, has in another shape or dtype, or already received.
@@ -48,8 +51,9 @@ class WeightManifest:
                 problems.append(f"{entry.name}: the engine's model has no such weight")
             elif shape is not None and shape != entry.shape:
                 problems.append(f"{entry.name}: shape {entry.shape}, the engine's is {shape}")
-            if entry.dtype != dtype and entry.dtype in ("float32", "bfloat16", "float16"):
-                problems.append(f"{entry.name}: dtype {entry.dtype}, the engine's is {dtype}")
+            held = "float32" if entry.name in self.fp32 else dtype
+            if entry.dtype != held and entry.dtype in ("float32", "bfloat16", "float16"):
+                problems.append(f"{entry.name}: dtype {entry.dtype}, the engine's is {held}")
             if entry.name in received:
                 problems.append(f"{entry.name}: sent twice")
         if problems:

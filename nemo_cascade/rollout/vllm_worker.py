@@ -1,8 +1,7 @@
 """What runs inside vLLM's own worker: the shared-memory weight transfer and the probe's temperature.
 
 vLLM imports this module in every worker process (`worker_extension_cls`) before it loads the model. Importing it
-registers the transfer with vLLM's weight-transfer interface and, on a machine without a GPU, keeps linear layers
-unpacked.
+registers the transfer with vLLM's weight-transfer interface and, on a machine without a GPU, keeps weights unpacked.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import vllm._custom_ops as custom_ops
 from vllm.distributed import get_tp_group
 from vllm.distributed.weight_transfer import base
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.layers import utils as layer_dispatch
 from vllm.platforms import current_platform
 
 from nemo_cascade.models.architecture import Architecture
@@ -106,10 +103,9 @@ def _register() -> None:
     if TRANSFER not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(TRANSFER, SharedMemoryTransfer)
     if current_platform.is_cpu():
-        # vLLM's CPU build repacks linear weights and frees the originals, so new weights would have nowhere to go
-        # (and a tied head would keep its old copy). Plain layers make a hand-over exact, at the same speed.
-        custom_ops._supports_onednn = False
-        layer_dispatch.check_cpu_sgl_kernel = lambda *_: False
+        from nemo_cascade.rollout import vllm_cpu
+
+        vllm_cpu.install()
 
 
 _register()

@@ -191,7 +191,7 @@ def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_step
         precision=config.precision,
         seq_length=stage.seq_length,
         seed=config.seed,
-        training=Training(_objective(stage, hf_folder), stage.optimizer, total_steps),
+        training=Training(_objective(stage, hf_folder), stage.optimizer, total_steps, stage.router),
     )
 
 

@@ -27,6 +27,7 @@ def lay_out(layout: Layout, timeout: timedelta) -> None:
         virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
+        expert_tensor_parallel_size=layout.etp,
         distributed_timeout_minutes=int(timeout.total_seconds() // 60),
     )
 
@@ -44,6 +45,10 @@ def current_axes() -> Axes:
         "cp": _axis(parallel_state.get_context_parallel_group()),
         "dp": _axis(parallel_state.get_data_parallel_group()),
         "dp_cp": _axis(parallel_state.get_data_parallel_group(with_context_parallel=True)),
+        "stage": _axis(parallel_state.get_tensor_and_data_parallel_group(with_context_parallel=True)),
+        "ep": _axis(parallel_state.get_expert_model_parallel_group()),
+        "etp": _axis(parallel_state.get_expert_tensor_parallel_group()),
+        "edp": _axis(parallel_state.get_expert_data_parallel_group()),
     }
 
 

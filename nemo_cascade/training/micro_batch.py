@@ -128,6 +128,8 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
     trained_T = spread(batch.loss_mask) > 0
     document_T = np.repeat(np.arange(len(boundaries) - 1), np.diff(boundaries))
     positions_T = np.arange(total) - boundaries[document_T]
+    real_document_T = np.full(total, -1)
+    real_document_T[place_T] = document_T[place_T]
     return MicroBatch(
         input_ids=move(spread(batch.input_ids)[share_C], torch.int64)[None],
         position_ids=move(positions_T[share_C], torch.int64)[None],
@@ -138,7 +140,7 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
         cu_seqlens=move(boundaries, torch.int32),
         trained_documents=move(np.unique(document_T[trained_T]), torch.int64),
         extras={name: move(spread(values)[share_C], torch.float32) for name, values in batch.extras.items()},
-        packed=packed_sequences(boundaries.astype(np.int32)),
+        packed=packed_sequences(boundaries.astype(np.int32), real_document_T[share_C]),
         place=move(order_T[place_T], torch.int64),
         context=context,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.losses.objective import Objective, PolicyLoss, loss_spec
 
 WhichModel = Literal["policy", "rounded_anew", "reference"]
@@ -20,11 +21,13 @@ class Training:
         objective: what for.
         optimizer: AdamW and schedule.
         total_steps: the stage's optimizer steps.
+        router: how routers of experts are treated, where the model has any.
     """
 
     objective: Objective
     optimizer: OptimizerConfig
     total_steps: int
+    router: RouterConfig = field(default_factory=RouterConfig)
 
 
 @dataclass(frozen=True, slots=True)

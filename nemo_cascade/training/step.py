@@ -25,11 +25,12 @@ from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.preference import bradley_terry_loss
 from nemo_cascade.models.axes import Axes, Axis
 from nemo_cascade.models.megatron.heads import deferred_weight
+from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.padding import Padding
-from nemo_cascade.training.reduce import GlobalCounts, ReducedLoss, all_true, global_counts, reduce_losses
+from nemo_cascade.training.reduce import GlobalCounts, all_true, global_counts, reduce_losses
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
 
@@ -147,6 +148,7 @@ class TrainStep:
         padding: of micro-batches.
         max_skipped: steps that may be skipped before training stops.
         axes: this rank's place.
+        experts: the load of the model's experts; of a model without any there is nothing to tell.
         skipped: steps skipped so far in this stage.
     """
 
@@ -157,6 +159,7 @@ class TrainStep:
     padding: Padding
     max_skipped: int
     axes: Axes
+    experts: ExpertLoad
     skipped: int = 0
 
     def run(self, batches: Sequence[PackedBatch], step: int) -> StepResult:
@@ -175,6 +178,7 @@ class TrainStep:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
+        self.experts.begin(counts.units, counts.tokens)
         outputs = run_schedule(
             self.chunks, batches, self.loss, padding=self.padding, context=self.axes["cp"], forward_only=False
         )
@@ -185,9 +189,10 @@ class TrainStep:
         loss = reduced.loss_sum / counts.units
         finite = all_true(math.isfinite(loss) and math.isfinite(grad_norm))
         lr = self.optimizer.apply(step, grad_norm) if finite else 0.0
+        told = {**reduced.metrics, **self.experts.end(counts.tokens, finite=finite)}
         if not finite:
             self._count_skip(step, loss, grad_norm)
-        return _result(step, loss, grad_norm, lr, finite, counts, reduced)
+        return _result(step, loss, grad_norm, lr, finite, counts, told)
 
     def _check_extras(self, batches: Sequence[PackedBatch], step: int) -> None:
         lacking = sorted({name for batch in batches for name in self.spec.extras - batch.extras.keys()})
@@ -294,7 +299,7 @@ def _finish(
 
 
 def _result(
-    step: int, loss: float, grad_norm: float, lr: float, finite: bool, counts: GlobalCounts, reduced: ReducedLoss
+    step: int, loss: float, grad_norm: float, lr: float, finite: bool, counts: GlobalCounts, metrics: dict[str, float]
 ) -> StepResult:
     return StepResult(
         step=step,
@@ -303,5 +308,5 @@ def _result(
         lr=lr,
         tokens=counts.trained_tokens,
         skipped=not finite,
-        metrics={**reduced.metrics, "total_tokens": float(counts.tokens)},
+        metrics={**metrics, "total_tokens": float(counts.tokens)},
     )

@@ -19,8 +19,10 @@ from nemo_cascade.models.families import family_named
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import build_model
+from nemo_cascade.models.rules import fp32_names
 from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
+from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.padding import Padding
 from nemo_cascade.training.precision import check_precision
@@ -196,6 +198,11 @@ class TrainerWorker(RankWorker):
         ready = self._set_up
         yield from export_weights(ready.chunks, ready.arch, self._joined.axes)
 
+    @property
+    def fp32_weights(self) -> frozenset[str]:
+        """Names of the HF tensors that are fp32 whatever the model's dtype."""
+        return fp32_names(self._set_up.arch)
+
     def close(self) -> None:
         """Free the model and leave the job. Idempotent."""
         self._drop()
@@ -282,7 +289,7 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
         DistributedDataParallelConfig(
             grad_reduce_in_fp32=True,
             use_distributed_optimizer=parallel.use_distributed_optimizer,
-            overlap_grad_reduce=parallel.layout.dp > 1,
+            overlap_grad_reduce=parallel.layout.dp * parallel.layout.cp > 1,
         ),
         chunk,
     )
@@ -291,6 +298,7 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
 
 def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scoring: Scoring) -> TrainStep:
     """Wrap the chunks for training, with their optimizer and loss."""
+    experts = ExpertLoad(bare, training.router, scoring.axes)
     chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
     no_syncs = [chunk.no_sync for chunk in chunks]
     bare[0].config.no_sync_func = no_syncs if len(no_syncs) > 1 else no_syncs[0]  # one config for all chunks
@@ -304,6 +312,7 @@ def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scorin
         padding=scoring.padding,
         max_skipped=training.optimizer.max_skipped_steps,
         axes=scoring.axes,
+        experts=experts,
     )
 
 
@@ -324,8 +333,11 @@ def _finalize_sums(model: Any, num_tokens: torch.Tensor | None = None, **groups:
 
 def _kind(ready: _Ready) -> dict[str, Any]:
     """Return what must be equal for a checkpoint to be loaded."""
-    return {
+    kind = {
         "dtype": ready.setup.precision.dtype,
         "distributed_optimizer": ready.setup.parallel.use_distributed_optimizer,
         "architecture": family_named(ready.arch.family).write(ready.arch),
     }
+    if ready.arch.experts is not None and ready.setup.training is not None:
+        kind["trained_router"] = ready.setup.training.router.trainable  # a frozen one has no optimizer state
+    return kind

@@ -204,7 +204,9 @@ def test_c1_a_public_config_is_read_as_transformers_reads_it(case):
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss", "nemotron_h", "mixtral", "qwen3_5", "deepseek_v3", "jamba"])
 def test_c2_another_family_is_refused_with_those_that_are_taken(family):
-    with pytest.raises(ModelError, match=rf"{family}; allowed: llama, mistral, qwen2, qwen3; mend: take a dense"):
+    with pytest.raises(
+        ModelError, match=rf"{family}; allowed: llama, mistral, nemotron, qwen2, qwen3; mend: take a dense"
+    ):
         architecture_from_hf(TINY | {"model_type": family})
 
 

@@ -20,18 +20,32 @@ from tests.support.hf_models import (
 )
 
 WORLD = 6
+# Each code path once: one process; tensor and pipeline in parts; uneven pipeline and context; sequence and context; a
+# key/value head per rank.
 TINY_LAYOUTS = {
     "tp1": {"dp": 6},
-    "tp2": {"tp": 2, "dp": 3},
-    "tp3": {"tp": 3, "dp": 2},
-    "pp2": {"pp": 2, "dp": 3},
-    "pp3 tp2": {"pp": 3, "tp": 2},
-    "pp2 tp3 sp": {"pp": 2, "tp": 3, "sp": True},
-    "pp6": {"pp": 6},
     "pp3 in 2 parts tp2": {"pp": 3, "vpp": 2, "tp": 2},
     "pp2 of 5 and 1 cp3": {"pp": 2, "last": 1, "cp": 3},
     "tp2 cp3 sp": {"tp": 2, "cp": 3, "sp": True},
     "tp6": {"tp": 6},
+}
+# By the number of ranks, what `make matrix` tries beside them.
+FURTHER_LAYOUTS = {
+    6: {
+        "tp2": {"tp": 2, "dp": 3},
+        "tp3": {"tp": 3, "dp": 2},
+        "pp2": {"pp": 2, "dp": 3},
+        "pp2 in 3 parts": {"pp": 2, "vpp": 3, "dp": 3},
+        "pp3 tp2": {"pp": 3, "tp": 2},
+        "pp2 tp3 sp": {"pp": 2, "tp": 3, "sp": True},
+        "pp6": {"pp": 6},
+        "cp2": {"cp": 2, "dp": 3},
+        "cp6": {"cp": 6},
+    },
+    8: {
+        "tp2 pp2 cp2": {"tp": 2, "pp": 2, "cp": 2},
+        "tp2 pp2 in 3 parts cp2 sp": {"tp": 2, "pp": 2, "vpp": 3, "cp": 2, "sp": True},
+    },
 }
 # 9 query and 3 key/value heads: TP 2 needs a padding group, TP 3 none. Of four ranks, for TP 2 x PP 2.
 SMOLLM2_LAYOUTS = {
@@ -118,25 +132,30 @@ def _layouts(cases):
     return {name: layout for case in cases for name, layout in case.layouts.items()}.items()
 
 
+def tiny_cases(scratch, layouts, dtype="fp32"):
+    return [
+        Case(
+            name,
+            str(write_hf_model(scratch / name, name, torch.bfloat16 if dtype == "bf16" else torch.float32)),
+            layouts,
+            make_documents((41, 3, 16, 1, 30, 5), 501),
+            dtype,
+            export_in=tuple(layouts),
+        )
+        for name in ARCHITECTURES
+    ]
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory, smollm2_folder):
     from nemo_cascade.training.launch import run_ranks
 
     scratch = tmp_path_factory.mktemp("parity")
-    cases = [
-        Case(
-            name,
-            str(write_hf_model(scratch / name, name)),
-            TINY_LAYOUTS,
-            make_documents((41, 3, 16, 1, 30, 5), 501),
-            export_in=tuple(TINY_LAYOUTS),
-        )
-        for name in ARCHITECTURES
-    ]
+    cases = tiny_cases(scratch, TINY_LAYOUTS)
     for dtype in ("fp32", "bf16"):
         folder = scratch / f"stored in bf16, trained in {dtype}"
         write_hf_model(folder, "qwen3_tied", torch.bfloat16)
-        layouts = {"pp3 tp2": TINY_LAYOUTS["pp3 tp2"]}
+        layouts = {"pp3 in 2 parts tp2": TINY_LAYOUTS["pp3 in 2 parts tp2"]}
         cases.append(
             Case(folder.name, str(folder), layouts, make_documents((9, 9), 501), dtype, export_in=tuple(layouts))
         )
@@ -153,22 +172,46 @@ def outcome(tmp_path_factory, smollm2_folder):
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "smollm2", "smollm2 tp3"])
 def test_every_layout_computes_transformers_logits(outcome, name):
     _, cases, logits = outcome
-    case = cases[name]
-    expected = reference_logits(case.folder, case.documents)
-    scale = np.abs(expected).max()
-    assert {layout for key, layout in logits if key == name} == set(case.layouts)
-    for layout in case.layouts:
-        error = np.abs(logits[name, layout] - expected).max() / scale
-        assert error < (2e-5 if name.startswith("smollm2") else 2e-6), (layout, error)
+    computes_transformers_logits(cases[name], logits, 2e-5 if name.startswith("smollm2") else 2e-6)
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "smollm2", "smollm2 tp3"])
 def test_weights_come_back_bit_identical_from_every_layout(outcome, name):
     scratch, cases, _ = outcome
-    source = read_tensors(Path(cases[name].folder))
-    for layout in cases[name].export_in:
-        exported = read_tensors(scratch / f"{name} {layout}")
+    weights_come_back(cases[name], scratch)
+
+
+@pytest.mark.long
+@pytest.mark.distributed
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("world", FURTHER_LAYOUTS)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_every_further_layout_does_so_too(tmp_path, world, dtype):
+    from nemo_cascade.training.launch import run_ranks
+
+    cases = tiny_cases(tmp_path, FURTHER_LAYOUTS[world], dtype)
+    answers = run_ranks(run_cases, world, cases, str(tmp_path), deadline_s=3000)
+    logits = {key: value for answer in answers for key, value in answer.items()}
+    for case in cases:
+        if dtype == "fp32":
+            computes_transformers_logits(case, logits, 2e-6)
+        weights_come_back(case, tmp_path)
+
+
+def computes_transformers_logits(case, logits, limit):
+    expected = reference_logits(case.folder, case.documents)
+    scale = np.abs(expected).max()
+    assert {layout for key, layout in logits if key == case.name} == set(case.layouts)
+    for layout in case.layouts:
+        error = np.abs(logits[case.name, layout] - expected).max() / scale
+        assert error < limit, (layout, error)
+
+
+def weights_come_back(case, scratch):
+    source = read_tensors(Path(case.folder))
+    for layout in case.export_in:
+        exported = read_tensors(scratch / f"{case.name} {layout}")
         assert exported.keys() == source.keys()
         for tensor_name, tensor in source.items():
             assert exported[tensor_name].dtype == tensor.dtype
@@ -180,7 +223,7 @@ def test_exported_dtype_is_the_source_files_unless_that_would_lose_bits(outcome)
     scratch, cases, _ = outcome
     for trained_in, stored_in in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         name = f"stored in bf16, trained in {trained_in}"
-        target = scratch / f"{name} pp3 tp2"
+        target = scratch / f"{name} pp3 in 2 parts tp2"
         source, exported = read_tensors(Path(cases[name].folder)), read_tensors(target)
         assert {tensor.dtype for tensor in exported.values()} == {stored_in}
         assert all(torch.equal(exported[key].to(torch.bfloat16), tensor) for key, tensor in source.items())

@@ -17,7 +17,7 @@ EXTRAS = ("advantages", "behaviour_logprobs", "reference_logprobs")
 LOSS = PolicyLossConfig(kl_coefficient=0.1, entropy_coefficient=0.01, correction="truncated")
 
 
-def _curve(worker, argument):
+def curve_of(worker, argument):
     setup, source = argument
     worker.setup(setup)
     steps = [worker.train_step(source, step) for step in range(STEPS)]
@@ -82,7 +82,7 @@ def answers(tmp_path_factory):
     pack = make_pack([30, 18, 5, 41], seed=7)
 
     def curve(name, ranks, micro=4, extras=(), **layout):
-        return Job(name, ranks, _curve, (policy_setup(hf, **layout), TinySource(micro, extras=extras)))
+        return Job(name, ranks, curve_of, (policy_setup(hf, **layout), TinySource(micro, extras=extras)))
 
     jobs = [
         curve("dp1 mb4", (0,)),

@@ -40,7 +40,8 @@ def _padding(worker, setup):
     own, ready = 4 // size, worker._set_up
     found = []
     parameters = ready.chunks[0].module.parameters()
-    for held, parameter in zip(mapped_parameters(ready.chunks, ready.arch), parameters, strict=True):
+    mapped = mapped_parameters(ready.chunks, ready.arch, worker._joined.axes)
+    for held, parameter in zip(mapped, parameters, strict=True):
         if size == 2 and "self_attention.linear" in held.name:
             for tensor in (parameter.detach(), parameter.main_grad):
                 rows = tensor.T if "linear_proj" in held.name else tensor

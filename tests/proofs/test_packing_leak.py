@@ -24,7 +24,7 @@ PACKS = {"each": (150, 2, 24, 40), "padded": (12, 10, 12, 12, 12, 8)}
 PERTURBED = 2  # the document of which a token is changed
 
 
-def run_packs(rank, world_size, port, folder):
+def run_packs(rank, world_size, port, folder, layouts):
     """Return {(layout, pack, what): array} on the ranks that have results."""
     from nemo_cascade.models.hf_config import read_architecture
     from nemo_cascade.models.megatron.build import build_model
@@ -33,7 +33,7 @@ def run_packs(rank, world_size, port, folder):
 
     results, job = {}, None
     arch = read_architecture(Path(folder))
-    for layout, sizes in LAYOUTS.items():
+    for layout, sizes in layouts.items():
         parallel = ParallelConfig(**sizes)
         if job is None:
             job = runtime.start(
@@ -91,7 +91,7 @@ def results(tmp_path_factory):
     from nemo_cascade.training.launch import run_ranks
 
     folder = write_hf_model(tmp_path_factory.mktemp("leak") / "model", "qwen3_tied")
-    answers = run_ranks(run_packs, 2, str(folder), deadline_s=120)
+    answers = run_ranks(run_packs, 2, str(folder), LAYOUTS, deadline_s=120)
     return {key: value for answer in answers for key, value in answer.items()}
 
 

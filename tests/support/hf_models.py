@@ -43,10 +43,63 @@ ARCHITECTURES = {
     "qwen3_three_groups": {"model_type": "qwen3", **_SHAPE, **_THREE, "tie_word_embeddings": True},
     "qwen2_three_groups": {"model_type": "qwen2", **_QWEN2, **_THREE, "hidden_size": 72, "tie_word_embeddings": True},
     "phi3": {"model_type": "phi3", **_QWEN2, **_THREE, "hidden_size": 72, "pad_token_id": 0, "eos_token_id": 1},
+    "nemotron": {"model_type": "nemotron", **_SHAPE, "intermediate_size": 144, "tie_word_embeddings": False},
     "qwen3_yarn": {"model_type": "qwen3", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _YARN},
+    "mistral": {"model_type": "mistral", **_SHAPE, "sliding_window": None, "tie_word_embeddings": False},
     "llama_linear": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": False, "rope_parameters": _LINEAR},
     "llama3_scaled": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": True, "rope_parameters": _LLAMA3},
 }
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 7}
+# Twelve layers: half of them before and half behind every kind; a head of 32 is the smallest that vLLM has on a CPU.
+_NEMOTRON_H = {
+    "vocab_size": 501,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 16,
+    "ssm_state_size": 16,
+    "n_groups": 2,
+    "conv_kernel": 4,
+    "chunk_size": 16,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    **_TOKENS,
+}
+_NEMOTRON_H_EXPERTS = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "moe_shared_expert_intermediate_size": 64,
+    "n_shared_experts": 1,
+    "routed_scaling_factor": 2.5,
+}
+MIXTURES = {
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        **_SHAPE,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+        "tie_word_embeddings": False,
+        **_TOKENS,
+    },
+    "nemotron_h": {
+        "model_type": "nemotron_h",
+        "hybrid_override_pattern": "MEM*-EME*M-E",
+        **_NEMOTRON_H,
+        **_NEMOTRON_H_EXPERTS,
+    },
+    "nemotron_h_dense": {"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*-M-*M-M-", **_NEMOTRON_H},
+}
+"""Models with experts, state spaces, or both."""
 PHI3 = "tests.support.phi3_family:Phi3"
 """A family that isn't shipped; the others don't need it."""
 
@@ -55,7 +108,7 @@ def write_hf_model(folder, name, dtype=torch.float32):
     """Write a model folder as transformers does, in which no two tensors are alike."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    fields = dict(ARCHITECTURES[name])
+    fields = dict((ARCHITECTURES | MIXTURES)[name])
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -63,6 +116,9 @@ def write_hf_model(folder, name, dtype=torch.float32):
         with torch.no_grad():
             for tensor_name, parameter in model.named_parameters():
                 parameter.normal_(1.0 if "norm" in tensor_name else 0.0, 0.1)
+            for tensor_name, buffer in model.named_buffers():
+                if tensor_name.endswith("e_score_correction_bias"):
+                    buffer.normal_(0.0, 0.1)
     model.to(dtype).save_pretrained(folder, max_shard_size="200KB" if name == "qwen3_untied" else "1GB")
     return folder
 

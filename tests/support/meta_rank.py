@@ -19,6 +19,8 @@ def meta_rank(rank, parallel):
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=parallel.layout.vpp if parallel.layout.vpp > 1 else None,
+        context_parallel_size=parallel.context_parallel_size,
         create_gloo_process_groups=False,
     )
     tensor_parallel.model_parallel_cuda_manual_seed(0)

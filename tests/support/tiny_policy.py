@@ -57,13 +57,17 @@ def policy_setup(
     cp=1,
     vpp=1,
     last=None,
+    ep=1,
+    etp=None,
     dtype="fp32",
     distributed=True,
     objective=None,
     optimizer=None,
+    router=None,
     **changes,
 ):
     """Return a TrainerSetup of the tiny policy."""
+    from nemo_cascade.config.router import RouterConfig
     from nemo_cascade.losses.objective import SftLoss
     from nemo_cascade.training.setup import TrainerSetup, Training
 
@@ -78,6 +82,8 @@ def policy_setup(
             context_parallel_size=cp,
             data_parallel_size=dp,
             sequence_parallel=sp,
+            expert_model_parallel_size=ep,
+            expert_tensor_parallel_size=etp,
             use_distributed_optimizer=distributed,
             pad_attention_groups=True,
         ),
@@ -88,6 +94,7 @@ def policy_setup(
             objective or SftLoss(),
             optimizer or OptimizerConfig(lr=3e-3, lr_warmup_steps=2, weight_decay=0.1, max_skipped_steps=1),
             total_steps=20,
+            router=router or RouterConfig(),
         ),
     )
     return replace(setup, **changes)

@@ -32,6 +32,7 @@ def violations(config: RunConfig) -> list[CascadeError]:
     for index, (name, stage) in enumerate(config.stages.items()):
         found += _optimizer(f"stages.{name}.optimizer", stage)
         found += _carry(config, index, name, stage)
+        found += stage.router.problems(f"stages.{name}.router")
         found += stage.problems(config, name)
     return found + list(judge_violations(config))
 

@@ -23,6 +23,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
+from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.errors import CascadeError
@@ -127,6 +128,8 @@ class StageBase:
     """AdamW and schedule."""
     seq_length: PositiveInt
     """Length of a packed micro-batch, tokens."""
+    router: RouterConfig = field(default_factory=RouterConfig)
+    """Treatment of the routers of a mixture of experts."""
     checkpoint_every: PositiveInt = 50
     """Steps between checkpoints; the last step always has one."""
     keep_checkpoints: PositiveInt = 2

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
+from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
 from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig
 from nemo_cascade.config.stages.rollout_rules import (
@@ -61,6 +62,8 @@ class GrpoStage(PolicyStage):
     """Epoch-wise filtering of prompts without signal."""
     end_when: EndConfig = field(default_factory=EndConfig)
     """Rules that end the stage before its last step."""
+    router: RouterConfig = field(default_factory=lambda: RouterConfig(trainable=False))
+    """Treatment of the routers of a mixture of experts: frozen, as in the published recipes; the biases move on."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
 

@@ -9,10 +9,15 @@ from nemo_cascade.errors import CascadeError, ModelError
 from nemo_cascade.models.families.family import Family
 from nemo_cascade.models.families.llama import Llama
 from nemo_cascade.models.families.mistral import Mistral
+from nemo_cascade.models.families.nemotron import Nemotron
+from nemo_cascade.models.families.nemotron_h import NemotronH
 from nemo_cascade.models.families.qwen2 import Qwen2
 from nemo_cascade.models.families.qwen3 import Qwen3
+from nemo_cascade.models.families.qwen3_moe import Qwen3Moe
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family() for family in (Llama, Mistral, Qwen2, Qwen3)}
+FAMILIES: Mapping[str, Family] = {
+    family.model_type: family() for family in (Llama, Mistral, Nemotron, NemotronH, Qwen2, Qwen3, Qwen3Moe)
+}
 """By HF's model_type."""
 
 
@@ -25,7 +30,7 @@ def family_named(name: str) -> Family:
     if name in FAMILIES:
         return FAMILIES[name]
     if not is_plugin(name):
-        mend = "take a dense decoder of these families, or write your own and name it in model.family"
+        mend = "take a model of these families, or write your own and name it in model.family"
         raise ModelError("unsupported model_type", value=name, limit=", ".join(sorted(FAMILIES)), mend=mend)
     try:
         found = load_plugin(name)

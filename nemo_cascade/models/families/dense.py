@@ -1,8 +1,8 @@
-"""Dense decoders of Llama's build: RMSNorm, rotary positions, grouped-query attention, SwiGLU. No torch here."""
+"""Decoders of Llama's build: RMSNorm, rotary positions, grouped-query attention, SwiGLU. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from nemo_cascade.errors import ModelError
@@ -12,12 +12,14 @@ from nemo_cascade.models.architecture import (
     Dense,
     Embedding,
     Layer,
+    LayerNorm,
     LmHead,
+    Mlp,
     RmsNorm,
 )
-from nemo_cascade.models.cuts import Columns, GateUp, HeadColumns, Qkv, Shape, Whole
-from nemo_cascade.models.families.family import Family, Rule
-from nemo_cascade.models.families.fields import malformed, unknown
+from nemo_cascade.models.families.family import Family, Limit, Rule
+from nemo_cascade.models.families.fields import DENSE, Fields, num_labels
+from nemo_cascade.models.families.layers import attention_rules, dense_rules, expert_rules, norm_rule
 from nemo_cascade.models.families.rotary import read_rotary, write_rotary
 
 
@@ -26,12 +28,18 @@ class DenseFamily(Family):
 
     class_name: ClassVar[str]
     """HF's class of its language model."""
+    fields: ClassVar[Fields] = DENSE
+    """What its config may say."""
     qk_norm: ClassVar[bool] = False
     """RMSNorm over each query and key head."""
     qkv_bias: ClassVar[bool] = False
     """Bias in the query, key and value projections."""
     head_dim_required: ClassVar[bool] = False
     """The head's width isn't hidden_size / heads where nothing is said."""
+    hidden_act: ClassVar[str] = "silu"
+    """HF's name of the function between the MLP's matrices."""
+    partial_rotary: ClassVar[float | None] = None
+    """Of each head, the fraction that turns where nothing is said; None: heads turn as a whole."""
     window_field: ClassVar[str] = "sliding_window"
     """The field that is named where a window is refused."""
 
@@ -48,9 +56,25 @@ class DenseFamily(Family):
         """Return what its config has to say beside the sizes."""
         return {}
 
+    def read_norm(self, config: Mapping[str, Any]) -> RmsNorm | LayerNorm:
+        """Return the norm of all layers."""
+        return RmsNorm(float(config.get("rms_norm_eps", 1e-6)))
+
+    def write_norm(self, norm: RmsNorm | LayerNorm) -> dict[str, Any]:
+        """Return the fields that `read_norm` reads."""
+        return {"rms_norm_eps": norm.epsilon}
+
+    def read_mlp(self, config: Mapping[str, Any]) -> Mlp:
+        """Return the MLP of every layer."""
+        return Dense(config["intermediate_size"], "relu2" if self.hidden_act == "relu2" else "swiglu")
+
+    def write_mlp(self, mlp: Mlp) -> dict[str, Any]:
+        """Return the fields that `read_mlp` reads."""
+        return {"intermediate_size": mlp.width}
+
     def read(self, config: Mapping[str, Any]) -> Architecture:
         """See `Family`; old and new spelling of the rotary fields."""
-        positions, problems = read_rotary(config)
+        positions, problems = read_rotary(config, self.partial_rotary)
         problems = [*self._problems(config), *problems]
         if problems:
             raise ModelError(
@@ -66,12 +90,12 @@ class DenseFamily(Family):
             qk_norm=self.qk_norm,
             qkv_bias=self.qkv_bias,
         )
-        layer = Layer(attention, Dense(config["intermediate_size"]))
+        layer = Layer(attention, self.read_mlp(config))
         architecture = Architecture(
             family=self.model_type,
             embedding=Embedding(config["vocab_size"], config["hidden_size"]),
             layers=(layer,) * config["num_hidden_layers"],
-            norm=RmsNorm(float(config.get("rms_norm_eps", 1e-6))),
+            norm=self.read_norm(config),
             positions=positions,
             head=LmHead(tied=bool(config.get("tie_word_embeddings", False))),
             max_position_embeddings=config["max_position_embeddings"],
@@ -82,6 +106,9 @@ class DenseFamily(Family):
         """See `Family`."""
         (layer,) = arch.kinds
         attention = layer.mixer
+        assert isinstance(attention, Attention), "of a layer that this family read"
+        assert layer.mlp is not None, "likewise"
+        assert arch.positions is not None, "likewise"
         head: dict[str, Any] = {"architectures": [self.class_name], "tie_word_embeddings": arch.tied}
         if arch.scores:
             head = {
@@ -94,13 +121,13 @@ class DenseFamily(Family):
             **head,
             "num_hidden_layers": len(arch.layers),
             "hidden_size": arch.hidden_size,
-            "intermediate_size": layer.mlp.width,
             "num_attention_heads": attention.heads,
             "num_key_value_heads": attention.groups,
             "head_dim": attention.head_dim,
             "vocab_size": arch.vocab_size,
-            "rms_norm_eps": arch.norm.epsilon,
+            **self.write_norm(arch.norm),
             "max_position_embeddings": arch.max_position_embeddings,
+            **self.write_mlp(layer.mlp),
             **write_rotary(arch.positions),
             **self.own_fields(),
         }
@@ -108,48 +135,24 @@ class DenseFamily(Family):
     def layer_rules(self, arch: Architecture, number: int) -> Iterator[Rule]:
         """See `Family`."""
         layer, hidden = arch.layers[number], arch.hidden_size
-        attention, ffn = layer.mixer, layer.mlp.width
+        assert isinstance(layer.mixer, Attention), "of a layer that this family read"
         megatron, hf = f"decoder.layers.{number}.", f"model.layers.{number}."
         mixer, mlp = megatron + "self_attention.", megatron + "mlp."
-        rows = {"q": attention.heads * attention.head_dim}
-        rows["k"] = rows["v"] = attention.groups * attention.head_dim
-
-        def qkv(kind: str, *columns: int) -> Rule:
-            hf_shapes: dict[str, Shape] = {f"{hf}self_attn.{x}_proj.{kind}": (rows[x], *columns) for x in "qkv"}
-            return Rule((f"{mixer}linear_qkv.{kind}",), hf_shapes, Qkv(attention))
-
-        # Transformer Engine fuses each norm into the matrix behind it and names it after that.
-        yield Rule(
-            (megatron + "input_layernorm.weight", mixer + "linear_qkv.layer_norm_weight"),
-            {hf + "input_layernorm.weight": (hidden,)},
-            Whole(),
-        )
-        yield qkv("weight", hidden)
-        yield Rule(
-            (mixer + "linear_proj.weight",),
-            {hf + "self_attn.o_proj.weight": (hidden, rows["q"])},
-            HeadColumns(attention),
-        )
-        yield Rule(
-            (megatron + "pre_mlp_layernorm.weight", mlp + "linear_fc1.layer_norm_weight"),
-            {hf + "post_attention_layernorm.weight": (hidden,)},
-            Whole(),
-        )
-        gate_up: dict[str, Shape] = {f"{hf}mlp.{x}_proj.weight": (ffn, hidden) for x in ("gate", "up")}
-        yield Rule((mlp + "linear_fc1.weight",), gate_up, GateUp())
-        yield Rule((mlp + "linear_fc2.weight",), {hf + "mlp.down_proj.weight": (hidden, ffn)}, Columns())
-        if attention.qkv_bias:
-            yield qkv("bias")
-        for x in "qk" if attention.qk_norm else "":
-            norm: dict[str, Shape] = {f"{hf}self_attn.{x}_norm.weight": (attention.head_dim,)}
-            yield Rule((f"{mixer}{x}_layernorm.weight",), norm, Whole())
+        norms = (hf + "input_layernorm.weight", hf + "post_attention_layernorm.weight")
+        yield norm_rule(hidden, norms[0], megatron + "input_layernorm.weight", mixer + "linear_qkv.layer_norm_weight")
+        yield from attention_rules(layer.mixer, hidden, mixer, hf + "self_attn.")
+        yield norm_rule(hidden, norms[1], megatron + "pre_mlp_layernorm.weight", mlp + "linear_fc1.layer_norm_weight")
+        if isinstance(layer.mlp, Dense):
+            yield from dense_rules(layer.mlp, hidden, mlp, hf + "mlp.")
+        elif layer.mlp is not None:
+            yield from expert_rules(layer.mlp, hidden, mlp, hf + "mlp.")
 
     def _has_score_head(self, config: Mapping[str, Any]) -> bool:
         return config.get("architectures") == [self.score_class_name]
 
     def _problems(self, config: Mapping[str, Any]) -> list[str]:
         """Return every field that is missing, malformed or unsupported, but for the rotary ones."""
-        if problems := malformed(config):
+        if problems := self.fields.malformed(config):
             # What is malformed can't be compared; what is unsupported beside it is still told.
             wrong = [key for key in config if any(problem.startswith(f"{key} ") for problem in problems)]
             sound = {key: value for key, value in config.items() if key not in wrong}
@@ -164,8 +167,13 @@ class DenseFamily(Family):
             problems.append(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
         return problems
 
+    def own_limits(self) -> list[Limit]:
+        """Return what its own fields may say."""
+        return []
+
     def _unsupported(self, config: Mapping[str, Any]) -> list[str]:
-        rules: list[tuple[str, Callable[[Any], bool], str]] = [
+        rules: list[Limit] = [
+            *self.own_limits(),
             (
                 "architectures",
                 lambda v: v in (None, [self.class_name], [self.score_class_name]),
@@ -173,10 +181,10 @@ class DenseFamily(Family):
             ),
             (
                 "id2label",
-                lambda _: not self._has_score_head(config) or _num_labels(config) == 1,
+                lambda _: not self._has_score_head(config) or num_labels(config) == 1,
                 "a reward model has one output (num_labels=1)",
             ),
-            ("hidden_act", lambda v: v in (None, "silu"), "only silu"),
+            ("hidden_act", lambda v: v in (None, self.hidden_act), f"only {self.hidden_act}"),
             ("attention_dropout", lambda v: not v, "only 0"),
             ("attention_bias", lambda v: not v or (self.qkv_bias and v is True), "only false"),
             ("mlp_bias", lambda v: not v, "only false"),
@@ -189,7 +197,7 @@ class DenseFamily(Family):
         if self.head_dim_required:
             rules.append(("head_dim", lambda v: v is not None, "must be given"))
         problems = [f"{key}={config.get(key)!r} ({limit})" for key, ok, limit in rules if not ok(config.get(key))]
-        return problems + unknown(config)
+        return problems + self.fields.unknown(config)
 
 
 class SwitchedWindow(DenseFamily):
@@ -201,8 +209,3 @@ class SwitchedWindow(DenseFamily):
         """See `DenseFamily`."""
         switched_on = bool(config.get("use_sliding_window"))
         return switched_on and config.get("max_window_layers", 0) < config["num_hidden_layers"]
-
-
-def _num_labels(config: Mapping[str, Any]) -> int:
-    """Return how many outputs transformers would give a classification head: two, where nothing is said."""
-    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))

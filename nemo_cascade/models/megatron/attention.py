@@ -1,4 +1,4 @@
-"""Packed causal attention with torch's SDPA, and RMSNorm: the layers used where Transformer Engine is not.
+"""Packed causal attention with torch's SDPA, and norms: the layers used where Transformer Engine is not.
 
 Shapes: T packed tokens, S sequence, B batch, N query heads, K key/value heads, D head width.
 """
@@ -37,6 +37,26 @@ class RMSNorm(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise the last dimension; any leading shape."""
         return F.rms_norm(x, (self.hidden_size,), self.weight, self.eps)
+
+
+class ZeroCentredLayerNorm(torch.nn.Module):
+    """Layer norm with a bias whose weight is stored less one, as Megatron's layernorm_zero_centered_gamma has it.
+
+    Its arguments are those of `RMSNorm`.
+    """
+
+    def __init__(self, config: Any, hidden_size: int, eps: float | None = None, **_: Any) -> None:
+        super().__init__()
+        self.hidden_size, self.eps = hidden_size, config.layernorm_epsilon if eps is None else eps
+        self.weight, self.bias = (
+            torch.nn.Parameter(torch.zeros(hidden_size, dtype=config.params_dtype, device=backend.device()))
+            for _ in range(2)
+        )
+        self.weight.sequence_parallel = self.bias.sequence_parallel = config.sequence_parallel
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the last dimension; any leading shape."""
+        return F.layer_norm(x, (self.hidden_size,), self.weight + 1, self.bias, self.eps)
 
 
 class PackedAttention(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Build this rank's part of the model as Megatron-Core's GPTModel, without weights."""
+"""Build this rank's part of the model of Megatron-Core's classes, without weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architecture import Architecture, Layer
+from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Layer, LayerNorm, Rotary
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.models.megatron.hybrid import build_hybrid
 from nemo_cascade.models.megatron.packing import rotary_table_length
 from nemo_cascade.models.megatron.rotary import scaled_frequencies, softmax_scale
-from nemo_cascade.models.megatron.specs import block_spec, resolve_layer_spec
-from nemo_cascade.types import Int32
+from nemo_cascade.models.megatron.router import tell_routers_of_documents
+from nemo_cascade.models.megatron.specs import LayerSpec, block_spec, resolve_layer_spec
+from nemo_cascade.types import Int32, Int64
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -33,7 +36,7 @@ def build_model(
     seq_length: int,
     axes: Axes,
 ) -> list[Any]:
-    """Build the chunks of this rank (its pipeline stage, its tensor shard), each a GPTModel on `backend.device()`.
+    """Build the chunks of this rank (its pipeline stage, its tensor shard), each a GPTModel or MambaModel.
 
     All parameters are NaN until `weights.load_weights` fills them, so a forgotten load can't go unseen. Process
     groups must exist (`training.runtime.start`). Collective where embeddings are tied over pipeline stages.
@@ -50,8 +53,6 @@ def build_model(
         ModelError: a layout or length that this architecture can't have (every reason listed).
         RuntimeUnavailableError: Transformer Engine was asked for and is absent.
     """
-    from megatron.core.models.gpt import GPTModel
-
     from nemo_cascade.models.megatron.heads import DeferredOutput, ScalarHead
 
     layer_spec = resolve_layer_spec(model.layer_spec, precision.dtype)
@@ -65,33 +66,61 @@ def build_model(
     config = transformer_config(arch, parallel=parallel, precision=precision, layer_spec=layer_spec)
     chunks = []
     for number in range(parallel.layout.chunks):
+        placed: dict[str, Any] = {
+            "vocab_size": arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
+            "max_sequence_length": seq_length,
+            "pre_process": axes["pp"].first and number == 0,
+            "post_process": axes["pp"].last and number == parallel.layout.chunks - 1,
+            "share_embeddings_and_output_weights": arch.tied,
+        }
         part = number if parallel.layout.chunks > 1 else None
-        gpt = GPTModel(
-            config=config,
-            transformer_layer_spec=block_spec(config, layer_spec, part),
-            vocab_size=arch.padded_vocab_size(model.make_vocab_size_divisible_by, parallel.layout.tp),
-            max_sequence_length=seq_length,
-            pre_process=axes["pp"].first and number == 0,
-            post_process=axes["pp"].last and number == parallel.layout.chunks - 1,
-            share_embeddings_and_output_weights=arch.tied,
-            position_embedding_type="rope",
-            rotary_base=arch.positions.theta,
-            rotary_percent=arch.positions.fraction,
-            vp_stage=part,
-        )
-        if arch.positions.scaling is not None:
-            rotary = gpt.rotary_pos_emb
-            rotary.inv_freq = scaled_frequencies(rotary.inv_freq, arch.positions)
-        if gpt.post_process and arch.scores:
-            gpt.output_layer = ScalarHead(config)
-        elif gpt.post_process:
-            DeferredOutput.take_over(gpt.output_layer)
-        chunks.append(gpt)
+        if arch.hybrid:
+            chunk = build_hybrid(arch, config, layer_spec, **placed)
+        else:
+            chunk = _gpt(arch, config, layer_spec, part, **placed)
+        if chunk.post_process and arch.scores:
+            chunk.output_layer = ScalarHead(config)
+        elif chunk.post_process:
+            DeferredOutput.take_over(chunk.output_layer)
+        tell_routers_of_documents(chunk)
+        _keep_dtypes(chunk, config.params_dtype)
+        biases = (buffer for name, buffer in chunk.named_buffers() if name.endswith(".expert_bias"))
+        for tensor in (*chunk.parameters(), *biases):
+            _fill_nan(tensor)
+        chunks.append(chunk)
     return chunks
 
 
+def _gpt(arch: Architecture, config: Any, layer_spec: LayerSpec, part: int | None, **placed: Any) -> Any:
+    """Return one part of this rank's of a model of whole layers."""
+    from megatron.core.models.gpt import GPTModel
+
+    _every_layer(arch)
+    assert arch.positions is not None, "whole layers have attention"
+    gpt = GPTModel(
+        config=config,
+        transformer_layer_spec=block_spec(config, layer_spec, part),
+        position_embedding_type="rope",
+        rotary_base=arch.positions.theta,
+        rotary_percent=arch.positions.fraction,
+        vp_stage=part,
+        **placed,
+    )
+    if arch.positions.scaling is not None:
+        rotary = gpt.rotary_pos_emb
+        rotary.inv_freq = scaled_frequencies(rotary.inv_freq, arch.positions)
+    return gpt
+
+
+def _keep_dtypes(chunk: Any, dtype: torch.dtype) -> None:
+    """Give Mamba's skip the model's dtype, as HF and the engine do; its decay stays fp32."""
+    for name, parameter in chunk.named_parameters():
+        if name.endswith(".mixer.D"):
+            parameter.data = parameter.data.to(dtype)
+
+
 def transformer_config(
-    arch: Architecture, *, parallel: ParallelConfig, precision: PrecisionConfig, layer_spec: str
+    arch: Architecture, *, parallel: ParallelConfig, precision: PrecisionConfig, layer_spec: LayerSpec
 ) -> Any:
     """Return Megatron's TransformerConfig for an architecture in a layout.
 
@@ -104,24 +133,17 @@ def transformer_config(
     from megatron.core.transformer import TransformerConfig
 
     fused = layer_spec == "transformer_engine"
-    dtype, layout, layer = DTYPES[precision.dtype], parallel.layout, _every_layer(arch)
-    attention = layer.mixer
-    groups = attention.groups + attention.padding_groups(layout.tp)
+    dtype, layout = DTYPES[precision.dtype], parallel.layout
+    mlp = arch.dense or arch.experts
+    assert mlp is not None, "some layer has an MLP"
     return TransformerConfig(
         num_layers=len(arch.layers),
         hidden_size=arch.hidden_size,
-        ffn_hidden_size=layer.mlp.width,
-        num_attention_heads=groups * attention.heads_per_group,
-        num_query_groups=groups,
-        kv_channels=attention.head_dim,
-        softmax_scale=softmax_scale(attention.head_dim, arch.positions),
-        normalization="RMSNorm",
+        ffn_hidden_size=mlp.width,
+        normalization="LayerNorm" if isinstance(arch.norm, LayerNorm) else "RMSNorm",
+        layernorm_zero_centered_gamma=isinstance(arch.norm, LayerNorm),
         layernorm_epsilon=arch.norm.epsilon,
-        qk_layernorm=attention.qk_norm,
-        add_qkv_bias=attention.qkv_bias,
         add_bias_linear=False,
-        gated_linear_unit=True,
-        activation_func=F.silu,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         init_method=_fill_nan,
@@ -137,6 +159,7 @@ def transformer_config(
         num_layers_in_last_pipeline_stage=layout.last_layers,
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
+        expert_tensor_parallel_size=layout.etp,
         sequence_parallel=layout.sp,
         # Packs of one step differ in length, so stages tell each other the shape; but for the interleaved schedule,
         # whose two messages to one peer would take each other's.
@@ -147,21 +170,82 @@ def transformer_config(
         moe_token_dispatcher_type="alltoall",  # the default is refused with variable lengths, even on a dense model
         # Losses are sums; one all-reduced token count divides them.
         calculate_per_token_loss=True,
-        bias_activation_fusion=fused,
         masked_softmax_fusion=False,
         persist_layer_norm=fused,
         apply_rope_fusion=fused,
         gradient_accumulation_fusion=fused and importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None,
+        **_activation(mlp, fused),
+        **_attention(arch.attention, arch.positions, layout),
+        **_experts(arch.experts, fused),
+        **_mamba(arch),
         **_recompute(parallel),
         **({} if precision.fp8 == "off" else {"fp8": precision.fp8, "fp8_recipe": precision.fp8_recipe}),
     )
 
 
-def packed_sequences(cu_seqlens: Int32) -> Any:
+def _activation(mlp: Dense | Experts, fused: bool) -> dict[str, Any]:
+    from megatron.core.activations import squared_relu
+
+    if mlp.activation == "relu2":
+        return {"gated_linear_unit": False, "activation_func": squared_relu, "bias_activation_fusion": False}
+    return {"gated_linear_unit": True, "activation_func": F.silu, "bias_activation_fusion": fused}
+
+
+def _attention(attention: Attention | None, positions: Rotary | None, layout: Layout) -> dict[str, Any]:
+    """Return the fields of attention; of some, where no layer has any, for Megatron wants to know."""
+    if attention is None:
+        return {"num_attention_heads": layout.tp}
+    groups = attention.groups + attention.padding_groups(layout.tp)
+    return {
+        "num_attention_heads": groups * attention.heads_per_group,
+        "num_query_groups": groups,
+        "kv_channels": attention.head_dim,
+        "softmax_scale": None if positions is None else softmax_scale(attention.head_dim, positions),
+        "qk_layernorm": attention.qk_norm,
+        "add_qkv_bias": attention.qkv_bias,
+    }
+
+
+def _experts(experts: Experts | None, fused: bool) -> dict[str, Any]:
+    """Return the fields of experts and router; what balances their load is not Megatron's business."""
+    if experts is None:
+        return {}
+    return {
+        "num_moe_experts": experts.count,
+        "moe_router_topk": experts.chosen,
+        "moe_ffn_hidden_size": experts.width,
+        "moe_shared_expert_intermediate_size": experts.shared_width or None,
+        "moe_router_score_function": experts.router.score,
+        "moe_router_enable_expert_bias": experts.router.bias,
+        "moe_router_topk_scaling_factor": None if experts.router.scaling == 1 else experts.router.scaling,
+        "moe_router_dtype": "fp32",
+        "moe_router_load_balancing_type": "none",
+        "moe_aux_loss_coeff": 0.0,
+        "moe_grouped_gemm": fused,
+        "moe_permute_fusion": fused,
+    }
+
+
+def _mamba(arch: Architecture) -> dict[str, Any]:
+    if not arch.hybrid:
+        return {}
+    fields: dict[str, Any] = {"is_hybrid_model": True}
+    if arch.mamba is not None:
+        fields |= {
+            "mamba_num_heads": arch.mamba.heads,
+            "mamba_head_dim": arch.mamba.head_dim,
+            "mamba_num_groups": arch.mamba.groups,
+            "mamba_state_dim": arch.mamba.state,
+        }
+    return fields
+
+
+def packed_sequences(cu_seqlens: Int32, document: Int64 | None = None) -> Any:
     """Return Megatron's PackedSeqParams for one packed micro-batch; every pipeline stage needs it.
 
     Args:
         cu_seqlens: [documents + 1] document boundaries, host memory, rising from 0.
+        document: [C], the document of each token of this context rank, -1 of padding; None: without either.
     """
     from megatron.core.packed_seq_params import PackedSeqParams
 
@@ -178,6 +262,8 @@ def packed_sequences(cu_seqlens: Int32) -> Any:
         max_seqlen_kv=limit,
     )
     params.host_boundaries = boundaries
+    whole = np.repeat(np.arange(len(cu_seqlens) - 1), np.diff(cu_seqlens)) if document is None else document
+    params.document = torch.from_numpy(whole)
     return params
 
 

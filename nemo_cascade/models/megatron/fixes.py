@@ -20,9 +20,12 @@ import torch
 
 def install() -> None:
     """Mend the modules; imports megatron, so `models.megatron.cpu` must have redirected CUDA already."""
+    from nemo_cascade.models.megatron import state_space
+
     _silence()
     _mend_random_state()
     _mend_moe()
+    state_space.install()
     mend_without_transformer_engine()
 
 

@@ -12,7 +12,7 @@ from nemo_cascade.models.families import family_named
 from nemo_cascade.models.fit import layout_problems, padding_note
 from nemo_cascade.models.hf_config import architecture_from_hf, changed_fields, unexpected_fields
 from nemo_cascade.models.rules import hf_shapes
-from tests.support.hf_models import ARCHITECTURES, PHI3
+from tests.support.hf_models import ARCHITECTURES, MIXTURES, PHI3
 
 SIZES = {
     "num_hidden_layers": 36,
@@ -131,7 +131,7 @@ def test_a_window_without_a_switch_is_in_use():
 
 
 def test_an_unknown_model_type_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"mamba.*llama, mistral, qwen2, qwen3"):
+    with pytest.raises(ModelError, match=r"mamba.*llama, mistral, nemotron, nemotron_h, qwen2, qwen3, qwen3_moe"):
         architecture_from_hf({"model_type": "mamba"})
 
 
@@ -148,7 +148,7 @@ def test_every_reason_against_a_layout_is_given():
         "num_key_value_heads 3 (of 9 heads) is not a multiple of tensor_model_parallel_size 7",
         "intermediate_size",
         "30 layers",
-        "expert_model_parallel_size 2 is not supported",
+        "expert_model_parallel_size 2: llama has no experts",
     ):
         assert any(name in problem for problem in problems)
     assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []
@@ -175,3 +175,76 @@ def test_groups_are_padded_up_to_twice_as_many_and_the_sizes_that_fit_are_named(
 def test_vocabulary_is_padded_to_a_multiple_per_tensor_rank(tensor, expected):
     arch = architecture_from_hf(QWEN3 | {"vocab_size": 501})
     assert arch.padded_vocab_size(128, tensor) == expected
+
+
+NEMOTRON_H = MIXTURES["nemotron_h"]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_family_of_experts_or_state_spaces_reads_back_what_it_writes(name):
+    arch = architecture_from_hf(MIXTURES[name])
+    for one in (arch, arch.with_score_head()):
+        written = json.loads(json.dumps(family_named(arch.family).write(one)))
+        assert architecture_from_hf(written) == one
+    assert changed_fields(arch, MIXTURES[name]) == {}
+
+
+def test_the_layers_of_nemotron_h_are_read_in_every_spelling():
+    arch = architecture_from_hf(NEMOTRON_H)
+    assert [type(layer.mixer or layer.mlp).__name__ for layer in arch.layers[:5]] == [
+        "Mamba",
+        "Experts",
+        "Mamba",
+        "Attention",
+        "Dense",
+    ]
+    new = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
+    old = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}
+    rest = {key: value for key, value in NEMOTRON_H.items() if key != "hybrid_override_pattern"}
+    for names in (new, old):
+        listed = [names[letter] for letter in NEMOTRON_H["hybrid_override_pattern"]]
+        assert architecture_from_hf(rest | {"layers_block_type": listed}) == arch
+
+
+REFUSED_HYBRIDS = [
+    ({"hybrid_override_pattern": "MEX"}, r"has X \(only M"),
+    ({"num_hidden_layers": 7}, "num_hidden_layers 7, but the pattern"),
+    ({"layers_block_type": ["mlp"]}, "layers_block_type says -, hybrid_override_pattern"),
+    ({"moe_latent_size": 64}, "latent"),
+    ({"num_nextn_predict_layers": 1}, "further tokens"),
+    ({"layer_norm_epsilon": 1e-6}, "only 1e-5"),
+    ({"mlp_hidden_act": "silu"}, "only relu2"),
+    ({"n_group": 2}, r"n_group=2 \(only 1\)"),
+    ({"num_experts_per_tok": 9}, r"2\.\.8"),
+    ({"time_step_limit": [0.0, 1.0]}, "infinity"),
+    ({"n_groups": 3}, "8 Mamba heads are not a multiple of 3"),
+    ({"use_conv_bias": False}, "only true"),
+    ({"tie_word_embeddings": True}, "only false"),
+    ({"ssm_state_size": 0}, "ssm_state_size must be a positive integer"),
+    ({"rope_scaling": {"factor": 2}}, "unknown field rope_scaling"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED_HYBRIDS)
+def test_a_hybrid_that_cannot_be_represented_is_refused_by_the_field(change, words):
+    with pytest.raises(ModelError, match=words):
+        architecture_from_hf(NEMOTRON_H | change)
+
+
+def test_layouts_that_cannot_split_experts_or_state_spaces_are_refused_by_what_fits():
+    moe, hybrid = architecture_from_hf(MIXTURES["qwen3_moe"]), architecture_from_hf(NEMOTRON_H)
+    wide = ParallelConfig(tensor_model_parallel_size=4, data_parallel_size=3, expert_model_parallel_size=3)
+    said = "; ".join(layout_problems(hybrid, wide))
+    assert "mamba n_groups 2 is not a multiple of tensor_model_parallel_size 4" in said
+    assert "8 experts are not a multiple of expert_model_parallel_size 3" in said
+    assert "need sequence_parallel=true" in said
+    too_many = ParallelConfig(data_parallel_size=2, expert_model_parallel_size=4)
+    assert "doesn't divide the 2 ranks" in "; ".join(layout_problems(moe, too_many))
+    whole = ParallelConfig(
+        tensor_model_parallel_size=2, sequence_parallel=True, expert_tensor_parallel_size=1, recompute="full"
+    )
+    assert "expert_tensor_parallel_size 1 must be tensor_model_parallel_size 2" in layout_problems(moe, whole)[0]
+    assert any("recompute=full" in text for text in layout_problems(hybrid, whole))
+    dense = architecture_from_hf(QWEN3)
+    ep = ParallelConfig(data_parallel_size=2, expert_model_parallel_size=2)
+    assert layout_problems(dense, ep) == ["expert_model_parallel_size 2: qwen3 has no experts"]

@@ -85,14 +85,15 @@ def gradients(folder, arch, axes, build, recompute):
     import numpy as np
 
     from nemo_cascade.models.megatron.build import packed_sequences
+    from nemo_cascade.models.megatron.heads import deferred_weight
     from nemo_cascade.models.weights import load_weights
 
     chunks = build(parallel=ParallelConfig(recompute=recompute))
     load_weights(chunks, arch, folder, axes)
     model = chunks[0]
     ids = torch.arange(40)[None] * 7
-    logits = model(ids, ids, None, packed_seq_params=packed_sequences(np.array([0, 30, 40])))
-    logits.square().mean().backward()
+    last = model(ids, ids, None, packed_seq_params=packed_sequences(np.array([0, 30, 40])))
+    (last @ deferred_weight(model).t()).square().mean().backward()
     return [p.grad.numpy() for p in model.parameters()]
 
 
@@ -207,7 +208,7 @@ def test_runtime_refuses_what_it_can_not_give(results):
 
 def test_runtime_knows_its_place(results):
     places, *rest = results["place"]
-    assert places == dict.fromkeys(("tp", "pp", "cp", "dp", "dp_cp"), (0, 1, (0,)))
+    assert places == dict.fromkeys(("tp", "pp", "cp", "dp", "dp_cp", "ep", "etp", "edp", "stage"), (0, 1, (0,)))
     assert rest == [True, True]
 
 

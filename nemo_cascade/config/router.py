@@ -1,0 +1,37 @@
+"""How training treats the router of a mixture of experts. Import-light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import NonNegativeFloat
+
+from nemo_cascade.config.base import Fraction, block
+from nemo_cascade.errors import CascadeError
+
+
+@block
+class RouterConfig:
+    """How training treats the routers of a mixture of experts; a model without experts has none."""
+
+    trainable: bool = True
+    """Whether the router's weights are trained; reinforcement learning freezes them (arXiv 2512.20848)."""
+    bias_update_rate: NonNegativeFloat = 1e-3
+    """Added to, or taken from, the bias of every expert after each step, as it had fewer or more tokens than its share
+    (arXiv 2408.15664, algorithm 1); only of routers with a bias, which a frozen router keeps moving; 0: never."""
+    balance_coefficient: NonNegativeFloat = 0.0
+    """Weight of the sequence-wise balance loss (arXiv 2412.19437, equations 17-20) of each document, beside the stage's
+    own loss; per token of the global batch."""
+    z_coefficient: NonNegativeFloat = 0.0
+    """Weight of the z-loss, the squared log-sum-exp of the router's logits (arXiv 2202.08906, equation 5); likewise."""
+    starving_share: Fraction = 0.05
+    """An expert that got less than this part of an equal share of a step's tokens counts as starving; 0: none does."""
+
+    def problems(self, key: str) -> Iterator[CascadeError]:
+        """Yield what can't be had together."""
+        if not self.trainable and self.balance_coefficient > 0:
+            yield CascadeError(
+                "a frozen router can't learn balance from a loss",
+                value=f"{key}.trainable=false beside {key}.balance_coefficient={self.balance_coefficient:g}",
+                mend=f"set {key}.balance_coefficient=0: the bias goes on balancing",
+            )

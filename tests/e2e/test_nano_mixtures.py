@@ -1,0 +1,82 @@
+"""The nano models with experts and state spaces through SFT and GRPO, and back into transformers."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
+
+pytestmark = [pytest.mark.long, pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+MODELS = {
+    "nano_moe": ["model=nano_moe", "parallel=ep2"],
+    "nano_hybrid": ["model=nano_hybrid", "parallel=dp2"],
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def run(request, tmp_path_factory):
+    runs = tmp_path_factory.mktemp(request.param)
+    balance = ["stages.sft1.router.balance_coefficient=1e-4", "stages.sft2.router.balance_coefficient=1e-4"]
+    overrides = [setting for setting in MICRO if not setting.startswith("parallel=")]
+    process = start_run(runs, request.param, [*overrides, *MODELS[request.param], *balance])
+    log = runs / f"{request.param}.log"
+    assert finish(process, log, timeout_s=1500) == 0, tail(log)
+    return request.param, runs / request.param
+
+
+def events(folder, event):
+    records = map(json.loads, (folder / "ledger.jsonl").read_text().splitlines())
+    return {record["stage"]: record["details"] for record in records if record["event"] == event}
+
+
+def test_every_stage_trains_and_tells_the_load_of_the_experts(run):
+    _, folder = run
+    for stage, lines in metrics_of(folder).items():
+        for line in lines:
+            assert line["skipped"] == 0
+            assert math.isfinite(line["loss"])
+            assert line["expert_load_max"] >= 1 >= line["expert_load_min"] >= 0
+            assert ("router_balance_loss" in line) == ("sft" in stage)
+
+
+def test_the_engines_held_and_computed_what_was_trained(run):
+    _, folder = run
+    proofs = events(folder, "weights_proven")
+    assert "math_rl" in proofs
+    for proof in proofs.values():
+        assert proof["weights_proven"] > 50
+        assert 0 <= proof["agreement"]["engines"]["max"] < 1e-3
+
+
+def test_reinforcement_froze_the_routers_and_moved_their_biases(run):
+    from safetensors.torch import load_file
+
+    name, folder = run
+    (before,), (after,) = (list(folder.glob(f"stages/*-{stage}/hf/model.safetensors")) for stage in ("sft2", "math_rl"))
+    old, new = load_file(before), load_file(after)
+    gates = [key for key in old if key.endswith(("mlp.gate.weight", "mixer.gate.weight"))]
+    biases = [key for key in old if key.endswith("e_score_correction_bias")]
+    assert len(gates) == 2
+    assert all(torch.equal(old[key], new[key]) for key in gates)
+    assert len(biases) == (2 if name == "nano_hybrid" else 0)
+    assert not any(torch.equal(old[key], new[key]) for key in biases)
+    experts = [key for key in old if ".experts." in key]
+    assert any(not torch.equal(old[key], new[key]) for key in experts)
+
+
+def test_transformers_reads_what_was_exported(run):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _, folder = run
+    (hf,) = folder.glob("stages/*-math_rl/hf")
+    model, notes = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32, output_loading_info=True)
+    assert not any(notes[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    tokenizer = AutoTokenizer.from_pretrained(hf)
+    ids = tokenizer("2 + 3 =", return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = model(ids).logits
+    assert np.isfinite(logits.numpy()).all()
