@@ -28,13 +28,25 @@ def lay_out(layout: Layout, timeout: timedelta) -> None:
         context_parallel_size=layout.cp,
         expert_model_parallel_size=layout.ep,
         expert_tensor_parallel_size=layout.etp,
+        create_gloo_process_groups=False,  # doubles of the data-parallel groups, for optimizers that gather on a CPU
         distributed_timeout_minutes=int(timeout.total_seconds() // 60),
     )
 
 
 def clear() -> None:
-    """Destroy the process groups of the layout."""
+    """Destroy the process groups of the layout; collective over all ranks.
+
+    Megatron-Core only forgets them: their communicators' memory and threads would stay until the process ends.
+    """
     parallel_state.destroy_model_parallel()
+    everybody = dist.group.WORLD
+    for group in [group for group in _groups() if group is not everybody]:
+        dist.destroy_process_group(group)
+
+
+def _groups() -> list[dist.ProcessGroup]:
+    """Return all groups that this process is a member of, in the order in which they were made."""
+    return list(dist.distributed_c10d._world.pg_map)
 
 
 def current_axes() -> Axes:

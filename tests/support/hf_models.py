@@ -157,9 +157,7 @@ def pipeline_logits(chunks, documents):
     )
     pack = PackedBatch(
         input_ids=np.concatenate(documents),
-        labels=np.zeros(tokens, np.int64),
         loss_mask=np.zeros(tokens, np.float32),
-        position_ids=np.concatenate([np.arange(len(d)) for d in documents]),
         cu_seqlens=boundaries(documents),
     )
     with torch.no_grad():
