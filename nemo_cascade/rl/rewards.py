@@ -213,11 +213,13 @@ def rules_of(stage: Rewarding) -> list[Rule]:
 
 
 def stage_formula(stage: Mapping[str, Any]) -> str:
-    """Return reward r and advantage A of a GRPO stage as text, for plans and reports.
+    """Return reward r and advantage A of a stage as text, for plans and reports; "" where it has no advantages.
 
     Args:
         stage: the stage's configuration as a dictionary.
     """
+    if "advantage" not in stage:
+        return ""
     (first, *others), advantage = stage["tasks"].values(), stage["advantage"]
     score = f"r = {reward_formula(first['reward'])}"
     score += "".join(f", of {task['domain']} {reward_formula(task['reward'])}" for task in others)

@@ -55,8 +55,12 @@ def start(runs_dir: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]
 
 
 def start_run(runs_dir: Path, name: str, overrides: list[str]) -> subprocess.Popen[bytes]:
-    """Start `nemo-cascade run`; its output goes to `<name>.log` beside the run folder."""
-    command = [sys.executable, "-m", "nemo_cascade", "run", f"name={name}", f"runs_dir={runs_dir}", *overrides]
+    """Start `nemo-cascade run`; its output goes to `<name>.log` beside the run folder.
+
+    Data and models are those of the whole test session: what one run has made, the next ones find.
+    """
+    places = [f"runs_dir={runs_dir}", f"data_dir={runs_dir.parent / 'data'}"]
+    command = [sys.executable, "-m", "nemo_cascade", "run", f"name={name}", *places, *overrides]
     log = (runs_dir / f"{name}.log").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -1,10 +1,12 @@
-"""Bad input, given to the real command line: refused before anything starts, naming value, limit and mend."""
+"""Bad data, given to the real command line: refused before anything starts, naming file, line and mend.
+
+Settings that can't be run are refused in tests/unit/cli/test_main.py.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The nano data and tokenizer, written once; each case spoils a copy."""
+    """The nano data and tokenizer, written once as a run does; each case spoils a copy."""
     from nemo_cascade.nano.tasks import prepare_nano
 
     folder = tmp_path_factory.mktemp("data")
@@ -25,8 +27,9 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def run(tmp_path, *overrides):
+def run(tmp_path, prepared, *overrides):
     command = [sys.executable, "-m", "nemo_cascade", "run", "cascade=nano", "name=bad", f"runs_dir={tmp_path}/runs"]
+    command += [f"data_dir={prepared}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *overrides], capture_output=True, text=True, env=env, timeout=120)
     text = " ".join((done.stdout + done.stderr).split())
@@ -37,47 +40,17 @@ def run(tmp_path, *overrides):
 
 
 def spoiled_source(tmp_path, prepared, line, spoil):
-    """Copy the first SFT file with one line spoiled; return the overrides that use it."""
-    lines = (prepared / "nano" / "sft1.jsonl").read_text().splitlines()
+    """Copy the first lines of the first SFT file with one spoiled; return the overrides that use them."""
+    lines = (prepared / "nano" / "sft1.jsonl").read_text().splitlines()[:2000]
     lines[line - 1] = spoil(lines[line - 1])
     path = tmp_path / "spoiled.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return f"stages.sft1.data.sources=[{{path: {path}}}]"
 
 
-def test_misspelt_key_gets_a_suggestion(tmp_path):
-    text = run(tmp_path, "stages.math_rl.optimizer.lrr=1e-4")
-    assert "stages.math_rl.optimizer.lr" in text
-    assert "did you mean" in text
-
-
-def test_tensor_parallel_that_does_not_divide_heads(tmp_path):
-    text = run(tmp_path, "parallel.tensor_model_parallel_size=3")
-    assert "tensor_model_parallel_size" in text
-    assert "3" in text
-
-
-def test_missing_model_folder_is_named(tmp_path):
-    text = run(tmp_path, "model.source=hf", f"model.path={tmp_path}/nowhere")
-    assert f"{tmp_path}/nowhere" in text
-
-
-def test_gpu_asked_for_and_absent(tmp_path):
-    if shutil.which("nvidia-smi"):
-        pytest.skip("this machine has a GPU")
-    assert "GPU" in run(tmp_path, "cluster.device=gpu")
-
-
-def test_all_violations_are_listed_at_once(tmp_path):
-    text = run(tmp_path, "cluster.device=gpu", "parallel.tensor_model_parallel_size=3", "stages.sft1.seq_length=100000")
-    assert "GPU" in text or shutil.which("nvidia-smi")
-    assert "tensor_model_parallel_size" in text
-    assert "100000" in text
-
-
 def test_broken_line_is_named(tmp_path, prepared):
     source = spoiled_source(tmp_path, prepared, 17, lambda line: line[: len(line) // 2])
-    text = run(tmp_path, source)
+    text = run(tmp_path, prepared, source)
     assert "spoiled.jsonl:17" in text
 
 
@@ -87,7 +60,7 @@ def test_sample_without_assistant_turn_is_named(tmp_path, prepared):
         row["messages"] = [m for m in row["messages"] if m["role"] != "assistant"]
         return json.dumps(row)
 
-    text = run(tmp_path, spoiled_source(tmp_path, prepared, 5, drop_answer))
+    text = run(tmp_path, prepared, spoiled_source(tmp_path, prepared, 5, drop_answer))
     assert "spoiled.jsonl:5" in text
     assert "assistant" in text
 
@@ -107,12 +80,12 @@ def test_tokenizer_without_special_tokens_is_refused(tmp_path, prepared):
     tokenizer["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["content"] != "<|im_end|>"]
     tokenizer["model"]["vocab"].pop("<|im_end|>", None)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    text = run(tmp_path, "model.source=hf", f"model.path={folder}", "~model.architecture")
+    text = run(tmp_path, prepared, "model.source=hf", f"model.path={folder}", "~model.architecture")
     assert "<|im_end|>" in text
 
 
 def test_prompts_planted_in_sft_are_found_by_file_and_line(tmp_path, prepared):
-    """An evaluation prompt as it is, and an RL prompt with three words changed, among the 19,000 rows of SFT."""
+    """An evaluation prompt as it is, and an RL prompt with three words changed, among the 2,000 rows of SFT."""
     asked = (
         "A farmer has three fields and sows wheat on two of them every spring, each row of seeds taking him a quarter "
         "of an hour. If one field has twelve rows, how long does he work in all before the fourth of May?"
@@ -133,8 +106,8 @@ def test_prompts_planted_in_sft_are_found_by_file_and_line(tmp_path, prepared):
     lines = sft.read_text().splitlines()
     lines[-1] = with_prompt(planted)(lines[-1])
     sft.write_text("\n".join(lines) + "\n")
-    text = run(tmp_path, *MICRO, "rollout.max_model_len=512", source, f"stages.math_rl.tasks.math.path={rl}")
-    suite = tmp_path / "runs" / "data" / "nano" / "math_test.jsonl"
+    text = run(tmp_path, prepared, *MICRO, "rollout.max_model_len=512", source, f"stages.math_rl.tasks.math.path={rl}")
+    suite = prepared / "nano" / "math_test.jsonl"
     assert "prompt sets overlap that must be disjoint" in text
     assert f"{sft}:777 is exactly {suite}:7" in text
     assert "1 of 41 prompts of stages.math_rl.tasks.math, allowed 0 of them, are in stages.sft1.data.sources.0" in text

@@ -1,4 +1,4 @@
-"""What users add without an edit of the package, on the real stack: an environment of turns, a kind of stage."""
+"""An environment of a user's own, of several turns, on the real stack; a kind of stage is in test_cascade_resume.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cascade_process import finish, kill_when, metrics_of, start_run, tail
+from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -39,14 +39,6 @@ MULTI_TURN = [
     "stages.math_rl.rollouts_to_keep=128",
     "stages.math_rl.promise={improve: [], hold: ['*']}",
 ]
-OWN_KIND = [
-    *ONE_STAGE,
-    "~stages.math_rl",
-    f"+stages.brief={{kind: '{SUPPORT}/own_stage.py:Shortest', seq_length: 192, steps: 4, checkpoint_every: 2}}",
-    "+stages.brief.optimizer={lr: 1.0e-3}",
-    "+stages.brief.prompts={path: '${data_dir}/nano/math_train.jsonl', domain: math, reward: {kind: math}}",
-    "+stages.brief.sampling={max_tokens: 12}",
-]
 
 
 def test_an_environment_of_several_turns_trains_and_is_measured(tmp_path):
@@ -68,18 +60,3 @@ def test_an_environment_of_several_turns_trains_and_is_measured(tmp_path):
         assert rollout["prompt"] + rollout["response"] == "".join(t["given"] + t["said"] for t in rollout["turns"])
     scores = json.loads((run / "scores.json").read_text())
     assert 0 < scores["math_rl"]["math"]["score"] < 1
-
-
-def test_a_kind_of_stage_of_a_users_own_trains_is_gated_and_resumes(tmp_path):
-    log = tmp_path / "whole.log"
-    assert finish(start_run(tmp_path, "whole", OWN_KIND), log, 800) == 0, tail(log)
-    whole = metrics_of(tmp_path / "whole")["01-brief"]
-    assert len(whole) == 4
-    gate = json.loads((tmp_path / "whole" / "stages" / "01-brief" / "gate.json").read_text())
-    assert gate["outcome"] == "promote"
-    assert json.loads((tmp_path / "whole" / "scores.json").read_text()).keys() == {"start", "brief"}
-    killed = tmp_path / "killed.log"
-    metrics = tmp_path / "killed" / "stages" / "01-brief" / "metrics.jsonl"
-    kill_when(start_run(tmp_path, "killed", OWN_KIND), metrics, 3, killed, 800)
-    assert finish(start_run(tmp_path, "killed", OWN_KIND), killed, 800) == 0, tail(killed)
-    assert metrics_of(tmp_path / "killed")["01-brief"] == whole

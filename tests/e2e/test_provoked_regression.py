@@ -105,6 +105,8 @@ def test_a_regression_holds_the_cascade_until_a_command_that_was_told_takes_it_o
         assert words in page
 
 
+# Each ruling on a scripted cascade: tests/unit/cascade/test_rulings.py.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("option", "outcome", "goes_on_from"), [("--accept", "promote", "sft2"), ("--rollback", "rollback", "sft1")]
 )
@@ -121,9 +123,9 @@ def test_a_hold_is_ruled_away_by_the_commands_that_were_told(held, tmp_path, opt
 
 def test_a_held_stage_is_made_anew_by_the_command_that_was_told(held, tmp_path):
     run, first = as_held(held)
-    mended = "stages.sft2.optimizer={lr: 1e-3, lr_warmup_steps: 0, min_lr: 1e-3}"
-    code, text = type_in([*told(first, "nemo-cascade fork"), mended], tmp_path / "log")
+    mended = ["stages.sft2.optimizer={lr: 1e-3, lr_warmup_steps: 0, min_lr: 1e-3}", "~stages.math_rl"]
+    code, text = type_in([*told(first, "nemo-cascade fork"), *mended], tmp_path / "log")
     assert code == 0, text
     anew = run.with_name("provoked-sft2-anew")
-    assert decisions(anew) == [("sft1", "promote"), ("sft2", "promote"), ("math_rl", "promote")]
+    assert decisions(anew) == [("sft1", "promote"), ("sft2", "promote")]
     assert decisions(run) == [("sft1", "promote"), ("sft2", "hold")]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cascade.cli.main import main
 from nemo_cascade.config.own_code import own_code
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import ConfigError
@@ -31,6 +32,12 @@ def test_a_stage_of_an_own_kind_is_typed_and_has_its_own_work():
     assert kind_of(stage).run.__name__ == "run"
     assert kind_of(config.stages["math_rl"]) is KINDS["grpo"]
     assert own_code(config) == [STAGE]
+
+
+def test_it_has_a_place_in_a_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "cascade=nano", BRIEF, "--dry"]) == 0
+    assert "brief" in capsys.readouterr().out
 
 
 def test_what_is_wrong_with_it_is_told_key_by_key_with_the_rest_of_the_run():
