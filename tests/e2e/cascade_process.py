@@ -31,6 +31,7 @@ MICRO = [
     "stages.sft2.optimizer.lr_warmup_steps=2",
     "stages.sft2.max_steps=8",
     "parallel=single",
+    "rollout.num_engines=1",
     "stages.sft1.checkpoint_every=4",
     "stages.sft2.checkpoint_every=3",
     "stages.math_rl.steps=5",

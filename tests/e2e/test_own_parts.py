@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SUPPORT = Path(__file__).parents[1] / "support"
 LENGTHS = f"{SUPPORT}/own_environment.py:Lengths"
-ONE_STAGE = [
+# From random weights: one token in a few hundred ends an answer, so the batch is large enough that some go on.
+MULTI_TURN = [
     "cascade=nano",
     *(f"~stages.{stage}" for stage in ("sft1", "sft2", "reward_model", "rlhf", "if_rl", "code_rl", "swe_rl")),
     *(f"~evaluation.suites.{suite}" for suite in ("chat", "code", "swe", "instruction", "chat_think")),
@@ -23,12 +24,7 @@ ONE_STAGE = [
     "evaluation.suites.math.sampling.max_tokens=16",
     "gate.on_regression=promote",
     "parallel=single",
-    "rollout.num_engines=1",
     "logging.progress=false",
-]
-# From random weights: one token in a few hundred ends an answer, so the batch is large enough that some go on.
-MULTI_TURN = [
-    *ONE_STAGE,
     "~stages.math_rl.tasks.at_once",
     f"stages.math_rl.tasks.math.environment={{kind: '{LENGTHS}', max_turns: 3, settings: {{wanted: 2}}}}",
     f"evaluation.suites.math.environment={{kind: '{LENGTHS}'}}",

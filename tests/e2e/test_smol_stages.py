@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cascade.config.reading.provenance import read_config
 from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -91,7 +92,7 @@ def test_transformers_loads_the_model_that_the_engine_sampled_from(run):
     """SWE RL's first samples are likely to the model that code RL exported, and not to the one at the start."""
     with gzip.open(run / "stages" / "07-swe_rl" / "rollouts" / "step_000001.jsonl.gz") as lines:
         rows = [json.loads(line) for line in lines]
-    (start,) = (run.parent / "data" / "models").glob("smol-*-cascade1-*")
+    (start,) = (Path(read_config(run).data_dir) / "models").glob("smol-*-cascade1-*")
     exported = surprise(run / "stages" / "06-code_rl" / "hf", rows)
     at_start = surprise(start, rows)
     print(f"nats per sampled token: {exported:.3f}, by the model at the start {at_start:.3f}")
