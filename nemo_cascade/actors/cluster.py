@@ -25,7 +25,7 @@ from typing import Any
 from nemo_cascade.actors.joining import wait_for_nodes
 from nemo_cascade.actors.placement import GpuSlot, reserve_gpus
 from nemo_cascade.config.checks.host import resolved_device
-from nemo_cascade.config.repeatable import repeatable_environment
+from nemo_cascade.config.checks.repeatable import repeatable_environment
 from nemo_cascade.config.schema import ClusterConfig
 from nemo_cascade.errors import RuntimeUnavailableError
 from nemo_cascade.processes import janitor

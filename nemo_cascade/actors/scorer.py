@@ -23,7 +23,7 @@ from nemo_cascade.config.model import ModelConfig, PrecisionConfig
 from nemo_cascade.config.schema import ScorerConfig
 from nemo_cascade.data.chat.encode import OPENING_TOKENS
 from nemo_cascade.errors import RewardError
-from nemo_cascade.training.request import Request, ScorerSetup
+from nemo_cascade.training.scoring.request import Request, ScorerSetup
 from nemo_cascade.types import Judged, Place, Sample
 
 # Batches at a replica: one at work, one at hand.
@@ -35,7 +35,7 @@ class ScorerActor(RankActor):
 
     def make(self, **arguments: Any) -> Any:
         """Return the worker; Megatron is imported here, in the actor's own process."""
-        from nemo_cascade.training.scorer import ScorerWorker
+        from nemo_cascade.training.scoring.scorer import ScorerWorker
 
         return ScorerWorker(**arguments)
 

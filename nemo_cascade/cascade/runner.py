@@ -34,7 +34,7 @@ from nemo_cascade.cascade.levels import stage_gate, with_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cascade.rulings import carry_out, pending
-from nemo_cascade.config.own_code import own_code
+from nemo_cascade.config.checks.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig

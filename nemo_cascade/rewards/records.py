@@ -89,7 +89,7 @@ def _choice(record: Mapping[str, Any]) -> None:
 
 
 def _structure(record: Mapping[str, Any]) -> None:
-    from nemo_cascade.rewards.structured_output import read_schema
+    from nemo_cascade.rewards.structured_output.verifier import read_schema
 
     read_schema(record)
 

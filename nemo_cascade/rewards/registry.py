@@ -27,7 +27,7 @@ VERIFIERS: Mapping[str, str] = {
     "language": "nemo_cascade.rewards.form:LanguageVerifier",
     "repetition": "nemo_cascade.rewards.form:RepetitionVerifier",
     "multiple_choice": "nemo_cascade.rewards.multiple_choice:MultipleChoiceVerifier",
-    "structured_output": "nemo_cascade.rewards.structured_output:StructuredOutputVerifier",
+    "structured_output": "nemo_cascade.rewards.structured_output.verifier:StructuredOutputVerifier",
     "equivalence": "nemo_cascade.rewards.equivalence:EquivalenceVerifier",
     "rubric": "nemo_cascade.rewards.rubric:RubricVerifier",
 }

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 
 from nemo_cascade.config.checks import host
+from nemo_cascade.config.checks.repeatable import repeatability
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.reading.strict import to_run_config
-from nemo_cascade.config.repeatable import repeatability
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import ConfigError, RunFolderError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.cli.main import main
-from nemo_cascade.config.own_code import own_code
+from nemo_cascade.config.checks.own_code import own_code
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import ConfigError
 from nemo_cascade.stages.kinds import KINDS, kind_of

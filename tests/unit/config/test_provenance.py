@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.config.checks.repeatable import repeatability
 from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.reading import provenance
 from nemo_cascade.config.reading.compose import compose
-from nemo_cascade.config.repeatable import repeatability
 from nemo_cascade.errors import RunFolderError
 
 

@@ -11,7 +11,7 @@ from nemo_cascade.rewards.multiple_choice import MultipleChoiceVerifier
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.rubric import RubricVerifier
-from nemo_cascade.rewards.structured_output import StructuredOutputVerifier, strict
+from nemo_cascade.rewards.structured_output.verifier import StructuredOutputVerifier, strict
 from nemo_cascade.rewards.verifier import VerifierError
 
 ROW = {"options": [{"A": "one"}, {"B": "two"}], "expected_answer": "A"}

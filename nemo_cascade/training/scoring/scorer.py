@@ -25,7 +25,7 @@ from nemo_cascade.models.weights import load_weights
 from nemo_cascade.training.padding import Padding
 from nemo_cascade.training.precision import check_precision
 from nemo_cascade.training.rank import RankWorker
-from nemo_cascade.training.request import Request, ScorerSetup
+from nemo_cascade.training.scoring.request import Request, ScorerSetup
 from nemo_cascade.training.step import forward_scores
 from nemo_cascade.types import Int32, PackedBatch, Verdict
 

@@ -22,11 +22,13 @@ class _Loader(yaml.SafeLoader):
     """YAML without references to earlier parts and without a key twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias; see yaml.composer."""
         if self.check_event(yaml.AliasEvent):
             raise StructureError("an alias; every value is to be written out")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that stands twice; see yaml.constructor."""
         keys = [key.value for key, _ in node.value]
         if len(set(map(str, keys))) != len(keys):
             raise StructureError("a key stands twice")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from nemo_cascade.rewards.response import Response, split_response
-from nemo_cascade.rewards.structure import StructureError, read_xml, read_yaml, typed, typed_rows
+from nemo_cascade.rewards.structured_output.structure import StructureError, read_xml, read_yaml, typed, typed_rows
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _SCHEMA = json.dumps(

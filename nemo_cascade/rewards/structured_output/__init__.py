@@ -1,0 +1,1 @@
+"""The verifier of answers that are to follow a schema."""

@@ -1,0 +1,1 @@
+"""Models that only score: reward models at work."""
