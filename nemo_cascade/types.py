@@ -230,11 +230,6 @@ class PackedBatch:
         labels[self.cu_seqlens[1:] - 1] = 0
         return labels
 
-    @property
-    def position_ids(self) -> Int32:
-        """[T], restarting at 0 in each document."""
-        return np.concatenate([np.arange(n, dtype=np.int32) for n in np.diff(self.cu_seqlens)])
-
 
 class BatchSource(Protocol):
     """Where a training step's micro-batches come from; picklable, opened lazily on each rank."""
