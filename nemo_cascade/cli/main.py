@@ -22,6 +22,7 @@ from nemo_cascade.cli import (
     experiment,
     explain,
     fork,
+    init,
     plan,
     prepare,
     report,
@@ -33,6 +34,7 @@ from nemo_cascade.cli.screen.refusals import refusal
 from nemo_cascade.errors import CascadeError
 
 VERBS: tuple[ModuleType, ...] = (
+    init,
     run,
     submit,
     decide,
