@@ -48,6 +48,7 @@ from nemo_cascade.stages.pause import pause_if_asked
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.storage.atomic import write_json
 from nemo_cascade.storage.hashes import hash_folder, hash_json
+from nemo_cascade.telemetry.sinks.processes import sinks_following
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +116,16 @@ class CascadeRunner:
         self.ledger.append("run_started", None, **started, **self._plugins())
         self._record_hygiene()
         try:
-            with Roles(self.config, self.folder.path / "logs") as roles:
+            with sinks_following(self.config.logging, self.folder.path), self._roles() as roles:
                 return self._cascade(roles)
         except BaseException as error:
             self.ledger.append("run_stopped", error=f"{type(error).__name__}: {error}")
             raise
         finally:
             write_report(self.folder.path)
+
+    def _roles(self) -> Roles:
+        return Roles(self.config, self.folder.path / "logs")
 
     def _plugins(self) -> dict[str, Any]:
         """Return the hashes of the files that the user's own code is written in, {} where there are none.
