@@ -28,6 +28,7 @@ from nemo_cascade.cli import (
     report,
     run,
     submit,
+    view,
 )
 from nemo_cascade.cli.screen import terminal
 from nemo_cascade.cli.screen.refusals import refusal
@@ -37,6 +38,7 @@ VERBS: tuple[ModuleType, ...] = (
     init,
     run,
     submit,
+    view,
     decide,
     fork,
     experiment,
