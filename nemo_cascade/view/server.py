@@ -22,7 +22,7 @@ PAGE = Path(__file__).parent / "page"
 _FILES = {"/": ("index.html", "text/html"), "/app.css": ("app.css", "text/css")} | {
     f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("app", "charts", "rollouts")
 }
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+_POLICY = "default-src 'self'; img-src data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 _MOST_ROWS = 200
 
 Query = Mapping[str, str]

@@ -30,7 +30,7 @@ function matrixTable(told) {
     const found = row.cells[domain];
     if (!found || found.score === null) return el("td", { class: "cell" }, el("span", { class: "se" }, "not scored"));
     const compared = found.compared;
-    const mark = { up: "▲ ", down: "▼ ", broken: "▼ " }[found.tone] ?? "";
+    const mark = { up: "▲ ", down: "▼ ", broken: "! " }[found.tone] ?? "";
     const title = `${found.n} prompts${compared ? `; 95 % interval ${compared.low.toFixed(3)} to ${compared.high.toFixed(3)}; ${found.verdict}` : ""}`;
     return el("td", { class: `cell ${found.tone}`, title }, el("span", { class: "score" }, found.score.toFixed(3)),
       found.stderr === null ? null : el("span", { class: "se" }, ` ± ${found.stderr.toFixed(3)}`),
@@ -51,10 +51,10 @@ function showScores() {
     told.notices.length ? el("div", { class: "notices" }, told.notices.map((notice) => el("p", {}, notice))) : "",
     el("p", { class: "note" }, told.outcome),
     told.findings.length ? el("div", { class: "card" }, el("ul", {}, told.findings.map((text) => el("li", {}, text)))) : "",
-    told.ways.length ? el("div", { class: "card" }, el("h3", {}, "The gate holds the run. It goes on by one of these"),
+    told.ways.length ? el("div", { class: "card" }, el("h2", { class: "small" }, "The gate holds the run. It goes on by one of these"),
       told.ways.map(([meaning, command]) => [el("p", { class: "note" }, meaning), el("pre", { tabindex: "0" }, command)])) : "",
     el("div", { class: "card" }, told.matrix.length ? matrixTable(told) : el("p", { class: "note" }, "No model has been scored yet."),
-      el("p", { class: "note" }, "Score ± standard error; below it the difference from the stage's parent, paired by prompt. ▲ ▼ significant; red: a promise was broken.",
+      el("p", { class: "note" }, "Score ± standard error; below it the difference from the stage's parent, paired by prompt. ▲ ▼ significant; red and !: a promise was broken.",
         waiting.length ? ` Not scored yet: ${waiting.join(", ")}.` : "")));
 }
 
@@ -71,7 +71,7 @@ async function showCurves() {
   const errors = Object.entries(told.errors);
   main.replaceChildren(choice,
     el("div", { class: "card charts" }, told.charts.map((chart) => lineChart(chart.title, chart.unit, chart.curves, chart.log)).filter(Boolean)),
-    errors.length ? el("div", { class: "card" }, el("h3", {}, "Verifier errors by kind"), el("table", {}, el("tbody", {}, errors.map(([kind, count]) => el("tr", {}, el("td", {}, kind), el("td", { class: "num" }, String(count))))))) : "");
+    errors.length ? el("div", { class: "card" }, el("h2", { class: "small" }, "Verifier errors by kind"), el("table", {}, el("tbody", {}, errors.map(([kind, count]) => el("tr", {}, el("td", {}, kind), el("td", { class: "num" }, String(count))))))) : "");
 }
 
 let firstStep = 1;
@@ -90,7 +90,7 @@ async function showTime() {
   const whole = totals.reduce((sum, stage) => sum + stage.seconds, 0);
   main.replaceChildren(choice,
     el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "time line" }, timelineChart(told.phases, told.rows), el("p", { class: "note" }, "Seconds that the run waited for each phase; within a step the phases are drawn in the order of their names here, not of their happening.")),
-    el("div", { class: "card" }, el("h3", {}, "Stages"), el("table", {}, el("thead", {}, el("tr", {}, ["stage", "state"].map((name) => el("th", { scope: "col" }, name)), ["steps", "seconds", "share"].map((name) => el("th", { scope: "col", class: "num" }, name)))),
+    el("div", { class: "card" }, el("h2", { class: "small" }, "Stages"), el("table", {}, el("thead", {}, el("tr", {}, ["stage", "state"].map((name) => el("th", { scope: "col" }, name)), ["steps", "seconds", "share"].map((name) => el("th", { scope: "col", class: "num" }, name)))),
       el("tbody", {}, totals.map((stage) => el("tr", {}, el("td", {}, stage.name), el("td", {}, stage.state), el("td", { class: "num" }, String(stage.steps)), el("td", { class: "num" }, number(stage.seconds)), el("td", { class: "num" }, `${Math.round((100 * stage.seconds) / whole)} %`)))))));
 }
 
@@ -142,7 +142,7 @@ async function showCompare() {
   const domains = [...new Set(all.flatMap((told) => told.domains))];
   const end = (told, domain) => told.matrix.findLast((row) => row.cells[domain]?.score !== undefined && row.cells[domain]?.score !== null)?.cells[domain];
   main.replaceChildren(
-    el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "scores at the end" }, el("h3", {}, "Scores at the end"), el("table", {},
+    el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "scores at the end" }, el("h2", { class: "small" }, "Scores at the end"), el("table", {},
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "run"), domains.map((name) => el("th", { scope: "col", class: "num" }, name)))),
       el("tbody", {}, all.map((told) => el("tr", {}, el("th", { scope: "row" }, told.name), domains.map((domain) => { const cell = end(told, domain); return el("td", { class: "num" }, cell ? `${cell.score.toFixed(3)} ± ${(cell.stderr ?? 0).toFixed(3)}` : "-"); }))))),
       el("p", { class: "note" }, "Differences with intervals, paired by prompt: nemo-cascade report RUN RUN")),

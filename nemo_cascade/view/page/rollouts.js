@@ -48,7 +48,8 @@ export class Rollouts {
     this.list = el("div", { class: "card list", role: "group", "aria-label": "rollouts" });
     this.pages = el("div", { class: "bar" });
     this.one = el("section", { class: "card", "aria-label": "the rollout", "aria-live": "off" });
-    main.replaceChildren(this.filters, el("div", { class: "split" }, el("div", {}, this.pages, this.list), this.one));
+    const folded = el("details", { open: window.innerWidth > 800, class: "filters" }, el("summary", {}, "filters"), this.filters);
+    main.replaceChildren(folded, el("div", { class: "split" }, el("div", {}, this.pages, this.list), this.one));
     this.#fillFilters();
     await this.load();
   }
@@ -131,8 +132,8 @@ export class Rollouts {
     if (this.held && this.held.line !== line) parts.push(this.#difference(line, row));
     const turns = line.turns?.length ? line.turns : [{ given: line.prompt, said: line.response, version: line.version }];
     turns.forEach((turn, number_) => parts.push(
-      el("h3", {}, number_ ? `given, turn ${number_ + 1}` : "prompt"), el("pre", { tabindex: "0" }, turn.given),
-      el("h3", {}, turns.length > 1 ? `said, turn ${number_ + 1}` : "response"), el("pre", { class: "said", tabindex: "0" }, turn.said)));
+      el("h2", { class: "small" }, number_ ? `given, turn ${number_ + 1}` : "prompt"), el("pre", { tabindex: "0" }, turn.given),
+      el("h2", { class: "small" }, turns.length > 1 ? `said, turn ${number_ + 1}` : "response"), el("pre", { class: "said", tabindex: "0" }, turn.said)));
     if (line.tokens?.length) parts.push(this.#tokens(line));
     this.one.replaceChildren(...parts);
     this.line = line;
@@ -184,7 +185,7 @@ export class Rollouts {
   }
 
   key(key) {
-    const keys = { j: () => this.open(this.at + 1), k: () => this.open(this.at - 1), n: () => this.turn(1), p: () => this.turn(-1), "[": () => this.stepBy(-1), "]": () => this.stepBy(1), d: () => this.hold(), "/": () => this.filters.querySelector("input").focus() };
+    const keys = { j: () => this.open(this.at + 1), k: () => this.open(this.at - 1), n: () => this.turn(1), p: () => this.turn(-1), "[": () => this.stepBy(-1), "]": () => this.stepBy(1), d: () => this.hold(), "/": () => { this.filters.parentElement.open = true; this.filters.querySelector("input").focus(); } };
     if (!keys[key] || !this.rows) return false;
     keys[key]();
     return true;
