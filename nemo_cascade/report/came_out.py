@@ -14,7 +14,7 @@ _BY_GATE = {
 
 
 def came_out(matrix: Matrix) -> list[str]:
-    """Return the changes from the first scored model to the last, then what each stage raised as promised, or lowered."""
+    """Return the changes from the first scored model to the last, then each stage's promised rises, and its falls."""
     told = [sentence] if (sentence := _whole(matrix)) else []
     return told + [sentence for row in matrix.rows if (sentence := _stage(row))]
 

@@ -148,12 +148,19 @@ class RolloutIndex:
         for first in range(0, len(waiting), _BATCH_FILES):
             if self._stop.is_set():
                 return
-            with self._open() as base:
-                for stage, step, path, time in waiting[first : first + _BATCH_FILES]:
-                    base.execute("DELETE FROM rollouts WHERE stage = ? AND step = ?", (stage.name, step))
-                    marks = ", ".join("?" * len(_COLUMNS))
-                    base.executemany(f"INSERT INTO rollouts VALUES ({marks})", _entries(stage.name, step, path))
-                    base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (stage.name, step, time))
+            self._take(waiting[first : first + _BATCH_FILES])
+
+    def take_step(self, stage: str, step: int) -> None:
+        """Take in one step now, if it is missing."""
+        self._take([entry for entry in self.missing() if (entry[0].name, entry[1]) == (stage, step)])
+
+    def _take(self, entries: Sequence[tuple[StageFolder, int, Path, int]]) -> None:
+        with self._open() as base:
+            for stage, step, path, time in entries:
+                base.execute("DELETE FROM rollouts WHERE stage = ? AND step = ?", (stage.name, step))
+                marks = ", ".join("?" * len(_COLUMNS))
+                base.executemany(f"INSERT INTO rollouts VALUES ({marks})", _entries(stage.name, step, path))
+                base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (stage.name, step, time))
 
     def page(self, wanted: Wanted, sort: str, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Return a page of rollouts without their texts, and how many there are in all."""

@@ -134,6 +134,8 @@ class RunView:
 
     def rollouts(self, wanted: Wanted, sort: str, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of rollouts, from the index."""
+        if wanted.step is not None:
+            self.index.take_step(wanted.stage, wanted.step)
         rows, total = self.index.page(wanted, sort, offset, limit)
         return {"rows": rows, "total": total, "waiting": len(self.index.missing())}
 

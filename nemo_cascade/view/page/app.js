@@ -120,7 +120,7 @@ async function showLedger() {
   main.replaceChildren(el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "ledger" }, el("table", {},
     el("thead", {}, el("tr", {}, ["time (UTC), newest first", "event", "stage", "details"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, told.rows.map((row) => el("tr", {}, el("td", { class: "note" }, row.time.slice(0, 19).replace("T", " ")), el("td", {}, el("b", {}, row.event.replaceAll("_", " "))), el("td", {}, row.stage ?? ""),
-      el("td", {}, el("code", {}, Object.entries(row.details).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ").slice(0, 600)))))))));
+      el("td", { class: "details" }, el("code", {}, Object.entries(row.details).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ").slice(0, 600)))))))));
 }
 
 async function showCompare() {

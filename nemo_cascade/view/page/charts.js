@@ -96,7 +96,7 @@ export function timelineChart(phases, rows) {
   const total = rows.reduce((sum, row) => sum + Object.values(row.seconds).reduce((a, b) => a + b, 0), 0);
   const [width, lane, left] = [1100, 26, 84];
   const height = phases.length * lane + 26;
-  const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `seconds of each phase over ${rows.length} steps, ${number(total)} s in all` });
+  const chart = svg("svg", { class: "timeline", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `seconds of each phase over ${rows.length} steps, ${number(total)} s in all` });
   const px = (s) => left + (s / (total || 1)) * (width - left - 8);
   phases.forEach((phase, i) => {
     chart.append(svg("text", { x: left - 8, y: i * lane + 17, "text-anchor": "end", style: "font-size:12px" }, phase));
