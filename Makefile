@@ -4,6 +4,7 @@ VENV   := .venv
 LOCK   := containers/cpu.lock
 STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/peers
+SINKS  := $(VENV)/sinks
 RUN    := $(VENV)/bin
 LOG    := $(VENV)-setup.log
 # The second leg: Python 3.12 and the newest megatron-core, what a GPU image has. A pyenv shim may exist without its
@@ -22,7 +23,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-newest matrix has-newest peers bench robust lint format setup gpu-lock clean
+.PHONY: demo test test-newest matrix has-newest peers sinks bench robust lint format setup gpu-lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -75,6 +76,13 @@ $(PEERS): $(STAMP)
 	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ $$($(RUN)/python -c 'import tomllib; \
 	  extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
 	  print(*extras["bench"], *extras["nemo"])') >> $(LOG) 2>&1
+
+# W&B and MLflow, beside the lock's packages; a run finds them with PYTHONPATH=.venv/sinks.
+sinks: $(SINKS)
+
+$(SINKS): $(STAMP)
+	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ $$($(RUN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["sinks"])') >> $(LOG) 2>&1
 
 bench: $(STAMP) $(PEERS)
 	@PYTHONPATH=$(PEERS) $(RUN)/pytest tests/benchmarks -m bench -s -q

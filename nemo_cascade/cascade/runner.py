@@ -50,6 +50,7 @@ from nemo_cascade.stages.pause import pause_if_asked
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.storage.atomic import write_json
 from nemo_cascade.storage.hashes import hash_folder, hash_json
+from nemo_cascade.telemetry.sinks.processes import sinks_following
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class CascadeRunner:
         with ExitStack() as ending:
             ending.callback(write_report, self.folder.path)
             ending.push(self._record_stop)
+            ending.enter_context(sinks_following(self.config.logging, self.folder.path))
             return self._cascade(ending.enter_context(Roles(self.config, self.folder.path / "logs")))
 
     def _record_stop(

@@ -22,11 +22,13 @@ from nemo_cascade.cli import (
     experiment,
     explain,
     fork,
+    init,
     plan,
     prepare,
     report,
     run,
     submit,
+    view,
 )
 from nemo_cascade.cli.screen import terminal
 from nemo_cascade.cli.screen.refusals import refusal
@@ -35,8 +37,10 @@ from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.telemetry.console import err
 
 VERBS: tuple[ModuleType, ...] = (
+    init,
     run,
     submit,
+    view,
     decide,
     fork,
     experiment,

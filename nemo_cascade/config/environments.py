@@ -6,14 +6,14 @@ A shipped one is a short name of where it is; a user's own is named by where it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, field
+from dataclasses import field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
+from nemo_cascade.config.plugins import anchored, completed_settings, is_plugin, load_plugin
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.types import EnvironmentUse
 
@@ -50,32 +50,9 @@ class TaskEnvironmentConfig:
     @classmethod
     def _fit(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         kind = info.data.get("kind")
-        return given if kind is None else _completed(kind, given)
+        return given if kind is None else completed_settings(ENVIRONMENTS.get(kind, kind), given, 1)
 
     @property
     def use(self) -> EnvironmentUse:
         """The same, as a task carries it."""
         return EnvironmentUse(self.kind, self.settings, self.max_turns)
-
-
-def _completed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Hold settings to what an environment's constructor takes, and fill in its defaults.
-
-    Raises:
-        ValueError: it can't be loaded, or a setting is unknown, missing or of another type.
-    """
-    try:
-        fields = plugin_fields(load_plugin(ENVIRONMENTS.get(name, name)), 1)
-    except CascadeError as error:
-        raise ValueError(str(error)) from error
-    if unknown := sorted(given.keys() - {key for key, _, _ in fields}):
-        raise ValueError(f"settings of {name}: {', '.join(key for key, _, _ in fields) or 'none'}; not {unknown[0]}")
-    settings = {}
-    for key, kind, default in fields:
-        if key not in given and default is MISSING:
-            raise ValueError(f"{name} needs the setting {key}")
-        try:
-            settings[key] = TypeAdapter(kind).validate_python(given.get(key, default), strict=True)
-        except ValidationError as error:
-            raise ValueError(f"{key}: {error.errors()[0]['msg']}") from error
-    return settings

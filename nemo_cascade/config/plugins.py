@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from nemo_cascade.errors import CascadeError
 
@@ -101,6 +103,30 @@ def plugin_fields(found: Callable[..., Any], given_by_position: int) -> list[tup
     return [
         (p.name, hints.get(p.name, Any), dataclasses.MISSING if p.default is p.empty else p.default) for p in settings
     ]
+
+
+def completed_settings(place: str, given: Mapping[str, Any], given_by_position: int) -> dict[str, Any]:
+    """Hold settings to what a plug-in takes by name, and fill in its defaults.
+
+    Raises:
+        ValueError: it can't be loaded, or a setting is unknown, missing or of another type.
+    """
+    try:
+        fields = plugin_fields(load_plugin(place), given_by_position)
+    except CascadeError as error:
+        raise ValueError(str(error)) from error
+    name = place.rpartition(":")[2]
+    if unknown := sorted(given.keys() - {key for key, _, _ in fields}):
+        raise ValueError(f"settings of {name}: {', '.join(key for key, _, _ in fields) or 'none'}; not {unknown[0]}")
+    settings = {}
+    for key, kind, default in fields:
+        if key not in given and default is dataclasses.MISSING:
+            raise ValueError(f"{name} needs the setting {key}")
+        try:
+            settings[key] = TypeAdapter(kind).validate_python(given.get(key, default), strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{key}: {error.errors()[0]['msg']}") from error
+    return settings
 
 
 def plugin_hashes(names: Iterable[str]) -> dict[str, str]:

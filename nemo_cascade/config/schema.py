@@ -17,6 +17,7 @@ from nemo_cascade.config.environments import TaskEnvironmentConfig
 from nemo_cascade.config.gate import GateConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
+from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
@@ -138,16 +139,6 @@ class EvaluationConfig:
     """Domain -> suite."""
     evaluate_start: bool = True
     """Also score the model that the cascade starts from."""
-
-
-@block
-class LoggingConfig:
-    """Where metrics go beside metrics.jsonl."""
-
-    tensorboard: bool = False
-    """Also write TensorBoard events."""
-    progress: bool = True
-    """Live progress bars on a terminal."""
 
 
 @block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemo_cascade.cascade.decision import GateRow
 from nemo_cascade.report.matrix import Matrix, MatrixRow
 
 _BY_GATE = {
@@ -13,7 +14,7 @@ _BY_GATE = {
 
 
 def came_out(matrix: Matrix) -> list[str]:
-    """Return the changes from the first scored model to the last, then what each stage changed significantly."""
+    """Return the changes from the first scored model to the last, then each stage's promised rises, and its falls."""
     told = [sentence] if (sentence := _whole(matrix)) else []
     return told + [sentence for row in matrix.rows if (sentence := _stage(row))]
 
@@ -30,15 +31,20 @@ def _whole(matrix: Matrix) -> str:
     return f"From {first.stage} to {last.stage}: {', '.join(parts)}." if parts else ""
 
 
+def _tells(row: GateRow) -> bool:
+    """Whether a difference is worth a sentence: a promised rise, or a fall; other rises stand in the table."""
+    return row.significant and (row.promise == "improve" or row.difference < 0)
+
+
 def _stage(row: MatrixRow) -> str:
     changed = [
         f"{domain} {cell.row.difference:+.3f} (95 % {cell.row.low:+.3f} to {cell.row.high:+.3f}"
         f"{', a broken promise' if cell.row.broken else ''})"
         for domain, cell in row.cells.items()
-        if cell.row is not None and (cell.row.significant or cell.row.broken)
+        if cell.row is not None and (cell.row.broken or _tells(cell.row))
     ]
     gate = _BY_GATE.get(row.decision.outcome, "") if row.decision is not None else ""
     if not changed and not gate:
         return ""
-    parts = [gate] * bool(gate) + [", ".join(changed) or "no significant change"]
+    parts = [gate] * bool(gate) + [", ".join(changed) or "no promised rise, no fall"]
     return f"{row.stage}: {'; '.join(parts)}."

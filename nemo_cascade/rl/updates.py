@@ -32,11 +32,13 @@ class Updates:
         results: of the optimizer steps that were made.
         empty: updates that were left out, because none of their rollouts is trained.
         filtered: rollouts that `loss.sequence_error_max` took out of training.
+        trainer: the trainer's log-probs of each rollout's tokens, in the batch's order; empty where none were needed.
     """
 
     results: list[StepResult]
     empty: int
     filtered: int
+    trainer: list[Float32]
 
 
 def policy_updates(
@@ -50,11 +52,13 @@ def policy_updates(
     parts = _split(rollout_documents(batch, stage), stage.updates_per_batch)
     sources = [_micro_batches(part, stage, config.parallel) for part in parts]
     first, filtered = step * stage.updates_per_batch, 0
+    trainer: list[Float32] = []
     with timer.phase("logprob"):
         for i, source in enumerate(sources):
             if _trains(source):
-                sources[i], found = _with_logprobs(policy, source, stage, first + i)
+                sources[i], found, previous = _with_logprobs(policy, source, stage, first + i)
                 filtered += found
+                trainer += previous
     with timer.phase("train"):
         results = [policy.train_step(source, first + i) for i, source in enumerate(sources) if _trains(source)]
     empty = len(sources) - len(results)
@@ -62,7 +66,8 @@ def policy_updates(
         why = f"{batch.truncation_rate:.0%} of the rollouts were truncated, "
         why += f"{int((~batch.marks.valid).sum())} had no verdict, {filtered} were filtered"
         log.warning("step %d: %d of %d updates have nothing to train: %s", step + 1, empty, len(sources), why)
-    return Updates(results, empty, filtered)
+    whole = len(trainer) == sum(len(part) for part in parts)
+    return Updates(results, empty, filtered, trainer if whole else [])
 
 
 def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[PackedBatch]:
@@ -96,13 +101,15 @@ def _micro_batches(documents: list[PackedBatch], stage: GrpoStage, parallel: Par
 
 def _with_logprobs(
     policy: TrainerGroup, source: RolloutSource, stage: GrpoStage, step: int
-) -> tuple[RolloutSource, int]:
+) -> tuple[RolloutSource, int, list[Float32]]:
     """Add the log-probs that the loss needs and only a forward pass can give.
 
     Returns:
-        The source, and how many of its rollouts `sequence_error_max` took out of training.
+        The source, how many of its rollouts `sequence_error_max` took out of training, and the trainer's log-probs of
+        each rollout, where they were needed.
     """
     filtered, loss = 0, stage.loss
+    previous: Sequence[Float32] = ()
     if stage.updates_per_batch > 1 or loss.sequence_error_max is not None:
         previous = source.per_sample(policy.logprobs(source, step))
         if loss.sequence_error_max is not None:
@@ -112,7 +119,7 @@ def _with_logprobs(
     if loss.kl_coefficient > 0:
         reference = source.per_sample(policy.logprobs(source, step, which="reference"))
         source = source.with_extra("reference_logprobs", reference)
-    return source, filtered
+    return source, filtered, list(previous)
 
 
 def _without_outliers(source: RolloutSource, trainer: Sequence[Float32], most: float) -> tuple[RolloutSource, int]:

@@ -79,12 +79,11 @@ class StageContext:
 
     @contextmanager
     def metrics(self, steps_done: int) -> Iterator[MetricsLog]:
-        """Open metrics.jsonl (and other sinks) behind the steps that are done: later lines will be made again."""
-        board = self.folder / "tensorboard" if self.config.logging.tensorboard else None
+        """Open metrics.jsonl behind the steps that are done: later lines will be made again."""
         watch = None if self.watch is None else partial(self.watch, self.name)
-        with MetricsLog(self.folder / "metrics.jsonl", tensorboard_dir=board, watch=watch) as metrics:
-            metrics.truncate_from(steps_done + 1)
-            yield metrics
+        metrics = MetricsLog(self.folder / "metrics.jsonl", watch=watch)
+        metrics.truncate_from(steps_done + 1)
+        yield metrics
 
 
 class StageCheckpoints:

@@ -74,7 +74,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
                 hand_over(context, step, first=step == done)
             batch = collector.collect(step, timer)
             updates = policy_updates(policy, batch, stage, config, step, timer)
-            write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep)
+            write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered}
             line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from nemo_cascade.errors import RunFolderError, TrainingError
 from nemo_cascade.storage.jsonl import append_line, read_lines, repair_tail, replace_lines
-from nemo_cascade.telemetry.tensorboard import TensorBoardSink
 
 
 class MetricsLog:
@@ -22,22 +20,18 @@ class MetricsLog:
 
     Args:
         path: the file; it is made with the first line. An incomplete last line (a crash) is dropped.
-        tensorboard_dir: folder for TensorBoard events of the same values; None for no events.
         watch: is told every step with its line, once that is on file; what it raises goes on to the caller.
 
     Raises:
         RunFolderError: the file holds a damaged line, or steps that don't rise.
-        RuntimeUnavailableError: TensorBoard is asked for and not installed.
     """
 
     def __init__(
         self,
         path: Path,
-        tensorboard_dir: Path | None = None,
         watch: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.path, self._watch = path, watch
-        self._board = TensorBoardSink(tensorboard_dir) if tensorboard_dir is not None else None
         path.parent.mkdir(parents=True, exist_ok=True)
         repair_tail(path)
         records = read_metrics(path)
@@ -68,8 +62,6 @@ class MetricsLog:
                 record[name] = _plain(name, value)
         append_line(self.path, record)
         self._last_step = step
-        if self._board is not None:
-            self._board.log(step, record)
         if self._watch is not None:
             self._watch(step, record)
 
@@ -89,19 +81,6 @@ class MetricsLog:
     def read(self) -> list[dict[str, Any]]:
         """Return all lines in order."""
         return read_metrics(self.path)
-
-    def close(self) -> None:
-        """Close the TensorBoard events; the file itself is never held open."""
-        if self._board is not None:
-            self._board.close()
-
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

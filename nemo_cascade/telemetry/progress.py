@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from nemo_cascade.config.schema import LoggingConfig
+from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.telemetry.console import err
 
 _log = logging.getLogger(__name__)

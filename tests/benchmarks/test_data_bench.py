@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from nemo_cascade.config.schema import LoggingConfig
+from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.chat.tokenizer import load_tokenizer

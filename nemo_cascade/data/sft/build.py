@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from nemo_cascade.config.schema import LoggingConfig
+from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.chat.encode import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hygiene.screen import SCREENS, screen

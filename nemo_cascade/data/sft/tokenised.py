@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.schema import LoggingConfig
+from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.config.stages.sft_data import SourceConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.prepared import make_folder

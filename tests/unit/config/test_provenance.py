@@ -8,6 +8,7 @@ import yaml
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.config.checks.repeatable import repeatability
 from nemo_cascade.config.gate import GateOverride
+from nemo_cascade.config.logging import SinkConfig
 from nemo_cascade.config.reading import provenance
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import RunFolderError
@@ -35,7 +36,7 @@ def test_only_what_changes_numbers_counts(nano):
         name="other",
         runs_dir="elsewhere",
         resume="fork",
-        logging=replace(nano.logging, tensorboard=True),
+        logging=replace(nano.logging, sinks=[SinkConfig(kind="tensorboard")]),
         cluster=replace(nano.cluster, ray_address="10.0.0.1:1", step_deadline_s=1.0),
         rollout=replace(nano.rollout, weight_sync=replace(nano.rollout.weight_sync, deadline_s=1.0)),
     )

@@ -101,15 +101,10 @@ def test_damaged_parts_are_named_and_the_rest_is_shown(run_folder):
 def test_a_reward_model_shows_its_curves_and_its_calibration(run_folder):
     folder = run_folder.stage(4, "rm")
     folder.mkdir()
-    with MetricsLog(folder / "metrics.jsonl") as log:
-        for step in range(1, 6):
-            line = {
-                "loss": 0.7 / step,
-                "accuracy": 0.5 + 0.08 * step,
-                "score_chosen": 0.3 * step,
-                "score_rejected": 0.0,
-            }
-            log.log(step, line | ({"holdout_accuracy": 0.8} if step == 5 else {}))
+    log = MetricsLog(folder / "metrics.jsonl")
+    for step in range(1, 6):
+        line = {"loss": 0.7 / step, "accuracy": 0.5 + 0.08 * step, "score_chosen": 0.3 * step, "score_rejected": 0.0}
+        log.log(step, line | ({"holdout_accuracy": 0.8} if step == 5 else {}))
     preference_scores([2.0, 1.0, -0.3, 0.4]).save(folder / "preference.json")
     text = " ".join(parse(write_report(run_folder.path)).text)
     for expected in ("Accuracy", "hold-out", "rejected", "Calibration", "error 0."):

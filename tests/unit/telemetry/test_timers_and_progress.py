@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from rich.console import Console
 
-from nemo_cascade.config.schema import LoggingConfig
+from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 

@@ -1,0 +1,39 @@
+"""Look at runs in a browser, live or afterwards: scores, curves, time, rollouts, prompts, ledger; several side by side.
+
+nemo-cascade view runs/nano
+nemo-cascade view runs/nano runs/hot --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from pathlib import Path
+
+from rich.markup import escape
+
+from nemo_cascade.cli.screen.terminal import out
+
+TAKES_OVERRIDES = False
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN_FOLDER", help="made by `nemo-cascade run`")
+    parser.add_argument("--port", type=int, default=0, help="of this machine's own address (default: a free one)")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C; reads the run folders and writes nothing into them but an index of their rollouts."""
+    from nemo_cascade.view.server import serving
+
+    with serving(args.folders, args.port) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        out.print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", soft_wrap=True)
+        out.print(escape(f"from another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST"))
+        try:
+            thread.join()
+        except KeyboardInterrupt:
+            server.shutdown()
+    return 0
