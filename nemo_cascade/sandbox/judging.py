@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import socket
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from nemo_cascade.config.sandbox import Limits
 from nemo_cascade.errors import SandboxError
@@ -79,7 +79,7 @@ def judge_functions(pool: WorkerPool, program: Program, tests: FunctionTests, li
         ready = ready_tests(tests.tests, tests.entry_point, tests.setup, tests.modules)
     except UnjudgeableTestsError as error:
         return _unjudgeable(len(tests.tests), str(error))
-    told = {**asdict(ready), "secret": secret, "entry_point": tests.entry_point, "held": HELD}
+    told = {**ready._asdict(), "secret": secret, "entry_point": tests.entry_point, "held": HELD}
     report = memory_file("report")
     files = {**program.files, program.main_file: program.source_bytes()}
     checker_limits = replace(

@@ -68,7 +68,8 @@ def source_of(name: str) -> Source | None:
     return found or ((name, "") if name in sys.stdlib_module_names or name in _WELL_KNOWN else None)
 
 
-def provided_for(program: str) -> list[tuple[str, str, str]]:
+@functools.lru_cache(maxsize=16)  # a program runs once for each of its inputs
+def provided_for(program: str) -> tuple[tuple[str, str, str], ...]:
     """Return (name, module, name in it) of what a Python program seems to use of the list without defining it.
 
     The program is only looked at, never compiled: it is hostile. What is provided in vain does no harm, for the
@@ -77,7 +78,7 @@ def provided_for(program: str) -> list[tuple[str, str, str]]:
     words = set(_WORD.findall(program))
     known = provided_sources()
     found = [(name, *_of(name, program)) for name in sorted(words & known.keys() - _own(program, words))]
-    return [row for row in found if row[1] not in _SLOW or re.search(rf"(?<![\w.]){row[0]}[ \t]*[.(]", program)]
+    return tuple(r for r in found if r[1] not in _SLOW or re.search(rf"(?<![\w.]){r[0]}[ \t]*[.(]", program))
 
 
 def _of(name: str, program: str) -> Source:

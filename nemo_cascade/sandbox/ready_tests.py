@@ -12,7 +12,7 @@ import marshal
 import re
 import symtable
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nemo_cascade.sandbox.provided import source_of
 from nemo_cascade.sandbox.releasing import releasing
@@ -29,8 +29,7 @@ class UnjudgeableTestsError(ValueError):
     """Tests that can't be run, whatever the solution."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyTests:
+class ReadyTests(NamedTuple):
     """Tests as the checker gets them.
 
     Attributes:
@@ -71,7 +70,9 @@ def ready_tests(tests: tuple[str, ...], entry_point: str, setup: str, modules: t
     ours = {name for name in free - subjects if hasattr(builtins, name)}
     library = {name: source for name in free - subjects - ours if (source := source_of(name)) is not None}
     wanted = {name for name in free - ours - library.keys() if not name.startswith("__")}
-    imported = {name for tree in (*trees, of_setup) for name in _imported_from(tree, modules)}
+    both = zip((*tests, setup), (*trees, of_setup), strict=True)
+    naming = [tree for text, tree in both if any(module in text for module in modules)]  # few do
+    imported = {name for tree in naming for name in _imported_from(tree, modules)}
     return ReadyTests(
         setup=_code(of_setup, "setup"),
         tests=tuple(_code(tree, "test") for tree in trees),

@@ -93,9 +93,7 @@ def _names(*nodes: ast.AST) -> set[str]:
 
 def _release(beside: ast.stmt) -> ast.stmt:
     """Return the statement `if __held__: __held__.release()`."""
-    held = ast.Name(HELD, ast.Load())
-    call = ast.Expr(ast.Call(ast.Attribute(held, "release", ast.Load()), [], []))
-    found = ast.If(held, [call], [])
-    for part in ast.walk(found):
-        ast.copy_location(part, beside)
-    return found
+    place = {name: getattr(beside, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
+    held = ast.Name(HELD, ast.Load(), **place)
+    call = ast.Call(ast.Attribute(held, "release", ast.Load(), **place), [], [], **place)
+    return ast.If(held, [ast.Expr(call, **place)], [], **place)

@@ -29,12 +29,13 @@ UNKNOWN = object()
 
 @dataclass(eq=False)
 class Row:
-    """One comparison; `equal` is None until an assert says what is due."""
+    """One comparison, and the test that makes it; `equal` is None until an assert says what is due."""
 
     gold: object
     answer: object
     equal: bool | None = None
     whole: bool = False
+    test: str = ""
 
 
 class Names:
@@ -48,8 +49,9 @@ def literal(node, names=None):
     """Return a node's value where it is made of literals and known names, else UNKNOWN."""
     known = {"math": math, **dict.fromkeys(("Language", "sympy", "RewardType"), Names()), **(names or {})}
     calls = (part.func for part in ast.walk(node) if isinstance(part, ast.Call))
-    if not all(isinstance(call, ast.Attribute) and isinstance(call.value, ast.Constant) for call in calls):
-        return UNKNOWN  # only a text's own methods
+    owners = (call.value if isinstance(call, ast.Attribute) else call for call in calls)
+    if not all(isinstance(owner, ast.Constant) or ast.unparse(owner) == "math" for owner in owners):
+        return UNKNOWN  # only a text's own methods, and mathematics
     try:
         value = eval(compile(ast.Expression(node), "table", "eval"), {"__builtins__": {}}, known)
     except (NameError, TypeError, KeyError, IndexError, AttributeError):
@@ -62,10 +64,11 @@ def rows_of(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from parametrized(function)
-            rows = Interpreter()
-            rows.walk(function.body)
-            yield from (row for row in rows.rows if row.equal is not None)
+            followed = Interpreter()
+            followed.walk(function.body)
+            for row in [*parametrized(function), *(row for row in followed.rows if row.equal is not None)]:
+                row.test = function.name
+                yield row
     if any(isinstance(part, ast.FunctionDef) and "assert_equal" in ast.dump(part) for part in ast.walk(tree)):
         yield from sympy_rows(tree)
 

@@ -13,6 +13,7 @@ _FENCE = re.compile(rf"({_QUOTE})([ \t]*)(`{{3,}}|~{{3,}})[ \t]*(.*)")
 _TAG = re.compile(r"\{?[ \t]*\.?([\w+#-]*)")
 _VERSION = re.compile(r"[\d.]+$")
 _LANGUAGES = {"python": {"python", "py", "pypy", "ipython", "sage"}, "cpp": {"cpp", "c++", "cc", "cxx"}}
+_DEFINED = re.compile(r"^[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)", re.MULTILINE)
 _MOST_CLOSING_INDENT = 3
 
 
@@ -34,7 +35,7 @@ def code_blocks(answer: str) -> list[CodeBlock]:
     opening: re.Match[str] | None = None
     lines: list[str] = []
     for line in _LINE.findall(answer):
-        match = _FENCE.match(line.rstrip("\r\n"))
+        match = _FENCE.match(line.rstrip("\r\n")) if "```" in line or "~~~" in line else None
         if opening is None:
             if match and not (match[3][0] == "`" and "`" in match[4]):  # else it is code within a line
                 opening, lines = match, []
@@ -63,11 +64,7 @@ def last_program(answer: str, language: str, wanted: Sequence[str] = ()) -> str 
     named = [_VERSION.sub("", block.tag) for block in blocks]
     texts = [block.text for block, tag in zip(blocks, named, strict=True) if tag in tags]
     texts = texts or [block.text for block in blocks if not block.tag]
-    if wanted:
-        definition = re.compile(
-            rf"^[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+(?:{'|'.join(map(re.escape, wanted))})\b", re.MULTILINE
-        )
-        texts = [text for text in texts if definition.search(text)] or texts
+    texts = [text for text in texts if not set(wanted).isdisjoint(_DEFINED.findall(text))] or texts
     return texts[-1] if texts else None
 
 
@@ -85,5 +82,7 @@ def _closes(match: re.Match[str], opening: re.Match[str]) -> bool:
 
 def _dedented(lines: Sequence[str], opening: re.Match[str]) -> list[str]:
     """Take off what stands in front of a block's lines: the signs of quotation, and as many blanks as the fence has."""
+    if not opening[1] and not opening[2]:
+        return list(lines)
     prefix = re.compile(rf"{_QUOTE if opening[1] else ''}[ \t]{{0,{len(opening[2])}}}")
     return [line[match.end() :] if (match := prefix.match(line)) else line for line in lines]

@@ -185,8 +185,8 @@ def _lenient(text: str) -> Any:
 
 
 def _whole_number_keys(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_whole_number_keys(item) for item in value]
+    if isinstance(value, list):  # most are long lists of plain values
+        return [_whole_number_keys(item) if isinstance(item, list | dict) else item for item in value]
     if not isinstance(value, dict):
         return value
     whole = bool(value) and all(isinstance(key, str) and _WHOLE_NUMBER.fullmatch(key) for key in value)

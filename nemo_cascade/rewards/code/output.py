@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import math
 import re
 from collections.abc import Sequence
@@ -134,10 +135,12 @@ def same(actual, expected):
 def any_same(actual, alternatives):
     return any(same(actual, expected) for expected in alternatives)
 """
+# Compiled here, once: host and sandbox have the same interpreter.
+_COMPILED = marshal.dumps(compile(_COMPARISON, "comparison", "exec", dont_inherit=True))
 CALL_HELPERS = f"""
-import builtins as _builtins
+import builtins as _builtins, marshal as _marshal
 _comparison = {{"__builtins__": _builtins}}
-_builtins.exec({_COMPARISON!r}, _comparison)
+_builtins.exec(_marshal.loads({_COMPILED!r}), _comparison)
 _any_same = _comparison["any_same"]
 inf, nan = _comparison["math"].inf, _comparison["math"].nan
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from nemo_cascade.sandbox.judging import FunctionTests
 
 _ROWS_REMEMBERED = 256  # a group of responses has the same row
+_DEFINITION = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
+_ASSERTING = re.compile(r"assert|fail$|raises$|exit$")
+_WORD = re.compile(r"\w+")
 _TEXTS_REMEMBERED = 8  # trees are large; one row asks for the same ones several times
 
 
@@ -119,11 +122,15 @@ def with_preamble(program: str, tests: CodeTests) -> str:
     """
     if not tests.preamble:
         return program
-    definition = re.compile(rf"^(?:async\s+def|def|class)\s+{re.escape(tests.subject)}\b", re.MULTILINE)
-    own = definition.search(tests.preamble)
-    if definition.search(program) is None:
+    if _definition(tests.subject, program) is None:
         return tests.preamble.rstrip("\n") + "\n" + program
+    own = _definition(tests.subject, tests.preamble)
     return (tests.preamble[: own.start()] if own else tests.preamble.rstrip("\n") + "\n") + program
+
+
+def _definition(name: str, text: str) -> re.Match[str] | None:
+    """Return the first definition of a name, of any if it is empty."""
+    return next((found for found in _DEFINITION.finditer(text) if name in ("", found[1])), None)
 
 
 @functools.lru_cache(_ROWS_REMEMBERED)
@@ -134,7 +141,8 @@ def _helpers(preamble: str, subject: str, asserts: tuple[str, ...]) -> str:
         return ""
     kept = [node for node in tree.body if getattr(node, "name", None) != subject]
     defined = bound_names(kept)
-    used = {node.id for text in asserts for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
+    mentioning = [text for text in asserts if not defined.isdisjoint(_WORD.findall(text))]  # few do
+    used = {node.id for text in mentioning for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
     return ast.unparse(ast.Module(kept, [])) if defined & used else ""
 
 
@@ -188,26 +196,27 @@ def assert_something(tests: CodeTests) -> bool:
 @functools.lru_cache(_ROWS_REMEMBERED)
 def _assert_something(texts: tuple[str, ...], has_entry_point: bool) -> bool:
     trees = [_tree(text) for text in texts]
-    called = {"check"} if has_entry_point else set()
-    for part in (part for tree in trees for part in ast.walk(tree)):
-        if isinstance(part, ast.Name):
-            called.add(part.id)
-        elif isinstance(part, ast.Attribute):
-            called.add(part.attr)
-    return any(_asserts(node, called) for tree in trees for node in tree.body)
+
+    @functools.cache
+    def named() -> set[str]:  # most texts don't ask for it
+        parts = [part for tree in trees for part in ast.walk(tree)]
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        return names | {part.attr for part in parts if isinstance(part, ast.Attribute)}
+
+    def runs(name: str) -> bool:
+        begins = name.startswith(("test", "_", "setUp", "setup", "runTest"))
+        return begins or (name == "check" and has_entry_point) or name in named()
+
+    return any(_asserts(node, runs) for tree in trees for node in tree.body)
 
 
-def _asserts(node: ast.AST, called: set[str]) -> bool:
+def _asserts(node: ast.AST, runs: Callable[[str], bool]) -> bool:
     if isinstance(node, ast.Assert | ast.Raise):
         return True
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_run(node.name, called):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not runs(node.name):
         return False
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if re.match(r"assert|fail$|raises$|exit$", name):
+        if _ASSERTING.match(name):
             return True
-    return any(_asserts(child, called) for child in ast.iter_child_nodes(node))
-
-
-def _is_run(name: str, called: set[str]) -> bool:
-    return name in called or name.startswith(("test", "_", "setUp", "setup", "runTest"))
+    return any(_asserts(child, runs) for child in ast.iter_child_nodes(node))

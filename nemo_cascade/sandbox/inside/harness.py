@@ -29,19 +29,24 @@ _MOST_DETAIL = 500
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Run the tests and write the report on the descriptor `report`. Never returns."""
-    exchange.limit_long_integers()
-    link = Link(socket.socket(fileno=job.descriptors["peer"]))
-    started()
-    report: dict[str, Any] = {"secret": job.header["secret"], "error": None, "results": []}
-    with Attempt(BaseException) as attempt:
-        report["results"] = _judge(link, job.header)
-    if isinstance(attempt.error, Unjudgeable):
-        report["error"] = str(attempt.error)
-    elif attempt.error is not None:
-        report["results"] = [[False, _told(attempt.error)]] * len(job.header["tests"])
-    with open(job.descriptors["report"], "wb") as file:
-        file.write(json.dumps(report).encode())
+    perform(job, started)
     os._exit(0)
+
+
+def perform(job: Job, started: Callable[[], None]) -> None:
+    """Run the tests, write the report, hang up."""
+    exchange.limit_long_integers()
+    with socket.socket(fileno=job.descriptors["peer"]) as connection:
+        started()
+        report: dict[str, Any] = {"secret": job.header["secret"], "error": None, "results": []}
+        with Attempt(BaseException) as attempt:
+            report["results"] = _judge(Link(connection), job.header)
+        if isinstance(attempt.error, Unjudgeable):
+            report["error"] = str(attempt.error)
+        elif attempt.error is not None:
+            report["results"] = [[False, _told(attempt.error)]] * len(job.header["tests"])
+        with open(job.descriptors["report"], "wb") as file:
+            file.write(json.dumps(report).encode())
 
 
 class SolutionModule(types.ModuleType):

@@ -38,7 +38,6 @@ _PRELOADED = (
 )
 _KINDS: dict[str, Callable[[Job, Callable[[], None]], None]] = {}
 _MOST_INHERITED = 4096
-_REHEARSALS = 40
 _FIRST_PIECE_BYTES = 1 << 16
 _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * 4)
 _NPROC_OF_THE_SANDBOX = 8
@@ -88,23 +87,18 @@ def preload() -> None:
 
 
 def rehearse(program: bytes, perform: Callable[[Job, Callable[[], None]], object]) -> None:
-    """Do in the zygote, on nothing, what every child will do.
-
-    The interpreter specialises code while it runs, fills caches and loads what it needs on first use. Done here it is
-    done once; done in a child each of these writes copies a page that is thrown away with the child.
-    """
+    """Send a job to oneself, and perform it without being shut in; see rehearsal.py."""
     no_limits = {"cpu_s": 1e9, "memory_mib": 1 << 24, "processes": 1 << 20, "files_mib": 1 << 24, "forks": False}
     streams = ["stdin", "stdout", "stderr"]
     header = {"kind": "", "limits": no_limits, "argv": [], "entry": "main.py", "unwritten": ["main.py"]}
     encoded = marshal.dumps({**header, "files": [["main.py", len(program)]], "descriptors": streams})
-    for _ in range(_REHEARSALS):
-        ours, theirs = socket.socketpair()
-        socket.send_fds(ours, [struct.pack("<II", len(encoded), len(program)) + encoded + program], [0, 1, 2])
-        _close_but((), _MOST_INHERITED)  # nothing
-        job = _ready(theirs, Confinement(confine.HARMLESS, confine.FIRST_UID, None, -1, confine.HARMLESS[0]))
-        assert job is not None
-        perform(job, _starting(theirs))
-        ours.close()
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [struct.pack("<II", len(encoded), len(program)) + encoded + program], [0, 1, 2])
+    _close_but((), _MOST_INHERITED)  # nothing
+    job = _ready(theirs, Confinement(confine.HARMLESS, confine.FIRST_UID, None, -1, confine.HARMLESS[0]))
+    assert job is not None
+    perform(job, _starting(theirs))
+    ours.close()
 
 
 def become(connection: socket.socket, confinement: Confinement) -> None:

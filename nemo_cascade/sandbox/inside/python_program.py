@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 from .foreign import Attempt
 from .job import EXIT_MEMORY, Job
-from .job import rehearse as rehearse_job
 
 
 def open_streams() -> None:
@@ -68,10 +67,10 @@ def prepare(header: Mapping[str, Any], module: types.ModuleType) -> None:
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Run the job's entry file. Never returns."""
-    finish(_perform(job, started))
+    finish(perform(job, started))
 
 
-def _perform(job: Job, started: Callable[[], None]) -> int:
+def perform(job: Job, started: Callable[[], None]) -> int:
     """Run the job's entry file; return its exit status."""
     entry = job.header["entry"]
     source = job.files[entry]
@@ -101,32 +100,6 @@ def execute(source: bytes, path: str, module: types.ModuleType) -> None:
 CONTEST_FRAMES = 50_000
 """Depth of recursion that LiveCodeBench sets; Python's own is 1,000."""
 _OWN_FRAMES = 3
-_REHEARSAL = b"""
-from typing import List, Optional
-import collections, math, sys
-class Point:
-    def __init__(self, x: int) -> None:
-        self.x = x
-def total(items: List[int], start: Optional[int] = 0) -> int:
-    return sum(i * i for i in items) + start
-table = collections.defaultdict(list)
-for i, word in enumerate("a b c a".split()):
-    table[word].append(Point(i).x)
-print(sorted(table.items(), key=lambda pair: -len(pair[1])), f"{total(range(9)):>5d}", math.gcd(4, 6), 1 / 3)
-for line in sys.stdin:
-    print([int(part) for part in line.split()])
-"""
-
-
-def rehearse() -> None:
-    """Run a small program to /dev/null and leave no trace of it; see job.rehearse."""
-    main, arguments = sys.modules["__main__"], sys.argv
-
-    def perform(job: Job, started: Callable[[], None]) -> None:
-        assert _flushed(_perform(job, started)) == 0
-
-    rehearse_job(_REHEARSAL, perform)
-    sys.modules["__main__"], sys.argv = main, arguments
 
 
 def guarded(body: Callable[[], object], any_status: bool = False) -> int:
@@ -159,10 +132,11 @@ def guarded(body: Callable[[], object], any_status: bool = False) -> int:
 
 def finish(status: int) -> None:
     """Run exit handlers, flush and end the process."""
-    _exit(_flushed(status))
+    _exit(flushed(status))
 
 
-def _flushed(status: int) -> int:
+def flushed(status: int) -> int:
+    """Run exit handlers and flush; return the exit status."""
     with Attempt(BaseException):
         atexit._run_exitfuncs()
         sys.stdout.flush()

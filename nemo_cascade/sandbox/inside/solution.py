@@ -155,6 +155,11 @@ def _message(error: BaseException) -> str:
 
 def run(job: Job, started: Callable[[], None]) -> None:
     """Load the job's entry file and answer calls on the descriptor `peer`. Never returns."""
+    finish(perform(job, started))
+
+
+def perform(job: Job, started: Callable[[], None]) -> int:
+    """Load the job's entry file and answer calls until the checker hangs up; return the exit status."""
     connection = socket.socket(fileno=job.descriptors["peer"])
     entry = job.header["entry"]
     exchange.allow_long_integers()
@@ -168,4 +173,4 @@ def run(job: Job, started: Callable[[], None]) -> None:
         Answers(connection, module).serve()
 
     started()
-    finish(guarded(load_and_serve))
+    return guarded(load_and_serve)

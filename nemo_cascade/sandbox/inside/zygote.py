@@ -25,7 +25,8 @@ import sys
 from typing import Any, NamedTuple
 
 from . import confine, job, landlock, seccomp
-from .python_program import add_site_names, open_streams, rehearse
+from .python_program import add_site_names, open_streams
+from .rehearsal import rehearse
 from .tree import Watch, Watched
 
 _CHANNEL = 0
