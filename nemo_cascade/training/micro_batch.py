@@ -20,7 +20,7 @@ from nemo_cascade.models.axes import Axis
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import packed_sequences
 from nemo_cascade.models.megatron.context import context_share
-from nemo_cascade.training.padding import Padding
+from nemo_cascade.training.precision import Padding
 from nemo_cascade.types import Int64, PackedBatch
 
 

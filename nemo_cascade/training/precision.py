@@ -1,8 +1,10 @@
-"""Number formats of the policy, and the refusal of those that this machine can't compute."""
+"""Number formats of the policy: the refusal of those that this machine can't compute, and what they ask of lengths."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
+from dataclasses import dataclass
 
 from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import PrecisionConfig
@@ -54,3 +56,29 @@ def token_multiple(precision: PrecisionConfig, layout: Layout) -> int:
     tiles = {"tensorwise": 16, "delayed": 16, "mxfp8": 32, "blockwise": 128}
     tile = 1 if precision.fp8 == "off" else tiles[precision.fp8_recipe]
     return tile * layout.tp if layout.sp else tile
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """How micro-batches are padded when they are built; the data hold none of it.
+
+    Attributes:
+        document: each document is padded at its end, untrained, to a multiple of this many tokens.
+        pack: the micro-batch is padded, by a document of its own, to a multiple of this; itself one of `document`.
+        group: micro-batches of a step come in groups of this many, filled up by untrained ones. Above 1 all of a step
+            are of one length, too: the interleaved schedule's messages carry no shapes.
+    """
+
+    document: int = 1
+    pack: int = 1
+    group: int = 1
+
+    @classmethod
+    def of(cls, precision: PrecisionConfig, layout: Layout) -> Padding:
+        """Return what a layout needs."""
+        own = token_multiple(precision, layout)
+        return cls(
+            document=layout.pad_documents_to,
+            pack=math.lcm(layout.pad_documents_to, layout.cp * own),
+            group=layout.pp if layout.vpp > 1 else 1,
+        )

@@ -29,7 +29,7 @@ from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
-from nemo_cascade.training.padding import Padding
+from nemo_cascade.training.precision import Padding
 from nemo_cascade.training.reduce import GlobalCounts, all_true, global_counts, reduce_losses
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch

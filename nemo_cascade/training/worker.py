@@ -24,8 +24,7 @@ from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import dist_checkpoint, runtime
 from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.optimizer import PolicyOptimizer
-from nemo_cascade.training.padding import Padding
-from nemo_cascade.training.precision import check_precision
+from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.rounding import rounded_anew
 from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel

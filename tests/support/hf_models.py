@@ -145,7 +145,7 @@ def pipeline_logits(chunks, documents):
     """Run one pack through the layout as it is; [tokens, padded vocabulary] on the last stage, None on the others."""
     from nemo_cascade.data.layout import padded_length
     from nemo_cascade.training.axes import current_axes
-    from nemo_cascade.training.padding import Padding
+    from nemo_cascade.training.precision import Padding
     from nemo_cascade.training.step import run_schedule
 
     axes, tokens = current_axes(), sum(map(len, documents))

@@ -22,8 +22,7 @@ from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import load_weights
-from nemo_cascade.training.padding import Padding
-from nemo_cascade.training.precision import check_precision
+from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.scoring.request import Request, ScorerSetup
 from nemo_cascade.training.step import forward_scores
