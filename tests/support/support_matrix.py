@@ -9,7 +9,7 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.models.families import FAMILIES
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.hf_config import architecture_from_hf
-from tests.support.hf_models import ARCHITECTURES
+from tests.support.hf_models import ARCHITECTURES, MIXTURES
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- support matrix -->", "<!-- end of the support matrix -->"
@@ -25,6 +25,8 @@ LAYOUTS = {
     "CP": _CP,
     "TP, SP, PP, VPP, CP": _TP | _PP | _CP | {"virtual_pipeline_model_parallel_size": 3, "sequence_parallel": True},
     "EP": _EP,
+    "TP, SP, EP": _TP | _EP | {"sequence_parallel": True},
+    "PP, EP": _PP | _EP,
 }
 
 
@@ -33,7 +35,8 @@ def support_matrix() -> str:
     lines = [f"| family | {' | '.join(LAYOUTS)} |", f"|---|{'---|' * len(LAYOUTS)}"]
     refusals: dict[str, int] = {}
     for family in FAMILIES:
-        fields = next(fields for fields in ARCHITECTURES.values() if fields["model_type"] == family)
+        every = (MIXTURES | ARCHITECTURES).values()
+        fields = next(fields for fields in every if fields["model_type"] == family)
         cells = []
         for sizes in LAYOUTS.values():
             problems = layout_problems(architecture_from_hf(fields), ParallelConfig(**sizes))
