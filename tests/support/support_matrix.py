@@ -25,6 +25,8 @@ LAYOUTS = {
     "CP": _CP,
     "TP, SP, PP, VPP, CP": _TP | _PP | _CP | {"virtual_pipeline_model_parallel_size": 3, "sequence_parallel": True},
     "EP": _EP,
+    "TP, SP, EP": _TP | _EP | {"sequence_parallel": True},
+    "PP, EP": _PP | _EP,
 }
 
 
@@ -33,7 +35,8 @@ def support_matrix() -> str:
     lines = [f"| family | {' | '.join(LAYOUTS)} |", f"|---|{'---|' * len(LAYOUTS)}"]
     refusals: dict[str, int] = {}
     for family in FAMILIES:
-        fields = next(fields for fields in (ARCHITECTURES | MIXTURES).values() if fields["model_type"] == family)
+        every = (MIXTURES | ARCHITECTURES).values()
+        fields = next(fields for fields in every if fields["model_type"] == family)
         cells = []
         for sizes in LAYOUTS.values():
             problems = layout_problems(architecture_from_hf(fields), ParallelConfig(**sizes))
