@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, get_type_hints
 from nemo_cascade.errors import CascadeError
 
 _FILE = ".py"
+_LOADING = threading.RLock()
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -64,18 +66,23 @@ def _of_file(path: Path) -> ModuleType:
         raise CascadeError("a plug-in's file isn't there", value=str(path), mend="FILE.py:NAME, seen by every node")
     # The same file is the same module, whichever plug-in of it was asked for first.
     key = f"nemo_cascade_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, path)
-        assert spec is not None, "a file that ends with .py has a loader"
-        assert spec.loader is not None, "a file that ends with .py has a loader"
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[key] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[key]
-            raise
+    with _LOADING:  # what another thread is still executing isn't whole
+        if key not in sys.modules:
+            _execute(key, path)
     return sys.modules[key]
+
+
+def _execute(key: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None, "a file that ends with .py has a loader"
+    assert spec.loader is not None, "a file that ends with .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[key]
+        raise
 
 
 def plugin_fields(found: Callable[..., Any], given_by_position: int) -> list[tuple[str, Any, Any]]:
