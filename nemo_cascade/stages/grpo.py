@@ -22,11 +22,12 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
-from nemo_cascade.data.prompts.prompt_stream import PromptStream
+from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.ending import Ending
+from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts
 from nemo_cascade.rl.updates import policy_updates
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
@@ -61,9 +62,11 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         judges.self_test([task.reward.kind], task.reward.options)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
-    stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
-    collector = Collector(stream, Answerers(rollout, judges, tokenizer, config), stage)
+    stream = open_stream(prompts, stage, config.seed, state.get("stream"))
+    by = Answerers(rollout, judges, tokenizer, config, roles.environments(context.parent_hf))
+    collector = Collector(stream, by, stage)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
+    profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
@@ -72,16 +75,19 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         while (end := ending.reached) is None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
+            profiled = profiling.if_due(step, timer)
             batch = collector.collect(step, timer)
             updates = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered}
-            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained}
+            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained, **profiled}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             step += 1
             ending.see(batch.reward_mean, batch.truncation_rate)
-            state = {"step": step, "stream": stream.state(), "history": ending.history}
+            profiling.see(batch.reward_mean)
+            history = {"history": ending.history, "profiling": profiling.state()}
+            state = {"step": step, "stream": stream.state(), **history}
             checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
     context.record("stage_ended", stage=context.name, **asdict(end))
     finish(context, policy)

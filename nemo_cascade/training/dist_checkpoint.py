@@ -218,7 +218,7 @@ def _regrouped(loaded: dict[Any, Any], optimizer: Any) -> Any:
     """
     steps = {step for step in _steps(loaded) if step is not None}
     own = optimizer.state_dict()
-    parts = {None: own} if isinstance(own, Mapping) else dict(enumerate(own))
+    parts: dict[int | None, Any] = {None: own} if isinstance(own, Mapping) else dict(enumerate(own))
     if len(steps) != 1 or "param_state" not in (loaded if None in parts else loaded.get(0, {})):
         return loaded  # nothing was updated yet, or moments are not sharded: groups as they are
     for number, part in parts.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
@@ -25,6 +25,32 @@ class RepairPromptConfig:
     """Noise files are added up to so many files in all."""
     seed: Seed = 0
     """Of the draw of noise files and of the files' order."""
+
+
+@block
+class ComparisonPromptConfig:
+    """Prompts of a generative reward model's training, made of two responses and people's word on them
+    (arXiv 2512.20848, section 3.3.1; data/prompts/comparison_rows.py).
+    """
+
+    enabled: bool = False
+    """Build prompts from `messages`, `response_1` and `response_2`; off: rows hold them."""
+    swapped: bool = True
+    """Ask each comparison also with the responses' positions exchanged."""
+
+
+@block
+class ProfileConfig:
+    """Pass rates of the task's prompts by a named model, and which prompts they let in."""
+
+    path: str | None = None
+    """File that `nemo-cascade profile prompts` wrote; null: none is read, and every prompt is taken."""
+    at_least: Fraction = 0.0
+    """Prompts with a lower pass rate are left out."""
+    at_most: Fraction = 1.0
+    """Prompts with a higher pass rate are left out (arXiv 2505.16400: 6 of 16)."""
+    drop_solved: bool = False
+    """Leave out prompts that every sample passed (arXiv 2512.20848, section 3.2)."""
 
 
 @block
@@ -48,6 +74,16 @@ class TaskConfig(DataFileConfig):
     max_bad_fraction: Fraction = 0.0
     """Largest share of rows that may be no prompts before the run is refused; those that are allowed are listed in
     data_dir/quarantine."""
+    agents: list[str] = field(default_factory=list)
+    """Take only rows whose `agent_ref` names one of these (NeMo Gym's files hold rows of many environments, one task
+    each here); empty: all rows."""
+    weight: PositiveFloat | None = None
+    """Share of each batch that this task's prompts have, in proportion to the other tasks' weights; then all tasks of
+    the stage have one. null: every prompt of the stage is as likely as any other."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Which prompts to take by how often a model solves them."""
+    comparison: ComparisonPromptConfig = field(default_factory=ComparisonPromptConfig)
+    """Builds comparisons of two responses."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
 
@@ -56,4 +92,8 @@ class TaskConfig(DataFileConfig):
         most, repair = self.max_tokens, self.repair
         lengths = f", {self.min_tokens} to {most or 'any'} tokens" * bool(most or self.min_tokens)
         built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
-        return lengths + built * repair.enabled
+        picked = f", rows of {', '.join(self.agents)}" * bool(self.agents)
+        rule = self.profile
+        bounds = f"{rule.at_least:g} to {rule.at_most:g}" + ", none solved" * rule.drop_solved
+        picked += f", pass rate {bounds}" * (rule.path is not None)
+        return picked + lengths + built * repair.enabled

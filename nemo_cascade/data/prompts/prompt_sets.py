@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.tasks import RepairPromptConfig, TaskConfig
+from nemo_cascade.config.stages.tasks import ComparisonPromptConfig, ProfileConfig, RepairPromptConfig, TaskConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt
+from nemo_cascade.data.prompts.comparison_rows import ComparisonPrompts
+from nemo_cascade.data.prompts.profiles import admitted, rates_of
 from nemo_cascade.data.prompts.swe_rows import RepairPrompts
 from nemo_cascade.data.rows.columns import OWN_ROWS, Schema
+from nemo_cascade.data.rows.gym_rows import agent_of
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.quarantine import BadRow, write_bad_rows
 from nemo_cascade.data.rows.raw_row import RawRow
@@ -102,6 +105,8 @@ class PromptSet:
         duplicates: prompts whose tokens equal those of an earlier one.
         left_out: how many were left out for their length.
         bad: rows that are no prompts and were allowed for, and those of which a repair prompt can't be built.
+        parts: the sets that it was joined of, by their tasks' names; empty if it is none of those.
+        rates: pass rate of each prompt; empty where none are known.
     """
 
     def __init__(
@@ -109,6 +114,8 @@ class PromptSet:
     ) -> None:
         self.prompts, self.source, self.quick, self.left_out = list(prompts), source, list(quick), left_out
         self.bad: list[BadRow] = []
+        self.parts: dict[str, PromptSet] = {}
+        self.rates: list[float] = []
         self.duplicates = len(self.prompts) - len({p.token_ids.tobytes() for p in self.prompts})
 
     @classmethod
@@ -124,9 +131,11 @@ class PromptSet:
         lengths: tuple[int, int | None] = (0, None),
         max_bad_fraction: float = 0.0,
         repair: RepairPromptConfig | None = None,
+        comparison: ComparisonPromptConfig | None = None,
         settings: Mapping[str, Any] | None = None,
         environment: EnvironmentUse = ONE_TURN,
         record_check: RecordCheck = _any_record,
+        agents: Sequence[str] = (),
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
@@ -136,7 +145,8 @@ class PromptSet:
         think. Prompts with fewer or more tokens than `lengths` says are left out, and rows that are no prompts if they
         are no more than max_bad_fraction of all. Where `repair` is enabled, the messages are built of the row's files,
         and an id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed. A
-        row that its verifier can't judge, says `record_check`, is no prompt.
+        row that its verifier can't judge, says `record_check`, is no prompt. Of rows that name their agent those of
+        `agents` are taken, if any is named.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
@@ -147,11 +157,17 @@ class PromptSet:
             domain, verifier, tokenizer, modes, lengths, max_prompt_tokens, settings or {}, environment, record_check
         )
         budget = min(lengths[1] or max_prompt_tokens, max_prompt_tokens)
-        builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
+        builder: RepairPrompts | ComparisonPrompts | None = None
+        if repair and repair.enabled:
+            builder = RepairPrompts(repair, budget, tokenizer, found.measure)
+        elif comparison and comparison.enabled:
+            builder = ComparisonPrompts(comparison)
         rows = 0
         for raw in read_raw(path):
-            rows += 1
             row, problem = decode_row(raw, schema)
+            if agents and not problem and agent_of(row) not in agents:
+                continue
+            rows += 1
             if builder is None or problem:
                 found.add(raw, row, problem)
                 continue
@@ -193,7 +209,25 @@ class PromptSet:
         quick = [prompt for part in sets for prompt in part.quick or part.prompts] if halved else []
         found = cls(prompts, ", ".join(part.source for part in sets), quick, sum(part.left_out for part in sets))
         found.bad = [row for part in sets for row in part.bad]
+        found.rates = [rate for part in sets for rate in part.rates] if all(part.rates for part in sets) else []
         return found
+
+    def profiled(self, rule: ProfileConfig) -> PromptSet:
+        """Return the prompts that a profile lets in, with their pass rates.
+
+        Raises:
+            DataError: the profile lacks prompts, or lets none in.
+        """
+        if rule.path is None:
+            return self
+        rates = rates_of(self.prompts, rule.path)
+        places = admitted(rates, rule)
+        if not places:
+            raise DataError("no prompt has a pass rate that is asked for", value=f"{len(self)} in {self.source}")
+        quick = [self.quick[i] for i in places] if self.quick else ()
+        kept = PromptSet([self.prompts[i] for i in places], self.source, quick, self.left_out)
+        kept.bad, kept.rates = self.bad, [rates[i] for i in places]
+        return kept
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -241,10 +275,13 @@ def load_prompts(
     Raises:
         DataError: see `PromptSet.load` and `PromptSet.joined`.
     """
-    sets = [
-        _load_task(name, task, tokenizer, max_prompt_tokens, data_dir, record_check) for name, task in tasks.items()
-    ]
-    return PromptSet.joined(sets)
+    sets = {
+        name: _load_task(name, task, tokenizer, max_prompt_tokens, data_dir, record_check)
+        for name, task in tasks.items()
+    }
+    joined = PromptSet.joined(list(sets.values()))
+    joined.parts = sets
+    return joined
 
 
 def _load_task(
@@ -266,10 +303,12 @@ def _load_task(
         lengths=(task.min_tokens, task.max_tokens),
         max_bad_fraction=task.max_bad_fraction,
         repair=task.repair,
+        comparison=task.comparison,
         settings=task.reward.options,
         environment=task.environment.use,
         record_check=record_check,
+        agents=task.agents,
     )
     if prompts.bad:
         write_bad_rows(Path(data_dir) / "quarantine" / f"{Path(prompts.source).stem}-{name}.jsonl", prompts.bad)
-    return prompts
+    return prompts.profiled(task.profile)
