@@ -66,7 +66,15 @@ def test_the_wheel_has_the_recipes(installed):
 
 
 def test_a_verifier_of_ones_own_rewards_grpo_and_its_settings_are_checked(installed):
-    own = [*MICRO, "~stages.sft2", "name=own", "runs_dir=runs", "stages.sft1.max_steps=4", "stages.math_rl.steps=2"]
+    own = [
+        *MICRO,
+        "~stages.sft2",
+        "name=own",
+        "runs_dir=runs",
+        f"data_dir={installed.parent}/data",
+        "stages.sft1.max_steps=4",
+        "stages.math_rl.steps=2",
+    ]
     own += ["stages.sft1.promise={improve: [], hold: []}", "stages.math_rl.promise={improve: [], hold: []}"]
     own += ["~stages.math_rl.tasks.at_once", "stages.math_rl.tasks.math.reward.kind=own_reward.py:length"]
     code, text = run(installed, *own, "+stages.math_rl.tasks.math.reward.mots=20")

@@ -27,8 +27,8 @@ ONE_STAGE = [
     "~evaluation.suites.instruction",
     "evaluation.evaluate_start=false",
     "stages.sft1.promise={improve: [], hold: []}",
-    "stages.sft1.max_steps=60",
-    "stages.sft1.checkpoint_every=20",
+    "stages.sft1.max_steps=30",
+    "stages.sft1.checkpoint_every=10",
     "stages.sft1.optimizer.lr_warmup_steps=2",
 ]
 

@@ -123,9 +123,7 @@ def run_load(samples, *, kill_share=0.0, workers=2):
         VerifierPool(config, {**VERIFIERS, **probes}) as pool,
     ):
         pool.self_test(["math", "instruction", "probe", "hanging"])
-        [server] = [
-            p.pid for p in psutil.Process().children() if "nemo_cascade.rewards.pool.fork_server" in p.cmdline()
-        ]
+        [server] = [process.pid for process in fork_servers()]
         start = time.perf_counter()
         for index, (verifier, record, text, _) in enumerate(samples, 1):
             pool.submit(index - 1, verifier, record, Response(text))
@@ -138,6 +136,15 @@ def run_load(samples, *, kill_share=0.0, workers=2):
         load.seconds = time.perf_counter() - start
     load.memory_mib = [statistics.median(looks[fifth * LOOKS : (fifth + 1) * LOOKS]) for fifth in range(FIFTHS)]
     return load
+
+
+def fork_servers():
+    """Return this process's fork servers; a child that has died and isn't waited for yet is none."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            found += [child] if "nemo_cascade.rewards.pool.fork_server" in child.cmdline() else []
+    return found
 
 
 def _note(load, results):

@@ -17,6 +17,7 @@ from nemo_cascade.rewards.pool import scheduler
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.pool.processes import ForkServer
 from nemo_cascade.rewards.response import Response
+from tests.unit.rewards.pool_load import fork_servers
 
 HERE = Path(__file__).parent
 PROBE = {
@@ -34,11 +35,6 @@ def _probe_importable(monkeypatch):
 
 def make_pool(**settings):
     return VerifierPool(RewardConfig(**{"workers": 2, "deadline_s": 5.0, **settings}), PROBE)
-
-
-def fork_servers():
-    mine = psutil.Process().children()
-    return [child for child in mine if "nemo_cascade.rewards.pool.fork_server" in child.cmdline()]
 
 
 def wait_for(condition):
