@@ -77,8 +77,8 @@ def rehearse() -> None:
     with _no_trace():
         for _ in range(_TIMES):
             rehearse_job(_PROGRAM, _run_program)
-        _judge(_solve, harness.perform)
-        _judge(harness.perform, _solve)
+        _judge(_solve, _check)
+        _judge(_check, _solve)
 
 
 def _run_program(job: Job, started: Callable[[], None]) -> None:
@@ -87,6 +87,10 @@ def _run_program(job: Job, started: Callable[[], None]) -> None:
 
 def _solve(job: Job, started: Callable[[], None]) -> None:
     assert flushed(solution.perform(job, started)) == 0
+
+
+def _check(job: Job, started: Callable[[], None]) -> None:
+    assert harness.perform(job, started)
 
 
 @contextlib.contextmanager
