@@ -33,8 +33,8 @@ def run(job: Job, started: Callable[[], None]) -> None:
     os._exit(0)
 
 
-def perform(job: Job, started: Callable[[], None]) -> None:
-    """Run the tests, write the report, hang up."""
+def perform(job: Job, started: Callable[[], None]) -> bool:
+    """Run the tests, write the report, hang up; return whether all passed."""
     exchange.limit_long_integers()
     with socket.socket(fileno=job.descriptors["peer"]) as connection:
         started()
@@ -47,6 +47,7 @@ def perform(job: Job, started: Callable[[], None]) -> None:
             report["results"] = [[False, _told(attempt.error)]] * len(job.header["tests"])
         with open(job.descriptors["report"], "wb") as file:
             file.write(json.dumps(report).encode())
+    return all(passed for passed, _ in report["results"])
 
 
 class SolutionModule(types.ModuleType):
