@@ -76,7 +76,7 @@ def _attention(attention: Attention, ffn: int, tensor: int, pads: bool) -> list[
 def _expert_parallel(arch: Architecture, layout: Layout) -> list[str]:
     experts = arch.experts
     if experts is None:
-        return [f"expert_model_parallel_size {layout.ep}: {arch.family} has no experts"] if layout.ep > 1 else []
+        return [f"expert_model_parallel_size {layout.ep}: the model has no experts"] if layout.ep > 1 else []
     problems = []
     stage = layout.tp * layout.cp * layout.dp
     if stage % (layout.ep * layout.etp):

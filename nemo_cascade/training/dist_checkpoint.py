@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from megatron.core.dist_checkpointing.strategies.torch import (  # isort: skip
 from megatron.core.tensor_parallel import get_cuda_rng_tracker  # isort: skip
 
 STATE = "state.json"
+_SHARDING = "fully_reshardable"
 _log = logging.getLogger(__name__)
 
 
@@ -164,7 +165,7 @@ def load(
         raise CheckpointError("the checkpoint does not fit this model", value=f"{folder}: {error}") from error
     for number, chunk in enumerate(chunks):
         chunk.load_state_dict(loaded["model"][str(number)])
-    optimizer.load_state_dict(loaded["optimizer"])
+    optimizer.load_state_dict(loaded["optimizer"] if same_layout else _regrouped(loaded["optimizer"], optimizer))
     if same_layout:
         _restore_random_state(loaded["random"])
     else:
@@ -186,7 +187,7 @@ def read_state(folder: Path) -> Saved:
 
 def _metadata() -> dict[str, Any]:
     return {
-        "distrib_optim_sharding_type": "fully_reshardable",
+        "distrib_optim_sharding_type": _SHARDING,
         "dp_cp_group": current_axes()["dp_cp"].group,
         "chained_optim_avoid_prefix": True,
     }
@@ -207,6 +208,35 @@ def _allow_other_padding(model_state: dict[str, Any], arch: Architecture) -> Non
     for tensor in nested_values(model_state):
         if isinstance(tensor, ShardedTensor) and without_layer(tensor.key) in padded:
             tensor.allow_shape_mismatch = True
+
+
+def _regrouped(loaded: dict[Any, Any], optimizer: Any) -> Any:
+    """Return a checkpoint's optimizer state in the groups that this layout's optimizer has.
+
+    Where experts are dealt out, Megatron has an optimizer of its own for them, and their groups are marked; the tensors
+    have the same names everywhere. Of what a group says beside, only its step is not set anew before every update.
+    """
+    steps = {step for step in _steps(loaded) if step is not None}
+    own = optimizer.state_dict()
+    parts = {None: own} if isinstance(own, Mapping) else dict(enumerate(own))
+    if len(steps) != 1 or "param_state" not in (loaded if None in parts else loaded.get(0, {})):
+        return loaded  # nothing was updated yet, or moments are not sharded: groups as they are
+    for number, part in parts.items():
+        found = loaded if number is None else loaded[number]
+        part |= {"param_state": found["param_state"], "param_state_sharding_type": _SHARDING}
+        for group in part["optimizer"]["param_groups"]:
+            group["step"] = next(iter(steps))
+    return own
+
+
+def _steps(state: Any) -> Iterator[Any]:
+    """Yield what every group of parameters in a state says of its step."""
+    if isinstance(state, Mapping):
+        for group in state.get("param_groups", ()):
+            yield group.get("step")
+        for key, value in state.items():
+            if key != "param_state":
+                yield from _steps(value)
 
 
 def _random_state() -> ShardedObject:

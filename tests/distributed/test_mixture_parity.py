@@ -10,26 +10,31 @@ from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConf
 from tests.distributed.test_hf_parity import read_tensors
 from tests.support.hf_models import MIXTURES, make_documents, pipeline_logits, reference_logits, write_hf_model
 
-WORLD = 4
 DOCUMENTS = (41, 3, 16, 1, 70, 5)
-LAYOUTS = {
+# Of two ranks; and of four what `make matrix` tries beside them.
+FEW = {"pp2": {"pp": 2}, "tp2 ep2": {"tp": 2, "sp": True, "ep": 2}}
+MANY = {
     "one": {"dp": 4},
     "tp2": {"tp": 2, "dp": 2, "sp": True},
-    "pp2": {"pp": 2, "dp": 2},
+    "pp2 uneven": {"pp": 2, "dp": 2, "last": 2},
     "ep2": {"dp": 4, "ep": 2},
     "ep4": {"dp": 4, "ep": 4},
-    "tp2 ep2": {"tp": 2, "dp": 2, "sp": True, "ep": 2},
     "tp2 ep2 etp2": {"tp": 2, "dp": 2, "sp": True, "ep": 2, "etp": 2},
     "pp2 tp2": {"pp": 2, "tp": 2, "sp": True},
     "pp2 tp2 ep2": {"pp": 2, "tp": 2, "sp": True, "ep": 2},
     "pp2 ep2": {"pp": 2, "dp": 2, "ep": 2},
+    "pp2 vpp3 ep2": {"pp": 2, "dp": 2, "vpp": 3, "ep": 2},
+    "cp2 ep2": {"cp": 2, "dp": 2, "ep": 2},
 }
 
 
-def parallel(tp=1, pp=1, dp=1, sp=False, ep=1, etp=None):
+def parallel(tp=1, pp=1, dp=1, sp=False, ep=1, etp=None, cp=1, vpp=1, last=None):
     return ParallelConfig(
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=vpp,
+        num_layers_in_last_pipeline_stage=last,
+        context_parallel_size=cp,
         data_parallel_size=dp,
         sequence_parallel=sp,
         expert_model_parallel_size=ep,
@@ -37,11 +42,15 @@ def parallel(tp=1, pp=1, dp=1, sp=False, ep=1, etp=None):
     )
 
 
-def layouts_of(name):
-    return {key: sizes for key, sizes in LAYOUTS.items() if "ep" not in key or "dense" not in name}
+def fitting(name, dtype, layouts):
+    """Return the layouts that a model can have, and is tried in."""
+    if dtype == "bf16":
+        return [layout for layout in layouts if layout in ("tp2 ep2", "pp2 tp2 ep2") and "dense" not in name]
+    refused = {"nemotron_h_dense": ("ep", "cp", "vpp"), "nemotron_h": ("cp", "vpp")}.get(name, ())
+    return [layout for layout in layouts if not any(axis in layout for axis in refused)]
 
 
-def run_models(rank, world_size, port, folders, scratch):
+def run_models(rank, world_size, port, folders, layouts, scratch):
     """Return {(model, dtype, layout): logits} from whichever rank has them, and write exports under `scratch`."""
     from nemo_cascade.models.hf_config import read_architecture
     from nemo_cascade.models.megatron.build import build_model
@@ -50,11 +59,11 @@ def run_models(rank, world_size, port, folders, scratch):
 
     place = {"rank": rank, "world_size": world_size, "master_addr": "127.0.0.1", "master_port": port}
     results = {}
-    job = runtime.start(**place, parallel=parallel(dp=4), device="cpu", threads=1, seed=1)
-    for layout, sizes in LAYOUTS.items():
+    job = runtime.start(**place, parallel=parallel(dp=world_size), device="cpu", threads=1, seed=1)
+    for layout, sizes in layouts.items():
         job.rebuild(parallel(**sizes), seed=1)
         for (name, dtype), folder in folders.items():
-            if layout not in layouts_of(name) or (dtype == "bf16" and layout != "pp2 tp2 ep2"):
+            if layout not in fitting(name, dtype, layouts):
                 continue
             arch = read_architecture(Path(folder))
             chunks = build_model(
@@ -74,40 +83,41 @@ def run_models(rank, world_size, port, folders, scratch):
     return results
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
+@pytest.fixture(scope="module", params=["few", pytest.param("many", marks=pytest.mark.long)])
+def outcome(request, tmp_path_factory):
     from nemo_cascade.training.launch import run_ranks
 
+    layouts, world = (FEW, 2) if request.param == "few" else (MANY, 4)
     scratch = tmp_path_factory.mktemp("mixtures")
     folders = {
         (name, dtype): str(write_hf_model(scratch / f"{name} {dtype}", name, kind))
         for name in MIXTURES
         for dtype, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-        if dtype == "fp32" or name != "nemotron_h_dense"
+        if fitting(name, dtype, layouts)
     }
-    answers = run_ranks(run_models, WORLD, folders, str(scratch), deadline_s=280)
-    return scratch, folders, {key: value for answer in answers for key, value in answer.items()}
+    answers = run_ranks(run_models, world, folders, layouts, str(scratch), deadline_s=290)
+    return scratch, folders, layouts, {key: value for answer in answers for key, value in answer.items()}
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("name", MIXTURES)
 def test_every_layout_computes_transformers_logits(outcome, name):
-    _, folders, logits = outcome
+    _, folders, layouts, logits = outcome
     expected = reference_logits(folders[name, "fp32"], make_documents(DOCUMENTS, 501))
     scale = np.abs(expected).max()
-    found = {layout: np.abs(logits[name, "fp32", layout] - expected).max() / scale for layout in layouts_of(name)}
+    tried = fitting(name, "fp32", layouts)
+    found = {layout: np.abs(logits[name, "fp32", layout] - expected).max() / scale for layout in tried}
+    print(name, found)
     assert max(found.values()) < 5e-6, found
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("name", MIXTURES)
 def test_weights_come_back_bit_identical_from_every_layout(outcome, name):
-    scratch, folders, _ = outcome
-    for dtype in ("fp32", "bf16"):
-        if (name, dtype) not in folders:
-            continue
+    scratch, folders, layouts, _ = outcome
+    for dtype in (dtype for known, dtype in folders if known == name):
         source = read_tensors(Path(folders[name, dtype]))
-        for layout in layouts_of(name) if dtype == "fp32" else ("pp2 tp2 ep2",):
+        for layout in fitting(name, dtype, layouts):
             exported = read_tensors(scratch / f"{name} {dtype} {layout}")
             assert exported.keys() == source.keys()
             for tensor_name, tensor in source.items():

@@ -18,6 +18,7 @@ LAYOUTS = {
     "ep2": ((2, 3), {"dp": 2, "ep": 2}),
     "tp2 ep2": ((0, 1), {"tp": 2, "sp": True, "ep": 2}),
     "tp2 ep2 etp2": ((0, 1, 2, 3), {"tp": 2, "dp": 2, "sp": True, "ep": 2, "etp": 2}),
+    "cp2 ep2": ((2, 3), {"cp": 2, "ep": 2}),
     "pp2 ep2": ((0, 1, 2, 3), {"pp": 2, "dp": 2, "ep": 2}),
 }
 RESUMED = ("one", "pp2", "tp2 ep2", "pp2 ep2")
@@ -57,6 +58,7 @@ def answers(request, tmp_path_factory):
         jobs = [
             Job(name, ranks, curve, (policy_setup(hf, router=ROUTER, **layout), folders.get(name)))
             for name, (ranks, layout) in LAYOUTS.items()
+            if "cp" not in layout or request.param == "qwen3_moe"
         ]
         jobs += [
             Job(f"{name} from {source}", ranks, resumed, (policy_setup(hf, router=ROUTER, **layout), folder))
@@ -77,6 +79,8 @@ def test_every_layout_trains_alike_and_balances_alike(answers):
     assert metrics[0]["router_balance_loss"] > 0
     assert metrics[0]["router_z_loss"] > 0
     for layout, (ranks, _) in LAYOUTS.items():
+        if layout not in found:
+            continue
         for rank, _ in enumerate(ranks):
             numbers, told, _ = found[layout][rank]
             np.testing.assert_allclose(numbers, expected, rtol=2e-5, err_msg=layout)

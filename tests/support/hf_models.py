@@ -80,7 +80,6 @@ MIXTURES = {
     "qwen3_moe": {
         "model_type": "qwen3_moe",
         **_SHAPE,
-        "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 32,

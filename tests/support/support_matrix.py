@@ -25,6 +25,8 @@ LAYOUTS = {
     "CP": _CP,
     "TP, SP, PP, VPP, CP": _TP | _PP | _CP | {"virtual_pipeline_model_parallel_size": 3, "sequence_parallel": True},
     "EP": _EP,
+    "TP, SP, EP": _TP | _EP | {"sequence_parallel": True},
+    "PP, EP": _PP | _EP,
 }
 
 

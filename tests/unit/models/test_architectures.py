@@ -148,7 +148,7 @@ def test_every_reason_against_a_layout_is_given():
         "num_key_value_heads 3 (of 9 heads) is not a multiple of tensor_model_parallel_size 7",
         "intermediate_size",
         "30 layers",
-        "expert_model_parallel_size 2: llama has no experts",
+        "expert_model_parallel_size 2: the model has no experts",
     ):
         assert any(name in problem for problem in problems)
     assert layout_problems(smollm2, ParallelConfig(tensor_model_parallel_size=3)) == []
@@ -247,4 +247,4 @@ def test_layouts_that_cannot_split_experts_or_state_spaces_are_refused_by_what_f
     assert any("recompute=full" in text for text in layout_problems(hybrid, whole))
     dense = architecture_from_hf(QWEN3)
     ep = ParallelConfig(data_parallel_size=2, expert_model_parallel_size=2)
-    assert layout_problems(dense, ep) == ["expert_model_parallel_size 2: qwen3 has no experts"]
+    assert layout_problems(dense, ep) == ["expert_model_parallel_size 2: the model has no experts"]
