@@ -27,6 +27,7 @@ class ExpertLoad:
 
     def __init__(self, chunks: Sequence[Any], config: RouterConfig, axes: Axes) -> None:
         self._config, self._axes = config, axes
+        self._most_starving = 0.0
         self._routers = {number: router for chunk in chunks for number, router in routers_of(chunk).items()}
         for chunk in chunks:
             # Megatron would move the biases before anybody has seen whether the step is finite.
@@ -69,9 +70,11 @@ class ExpertLoad:
             every: list[Any] = [None] * stages.size
             dist.all_gather_object(every, told, group=stages.group)
             told = _merged(every)
-        if dist.get_rank() == 0 and told.get("experts_starving"):
+        if dist.get_rank() == 0 and told.get("experts_starving", 0) > self._most_starving:
+            self._most_starving = told["experts_starving"]
             _log.warning(
-                "%d experts got less than %g of an equal share of this step's tokens (the least %.3f, the most %.2f)",
+                "%d experts got less than %g of an equal share of this step's tokens, more than ever in this stage (the "
+                "least %.3f, the most %.2f): look at expert_load_min and expert_load_max in metrics.jsonl",
                 told["experts_starving"],
                 self._config.starving_share,
                 told["expert_load_min"],

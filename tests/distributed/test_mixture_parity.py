@@ -95,7 +95,7 @@ def outcome(request, tmp_path_factory):
         for dtype, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))
         if fitting(name, dtype, layouts)
     }
-    answers = run_ranks(run_models, world, folders, layouts, str(scratch), deadline_s=290)
+    answers = run_ranks(run_models, world, folders, layouts, str(scratch), deadline_s=600)
     return scratch, folders, layouts, {key: value for answer in answers for key, value in answer.items()}
 
 

@@ -66,7 +66,7 @@ def answers(request, tmp_path_factory):
             if name in RESUMED
             for source, folder in folders.items()
         ]
-        return request.param, launch_jobs(jobs, deadline_s=280)
+        return request.param, launch_jobs(jobs, deadline_s=600)
 
 
 @pytest.mark.distributed

@@ -10,6 +10,7 @@ Seen in megatron-core 0.16.1; users of Transformer Engine's fused Adam never mee
 from __future__ import annotations
 
 import contextlib
+import logging
 import types
 import warnings
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ def _silence() -> None:
 def _mend_random_state() -> None:
     import megatron.core.tensor_parallel.random as module
 
+    # Here the device's random state is the CPU's, which Megatron warns of each time that one is drawn from.
+    logging.getLogger(module.__name__).addFilter(lambda record: "CPU RNG state changed" not in record.getMessage())
     module._get_cuda_rng_state = lambda device="cuda", clone=False, graph_safe=False: torch.get_rng_state()
     module._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: torch.set_rng_state(state)
 
