@@ -73,8 +73,8 @@ class ExpertLoad:
         if dist.get_rank() == 0 and told.get("experts_starving", 0) > self._most_starving:
             self._most_starving = told["experts_starving"]
             _log.warning(
-                "%d experts got less than %g of an equal share of this step's tokens, more than ever in this stage (the "
-                "least %.3f, the most %.2f): look at expert_load_min and expert_load_max in metrics.jsonl",
+                "%d experts got less than %g of an equal share of this step's tokens, more than ever in this stage "
+                "(the least %.3f, the most %.2f): look at expert_load_min and expert_load_max in metrics.jsonl",
                 told["experts_starving"],
                 self._config.starving_share,
                 told["expert_load_min"],
