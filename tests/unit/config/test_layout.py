@@ -13,16 +13,19 @@ def test_ranks_and_padding_follow_from_the_sizes():
         sequence_parallel=True,
     )
     layout = parallel.layout
-    assert layout == Layout(tp=4, pp=2, cp=2, dp=3, sp=True)
+    assert layout == Layout(tp=4, pp=2, cp=2, dp=3, etp=4, sp=True)
     assert (layout.ranks, layout.chunks, layout.pad_documents_to) == (48, 1, 4)
     assert str(layout) == "TP 4 x PP 2 x CP 2 x DP 3"
     assert Layout().pad_documents_to == 1
+    experts = ParallelConfig(tensor_model_parallel_size=2, data_parallel_size=4, expert_model_parallel_size=4).layout
+    assert (experts.ep, experts.etp, experts.ranks) == (4, 1, 8)
+    assert str(experts) == "TP 2 x PP 1 x CP 1 x DP 4 (experts: EP 4 x TP 1)"
 
 
 def test_sizes_that_are_not_built_are_refused_together():
     assert Layout(tp=8, pp=4, dp=16, sp=True, vpp=2, cp=2).problems() == []
-    problems = Layout(vpp=2, last_layers=3, ep=4, etp=2, sp=True).problems()
-    assert len(problems) == 5
+    problems = Layout(vpp=2, last_layers=3, sp=True).problems()
+    assert len(problems) == 3
     assert "virtual_pipeline_model_parallel_size 2 needs pipeline_model_parallel_size > 1; 2 is the nearest" in problems
     assert "sequence_parallel needs tensor_model_parallel_size > 1" in problems
 
