@@ -5,6 +5,7 @@ Seen in megatron-core 0.16.1; users of Transformer Engine's fused Adam never mee
 2. Loading a `fully_reshardable` checkpoint misses the key `step`; a `dp_reshardable` one resets it silently.
 3. After loading, all parameters share one `step` tensor, so each update advances the bias correction N times.
 4. Selective recomputation and the MoE router refer to Transformer Engine names that were never imported.
+5. Experts that are split over tensor-parallel ranks gather and scatter unequal shares, which only NCCL can.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 
 def install() -> None:
@@ -26,6 +28,7 @@ def install() -> None:
     _silence()
     _mend_random_state()
     _mend_moe()
+    _mend_uneven_shares()
     state_space.install()
     mend_without_transformer_engine()
 
@@ -96,6 +99,38 @@ def _mend_moe() -> None:
         return tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
 
     utils.maybe_move_tensor_to_cpu = dispatcher.maybe_move_tensor_to_cpu = to_host
+
+
+def _mend_uneven_shares() -> None:
+    """Let experts be split over ranks that have other numbers of tokens: gloo's collectives know equal shares only."""
+    import megatron.core.tensor_parallel.mappings as module
+
+    gather, reduce_scatter = module._gather_along_first_dim, module._reduce_scatter_along_first_dim
+
+    def gather_uneven(
+        share: torch.Tensor, group: Any, output_split_sizes: list[int] | None = None, use_global_buffer: bool = False
+    ) -> torch.Tensor:
+        if output_split_sizes is None or group.size() == 1:
+            whole: torch.Tensor = gather(share, group, output_split_sizes, use_global_buffer)
+            return whole
+        padded = share.new_zeros((max(output_split_sizes), *share.shape[1:]))
+        padded[: len(share)] = share
+        parts = [torch.empty_like(padded) for _ in output_split_sizes]
+        dist.all_gather(parts, padded, group=group)
+        return torch.cat([part[:size] for part, size in zip(parts, output_split_sizes, strict=True)])
+
+    def reduce_scatter_uneven(
+        whole: torch.Tensor, group: Any, input_split_sizes: list[int] | None = None, use_global_buffer: bool = False
+    ) -> torch.Tensor:
+        if input_split_sizes is None or group.size() == 1:
+            share: torch.Tensor = reduce_scatter(whole, group, input_split_sizes, use_global_buffer)
+            return share
+        summed = whole.clone()
+        dist.all_reduce(summed, group=group)
+        return summed.split(input_split_sizes)[group.rank()].contiguous()
+
+    module._gather_along_first_dim = gather_uneven
+    module._reduce_scatter_along_first_dim = reduce_scatter_uneven
 
 
 def _mend_distributed_optimizer() -> None:
