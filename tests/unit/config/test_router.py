@@ -9,7 +9,8 @@ def test_a_frozen_router_is_not_balanced_by_a_loss():
     frozen = RouterConfig(trainable=False, balance_coefficient=1e-4)
     (problem,) = frozen.problems("stages.math_rl.router")
     assert "stages.math_rl.router.trainable=false" in str(problem)
-    assert list(RouterConfig(trainable=False).problems("")) == list(RouterConfig(balance_coefficient=1).problems("")) == []
+    for sound in (RouterConfig(trainable=False), RouterConfig(balance_coefficient=1e-4)):
+        assert list(sound.problems("")) == []
 
 
 def test_reinforcement_freezes_routers_and_fine_tuning_does_not():
