@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from nemo_cascade.config.router import RouterConfig
+from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.megatron.router import routers_of
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoad:
+    """What one step did with the experts, the same on every rank; nothing in a model without any.
+
+    Attributes:
+        shares: by layer, counted from 0, each expert's tokens in shares of an equal one.
+        losses: sums over tokens and layers of the balance loss and the z-loss.
+    """
+
+    shares: dict[int, list[float]] = field(default_factory=dict)
+    losses: tuple[float, float] = (0.0, 0.0)
 
 
 class ExpertLoad:
@@ -21,13 +36,14 @@ class ExpertLoad:
 
     Args:
         chunks: bare; whoever wraps them for training does so afterwards, for frozen routers must be frozen by then.
+        arch: of the whole model.
         config: how routers are treated.
         axes: this rank's place.
     """
 
-    def __init__(self, chunks: Sequence[Any], config: RouterConfig, axes: Axes) -> None:
-        self._config, self._axes = config, axes
-        self._most_starving = 0.0
+    def __init__(self, chunks: Sequence[Any], arch: Architecture, config: RouterConfig, axes: Axes) -> None:
+        self._config, self._axes, self._experts = config, axes, arch.experts
+        self._most_starving = 0
         self._routers = {number: router for chunk in chunks for number, router in routers_of(chunk).items()}
         for chunk in chunks:
             # Megatron would move the biases before anybody has seen whether the step is finite.
@@ -47,71 +63,62 @@ class ExpertLoad:
             router.forget()
             router.loss_weight = units / tokens
 
-    def end(self, tokens: int, *, finite: bool) -> dict[str, float]:
+    def end(self, tokens: int, *, finite: bool) -> tuple[dict[str, float], dict[str, float]]:
         """End a step: move the biases where it was finite, and return what there is to tell; collective.
 
         Returns:
-            Of all layers, the same on every rank: the largest and smallest load of an expert in shares of an equal one,
-            how many starved, and the losses per token. Of each layer: its largest and smallest load.
+            Metrics: the largest and smallest load of an expert in shares of an equal one, how many experts starved, and
+            the losses per token. And by name the load of every expert.
         """
-        told: dict[str, float] = {}
-        stage, stages = self._axes["stage"], self._axes["pp"]
+        if self._experts is None:
+            return {}, {}
+        load = self._counted(finite)
+        everyone = [share for own in load.shares.values() for share in own]
+        starving = sum(share < self._config.starving_share for share in everyone)
+        metrics = {
+            "expert_load_max": max(everyone),
+            "expert_load_min": min(everyone),
+            "experts_starving": float(starving),
+        }
+        if self._config.balance_coefficient > 0:
+            metrics["router_balance_loss"] = load.losses[0] / tokens
+        if self._config.z_coefficient > 0:
+            metrics["router_z_loss"] = load.losses[1] / tokens
+        if dist.get_rank() == 0 and starving > self._most_starving:
+            self._most_starving = starving
+            _log.warning(
+                "%d experts got less than %g of an equal share of this step's tokens, more than ever in this stage "
+                "(the least %.3f, the most %.2f): look at expert_load in metrics.jsonl",
+                starving,
+                self._config.starving_share,
+                metrics["expert_load_min"],
+                metrics["expert_load_max"],
+            )
+        by_name = {
+            f"layer_{layer:02d}_expert_{number:03d}": round(share, 4)
+            for layer, own in sorted(load.shares.items())
+            for number, share in enumerate(own)
+        }
+        return metrics, by_name
+
+    def _counted(self, finite: bool) -> StepLoad:
+        """Add up all ranks' tokens, move this stage's biases, and tell all stages."""
+        load = StepLoad()
         if self._routers:
             numbers = torch.stack([torch.cat([r.load_E, r.losses_2]) for r in self._routers.values()])
-            dist.all_reduce(numbers, group=stage.group)
+            dist.all_reduce(numbers, group=self._axes["stage"].group)
             loads_NE, losses_2 = numbers[:, :-2], numbers[:, -2:].sum(0)
             for router, load_E in zip(self._routers.values(), loads_NE, strict=True):
                 if finite and router.expert_bias is not None:
                     router.expert_bias += self._config.bias_update_rate * (load_E.mean() - load_E).sign().float()
             shares_NE = (loads_NE / loads_NE.mean(-1, keepdim=True).clamp(min=1e-9)).tolist()
-            told = _told(dict(zip(self._routers, shares_NE, strict=True)), self._config.starving_share)
-            told |= {"router_balance_loss": float(losses_2[0]) / tokens, "router_z_loss": float(losses_2[1]) / tokens}
-        if stages.size > 1:
-            every: list[Any] = [None] * stages.size
-            dist.all_gather_object(every, told, group=stages.group)
-            told = _merged(every)
-        if dist.get_rank() == 0 and told.get("experts_starving", 0) > self._most_starving:
-            self._most_starving = told["experts_starving"]
-            _log.warning(
-                "%d experts got less than %g of an equal share of this step's tokens, more than ever in this stage "
-                "(the least %.3f, the most %.2f): look at expert_load_min and expert_load_max in metrics.jsonl",
-                told["experts_starving"],
-                self._config.starving_share,
-                told["expert_load_min"],
-                told["expert_load_max"],
-            )
-        if not self._config.balance_coefficient:
-            told.pop("router_balance_loss", None)
-        if not self._config.z_coefficient:
-            told.pop("router_z_loss", None)
-        return told
-
-
-def _told(shares: dict[int, list[float]], starving: float) -> dict[str, float]:
-    by_layer = {
-        f"expert_load_{name}_layer_{number:02d}": of(own)
-        for number, own in shares.items()
-        for name, of in (("max", max), ("min", min))
-    }
-    everyone = [share for own in shares.values() for share in own]
-    return by_layer | {
-        "expert_load_max": max(everyone),
-        "expert_load_min": min(everyone),
-        "experts_starving": float(sum(share < starving for share in everyone)),
-    }
-
-
-def _merged(stages: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Join what pipeline stages tell: largest, smallest, and sums."""
-    merged: dict[str, float] = {}
-    for name, value in (item for told in stages for item in told.items()):
-        known = merged.get(name)
-        if known is None:
-            merged[name] = value
-        elif name.startswith("expert_load_max"):
-            merged[name] = max(known, value)
-        elif name.startswith("expert_load_min"):
-            merged[name] = min(known, value)
-        else:
-            merged[name] = known + value
-    return dict(sorted(merged.items()))
+            load = StepLoad(dict(zip(self._routers, shares_NE, strict=True)), (float(losses_2[0]), float(losses_2[1])))
+        stages = self._axes["pp"]
+        if stages.size == 1:
+            return load
+        every: list[Any] = [None] * stages.size
+        dist.all_gather_object(every, load, group=stages.group)
+        return StepLoad(
+            {layer: own for stage in every for layer, own in stage.shares.items()},
+            (sum(stage.losses[0] for stage in every), sum(stage.losses[1] for stage in every)),
+        )

@@ -82,6 +82,7 @@ class StepResult:
         tokens: trained tokens of the global batch.
         skipped: loss or gradient was not finite, so nothing was updated.
         metrics: means and maxima over the global batch.
+        expert_load: of a mixture of experts, by layer and expert: its tokens in shares of an equal one.
     """
 
     step: int
@@ -91,3 +92,4 @@ class StepResult:
     tokens: int
     skipped: bool
     metrics: dict[str, float] = field(default_factory=dict)
+    expert_load: dict[str, float] = field(default_factory=dict)

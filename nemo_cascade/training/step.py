@@ -30,7 +30,7 @@ from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import Padding
-from nemo_cascade.training.reduce import GlobalCounts, all_true, global_counts, reduce_losses
+from nemo_cascade.training.reduce import all_true, global_counts, reduce_losses
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
 
@@ -189,10 +189,19 @@ class TrainStep:
         loss = reduced.loss_sum / counts.units
         finite = all_true(math.isfinite(loss) and math.isfinite(grad_norm))
         lr = self.optimizer.apply(step, grad_norm) if finite else 0.0
-        told = {**reduced.metrics, **self.experts.end(counts.tokens, finite=finite)}
+        told, expert_load = self.experts.end(counts.tokens, finite=finite)
         if not finite:
             self._count_skip(step, loss, grad_norm)
-        return _result(step, loss, grad_norm, lr, finite, counts, told)
+        return StepResult(
+            step=step,
+            loss=loss,
+            grad_norm=grad_norm,
+            lr=lr,
+            tokens=counts.trained_tokens,
+            skipped=not finite,
+            metrics={**reduced.metrics, **told, "total_tokens": float(counts.tokens)},
+            expert_load=expert_load,
+        )
 
     def _check_extras(self, batches: Sequence[PackedBatch], step: int) -> None:
         lacking = sorted({name for batch in batches for name in self.spec.extras - batch.extras.keys()})
@@ -296,17 +305,3 @@ def _finish(
         kept = LossOutput(result.loss_sum.detach(), result.metrics, result.maxima)
         return result.loss_sum, none, kept
     return output_1T.new_zeros(()), none, result
-
-
-def _result(
-    step: int, loss: float, grad_norm: float, lr: float, finite: bool, counts: GlobalCounts, metrics: dict[str, float]
-) -> StepResult:
-    return StepResult(
-        step=step,
-        loss=loss,
-        grad_norm=grad_norm,
-        lr=lr,
-        tokens=counts.trained_tokens,
-        skipped=not finite,
-        metrics={**metrics, "total_tokens": float(counts.tokens)},
-    )

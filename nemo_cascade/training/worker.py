@@ -83,7 +83,7 @@ class TrainerWorker(RankWorker):
         padding = Padding.of(setup.precision, layout)
         scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, padding=padding, axes=axes)
         bare = self._build(setup, arch, setup.hf_path)
-        step = None if setup.training is None else _train_step(setup, setup.training, bare, scoring)
+        step = None if setup.training is None else _train_step(setup, setup.training, arch, bare, scoring)
         chunks = _frozen(bare) if step is None else list(step.chunks)
         self._ready = _Ready(setup, arch, chunks, scoring, step, self._reference(setup))
         return {
@@ -295,9 +295,11 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
     return wrapped
 
 
-def _train_step(setup: TrainerSetup, training: Training, bare: list[Any], scoring: Scoring) -> TrainStep:
+def _train_step(
+    setup: TrainerSetup, training: Training, arch: Architecture, bare: list[Any], scoring: Scoring
+) -> TrainStep:
     """Wrap the chunks for training, with their optimizer and loss."""
-    experts = ExpertLoad(bare, training.router, scoring.axes)
+    experts = ExpertLoad(bare, arch, training.router, scoring.axes)
     chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
     no_syncs = [chunk.no_sync for chunk in chunks]
     bare[0].config.no_sync_func = no_syncs if len(no_syncs) > 1 else no_syncs[0]  # one config for all chunks

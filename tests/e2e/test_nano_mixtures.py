@@ -39,6 +39,7 @@ def test_every_stage_trains_and_tells_the_load_of_the_experts(run):
         for line in lines:
             assert line["skipped"] == 0
             assert math.isfinite(line["loss"])
+            assert len(line["expert_load"]) == 16
             assert line["expert_load_max"] >= 1 >= line["expert_load_min"] >= 0
             assert ("router_balance_loss" in line) == ("sft" in stage)
 
