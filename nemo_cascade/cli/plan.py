@@ -1,18 +1,22 @@
 """Check a run and show what it would do, and what this machine lacks for it; starts no process and writes nothing.
 
 nemo-cascade plan cascade=nano
+nemo-cascade plan --published FIGURES.jsonl     # predict published figures, errors by group
+nemo-cascade plan --fit FIGURES.jsonl           # cross-validate, fit the factors anew and write them
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.markup import escape
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage
 from nemo_cascade.cascade.power import too_small
+from nemo_cascade.cli import plan_figures
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.paper_table import show_beside_paper
@@ -22,6 +26,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
 from nemo_cascade.models.fit import padding_note
+from nemo_cascade.planner.fitted import FOLDER
 from nemo_cascade.report.story import held_stage, ways_on_text
 from nemo_cascade.rl.rewards import stage_formula
 
@@ -31,10 +36,18 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_overrides(parser)
+    figures = parser.add_mutually_exclusive_group()
+    figures.add_argument("--published", type=Path, metavar="FILE", help="predict a file of published figures")
+    figures.add_argument("--fit", type=Path, metavar="FILE", help="fit the planner's factors to a file of figures")
+    parser.add_argument("--into", type=Path, default=FOLDER, metavar="FOLDER", help="where --fit writes the factors")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the plan of a run that would be accepted where its weights, data and machines are."""
+    if args.published is not None:
+        return plan_figures.predict_published(args.published)
+    if args.fit is not None:
+        return plan_figures.fit_published(args.fit, args.into)
     ready = preflight(args.overrides, args.config_dir, elsewhere=True)
     show(ready)
     return 0

@@ -34,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Check the whole run first, then start it."""
     if args.dry:
-        return plan.execute(args)
+        plan.show(preflight(args.overrides, args.config_dir, elsewhere=True))
+        return 0
     ready = preflight(args.overrides, args.config_dir)
     missing = [module for module in _NEEDED if not installed(module)]
     if missing:

@@ -1,0 +1,43 @@
+"""One accelerator and its links, as a data sheet or a profile says."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from nemo_cascade.config.base import block
+
+
+@block
+class HardwareConfig:
+    """What a plan knows of a machine: nominal figures of one accelerator; speeds are dense, links one direction."""
+
+    name: str
+    """As figures name it: H100."""
+    generation: Literal["ampere", "hopper", "blackwell", "cpu"]
+    """Whose kernels it runs: factors of the shipped fit are kept by generation."""
+    memory_gb: PositiveFloat
+    """Memory of one accelerator, 1e9 bytes; of a CPU machine: of all its ranks together."""
+    bf16_tflops: PositiveFloat
+    """Dense BF16 TFLOP/s."""
+    fp8_tflops: PositiveFloat
+    """Dense FP8 TFLOP/s; BF16's where it has none."""
+    fp4_tflops: PositiveFloat
+    """Dense FP4 TFLOP/s; FP8's where it has none."""
+    hbm_tb_per_s: PositiveFloat
+    """Memory bandwidth, 1e12 bytes a second."""
+    nvlink_gb_per_s: PositiveFloat
+    """Fast link of one accelerator, one direction, 1e9 bytes a second."""
+    nvlink_domain: PositiveInt
+    """Accelerators that the fast link joins."""
+    network_gb_per_s: PositiveFloat
+    """Network of one accelerator, one direction, 1e9 bytes a second."""
+    disk_gb_per_s: PositiveFloat = 2.0
+    """What a checkpoint is written with by a node, 1e9 bytes a second."""
+    price_per_hour: NonNegativeFloat = 0.0
+    """Of one accelerator, in your currency; 0: no cost is told."""
+    profile: str | None = None
+    """File of `nemo-cascade profile machine`: what it measured takes the place of the published factors."""
+    source: str = ""
+    """Where the figures are from."""

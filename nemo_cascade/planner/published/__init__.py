@@ -1,0 +1,1 @@
+"""Published figures: read into the planner's own values, predicted by it, fitted to."""
