@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from typing import Any
 
 from rich.markup import escape
 
@@ -16,7 +17,7 @@ from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.paper_table import show_beside_paper
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, show_json, table
 from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
@@ -31,13 +32,41 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_overrides(parser)
+    parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the plan of a run that would be accepted where its weights, data and machines are."""
     ready = preflight(args.overrides, args.config_dir, elsewhere=True)
-    show(ready)
+    if getattr(args, "json", False):
+        show_json(as_facts(ready))
+    else:
+        show(ready)
     return 0
+
+
+def as_facts(ready: Preflight) -> dict[str, Any]:
+    """Return a checked run as plain data."""
+    config = ready.config
+    stages = [
+        {"name": p.name, "kind": p.kind, "folder": str(p.folder), **asdict(p.stage.size()), "lr": p.stage.optimizer.lr}
+        for p in ready.stages
+    ]
+    return {
+        "name": config.name,
+        "folder": str(ready.folder),
+        "resumes": ready.resumes,
+        "configuration": config_hash(config),
+        "seed": config.seed,
+        "model": {
+            "name": config.model.name,
+            "source": config.model.source,
+            "described": ready.architecture.described(),
+        },
+        "stages": stages,
+        "suites": {domain: suite.path for domain, suite in config.evaluation.suites.items()},
+        "lacking": [str(problem) for problem in ready.lacking],
+    }
 
 
 def show(ready: Preflight) -> None:
