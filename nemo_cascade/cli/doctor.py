@@ -7,7 +7,6 @@ nemo-cascade doctor --all-nodes          # inside an allocation: every node of i
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from nemo_cascade.cli.examination.machine import file_systems, limits, memory, s
 from nemo_cascade.cli.examination.network import addresses, infiniband
 from nemo_cascade.cli.examination.nodes import all_nodes, examine
 from nemo_cascade.cli.examination.packages import own_lock, packages
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, show_json, table
 
 TAKES_OVERRIDES = False
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -43,8 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     else:
         findings = [*packages(args.lock or own_lock()), *(finding for look in LOOKS for finding in look())]
     if args.json:
-        # Not through the console, which would wrap it.
-        out.file.write(json.dumps([asdict(finding) for finding in findings]) + "\n")
+        show_json([asdict(finding) for finding in findings])
     else:
         _show(findings)
     return 2 if any(finding.state == "bad" for finding in findings) else 0

@@ -8,11 +8,12 @@ nemo-cascade explain model                      (a block or a config group: list
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, show_json, table
 from nemo_cascade.config.reading.compose import ConfigDirs, compose
 from nemo_cascade.config.reading.explain import Explanation, explain
 from nemo_cascade.config.reading.keys import block_fields
@@ -25,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("key", metavar="KEY", help="dotted key, block or config group")
     add_overrides(parser)
+    parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -36,8 +38,11 @@ def execute(args: argparse.Namespace) -> int:
         origins = provenance["origins"]
     only_a_group = choices and args.key not in block_fields(RunConfig)
     answers = [] if only_a_group else explain(args.key, config, origins)
-    if choices:
+    if choices and not args.json:
         out.print(f"[bold]{args.key}[/]=...  config group: {' | '.join(choices)}")
+    if args.json:
+        show_json({"group": choices or [], "keys": [asdict(answer) for answer in answers]})
+        return 0
     for answer in answers:
         _show(answer)
     return 0

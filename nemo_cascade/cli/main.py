@@ -1,6 +1,6 @@
 """The command `nemo-cascade`: one verb per file, and what its endings look like.
 
-Exit codes: 0 done, for a run: decided to its end, whatever the gates said; 1 a defect of the program (with traceback);
+exit codes: 0 done, for a run: decided to its end, whatever the gates said; 1 a defect of the program (with traceback);
 2 refused or failed with a reason; 3 the gate holds the cascade until `nemo-cascade decide`; 75 paused before its job's
 wall time, the same command goes on; 130 interrupted.
 """
@@ -8,75 +8,80 @@ wall time, the same command goes on; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import sys
 import traceback
 from collections.abc import Sequence
-from types import ModuleType
+from pathlib import Path
 
 from nemo_cascade import __version__
-from nemo_cascade.cli import (
-    convert,
-    decide,
-    doctor,
-    evaluate,
-    experiment,
-    explain,
-    fork,
-    init,
-    plan,
-    prepare,
-    profile,
-    report,
-    run,
-    submit,
-    view,
-)
 from nemo_cascade.cli.screen import terminal
 from nemo_cascade.cli.screen.refusals import refusal
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.telemetry.console import err
 
-VERBS: tuple[ModuleType, ...] = (
-    init,
-    run,
-    submit,
-    view,
-    decide,
-    fork,
-    experiment,
-    plan,
-    prepare,
-    profile,
-    explain,
-    report,
-    evaluate,
-    convert,
-    doctor,
+VERBS = (
+    "init",
+    "run",
+    "submit",
+    "view",
+    "decide",
+    "fork",
+    "experiment",
+    "plan",
+    "prepare",
+    "profile",
+    "fetch",
+    "explain",
+    "report",
+    "evaluate",
+    "export",
+    "convert",
+    "doctor",
+    "completion",
 )
+"""Each is a file beside this one; the list of verbs says them in this order."""
 
 DEFECT, REFUSED, INTERRUPTED = 1, 2, 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all verbs."""
-    parser = argparse.ArgumentParser(prog="nemo-cascade", description="Post-train models stage by stage.")
+def build_parser(wanted: str | None) -> argparse.ArgumentParser:
+    """Return the parser with all verbs, of which only the wanted one is imported: the others' code is not needed.
+
+    Args:
+        wanted: a verb; None: the list of verbs is all that is asked for.
+    """
+    parser = argparse.ArgumentParser(
+        prog="nemo-cascade",
+        description="Post-train models stage by stage.",
+        epilog=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"nemo-cascade {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in VERBS:
-        name = module.__name__.rpartition(".")[2]
-        summary = (module.__doc__ or "").strip().splitlines()[0]
-        verb = verbs.add_parser(name, help=summary, description=module.__doc__, allow_abbrev=False,
+    for name in VERBS:
+        about = _docstring(name)
+        verb = verbs.add_parser(name, help=about.strip().splitlines()[0], description=about, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-        verb.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
-        module.configure(verb)
-        verb.set_defaults(execute=module.execute, takes_overrides=module.TAKES_OVERRIDES)
+        if name == wanted:
+            module = importlib.import_module(f"nemo_cascade.cli.{name}")
+            verb.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
+            module.configure(verb)
+            verb.set_defaults(execute=module.execute, takes_overrides=module.TAKES_OVERRIDES)
     return parser
+
+
+def _docstring(verb: str) -> str:
+    """Return what a verb's file says of it, without running it."""
+    source = Path(__file__).with_name(f"{verb}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source), clean=False) or ""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; overrides may stand before, between and after the options."""
-    parser = build_parser()
+    parser = build_parser(next((word for word in arguments if word in VERBS), None))
     args, rest = parser.parse_known_args(list(arguments))
     unknown = [word for word in rest if word.startswith("-") or not args.takes_overrides]
     if unknown:

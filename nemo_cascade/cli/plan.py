@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
@@ -20,7 +21,7 @@ from nemo_cascade.cli import plan_figures
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.paper_table import show_beside_paper
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, show_json, table
 from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
@@ -40,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     figures.add_argument("--published", type=Path, metavar="FILE", help="predict a file of published figures")
     figures.add_argument("--fit", type=Path, metavar="FILE", help="fit the planner's factors to a file of figures")
     parser.add_argument("--into", type=Path, default=FOLDER, metavar="FOLDER", help="where --fit writes the factors")
+    parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -49,8 +51,35 @@ def execute(args: argparse.Namespace) -> int:
     if args.fit is not None:
         return plan_figures.fit_published(args.fit, args.into)
     ready = preflight(args.overrides, args.config_dir, elsewhere=True)
-    show(ready)
+    if getattr(args, "json", False):
+        show_json(as_facts(ready))
+    else:
+        show(ready)
     return 0
+
+
+def as_facts(ready: Preflight) -> dict[str, Any]:
+    """Return a checked run as plain data."""
+    config = ready.config
+    stages = [
+        {"name": p.name, "kind": p.kind, "folder": str(p.folder), **asdict(p.stage.size()), "lr": p.stage.optimizer.lr}
+        for p in ready.stages
+    ]
+    return {
+        "name": config.name,
+        "folder": str(ready.folder),
+        "resumes": ready.resumes,
+        "configuration": config_hash(config),
+        "seed": config.seed,
+        "model": {
+            "name": config.model.name,
+            "source": config.model.source,
+            "described": ready.architecture.described(),
+        },
+        "stages": stages,
+        "suites": {domain: suite.path for domain, suite in config.evaluation.suites.items()},
+        "lacking": [str(problem) for problem in ready.lacking],
+    }
 
 
 def show(ready: Preflight) -> None:

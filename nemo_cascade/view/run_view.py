@@ -134,8 +134,10 @@ class RunView:
 
     def rollouts(self, wanted: Wanted, sort: str, offset: int, limit: int) -> dict[str, Any]:
         """Return a page of rollouts, from the index."""
-        if wanted.step is not None:
-            self.index.take_step(wanted.stage, wanted.step)
+        steps = [step for step, _ in rollout_files(self.place(wanted.stage))]
+        # At the very first, the newest step is there at once, however many wait.
+        if newest := ([wanted.step] if wanted.step is not None else steps[-1:]):
+            self.index.take_step(wanted.stage, newest[0])
         rows, total = self.index.page(wanted, sort, offset, limit)
         return {"rows": rows, "total": total, "waiting": len(self.index.missing())}
 

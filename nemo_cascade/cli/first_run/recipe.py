@@ -104,6 +104,7 @@ def write(run: FirstRun, sizes: Sizes, lengths: Lengths) -> None:
     _write(run.folder / "README.md", pages.get_template("README.md.j2").render(values))
     if run.model not in _RATES:
         model = {"name": run.name, "source": "hf", "path": str(model_folder(run.model)), "chat_template": run.template}
+        model |= {} if Path(run.model).is_dir() else {"hub": run.model}
         text = f"# {run.model}\n" + yaml.safe_dump(model, sort_keys=False)
         _write(run.conf / "model" / f"{run.name}.yaml", text)
 

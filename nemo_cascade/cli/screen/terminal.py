@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+from typing import Any
 
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -26,6 +28,11 @@ def open_standard_streams() -> None:
 def show_error(error: CascadeError) -> None:
     """Write a user's error: what is wrong, the value, the limit and the mend; no traceback."""
     err.print(f"[bold red]error[/]: {escape(str(error))}")
+
+
+def show_json(value: Any) -> None:
+    """Write a value for programs, on one line; not through the console, which would wrap it."""
+    out.file.write(json.dumps(value, default=str) + "\n")
 
 
 def table(title: str, *columns: str) -> Table:

@@ -38,7 +38,8 @@ def _model(config: RunConfig) -> Problems:
     for key, path in wanted.items():
         if path is not None and not (Path(path) / "config.json").is_file():
             missing = "model folder not found" if not Path(path).is_dir() else "model folder has no config.json"
-            mend = f"put an HF model there, or set {key}"
+            fetched = "`nemo-cascade fetch` with the same arguments, " if key == "model.path" and model.hub else ""
+            mend = f"{fetched}put an HF model there, or set {key}"
             yield CascadeError(missing, value=f"{key}={Path(path).absolute()}", mend=mend)
 
 
@@ -91,7 +92,5 @@ def _data(config: RunConfig) -> Problems:
             continue  # fetched when it is read
         if Path(path).exists() or (prepared is not None and Path(path).is_relative_to(prepared)):
             continue
-        mend = (
-            "set the path, or cascade=nano, which writes its own data" if config.prepare == "none" else "set the path"
-        )
+        mend = "set the path; `nemo-cascade fetch` with the same arguments says what belongs there"
         yield CascadeError("data not found", value=f"{key}={Path(path).absolute()}", mend=mend)

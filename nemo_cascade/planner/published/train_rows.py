@@ -71,12 +71,12 @@ def published_seconds(row: Row, job: Job) -> float | None:
         return float(row["step_time_s"])
     tokens = float(row["gbs"]) * row["seq_len"] / job.layout.ranks
     if row.get("tokens_per_s_per_gpu"):
-        return tokens / float(row["tokens_per_s_per_gpu"])
+        return float(tokens / row["tokens_per_s_per_gpu"])
     if not row.get("tflops_per_gpu"):
         return None
     counted = job.sequence * (2 if row["framework"] == "NeMo" else 1)  # NeMo counts attention without the causal half
     per_token = job.shape.flops(counted, predicts=bool(row.get("mtp", True)))
-    return tokens * per_token / (float(row["tflops_per_gpu"]) * 1e12)
+    return float(tokens * per_token / (row["tflops_per_gpu"] * 1e12))
 
 
 def _layout(row: Row) -> Layout:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from nemo_cascade.config.logging import SINKS
+from nemo_cascade.config.logging import SINKS, SinkConfig
 from nemo_cascade.config.plugins import load_plugin
 from nemo_cascade.telemetry.sinks.sink import Sink, SinkRun, flat
 
@@ -94,9 +94,9 @@ def follow(sink: Sink, follower: Follower) -> None:
 def main(folder: Path, number: int) -> None:
     """Open the run's sink of that number, and follow the run."""
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    wanted = config["logging"]["sinks"][number]
-    make = load_plugin(SINKS.get(wanted["kind"], wanted["kind"]))
-    sink = make(SinkRun(folder.name, folder, config), **wanted["settings"])
+    wanted = SinkConfig(**config["logging"]["sinks"][number])
+    make = load_plugin(SINKS.get(wanted.kind, wanted.kind))
+    sink = make(SinkRun(folder.name, folder, config), **wanted.settings)
     follow(sink, Follower(folder))
 
 
