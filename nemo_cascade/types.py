@@ -34,11 +34,15 @@ class EnvironmentUse:
         name: in the registry, or where a user's own is (`my_file.py:Name`).
         settings: what its constructor takes by name.
         max_turns: turns of the policy, at most.
+        step_deadline_s: of one step; None: as long as a verdict may take.
+        deadline_s: of a whole sample.
     """
 
     name: str = "single_turn"
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int = 1
+    step_deadline_s: float | None = None
+    deadline_s: float = 86400.0
 
 
 ONE_TURN = EnvironmentUse()
@@ -106,6 +110,8 @@ class Trajectory:
         turns: what was sampled, in order; at least one. Each but the last ends with an end-of-turn token.
         sampled_logprobs: [sampled tokens], log-probability of each under the sampling distribution.
         finish_reason: of the last turn; LENGTH also where the next one had no room, or one too many was due.
+        earlier: what was said before a chat template wrote the conversation anew without its thoughts, each a sample
+            of its own; they have no earlier ones themselves.
     """
 
     task_id: str
@@ -114,6 +120,12 @@ class Trajectory:
     turns: tuple[Turn, ...]
     sampled_logprobs: Float32
     finish_reason: FinishReason
+    earlier: tuple[Trajectory, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Trajectory, ...]:
+        """All that was said, in the pieces that are trained each on its own: nearly always one."""
+        return (*self.earlier, self)
 
     @property
     def place(self) -> Place:
@@ -139,8 +151,13 @@ class Trajectory:
 
     @property
     def num_sampled(self) -> int:
-        """Tokens that the policy sampled."""
-        return sum(turn.end - turn.begin for turn in self.turns)
+        """Tokens that the policy sampled, in all parts."""
+        return sum(turn.end - turn.begin for part in self.parts for turn in part.turns)
+
+    @property
+    def num_turns(self) -> int:
+        """Turns of the policy, in all parts."""
+        return sum(len(part.turns) for part in self.parts)
 
     @property
     def response_ids(self) -> Int32:
@@ -157,7 +174,7 @@ class Trajectory:
         seen = len(self.token_ids)
         assert np.array_equal(answer.token_ids[:seen], self.token_ids), "what was said can't change"
         logprobs = np.concatenate([self.sampled_logprobs, answer.sampled_logprobs])
-        return replace(answer, turns=self.turns + answer.turns, sampled_logprobs=logprobs)
+        return replace(answer, turns=self.turns + answer.turns, sampled_logprobs=logprobs, earlier=self.earlier)
 
     def _on_turns(self, dtype: type[Number], elsewhere: int, values: Sequence[int]) -> NDArray[Number]:
         aligned = np.full(len(self.token_ids), elsewhere, dtype)

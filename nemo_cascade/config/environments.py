@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import block
@@ -17,7 +17,12 @@ from nemo_cascade.config.plugins import anchored, completed_settings, is_plugin,
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.types import EnvironmentUse
 
-ENVIRONMENTS: Mapping[str, str] = {"single_turn": "nemo_cascade.environments.single_turn:SingleTurn"}
+ENVIRONMENTS: Mapping[str, str] = {
+    "single_turn": "nemo_cascade.environments.single_turn:SingleTurn",
+    "workplace": "nemo_cascade.environments.workplace.assistant:WorkplaceAssistant",
+    "python": "nemo_cascade.environments.python_tool:PythonTool",
+    "rubric_chat": "nemo_cascade.environments.rubric_chat:RubricChat",
+}
 """Name -> module and class."""
 
 
@@ -38,13 +43,22 @@ class TaskEnvironmentConfig:
     """What answers the policy when it is asked about these prompts."""
 
     kind: Annotated[str, AfterValidator(_known)] = "single_turn"
-    """single_turn: nothing, the verifier judges its answer; or your own, `my_package.my_module:Name` or
-    `my_file.py:Name` (README, Adding)."""
+    """single_turn: nothing, the verifier judges its answer; workplace: 27 tools over five tables, which are
+    judged; python: a session that runs its code, the verifier judges its last turn; rubric_chat: a user's follow-ups,
+    a judge model with a rubric at the end; or your own, `my_package.my_module:Name` or `my_file.py:Name` (README,
+    Adding)."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What its constructor takes by name."""
     max_turns: PositiveInt = 8
     """Turns of the policy, at most; what goes on after that counts as truncated. So does what leaves the next turn no
     room in rollout.max_model_len."""
+
+    step_deadline_s: PositiveFloat | None = None
+    """Of one step of the environment; null: reward.deadline_s. What takes longer is ended, and the sample is an error
+    `timeout`."""
+    deadline_s: PositiveFloat = 86400.0
+    """Of a whole sample, by the clock, from when its batch is asked: one that would be asked once more after it is an
+    error `deadline`."""
 
     @field_validator("settings")
     @classmethod
@@ -55,4 +69,17 @@ class TaskEnvironmentConfig:
     @property
     def use(self) -> EnvironmentUse:
         """The same, as a task carries it."""
-        return EnvironmentUse(self.kind, self.settings, self.max_turns)
+        return EnvironmentUse(self.kind, self.settings, self.max_turns, self.step_deadline_s, self.deadline_s)
+
+
+@block
+class EnvironmentProcessesConfig:
+    """Processes that environments of several turns live in; what hangs or crashes there is ended with its process."""
+
+    processes: PositiveInt = 2
+    """How many; each holds the samples that are its, and has the memory for that."""
+    threads: PositiveInt = 16
+    """Steps at a time in each: most of one's time is waiting for a service or for the sandbox."""
+    memory_mib: PositiveInt = 4096
+    """Address space of each."""
+

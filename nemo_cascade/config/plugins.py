@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import cache
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from nemo_cascade.errors import CascadeError
 
 _FILE = ".py"
+_LOADING = threading.RLock()
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -67,17 +69,22 @@ def _of_file(path: Path) -> ModuleType:
         raise CascadeError("a plug-in's file isn't there", value=str(path), mend="FILE.py:NAME, seen by every node")
     # The same file is the same module, whichever plug-in of it was asked for first.
     key = f"nemo_cascade_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, path)
-        assert spec is not None, "a file that ends with .py has a loader"
-        assert spec.loader is not None, "a file that ends with .py has a loader"
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[key] = module
-        with ExitStack() as undo:
-            undo.callback(sys.modules.pop, key)
-            spec.loader.exec_module(module)
-            undo.pop_all()
+    with _LOADING:  # what another thread is still executing isn't whole
+        if key not in sys.modules:
+            _execute(key, path)
     return sys.modules[key]
+
+
+def _execute(key: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None, "a file that ends with .py has a loader"
+    assert spec.loader is not None, "a file that ends with .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    with ExitStack() as undo:
+        undo.callback(sys.modules.pop, key)
+        spec.loader.exec_module(module)
+        undo.pop_all()
 
 
 def plugin_fields(found: Callable[..., Any], given_by_position: int) -> list[tuple[str, Any, Any]]:

@@ -13,7 +13,7 @@ from pydantic import (
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.environments import TaskEnvironmentConfig
+from nemo_cascade.config.environments import EnvironmentProcessesConfig, TaskEnvironmentConfig
 from nemo_cascade.config.gate import GateConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
@@ -170,6 +170,8 @@ class RunConfig:
     """Engines."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Verifiers."""
+    environments: EnvironmentProcessesConfig = field(default_factory=EnvironmentProcessesConfig)
+    """Worlds that a policy talks to."""
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     """Reward model in service."""
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)

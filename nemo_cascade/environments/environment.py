@@ -24,10 +24,13 @@ class Step:
         observation: tokens that the policy is given next, the opening of its next turn included; None: it is over.
         verdict: what the sample is worth if it ends here, because it is over or has no room for another turn; None:
             the task's verifier says so, by the last turn.
+        anew: the observation isn't appended but takes the place of all before: a template rewrote it. The turns before
+            are then a sample of their own, and so are the ones that follow.
     """
 
     observation: Int32 | None = None
     verdict: Verdict | None = None
+    anew: bool = False
 
 
 class Environment(Protocol):

@@ -14,6 +14,7 @@ from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.rollout import SamplingConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
+from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
 from nemo_cascade.errors import RewardError, RolloutError
 from nemo_cascade.rl.episodes import Episode, Episodes, turn_seed
 from nemo_cascade.rl.group import Group
@@ -30,12 +31,14 @@ class Answerers:
         judges: of the tasks' verifiers.
         tokenizer: the policy's.
         config: the run's configuration.
+        environments: the processes of the worlds that the policy talks to.
     """
 
     engines: RolloutGroup
     judges: Judges
     tokenizer: ChatTokenizer
     config: RunConfig
+    environments: EnvironmentHosts
 
 
 def ask(
@@ -64,7 +67,6 @@ def ask(
         RewardError: more verdicts are errors than reward.max_error_fraction allows.
         RolloutError: samples or verdicts got lost.
     """
-    room = by.config.rollout.max_model_len - sampling.max_tokens
     ended: dict[Place, Trajectory] = {}
     verdicts: dict[Place, Verdict] = {}
 
@@ -81,7 +83,7 @@ def ask(
         if told is not None and over:
             told(len(over))
 
-    with timer.phase("generate"), Episodes(tasks, samples, by.tokenizer, room, by.config.reward.deadline_s) as episodes:
+    with timer.phase("generate"), _episodes(tasks, samples, sampling, by) as episodes:
         turn = 0
         while questions := episodes.questions():
             for answers in by.engines.generate(questions, sampling, turn_seed(seed, turn)):
@@ -93,6 +95,11 @@ def ask(
     groups = [_group(task, samples, ended, verdicts) for task in tasks]
     check_errors(groups, by.config.reward.max_error_fraction, of)
     return groups
+
+
+def _episodes(tasks: Sequence[Task], samples: int, sampling: SamplingConfig, by: Answerers) -> Episodes:
+    room = by.config.rollout.max_model_len - sampling.max_tokens
+    return Episodes(tasks, samples, by.environments, room, by.config.reward.deadline_s)
 
 
 def _group(task: Task, samples: int, ended: dict[Place, Trajectory], verdicts: dict[Place, Verdict]) -> Group:

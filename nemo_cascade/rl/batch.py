@@ -108,7 +108,7 @@ class RolloutBatch:
 
     def _turns(self) -> dict[str, float]:
         """Return the mean number of turns, where a rollout has more than one."""
-        turns = [len(answer.turns) for group in self.groups for answer in group.answers]
+        turns = [answer.num_turns for group in self.groups for answer in group.answers]
         return {"turns_mean": float(np.mean(turns))} if max(turns) > 1 else {}
 
 

@@ -1,8 +1,11 @@
 """Play all samples of some tasks in their environments, turn by turn.
 
-Turns are in step: every sample that goes on is asked its next question in one generation, when all have answered the
-last. So what an engine is asked never depends on how fast somebody was, and the same weights, tasks and seed give the
-same bits. The price is that a turn takes as long as its slowest sample.
+In step, every sample that goes on is asked its next question in one generation, when all have answered the last. So
+what an engine is asked never depends on how fast somebody was, and the same weights, tasks and seed give the same bits;
+the price is that a turn takes as long as its slowest sample. Streaming, each sample goes on as soon as its environment
+has answered: nobody waits for anybody, and a batch is only as repeatable as the machine's clock.
+
+A sample always ends: by its environment, by a limit, or as an error where its environment fails or takes too long.
 """
 
 from __future__ import annotations
@@ -10,19 +13,18 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nemo_cascade.data.chat.tokenizer import ChatTokenizer
-from nemo_cascade.environments.environment import Environment, Step, make_environment
-from nemo_cascade.errors import CascadeError, RolloutError
-from nemo_cascade.sandbox.inside.foreign import Attempt
+from nemo_cascade.environments.environment import Step
+from nemo_cascade.environments.hosting.hosts import EnvironmentFailedError, EnvironmentHosts
+from nemo_cascade.errors import RolloutError
 from nemo_cascade.types import FinishReason, Int32, Place, Question, Task, Trajectory, Verdict
 
-# Steps at a time: most of one's time is waiting for a service or for the sandbox.
-CONCURRENT_STEPS = 16
+SINGLE_TURN = "single_turn"
+"""The environment that is over after the first turn, and needs no process."""
 
 
 @dataclass(slots=True)
@@ -31,64 +33,81 @@ class Episode:
 
     Attributes:
         task: what it is about.
-        environment: its world.
         given: tokens that it is asked to go on from.
         trajectory: what was said so far; None before its first answer.
         verdict: of its environment; None: the task's judge has the word.
+        earlier: parts of it that a chat template wrote anew.
+        fresh: the next answer begins a part.
     """
 
     task: Task
-    environment: Environment
     given: Int32
     trajectory: Trajectory | None = None
     verdict: Verdict | None = None
+    earlier: tuple[Trajectory, ...] = ()
+    fresh: bool = True
 
 
 class Episodes:
     """Samples under way.
 
-    Use it as a context manager: leaving it ends its threads.
+    Use it as a context manager: leaving it drops their worlds.
 
     Args:
         tasks: different ones.
         samples: of each.
-        tokenizer: the policy's.
+        hosts: of the environments.
         room: most tokens that an answer may be asked for behind (max_model_len - max_tokens).
-        deadline_s: of one step of an environment.
+        deadline_s: of one step of an environment that has none of its own.
 
     Raises:
         RolloutError: an environment can't start a task.
-        CascadeError: one can't be loaded.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], samples: int, tokenizer: ChatTokenizer, room: int, deadline_s: float
+        self, tasks: Sequence[Task], samples: int, hosts: EnvironmentHosts, room: int, deadline_s: float
     ) -> None:
-        self._samples, self._room, self._deadline_s = samples, room, deadline_s
+        self._samples, self._hosts, self._room, self._deadline_s = samples, hosts, room, deadline_s
+        self._begun = time.monotonic()
+        places = [(task, sample) for task in tasks for sample in range(samples)]
         self._order: dict[Place, Episode] = {}
-        for task in tasks:
-            for sample in range(samples):
-                self._order[task.task_id, sample] = _begin(task, tokenizer)
+        starting = {
+            (task.task_id, sample): hosts.start(task, sample, room, self._patience(task))
+            for task, sample in places
+            if task.environment.name != SINGLE_TURN
+        }
+        for task, sample in places:
+            place = (task.task_id, sample)
+            given = _first_tokens(task, starting[place]) if place in starting else task.token_ids
+            self._order[place] = Episode(task, given)
         if len(self._order) != len(tasks) * samples:
             raise RolloutError("a task was drawn twice", value=f"{len(tasks) - len(self._order) // samples} of them")
         self._again, self._asked = set(self._order), set[Place]()
-        self._stepping: dict[Place, Future[Step]] = {}
-        self._threads = ThreadPoolExecutor(CONCURRENT_STEPS, "environment")
+        self._stepping: dict[Future[Step], Place] = {}
 
     def __enter__(self) -> Episodes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for step in self._stepping:
+            step.cancel()
+        if worlds := [place for place, e in self._order.items() if e.task.environment.name != SINGLE_TURN]:
+            self._hosts.forget(worlds)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any sample isn't over."""
+        return bool(self._again or self._asked or self._stepping)
 
     def questions(self) -> list[Question]:
-        """Return what the engines are asked next; nothing when all is over.
+        """Return what the engines are asked next: all samples that go on by now.
 
         Raises:
             RolloutError: an environment starts the samples of a task differently.
         """
         asked = [(place, episode) for place, episode in self._order.items() if place in self._again]
-        self._asked, self._again = self._again, set()
+        self._asked |= self._again
+        self._again = set()
         if any(episode.trajectory is not None for _, episode in asked):
             return [Question(name, episode.given, range(sample, sample + 1)) for (name, sample), episode in asked]
         return [self._first_question(asked[i : i + self._samples]) for i in range(0, len(asked), self._samples)]
@@ -102,69 +121,105 @@ class Episodes:
         return Question(name, first.given, range(self._samples))
 
     def answered(self, answers: Sequence[Trajectory]) -> list[Episode]:
-        """Take answers; return the episodes that are over."""
+        """Take answers; return the episodes that are over by now.
+
+        Raises:
+            RolloutError: an answer wasn't asked for, or doesn't begin with all that was said.
+        """
+        over = []
         for answer in answers:
-            episode = self._order[answer.place]
-            said = answer if episode.trajectory is None else episode.trajectory.followed_by(answer)
-            episode.trajectory = said
-            self._asked.discard(answer.place)
-            self._stepping[answer.place] = self._threads.submit(episode.environment.step, said)
-        return self._settle([place for place, step in self._stepping.items() if step.done()], deadline=0.0)
+            episode = self._take(answer)
+            if episode.task.environment.name == SINGLE_TURN:
+                over.append(episode)
+                continue
+            said = episode.trajectory
+            assert said is not None, "just taken"
+            step = self._hosts.step(episode.task, said, self._room, self._patience(episode.task))
+            self._stepping[step] = answer.place
+        return over + self._settle([step for step in self._stepping if step.done()])
+
+    def _take(self, answer: Trajectory) -> Episode:
+        """Append a turn to its episode: what was said before stays as it was, token by token."""
+        place = answer.place
+        if place not in self._asked:
+            raise RolloutError(
+                "an engine answered what it wasn't asked, or twice", value=f"{place[0]} sample {place[1]}"
+            )
+        self._asked.discard(place)
+        episode = self._order[place]
+        if not np.array_equal(answer.token_ids[: len(episode.given)], episode.given):
+            raise RolloutError("an answer doesn't begin with what it was asked", value=f"{place[0]} sample {place[1]}")
+        if episode.trajectory is None or episode.fresh:
+            episode.trajectory = replace(answer, earlier=episode.earlier)
+        else:
+            episode.trajectory = episode.trajectory.followed_by(answer)
+        episode.fresh = False
+        return episode
 
     def settled(self) -> list[Episode]:
-        """Wait for the steps that are still being taken, and return the episodes that are over.
+        """Wait for all steps that are being taken, and return the episodes that are over.
 
         Raises:
             RolloutError: an answer is missing.
         """
         if self._asked:
             raise RolloutError("the engines lost answers", value=f"{len(self._asked)} never came")
-        return self._settle(list(self._stepping), time.monotonic() + self._deadline_s)
+        wait(self._stepping)
+        return self._settle(list(self._stepping))
 
-    def _settle(self, places: Sequence[Place], deadline: float) -> list[Episode]:
+    def stepped(self, timeout_s: float) -> list[Episode]:
+        """Wait so long for the first of the steps that are being taken; return the episodes that are over."""
+        done, _ = wait(self._stepping, timeout_s, FIRST_COMPLETED)
+        return self._settle(list(done))
+
+    def _settle(self, steps: Sequence[Future[Step]]) -> list[Episode]:
         over = []
-        for place in places:
-            episode, step = self._order[place], _outcome(self._stepping.pop(place), deadline)
+        for future in steps:
+            place = self._stepping.pop(future)
+            episode, step = self._order[place], _outcome(future)
             if self._goes_on(episode, step):
                 self._again.add(place)
             else:
-                episode.verdict = step.verdict
+                episode.verdict = episode.verdict or step.verdict
                 over.append(episode)
         return over
 
     def _goes_on(self, episode: Episode, step: Step) -> bool:
         """Tell whether the policy is asked once more; what was cut off instead counts as truncated."""
-        said = episode.trajectory
+        said, use = episode.trajectory, episode.task.environment
         assert said is not None, "a step follows an answer"
         if step.observation is None or said.finish_reason is not FinishReason.STOP:
             return False
-        episode.given = np.concatenate([said.token_ids, step.observation]).astype(np.int32)
-        if len(said.turns) < episode.task.environment.max_turns and len(episode.given) <= self._room:
-            return True
-        episode.trajectory = replace(said, finish_reason=FinishReason.LENGTH)
-        return False
+        given = step.observation if step.anew else np.concatenate([said.token_ids, step.observation])
+        if said.num_turns >= use.max_turns or len(given) > self._room:
+            episode.trajectory = replace(said, finish_reason=FinishReason.LENGTH)
+            return False
+        if time.monotonic() > self._begun + use.deadline_s:
+            episode.verdict = Verdict(None, "deadline", f"not over after {use.deadline_s:g} s")
+            return False
+        episode.given, episode.fresh = np.asarray(given, np.int32), step.anew
+        if step.anew:
+            episode.earlier = (*episode.earlier, replace(said, earlier=()))
+        return True
+
+    def _patience(self, task: Task) -> float:
+        return task.environment.step_deadline_s or self._deadline_s
 
 
-def _begin(task: Task, tokenizer: ChatTokenizer) -> Episode:
-    with Attempt(Exception, but=(CascadeError,)) as attempt:  # a user's environment may raise whatever it likes
-        environment = make_environment(task.environment, tokenizer)
-        return Episode(task, environment, environment.start(task))
-    where = f"{task.task_id}: {task.environment.name}: {type(attempt.error).__name__}: {attempt.error}"
-    raise RolloutError("an environment can't start a task", value=where) from attempt.error
+def _first_tokens(task: Task, starting: Future[Int32]) -> Int32:
+    try:
+        return starting.result()
+    except EnvironmentFailedError as error:
+        where = f"{task.task_id}: {task.environment.name}: {error.detail}"
+        raise RolloutError("an environment can't start a task", value=where) from error
 
 
-def _outcome(stepping: Future[Step], deadline: float) -> Step:
+def _outcome(stepping: Future[Step]) -> Step:
     """Return what a step came to; a failure is an error of its sample."""
-    with Attempt(Exception) as attempt:  # whatever a user's environment raises is an error of the sample
-        step = stepping.result(timeout=max(0.0, deadline - time.monotonic()))
-        observation = step.observation
-        if observation is not None and (not len(observation) or np.asarray(observation).dtype.kind not in "iu"):
-            raise ValueError("an observation is at least one token id")
-        return step
-    if isinstance(attempt.error, TimeoutError):
-        stepping.cancel()
-        return Step(verdict=Verdict(None, "timeout", "a step of the environment took too long"))
-    return Step(verdict=Verdict(None, "environment", f"{type(attempt.error).__name__}: {attempt.error}"))
+    try:
+        return stepping.result()
+    except EnvironmentFailedError as error:
+        return Step(verdict=Verdict(None, error.kind, error.detail))
 
 
 def turn_seed(seed: int, turn: int) -> int:

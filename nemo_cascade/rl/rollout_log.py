@@ -85,14 +85,14 @@ def _of_trainer(answer: Trajectory, trainer: Sequence[Float32], place: int) -> l
 
 def _turns(answer: Trajectory, tokenizer: ChatTokenizer) -> list[dict[str, Any]]:
     """Return what the policy was given before each of its turns, and what it said; nothing where it said but one."""
-    if len(answer.turns) == 1:
+    if answer.num_turns == 1:
         return []
-    given = [0, *(turn.end for turn in answer.turns)]
     return [
         {
-            "given": tokenizer.decode(answer.token_ids[begin : turn.begin]),
-            "said": tokenizer.decode(answer.token_ids[turn.begin : turn.end]),
+            "given": tokenizer.decode(part.token_ids[begin : turn.begin]),
+            "said": tokenizer.decode(part.token_ids[turn.begin : turn.end]),
             "version": turn.version,
         }
-        for begin, turn in zip(given, answer.turns, strict=False)
+        for part in answer.parts
+        for begin, turn in zip([0, *(turn.end for turn in part.turns)], part.turns, strict=False)
     ]

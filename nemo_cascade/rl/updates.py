@@ -71,15 +71,19 @@ def policy_updates(
 
 
 def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[PackedBatch]:
-    """Return one document per rollout, in batch order; its advantage is the same on all tokens that were sampled."""
+    """Return the documents of rollouts, in batch order; a rollout's advantage is the same on all its sampled tokens.
+
+    A rollout is one document, or several where a chat template wrote its conversation anew.
+    """
     documents = []
     for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True):
         for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True):
-            sampled = answer.trained > 0
-            extras = {"advantages": _where(sampled, advantage), "behaviour_logprobs": answer.logprobs}
-            if stage.loss.aggregation == "sequence":
-                extras["sequence_weights"] = _where(sampled, 1.0 / max(1, answer.num_sampled))
-            documents.append(sampled_document(answer, extras, trained=bool(is_trained)))
+            for part in answer.parts:
+                sampled = part.trained > 0
+                extras = {"advantages": _where(sampled, advantage), "behaviour_logprobs": part.logprobs}
+                if stage.loss.aggregation == "sequence":
+                    extras["sequence_weights"] = _where(sampled, 1.0 / max(1, answer.num_sampled))
+                documents.append(sampled_document(part, extras, trained=bool(is_trained)))
     return documents
 
 

@@ -6,8 +6,6 @@ import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from nemo_cascade.actors.judges import Judges
-from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
@@ -58,7 +56,8 @@ def evaluate(
             model = None if reference is None else reward_models.get(reference, Path(reference))
             judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
             judges.self_test([suite.reward.kind], suite.reward.options)
-            samples[domain], details[domain] = _run_suite(config, domain, suite, rollout, judges, hf_folder, progress)
+            by = Answerers(rollout, judges, load_tokenizer(hf_folder), config, roles.environments(hf_folder))
+            samples[domain], details[domain] = _run_suite(domain, suite, by, progress)
     return Scores(samples, details)
 
 
@@ -72,20 +71,14 @@ def scorable_suites(config: RunConfig, reward_models: Collection[str]) -> dict[s
 
 
 def _run_suite(
-    config: RunConfig,
-    domain: str,
-    suite: SuiteConfig,
-    rollout: RolloutGroup,
-    judges: Judges,
-    hf_folder: Path,
-    progress: Progress,
+    domain: str, suite: SuiteConfig, by: Answerers, progress: Progress
 ) -> tuple[dict[str, list[float | None]], dict[str, float]]:
     """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded.
 
     Returns:
         Task id -> score of each sample, and `Scores.details` of the suite.
     """
-    tokenizer = load_tokenizer(hf_folder)
+    config, tokenizer = by.config, by.tokenizer
     tasks = PromptSet.load(
         local_path(suite, config.data_dir),
         domain=domain,
@@ -105,7 +98,7 @@ def _run_suite(
         suite.samples_per_prompt,
         suite.sampling,
         seed,
-        Answerers(rollout, judges, tokenizer, config),
+        by,
         f"the {domain} suite",
         PhaseTimer(),
         lambda ended: progress.advance(domain, units=ended),

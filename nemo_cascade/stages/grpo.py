@@ -62,7 +62,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
-    collector = Collector(stream, Answerers(rollout, judges, tokenizer, config), stage)
+    by = Answerers(rollout, judges, tokenizer, config, roles.environments(context.parent_hf))
+    collector = Collector(stream, by, stage)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
 
     timer = PhaseTimer()

@@ -24,6 +24,8 @@ from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
+from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
 from nemo_cascade.losses.objective import BradleyTerry, Objective, PolicyLoss, SftLoss, loss_spec
 from nemo_cascade.training.setup import TrainerSetup, Training
 
@@ -48,6 +50,7 @@ class Roles:
         self._reward: RewardGroup | None = None
         self._scorer: ScorerGroup | None = None
         self._genrm: dict[tuple[str, int], GenRMGroup] = {}
+        self._environments: dict[str, EnvironmentHosts] = {}
         self._policy_holds: str | None = None
         self._rollout_holds: str | None = None
         self._rollout_version = 0
@@ -62,14 +65,14 @@ class Roles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for judge in self._genrm.values():
-            judge.close()
+        for group in (*self._genrm.values(), *self._environments.values()):
+            group.close()
         wait(self._coming.values())
         self._starter.shutdown()
         coming = [start.result() for start in self._coming.values() if start.exception() is None]
-        for group in (self._rollout, self._reward, self._scorer, self._policy, *coming):
-            if group is not None:
-                group.close()
+        for actors in (self._rollout, self._reward, self._scorer, self._policy, *coming):
+            if actors is not None:
+                actors.close()
         if self.cluster is not None:
             self.cluster.stop()
 
@@ -121,6 +124,15 @@ class Roles:
         if place not in self._genrm:
             self._genrm[place] = GenRMGroup(self.config.reward.genrm, tokenizer_path, group_size)
         return self._genrm[place]
+
+    def environments(self, tokenizer_path: Path) -> EnvironmentHosts:
+        """Return the processes of environments; they start where some are played in."""
+        tokenizer = load_tokenizer(tokenizer_path)
+        place = f"{tokenizer.fingerprint} {tokenizer.template.key}"  # of all stages, most often
+        if place not in self._environments:
+            hosts = EnvironmentHosts(self.config.environments, str(tokenizer_path), self.config.sandbox)
+            self._environments[place] = hosts
+        return self._environments[place]
 
     def sync(self, version: int, *, verify: bool) -> SyncReport:
         """Hand the policy's weights to the engines, as weight version `version`."""

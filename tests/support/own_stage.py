@@ -84,7 +84,7 @@ def run(context, stage) -> None:
     prompts = prepare(config, context.name, stage, start, context.data_folder).source
     policy = roles.policy(stage_setup(config, stage, start, stage.steps))
     judges = roles.judges(start, stage.num_generations, None)
-    by = Answerers(roles.rollout(start), judges, load_tokenizer(start), config)
+    by = Answerers(roles.rollout(start), judges, load_tokenizer(start), config, roles.environments(start))
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream",))
     stream = PromptStream(prompts, config.seed, PromptFilterConfig(), stage.prompts_per_step, state.get("stream"))

@@ -9,7 +9,7 @@ from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import RewardError
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.types import FinishReason, Task, first_turn
-from tests.unit.rewards.judge_server import judge_server, says
+from tests.support.judge_server import judge_server, says
 
 
 @pytest.fixture(scope="module")

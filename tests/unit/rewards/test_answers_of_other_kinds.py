@@ -4,7 +4,6 @@ import json
 import time
 
 import pytest
-from judge_server import judge_server, says
 
 from nemo_cascade.rewards.equivalence import EquivalenceVerifier
 from nemo_cascade.rewards.multiple_choice import MultipleChoiceVerifier
@@ -13,6 +12,7 @@ from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.rubric import RubricVerifier
 from nemo_cascade.rewards.structured_output.verifier import StructuredOutputVerifier, strict
 from nemo_cascade.rewards.verifier import VerifierError
+from tests.support.judge_server import judge_server, says
 
 ROW = {"options": [{"A": "one"}, {"B": "two"}], "expected_answer": "A"}
 ANSWER = {"question": "Who?", "expected_answer": "Ada"}

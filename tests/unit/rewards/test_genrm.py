@@ -3,7 +3,6 @@ import math
 
 import numpy as np
 import pytest
-from judge_server import first_token, judge_server, says
 
 from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.genrm import Comparison, GenRM, match_scores, parse_comparison
@@ -19,6 +18,7 @@ from nemo_cascade.rewards.shaping import (
     punish_code_switch,
 )
 from nemo_cascade.rewards.verifier import VerifierError
+from tests.support.judge_server import first_token, judge_server, says
 
 PROMPT = [{"role": "user", "content": "Hello?"}]
 

@@ -3,7 +3,6 @@ import math
 import time
 
 import pytest
-from judge_server import first_token, judge_server
 
 from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.response import Response
@@ -14,6 +13,7 @@ from nemo_cascade.rewards.swe.repair import RepairVerifier
 from nemo_cascade.rewards.swe.similarity import patch_similarity
 from nemo_cascade.rewards.swe.unified_diff import PatchError, apply_patch, file_diffs
 from nemo_cascade.rewards.verifier import VerifierError
+from tests.support.judge_server import first_token, judge_server
 
 OLD = {"pkg/a.py": "import os\n\n\ndef f(x):\n    return x\n\n\ndef g(x):\n    return x\n", "b.py": "y = 1\n"}
 NEW = {**OLD, "pkg/a.py": OLD["pkg/a.py"].replace("    return x\n\n\n", "    return x + 1\n\n\n", 1)}

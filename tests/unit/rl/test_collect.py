@@ -53,7 +53,7 @@ def collector(judges, records=({}, {}), **settings):
     )
     config = replace(config, reward=replace(config.reward, max_error_fraction=0.2))
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, 2)
-    return Collector(stream, Answerers(Engine(), judges, SimpleNamespace(), config), stage)
+    return Collector(stream, Answerers(Engine(), judges, SimpleNamespace(), config, None), stage)
 
 
 def scores(*values):

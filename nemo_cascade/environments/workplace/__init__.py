@@ -1,0 +1,1 @@
+"""A workplace: mail, calendar, web analytics, projects and customers in five tables, behind 27 tools."""
