@@ -19,6 +19,7 @@ import numpy as np
 
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
+from nemo_cascade.data.prompts.shares import SharedStream
 from nemo_cascade.errors import RolloutError
 from nemo_cascade.losses.advantage import group_advantages
 from nemo_cascade.rl.ask import Answerers, ask, check_errors
@@ -39,7 +40,7 @@ class Collector:
         stage: the stage.
     """
 
-    def __init__(self, stream: PromptStream, by: Answerers, stage: GrpoStage) -> None:
+    def __init__(self, stream: PromptStream | SharedStream, by: Answerers, stage: GrpoStage) -> None:
         self.stream, self.by, self.stage = stream, by, stage
         self._rules = rules_of(stage)
         self._outcome = [rule for rule in self._rules if not rule.shapes]
@@ -62,6 +63,9 @@ class Collector:
                 with timer.phase("verify"):
                     self._ask_reward_model(groups, step)
             useful = [g for g in groups if self._has_signal(g)] if dynamic.enabled else groups
+            for group in groups:
+                if not any(group is kept_one for kept_one in useful):
+                    self.stream.passed_over(group.task.task_id)
             kept += useful
             dropped += len(groups) - len(useful)
             if len(kept) == wanted:

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
+from nemo_cascade.data.prompts.shares import SharedStream
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
@@ -61,7 +63,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         judges.self_test([task.reward.kind], task.reward.options)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
-    stream = PromptStream(prompts, config.seed, stage.prompt_filter, stage.prompts_per_step, state.get("stream"))
+    stream = _stream(prompts, stage, config.seed, state.get("stream"))
     by = Answerers(rollout, judges, tokenizer, config, roles.environments(context.parent_hf))
     collector = Collector(stream, by, stage)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
@@ -86,6 +88,13 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
     context.record("stage_ended", stage=context.name, **asdict(end))
     finish(context, policy)
+
+
+def _stream(prompts: PromptSet, stage: GrpoStage, seed: int, state: Any) -> PromptStream | SharedStream:
+    """Return what batches are drawn from: all prompts alike, or each task's by its share."""
+    if any(task.weight is not None for task in stage.tasks.values()):
+        return SharedStream(prompts, stage.tasks, seed, stage.prompts_per_step, state, stage.prompt_filter)
+    return PromptStream(prompts, seed, stage.prompt_filter, stage.prompts_per_step, state)
 
 
 def hand_over(context: StageContext, step: int, *, first: bool) -> None:

@@ -34,7 +34,8 @@ class GrpoStage(PolicyStage):
     kind: Literal["grpo"] = "grpo"
     """Stage kind."""
     tasks: dict[str, TaskConfig]
-    """Name -> prompts with their verifier. Every batch is drawn from all tasks, each prompt as likely as any other."""
+    """Name -> prompts with their verifier. Every batch is drawn from all tasks, each prompt as likely as any other, or
+    each task by its `weight`."""
     reward_model: str | None = None
     """Who judges where a task's reward is of kind preference or shaping.combine asks for it: an earlier stage of kind
     reward_model, or a model's HF folder."""
@@ -121,9 +122,17 @@ class GrpoStage(PolicyStage):
                 limit=f"at least rollout.max_model_len={run.rollout.max_model_len}",
                 mend=f"{prefix}.seq_length={run.rollout.max_model_len}",
             )
+        yield from _shares(prefix, self)
         yield from _batch(run, prefix, self)
         yield from _sampled_is_scored(prefix, self)
         yield from _filter_and_end(prefix, self)
+
+
+def _shares(prefix: str, stage: GrpoStage) -> Problems:
+    weights = {name: task.weight for name, task in stage.tasks.items()}
+    if unweighted := [name for name, weight in weights.items() if weight is None and any(weights.values())]:
+        value, mend = f"{prefix}.tasks: {', '.join(unweighted)}", "a weight for every task of the stage, or for none"
+        yield CascadeError("a task has no share of the batch where others have one", value=value, mend=mend)
 
 
 def _batch(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
@@ -48,6 +48,12 @@ class TaskConfig(DataFileConfig):
     max_bad_fraction: Fraction = 0.0
     """Largest share of rows that may be no prompts before the run is refused; those that are allowed are listed in
     data_dir/quarantine."""
+    agents: list[str] = field(default_factory=list)
+    """Take only rows whose `agent_ref` names one of these (NeMo Gym's files hold rows of many environments, one task
+    each here); empty: all rows."""
+    weight: PositiveFloat | None = None
+    """Share of each batch that this task's prompts have, in proportion to the other tasks' weights; then all tasks of
+    the stage have one. null: every prompt of the stage is as likely as any other."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
 
@@ -56,4 +62,5 @@ class TaskConfig(DataFileConfig):
         most, repair = self.max_tokens, self.repair
         lengths = f", {self.min_tokens} to {most or 'any'} tokens" * bool(most or self.min_tokens)
         built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
-        return lengths + built * repair.enabled
+        picked = f", rows of {', '.join(self.agents)}" * bool(self.agents)
+        return picked + lengths + built * repair.enabled

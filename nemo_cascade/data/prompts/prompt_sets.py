@@ -12,6 +12,7 @@ from nemo_cascade.data.chat.encode import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt
 from nemo_cascade.data.prompts.swe_rows import RepairPrompts
 from nemo_cascade.data.rows.columns import OWN_ROWS, Schema
+from nemo_cascade.data.rows.gym_rows import agent_of
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.quarantine import BadRow, write_bad_rows
 from nemo_cascade.data.rows.raw_row import RawRow
@@ -102,6 +103,7 @@ class PromptSet:
         duplicates: prompts whose tokens equal those of an earlier one.
         left_out: how many were left out for their length.
         bad: rows that are no prompts and were allowed for, and those of which a repair prompt can't be built.
+        parts: the sets that it was joined of, by their tasks' names; empty if it is none of those.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class PromptSet:
     ) -> None:
         self.prompts, self.source, self.quick, self.left_out = list(prompts), source, list(quick), left_out
         self.bad: list[BadRow] = []
+        self.parts: dict[str, PromptSet] = {}
         self.duplicates = len(self.prompts) - len({p.token_ids.tobytes() for p in self.prompts})
 
     @classmethod
@@ -127,6 +130,7 @@ class PromptSet:
         settings: Mapping[str, Any] | None = None,
         environment: EnvironmentUse = ONE_TURN,
         record_check: RecordCheck = _any_record,
+        agents: Sequence[str] = (),
     ) -> PromptSet:
         """Load and tokenise the prompts of a JSONL or parquet file, or a folder of them.
 
@@ -136,7 +140,8 @@ class PromptSet:
         think. Prompts with fewer or more tokens than `lengths` says are left out, and rows that are no prompts if they
         are no more than max_bad_fraction of all. Where `repair` is enabled, the messages are built of the row's files,
         and an id ends with the prompt's kind; a prompt that can't be built within its length is left out and listed. A
-        row that its verifier can't judge, says `record_check`, is no prompt.
+        row that its verifier can't judge, says `record_check`, is no prompt. Of rows that name their agent those of
+        `agents` are taken, if any is named.
 
         Raises:
             DataError: broken rows, prompts of more than `max_prompt_tokens` tokens, or an id twice: every one
@@ -150,8 +155,10 @@ class PromptSet:
         builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
         rows = 0
         for raw in read_raw(path):
-            rows += 1
             row, problem = decode_row(raw, schema)
+            if agents and not problem and agent_of(row) not in agents:
+                continue
+            rows += 1
             if builder is None or problem:
                 found.add(raw, row, problem)
                 continue
@@ -241,10 +248,13 @@ def load_prompts(
     Raises:
         DataError: see `PromptSet.load` and `PromptSet.joined`.
     """
-    sets = [
-        _load_task(name, task, tokenizer, max_prompt_tokens, data_dir, record_check) for name, task in tasks.items()
-    ]
-    return PromptSet.joined(sets)
+    sets = {
+        name: _load_task(name, task, tokenizer, max_prompt_tokens, data_dir, record_check)
+        for name, task in tasks.items()
+    }
+    joined = PromptSet.joined(list(sets.values()))
+    joined.parts = sets
+    return joined
 
 
 def _load_task(
@@ -269,6 +279,7 @@ def _load_task(
         settings=task.reward.options,
         environment=task.environment.use,
         record_check=record_check,
+        agents=task.agents,
     )
     if prompts.bad:
         write_bad_rows(Path(data_dir) / "quarantine" / f"{Path(prompts.source).stem}-{name}.jsonl", prompts.bad)

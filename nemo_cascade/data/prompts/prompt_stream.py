@@ -99,6 +99,9 @@ class PromptStream:
         """Remember how a prompt's rollouts came out."""
         self._judged[self._place[task_id]] = EASY if solved_all else HARD if solved_none else MIXED
 
+    def passed_over(self, task_id: str) -> None:
+        """A group that is thrown away needs no other in its place here: all prompts are alike."""
+
     def metrics(self) -> dict[str, Any]:
         """Return what a step's log line says of the filter; nothing where it is off."""
         if not self.rules.enabled:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.data.chat.inline_tools import lift_tools
+from nemo_cascade.data.rows.gym_rows import lift_request
 from nemo_cascade.data.rows.json_text import read_json
 
 OWN = "own"
@@ -51,6 +52,7 @@ class Schema:
         preference: (column, first response, second response): a negative number prefers the first, 0 neither.
         guessed: columns that are assumed.
         kept: columns that have our names and stay without being mapped.
+        request: the conversation is a request to the Responses API, as in NeMo Gym's rows.
     """
 
     basis: str = ""
@@ -59,12 +61,13 @@ class Schema:
     preference: tuple[str, str, str] | None = None
     guessed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    request: bool = False
 
     @property
     def key(self) -> str:
         """Everything that a mapped row depends on beside the row."""
         facts = [sorted(self.fields.items()), self.inline_tools, self.preference, self.kept]
-        return json.dumps(facts) if self.basis else OWN
+        return json.dumps([*facts, "request"] if self.request else facts) if self.basis else OWN
 
     @property
     def columns_read(self) -> frozenset[str] | None:
@@ -78,6 +81,7 @@ class Schema:
         if not self.basis:
             return dict(raw), None
         try:
+            raw = lift_request(raw) if self.request else raw
             found = {name: _value(raw, where) for name, where in self.fields.items()}
             # Names that mean something to us aren't taken over from a set that may mean something else.
             row = {k: v for k, v in raw.items() if k not in OURS or k in self.kept}

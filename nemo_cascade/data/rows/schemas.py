@@ -95,6 +95,13 @@ SCHEMAS: dict[str, Schema] = {
         f"{_CARD} of nvidia/AceReason-Math (problem, answer)",
         {"user": _BOXED, "answer": "answer"},
     ),
+    "nemo_gym": Schema(
+        "NVIDIA-NeMo/Gym's rows as its servers read them (responses_create_params, agent_ref, and each environment's "
+        "own columns), and the cards of nvidia/Nemotron-RL-* that hold such rows",
+        {},
+        kept=("messages", "tools"),
+        request=True,
+    ),
     "swe_bench": Schema(
         "the cards of SWE-bench and its like, SWE-Gym, SWE-rebench (repo, instance_id, base_commit, problem_statement, "
         "patch, test_patch, FAIL_TO_PASS, PASS_TO_PASS); they hold no files, so prompts need them added",
