@@ -15,6 +15,7 @@ from nemo_cascade.data.chat.encode import load_tokenizer, response_text
 from nemo_cascade.errors import RewardError
 from nemo_cascade.rewards.genrm import GenRM
 from nemo_cascade.rewards.judge import JudgeClient
+from nemo_cascade.rewards.judgement import FALLBACK
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.shaping import LengthControl
 from nemo_cascade.rewards.verifier import VerifierError
@@ -44,7 +45,8 @@ class GenRMGroup:
         )
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         client = JudgeClient(config.url, config.model, config.timeout_s, config.attempts, config.api_key_variable)
-        self._model = GenRM(client, control, group_size, config.parse_attempts, {**sampling, **config.request})
+        sampling |= config.request
+        self._model = GenRM(client, control, group_size, config.parse_attempts, sampling, config.pairs)
         self._threads = ThreadPoolExecutor(max(1, config.concurrency // group_size), "genrm")
         self._judged: list[Future[list[Judged]]] = []
 
@@ -71,8 +73,8 @@ class GenRMGroup:
             scores = self._model.score_group(samples[0][0].record["messages"], responses)
         except VerifierError as error:
             return [(place, Verdict(None, error.kind, error.detail, 0.0)) for place in places]
-        undecided = f", {scores.unparsable} of {len(places)} comparisons undecided" if scores.unparsable else ""
+        undecided = f"{FALLBACK} undecided: {scores.unparsable} of the group's; " if scores.unparsable else ""
         return [
-            (place, Verdict(float(reward), None, f"base {base:.3f}{undecided}", 0.0))
+            (place, Verdict(float(reward), None, f"{undecided}base {base:.3f}", 0.0))
             for place, reward, base in zip(places, scores.rewards_G, scores.base_G, strict=True)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -26,6 +26,8 @@ class GenRMConfig:
     """Tries when the server is unreachable, overloaded or broken."""
     concurrency: PositiveInt = 64
     """Comparisons under way at once."""
+    pairs: Literal["circular", "all"] = "circular"
+    """circular: each response is compared with its two neighbours; all: each with each."""
     parse_attempts: PositiveInt = 3
     """Tries for a judgement that can be read; after the last it counts as undecided."""
     temperature: NonNegativeFloat = 0.6

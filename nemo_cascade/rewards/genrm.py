@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from nemo_cascade.data.prompts.comparison_rows import comparison_question
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.shaping import Float64, LengthControl, length_controlled
@@ -20,20 +21,6 @@ _KEYS = ("score_1", "score_2", "ranking")
 _JSON = json.JSONDecoder()
 # What is searched of a judgement: its end, and so many opening braces from there, each of which may need a look at all.
 _MAX_CHARS, _MAX_BRACES = 100_000, 500
-_TEMPLATE = """You compare two responses to the last message of a conversation.
-
-[Conversation]
-{conversation}
-
-[Response 1]
-{first}
-
-[Response 2]
-{second}
-
-Rate the helpfulness of each response from 1 (poor) to 5 (excellent), then rank them on one scale from 1 (response 1 is
-far better) to 6 (response 2 is far better). End with one line of JSON:
-{{"score_1": ..., "score_2": ..., "ranking": ...}}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +121,7 @@ def match_scores(comparison: Comparison) -> tuple[float, float]:
 
 
 class GenRM:
-    """Scores the responses to one prompt by comparing each with its two neighbours in a circle.
+    """Scores the responses to one prompt by comparing them in pairs: neighbours in a circle, or all.
 
     Args:
         client: the judge's server.
@@ -142,6 +129,8 @@ class GenRM:
         concurrency: comparisons under way at once.
         parse_attempts: tries for a judgement that can be read.
         sampling: of the judge.
+            positions alternate, so that each response stands first about as often as second.
+            positions alternate, so that each response stands first about as often as second.
     """
 
     def __init__(
@@ -151,13 +140,15 @@ class GenRM:
         concurrency: int = 8,
         parse_attempts: int = 3,
         sampling: Mapping[str, Any] | None = None,
+        pairs: Literal["circular", "all"] = "circular",
     ) -> None:
+        self._pairs = pairs
         self._client, self._control = client, control or LengthControl()
         self._concurrency, self._attempts = concurrency, parse_attempts
         self._sampling = sampling or {"temperature": 0.6, "top_p": 0.95, "max_tokens": 16_384}
 
     def score_group(self, messages: Sequence[Mapping[str, str]], responses: Sequence[Response]) -> GroupScores:
-        """Compare (1,2), (2,3), ..., (N,1) and return the rewards.
+        """Compare the pairs, and return the rewards: each response's mean over its matches, and length control.
 
         Args:
             messages: the prompt's conversation.
@@ -170,7 +161,7 @@ class GenRM:
         assert count >= 2, "a comparison takes two responses"
         parts = [split_response(response.text) for response in responses]
         answers = [part.answer if part.answer is not None else r.text for part, r in zip(parts, responses, strict=True)]
-        pairs = [(i, (i + 1) % count) for i in range(count)]
+        pairs = compared_pairs(count, self._pairs)
         with ThreadPoolExecutor(min(self._concurrency, count)) as threads:
             views = list(threads.map(lambda p: self._compare(messages, answers[p[0]], answers[p[1]]), pairs))
         matches: list[list[float]] = [[] for _ in responses]
@@ -183,14 +174,21 @@ class GenRM:
         return GroupScores(length_controlled(base, think, lengths, self._control), base, views.count(None))
 
     def _compare(self, messages: Sequence[Mapping[str, str]], first: str, second: str) -> Comparison | None:
-        conversation = "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
-        question = _TEMPLATE.format(conversation=conversation, first=first, second=second)
+        question = comparison_question(messages, first, second)
         for _ in range(self._attempts):
             choice = self._client.chat([{"role": "user", "content": question}], **self._sampling)
             view = parse_comparison(str((choice.get("message") or {}).get("content") or ""))
             if view is not None:
                 return view
         return None
+
+
+def compared_pairs(count: int, pairs: Literal["circular", "all"]) -> list[tuple[int, int]]:
+    """Return who is compared with whom, first and second, of so many responses."""
+    if pairs == "circular":
+        return [(i, (i + 1) % count) for i in range(count)]
+    every = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    return [(i, j) if (i + j) % 2 else (j, i) for i, j in every]
 
 
 class GenRMTrainingVerifier:

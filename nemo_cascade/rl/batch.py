@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.losses.advantage import count_unpaired_groups
+from nemo_cascade.rewards.judgement import FALLBACK
 from nemo_cascade.rl.group import Group
 from nemo_cascade.rl.rewards import Marks, Rule
-from nemo_cascade.types import FinishReason
+from nemo_cascade.types import FinishReason, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,10 @@ class RolloutBatch:
             "groups_dropped": self.dropped_groups,
             "groups_unpaired": count_unpaired_groups(marks.valid),
             "sampling_rounds": self.rounds,
+            **({"faults": marks.faults} if marks.faults else {}),
+            **self._fallbacks(),
             **self._by_mode(),
+            **self._by_domain(),
             **self._turns(),
         }
 
@@ -106,10 +110,45 @@ class RolloutBatch:
             found["response_length_by_mode"][mode] = float(self._lengths[modes == mode].mean())
         return found
 
+    def _fallbacks(self) -> dict[str, int]:
+        """Return how many verdicts a judge gave that couldn't be read, and counted for something all the same."""
+        told = [verdict.detail.startswith(FALLBACK) for group in self.groups for verdict in group.verdicts]
+        return {"judgements_unreadable": sum(told)} if any(told) else {}
+
+    def _by_domain(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Return what each domain's rollouts were like, where a batch has several."""
+        domains = np.array([group.task.domain for group in self.groups])
+        if len(names := sorted(set(domains.tolist()))) < 2:
+            return {}
+        found: dict[str, dict[str, float | None]] = {}
+        turns = np.array([[answer.num_turns for answer in group.answers] for group in self.groups])
+        for name in names:
+            rows = domains == name
+            valid = self.marks.valid[rows]
+            found[name] = {
+                "groups": int(rows.sum()),
+                "reward_mean": float(self.marks.rewards[rows][valid].mean()) if valid.any() else None,
+                "score_mean": float(self.marks.scores[rows][valid].mean()) if valid.any() else None,
+                "response_length_mean": float(self._lengths[rows].mean()),
+                "turns_mean": float(turns[rows].mean()),
+                "truncation_rate": float(self.marks.truncated[rows].mean()),
+                "verdict_errors": int((~valid).sum()),
+            }
+        return {"by_domain": found}
+
     def _turns(self) -> dict[str, float]:
         """Return the mean number of turns, where a rollout has more than one."""
         turns = [answer.num_turns for group in self.groups for answer in group.answers]
         return {"turns_mean": float(np.mean(turns))} if max(turns) > 1 else {}
+
+
+def _said(tokenizer: ChatTokenizer, answer: Trajectory) -> list[str]:
+    """Return all that the policy said in a rollout, turn by turn."""
+    return [
+        response_text(tokenizer, part.token_ids[turn.begin : turn.end], part.token_ids[: turn.begin])
+        for part in answer.parts
+        for turn in part.turns
+    ]
 
 
 def marked(groups: Sequence[Group], rules: Sequence[Rule], tokenizer: ChatTokenizer) -> Marks:
@@ -122,6 +161,7 @@ def marked(groups: Sequence[Group], rules: Sequence[Rule], tokenizer: ChatTokeni
             row[sample] = verdict.score or 0.0
     marks = Marks(
         tasks=[group.task for group in groups],
+        turns=lambda: [[_said(tokenizer, a) for a in g.answers] for g in groups],
         texts=lambda: [[response_text(tokenizer, a.response_ids, a.context_ids) for a in g.answers] for g in groups],
         scores=scores,
         valid=valid,

@@ -1,6 +1,7 @@
 """From verdicts to rewards: the rules that a stage applies to a batch's scores, in one order, each with its text.
 
     truncated     keep, zero, or no gradient            tables 16-20, section 4.5
+    penalties     faults of form                        rl/penalties.py
     combined      verifier and reward model             section 4.4.2
     code switch   text of a foreign script              section 4.3
     bounded       tanh of the group's z-scores          sections 4.3 and 6
@@ -15,7 +16,7 @@ Shapes: P groups, G samples of each. Only valid entries are read; the others are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text, written_in
 from nemo_cascade.rewards.shaping import bounded_scores, combined_instruction_rewards, punish_code_switch
+from nemo_cascade.rl.penalties import penalties_of
 from nemo_cascade.types import Task
 
 Float64 = NDArray[np.float64]
@@ -39,6 +41,7 @@ class Marks:
     Attributes:
         tasks: [P].
         texts: () -> [P][G], the responses; asked only where a rule reads them.
+        turns: () -> [P][G][turns], all that the policy said; likewise.
         scores: [P, G] float64, the judge's.
         valid: [P, G], judged; by the reward model too, if it has a say.
         truncated: [P, G], hit a limit.
@@ -46,10 +49,12 @@ class Marks:
         rewards: [P, G] float64, written; begins as the scores.
         trained: [P, G], written: gets a gradient; begins as `valid`.
         switched: [P, G], written: holds text of a foreign script.
+        faults: written: rollouts with each fault of form that costs a reward.
     """
 
     tasks: Sequence[Task]
     texts: Callable[[], Sequence[Sequence[str]]]
+    turns: Callable[[], Sequence[Sequence[Sequence[str]]]]
     scores: Float64
     valid: Bool
     truncated: Bool
@@ -57,6 +62,7 @@ class Marks:
     rewards: Float64
     trained: Bool
     switched: Bool
+    faults: dict[str, int] = field(default_factory=dict)
 
 
 class Rule(Protocol):
@@ -185,31 +191,41 @@ class _Told:
     shaping: ShapingConfig
 
 
-def _truncated(stage: Rewarding) -> Rule | None:
-    rules: dict[str, Rule] = {"zero": TruncatedIsZero(), "mask": TruncatedIsMasked()}
-    return rules.get(stage.overlong)
+def _truncated(stage: Rewarding) -> Sequence[Rule]:
+    rules: dict[str, Sequence[Rule]] = {"zero": (TruncatedIsZero(),), "mask": (TruncatedIsMasked(),)}
+    return rules.get(stage.overlong, ())
 
 
-def _combined(stage: Rewarding) -> Rule | None:
-    return Combined(str(stage.reward_model)) if stage.shaping.combine == "preference" else None
+def _penalties(stage: Rewarding) -> Sequence[Rule]:
+    return penalties_of(stage.shaping.penalties)
 
 
-def _code_switch(stage: Rewarding) -> Rule | None:
+def _combined(stage: Rewarding) -> Sequence[Rule]:
+    return (Combined(str(stage.reward_model)),) if stage.shaping.combine == "preference" else ()
+
+
+def _code_switch(stage: Rewarding) -> Sequence[Rule]:
     margin = stage.shaping.code_switch_margin
-    return None if margin is None else CodeSwitch(margin, stage.shaping.language)
+    return () if margin is None else (CodeSwitch(margin, stage.shaping.language),)
 
 
-def _bounded(stage: Rewarding) -> Rule | None:
-    return Bounded() if stage.shaping.bounded else None
+def _bounded(stage: Rewarding) -> Sequence[Rule]:
+    return (Bounded(),) if stage.shaping.bounded else ()
 
 
-RULES: tuple[Callable[[Rewarding], Rule | None], ...] = (_truncated, _combined, _code_switch, _bounded)
-"""All rules that there are, in the order in which they apply: (a stage) -> the rule, if it is on."""
+RULES: tuple[Callable[[Rewarding], Sequence[Rule]], ...] = (
+    _truncated,
+    _penalties,
+    _combined,
+    _code_switch,
+    _bounded,
+)
+"""All rules that there are, in the order in which they apply: (a stage) -> those that it turns on."""
 
 
 def rules_of(stage: Rewarding) -> list[Rule]:
     """Return the rules that a stage turns on, in order."""
-    return [rule for make in RULES if (rule := make(stage)) is not None]
+    return [rule for make in RULES for rule in make(stage)]
 
 
 def stage_formula(stage: Mapping[str, Any]) -> str:

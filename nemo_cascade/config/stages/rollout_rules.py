@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -59,6 +60,22 @@ class EndConfig:
 
 
 @block
+class PenaltiesConfig:
+    """Faults of form that cost a rollout its reward, which then is at most the value that is given (NeMo-RL's recipes
+    of Nemotron 3: 0); null doesn't look. What was truncated is `overlong`'s.
+    """
+
+    invalid_call: float | None = None
+    """A turn calls a tool that there isn't, without what it needs, or in a form that can't be read."""
+    malformed_thought: float | None = None
+    """A turn's think tags aren't one opening and one closing where it is to think, and none where it isn't."""
+    duplicate_thought: float | None = None
+    """A turn's answer is its thought, word by word."""
+    empty_answer: float | None = None
+    """A turn says nothing behind its thought."""
+
+
+@block
 class ShapingConfig:
     """From the verdicts of a batch to its rewards; by default the scores are the rewards."""
 
@@ -70,5 +87,7 @@ class ShapingConfig:
     (arXiv 2512.13607, section 4.3: 10); null doesn't look."""
     language: str = "en"
     """Language of the prompts that the rule is for, ISO 639-1."""
+    penalties: PenaltiesConfig = field(default_factory=PenaltiesConfig)
+    """Faults of form."""
     bounded: bool = False
     """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, sections 4.3 and 6)."""

@@ -28,6 +28,18 @@ class RepairPromptConfig:
 
 
 @block
+class ComparisonPromptConfig:
+    """Prompts of a generative reward model's training, made of two responses and people's word on them
+    (arXiv 2512.20848, section 3.3.1; data/prompts/comparison_rows.py).
+    """
+
+    enabled: bool = False
+    """Build prompts from `messages`, `response_1` and `response_2`; off: rows hold them."""
+    swapped: bool = True
+    """Ask each comparison also with the responses' positions exchanged."""
+
+
+@block
 class TaskConfig(DataFileConfig):
     """Prompts with their verifier: rows with `messages`, ending in a user's turn, and what the verifier needs."""
 
@@ -54,6 +66,8 @@ class TaskConfig(DataFileConfig):
     weight: PositiveFloat | None = None
     """Share of each batch that this task's prompts have, in proportion to the other tasks' weights; then all tasks of
     the stage have one. null: every prompt of the stage is as likely as any other."""
+    comparison: ComparisonPromptConfig = field(default_factory=ComparisonPromptConfig)
+    """Builds comparisons of two responses."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
 

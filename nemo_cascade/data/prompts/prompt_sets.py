@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.tasks import RepairPromptConfig, TaskConfig
+from nemo_cascade.config.stages.tasks import ComparisonPromptConfig, RepairPromptConfig, TaskConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt
+from nemo_cascade.data.prompts.comparison_rows import ComparisonPrompts
 from nemo_cascade.data.prompts.swe_rows import RepairPrompts
 from nemo_cascade.data.rows.columns import OWN_ROWS, Schema
 from nemo_cascade.data.rows.gym_rows import agent_of
@@ -127,6 +128,7 @@ class PromptSet:
         lengths: tuple[int, int | None] = (0, None),
         max_bad_fraction: float = 0.0,
         repair: RepairPromptConfig | None = None,
+        comparison: ComparisonPromptConfig | None = None,
         settings: Mapping[str, Any] | None = None,
         environment: EnvironmentUse = ONE_TURN,
         record_check: RecordCheck = _any_record,
@@ -152,7 +154,11 @@ class PromptSet:
             domain, verifier, tokenizer, modes, lengths, max_prompt_tokens, settings or {}, environment, record_check
         )
         budget = min(lengths[1] or max_prompt_tokens, max_prompt_tokens)
-        builder = RepairPrompts(repair, budget, tokenizer, found.measure) if repair and repair.enabled else None
+        builder: RepairPrompts | ComparisonPrompts | None = None
+        if repair and repair.enabled:
+            builder = RepairPrompts(repair, budget, tokenizer, found.measure)
+        elif comparison and comparison.enabled:
+            builder = ComparisonPrompts(comparison)
         rows = 0
         for raw in read_raw(path):
             row, problem = decode_row(raw, schema)
@@ -276,6 +282,7 @@ def _load_task(
         lengths=(task.min_tokens, task.max_tokens),
         max_bad_fraction=task.max_bad_fraction,
         repair=task.repair,
+        comparison=task.comparison,
         settings=task.reward.options,
         environment=task.environment.use,
         record_check=record_check,

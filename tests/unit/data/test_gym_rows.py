@@ -26,7 +26,7 @@ def lifted(raw):
 
 def test_a_request_is_a_conversation_with_tools_calls_and_thoughts():
     given = {"input": [
-        {"role": "user", "content": [{"type": "input_text", "text": "Look "}, {"type": "input_text", "text": "there."}]},
+        {"role": "user", "content": [{"type": "input_text", "text": t} for t in ("Look ", "there.")]},
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
         {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"},
         {"type": "function_call", "call_id": "b", "name": "look", "arguments": "{}"},

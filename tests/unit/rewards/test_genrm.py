@@ -4,8 +4,17 @@ import math
 import numpy as np
 import pytest
 
+from nemo_cascade.config.stages.tasks import ComparisonPromptConfig
+from nemo_cascade.data.prompts.comparison_rows import ComparisonPrompts, swapped
 from nemo_cascade.errors import RewardError
-from nemo_cascade.rewards.genrm import Comparison, GenRM, match_scores, parse_comparison
+from nemo_cascade.rewards.genrm import (
+    Comparison,
+    GenRM,
+    GenRMTrainingVerifier,
+    compared_pairs,
+    match_scores,
+    parse_comparison,
+)
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.shaping import (
@@ -110,6 +119,28 @@ def test_group_is_compared_in_a_circle_and_scored_by_quality_and_length():
     np.testing.assert_allclose(scores.base_G, [5, 3, 1])
     np.testing.assert_allclose(scores.rewards_G, [5 - 0.25, 3, 1 + 0.25])
     assert scores.unparsable == 0
+
+
+def test_all_pairs_are_each_compared_once_in_positions_that_even_out():
+    pairs = compared_pairs(6, "all")
+    assert sorted(tuple(sorted(pair)) for pair in pairs) == [(i, j) for i in range(6) for j in range(i + 1, 6)]
+    first = [sum(one == i for one, _ in pairs) for i in range(6)]
+    assert max(first) - min(first) <= 2
+    assert compared_pairs(3, "circular") == [(0, 1), (1, 2), (2, 0)]
+
+
+def test_a_comparison_that_is_asked_the_other_way_round_is_due_the_other_scores():
+    row = {"messages": PROMPT, "response_1": "Good.", "response_2": "Bad.", "score_1": 4, "score_2": 2, "ranking": 2}
+    given, other = ComparisonPrompts(ComparisonPromptConfig(enabled=True)).build(row)
+    asked = [made.row["messages"][0]["content"] for made in (given, other)]
+    assert asked[0].index("Good.") < asked[0].index("Bad.")
+    assert asked[1].index("Bad.") < asked[1].index("Good.")
+    assert [other.row[k] for k in ("score_1", "score_2", "ranking")] == [2, 4, 5]
+    verifier, answer = GenRMTrainingVerifier(), Response('{"score_1": 2, "score_2": 4, "ranking": 5}')
+    assert (verifier.verify(other.row, answer), verifier.verify(given.row, answer)) == (0.0, -7.0)
+    assert swapped(swapped(row)) == row
+    [bad] = ComparisonPrompts(ComparisonPromptConfig(enabled=True)).build({"messages": PROMPT})
+    assert "lacks response_1" in bad.problem
 
 
 def test_unreadable_judgements_are_retried_then_count_as_undecided():

@@ -10,17 +10,29 @@ from nemo_cascade.types import Task
 SCORES = np.array([[1.0, 3.0, 5.0], [2.0, 2.0, 9.0]])
 VALID = np.array([[True, True, True], [True, True, False]])
 NONE = np.zeros_like(VALID)
+RECORD = {"messages": [{"role": "user", "content": "What animal is it that you can see in the picture?"}]}
 SWITCHED = {"code_switch_margin": 10.0}
 
 
-def marks_of(scores, valid, *, truncated=None, switched=None, preferences=None, overlong="keep", **shaping):
+def marks_of(
+    scores,
+    valid,
+    *,
+    truncated=None,
+    switched=None,
+    preferences=None,
+    said=None,
+    record=RECORD,
+    overlong="keep",
+    **shaping,
+):
     """Return what the rules of a stage make of scores; who is `switched` writes in a foreign script."""
     none = np.zeros_like(valid)
     texts = [["Кот" if s else "A cat." for s in row] for row in (none if switched is None else switched)]
-    record = {"messages": [{"role": "user", "content": "What animal is it that you can see in the picture?"}]}
     marks = Marks(
         tasks=[Task(f"p/{i}", "x", "x", np.array([1], np.int32), record) for i in range(len(scores))],
         texts=lambda: texts,
+        turns=lambda: said or [[[text] for text in row] for row in texts],
         scores=scores,
         valid=valid,
         truncated=none if truncated is None else truncated,
@@ -122,3 +134,30 @@ def test_only_scripts_that_neither_language_nor_prompt_has_are_switches():
     texts = [["A cat, naïvely α.", "Кот"], ["привет", "приветы"]]
     assert code_switches(prompts, texts, "en").tolist() == [[False, True], [False, True]]
     assert code_switches(prompts, texts, "ru").tolist() == [[False, False], [False, False]]
+
+
+def test_a_fault_of_form_in_any_turn_costs_the_reward_and_is_counted():
+    tools = [
+        {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {}}, "required": ["x"]}}}
+    ]
+    call = '<tool_call>\n{{"name": "{}", "arguments": {{{}}}}}\n</tool_call>'
+    good = ["<think>a</think>" + call.format("f", '"x": 1'), "<think>a</think>b"]
+    faulty = {
+        "invalid_call": ["<think>a</think>" + call.format("g", ""), "<think>a</think>" + call.format("f", "")],
+        "malformed_thought": ["b", "<think>a</think>b</think>"],
+        "duplicate_thought": ["<think>\nsix\n</think>\nsix "],
+        "empty_answer": ["<think>a</think>\u200b", "<think>a"],
+    }
+    for fault, turns in faulty.items():
+        for bad in turns:
+            said = [[good, [good[0], bad], [bad]]]
+            truncated = np.array([[False, False, True]])
+            marks = marks_of(
+                np.array([[1.0, 1.0, 1.0]]), np.ones((1, 3), bool), truncated=truncated, said=said,
+                record={"mode": "think", "tools": tools}, penalties={fault: 0.0},
+            )  # fmt: skip
+            assert marks.rewards.tolist() == [[1.0, 0.0, 1.0]], (fault, bad)
+            assert marks.faults == {fault: 1}
+    stage = {"tasks": {"a": {"reward": {"kind": "math"}}}, "overlong": "keep", "advantage": {
+        "baseline": "mean", "normalize_by_std": False}, "shaping": {"penalties": {"empty_answer": 0.0}}}  # fmt: skip
+    assert stage_formula(stage) == "r = math; empty answer: r <= 0; A = r - group mean"
