@@ -129,7 +129,7 @@ class GenRM:
         concurrency: comparisons under way at once.
         parse_attempts: tries for a judgement that can be read.
         sampling: of the judge.
-            positions alternate, so that each response stands first about as often as second.
+        pairs: circular compares each with its two neighbours (N comparisons); all, each with each (N (N - 1) / 2);
             positions alternate, so that each response stands first about as often as second.
     """
 

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.data.prompts.prompt_stream import PromptStream
-from nemo_cascade.data.prompts.shares import SharedStream
+from nemo_cascade.data.prompts.streams import Stream
 from nemo_cascade.errors import RolloutError
 from nemo_cascade.losses.advantage import group_advantages
 from nemo_cascade.rl.ask import Answerers, ask, check_errors
@@ -40,7 +39,7 @@ class Collector:
         stage: the stage.
     """
 
-    def __init__(self, stream: PromptStream | SharedStream, by: Answerers, stage: GrpoStage) -> None:
+    def __init__(self, stream: Stream, by: Answerers, stage: GrpoStage) -> None:
         self.stream, self.by, self.stage = stream, by, stage
         self._rules = rules_of(stage)
         self._outcome = [rule for rule in self._rules if not rule.shapes]
@@ -55,6 +54,7 @@ class Collector:
         stage, dynamic, wanted = self.stage, self.stage.dynamic_sampling, self.stage.prompts_per_step
         kept: list[Group] = []
         dropped = 0
+        self.stream.at(step)
         for round_index in range(dynamic.max_rounds if dynamic.enabled else 1):
             tasks, seed = self.stream.take(wanted - len(kept)), rollout_seed(self.by.config.seed, step, round_index)
             groups = ask(tasks, stage.num_generations, stage.sampling, seed, self.by, f"step {step + 1}", timer)

@@ -17,18 +17,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
-from nemo_cascade.data.prompts.prompt_stream import PromptStream
-from nemo_cascade.data.prompts.shares import SharedStream
+from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.ending import Ending
+from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts
 from nemo_cascade.rl.updates import policy_updates
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
@@ -63,10 +62,11 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         judges.self_test([task.reward.kind], task.reward.options)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     done, state = checkpoints.resume(policy, needs=("stream", "history"))
-    stream = _stream(prompts, stage, config.seed, state.get("stream"))
+    stream = open_stream(prompts, stage, config.seed, state.get("stream"))
     by = Answerers(rollout, judges, tokenizer, config, roles.environments(context.parent_hf))
     collector = Collector(stream, by, stage)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
+    profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
@@ -75,26 +75,22 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         while (end := ending.reached) is None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
+            profiled = profiling.if_due(step, timer)
             batch = collector.collect(step, timer)
             updates = policy_updates(policy, batch, stage, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered}
-            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained}
+            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained, **profiled}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             step += 1
             ending.see(batch.reward_mean, batch.truncation_rate)
-            state = {"step": step, "stream": stream.state(), "history": ending.history}
+            profiling.see(batch.reward_mean)
+            history = {"history": ending.history, "profiling": profiling.state()}
+            state = {"step": step, "stream": stream.state(), **history}
             checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
     context.record("stage_ended", stage=context.name, **asdict(end))
     finish(context, policy)
-
-
-def _stream(prompts: PromptSet, stage: GrpoStage, seed: int, state: Any) -> PromptStream | SharedStream:
-    """Return what batches are drawn from: all prompts alike, or each task's by its share."""
-    if any(task.weight is not None for task in stage.tasks.values()):
-        return SharedStream(prompts, stage.tasks, seed, stage.prompts_per_step, state, stage.prompt_filter)
-    return PromptStream(prompts, seed, stage.prompt_filter, stage.prompts_per_step, state)
 
 
 def hand_over(context: StageContext, step: int, *, first: bool) -> None:

@@ -14,6 +14,7 @@ from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
 from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig
 from nemo_cascade.config.stages.rollout_rules import (
+    CurriculumConfig,
     DynamicSamplingConfig,
     EndConfig,
     PromptFilterConfig,
@@ -61,6 +62,8 @@ class GrpoStage(PolicyStage):
     """Batch-wise filtering of groups without signal."""
     prompt_filter: PromptFilterConfig = field(default_factory=PromptFilterConfig)
     """Epoch-wise filtering of prompts without signal."""
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    """Prompts from easy to hard."""
     end_when: EndConfig = field(default_factory=EndConfig)
     """Rules that end the stage before its last step."""
     router: RouterConfig = field(default_factory=lambda: RouterConfig(trainable=False))
@@ -123,9 +126,23 @@ class GrpoStage(PolicyStage):
                 mend=f"{prefix}.seq_length={run.rollout.max_model_len}",
             )
         yield from _shares(prefix, self)
+        yield from _curriculum(prefix, self)
         yield from _batch(run, prefix, self)
         yield from _sampled_is_scored(prefix, self)
         yield from _filter_and_end(prefix, self)
+
+
+def _curriculum(prefix: str, stage: GrpoStage) -> Problems:
+    if not stage.curriculum.enabled:
+        return
+    for name, task in stage.tasks.items():
+        if task.profile.path is None:
+            key = f"{prefix}.tasks.{name}.profile.path"
+            mend = "the file that `nemo-cascade profile prompts` wrote"
+            yield CascadeError("a curriculum needs the prompts' pass rates", value=f"{key}=null", mend=mend)
+    if stage.prompt_filter.enabled:
+        value = f"{prefix}.prompt_filter.enabled=true"
+        yield CascadeError("a curriculum has no epochs to filter", value=value, mend="one of the two")
 
 
 def _shares(prefix: str, stage: GrpoStage) -> Problems:

@@ -37,6 +37,31 @@ class PromptFilterConfig:
 
 
 @block
+class CurriculumConfig:
+    """Prompts from easy to hard, by their pass rates (arXiv 2512.20848, section 3.2, which gives no numbers; the tasks'
+    `profile`s hold the rates).
+    """
+
+    enabled: bool = False
+    """Draw by difficulty instead of in epochs."""
+    mean_from: Fraction = 0.8
+    """Mean pass rate of the first batch."""
+    mean_to: Fraction = 0.2
+    """Mean pass rate from the last step of the slide on."""
+    spread: PositiveFloat = 0.2
+    """Standard deviation of the pass rates in a batch."""
+    steps: PositiveInt = 100
+    """Steps of the slide, in which the mean falls linearly."""
+    profile_on_plateau: PositiveInt | None = None
+    """After so many steps without a rise of the reward, profile all prompts with the policy as it is and begin the
+    slide anew; null: never."""
+    plateau_window: PositiveInt = 10
+    """Steps that the reward's mean is taken over."""
+    profile_samples: PositiveInt = 8
+    """Samples of each prompt in such a profile."""
+
+
+@block
 class EndConfig:
     """When a stage is over before its `steps`; the first rule that applies."""
 

@@ -40,6 +40,20 @@ class ComparisonPromptConfig:
 
 
 @block
+class ProfileConfig:
+    """Pass rates of the task's prompts by a named model, and which prompts they let in."""
+
+    path: str | None = None
+    """File that `nemo-cascade profile prompts` wrote; null: none is read, and every prompt is taken."""
+    at_least: Fraction = 0.0
+    """Prompts with a lower pass rate are left out."""
+    at_most: Fraction = 1.0
+    """Prompts with a higher pass rate are left out (arXiv 2505.16400: 6 of 16)."""
+    drop_solved: bool = False
+    """Leave out prompts that every sample passed (arXiv 2512.20848, section 3.2)."""
+
+
+@block
 class TaskConfig(DataFileConfig):
     """Prompts with their verifier: rows with `messages`, ending in a user's turn, and what the verifier needs."""
 
@@ -66,6 +80,8 @@ class TaskConfig(DataFileConfig):
     weight: PositiveFloat | None = None
     """Share of each batch that this task's prompts have, in proportion to the other tasks' weights; then all tasks of
     the stage have one. null: every prompt of the stage is as likely as any other."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Which prompts to take by how often a model solves them."""
     comparison: ComparisonPromptConfig = field(default_factory=ComparisonPromptConfig)
     """Builds comparisons of two responses."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
@@ -77,4 +93,7 @@ class TaskConfig(DataFileConfig):
         lengths = f", {self.min_tokens} to {most or 'any'} tokens" * bool(most or self.min_tokens)
         built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
         picked = f", rows of {', '.join(self.agents)}" * bool(self.agents)
+        rule = self.profile
+        bounds = f"{rule.at_least:g} to {rule.at_most:g}" + ", none solved" * rule.drop_solved
+        picked += f", pass rate {bounds}" * (rule.path is not None)
         return picked + lengths + built * repair.enabled

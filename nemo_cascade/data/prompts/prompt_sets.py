@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.tasks import ComparisonPromptConfig, RepairPromptConfig, TaskConfig
+from nemo_cascade.config.stages.tasks import ComparisonPromptConfig, ProfileConfig, RepairPromptConfig, TaskConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt
 from nemo_cascade.data.prompts.comparison_rows import ComparisonPrompts
+from nemo_cascade.data.prompts.profiles import admitted, rates_of
 from nemo_cascade.data.prompts.swe_rows import RepairPrompts
 from nemo_cascade.data.rows.columns import OWN_ROWS, Schema
 from nemo_cascade.data.rows.gym_rows import agent_of
@@ -105,6 +106,7 @@ class PromptSet:
         left_out: how many were left out for their length.
         bad: rows that are no prompts and were allowed for, and those of which a repair prompt can't be built.
         parts: the sets that it was joined of, by their tasks' names; empty if it is none of those.
+        rates: pass rate of each prompt; empty where none are known.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class PromptSet:
         self.prompts, self.source, self.quick, self.left_out = list(prompts), source, list(quick), left_out
         self.bad: list[BadRow] = []
         self.parts: dict[str, PromptSet] = {}
+        self.rates: list[float] = []
         self.duplicates = len(self.prompts) - len({p.token_ids.tobytes() for p in self.prompts})
 
     @classmethod
@@ -206,7 +209,25 @@ class PromptSet:
         quick = [prompt for part in sets for prompt in part.quick or part.prompts] if halved else []
         found = cls(prompts, ", ".join(part.source for part in sets), quick, sum(part.left_out for part in sets))
         found.bad = [row for part in sets for row in part.bad]
+        found.rates = [rate for part in sets for rate in part.rates] if all(part.rates for part in sets) else []
         return found
+
+    def profiled(self, rule: ProfileConfig) -> PromptSet:
+        """Return the prompts that a profile lets in, with their pass rates.
+
+        Raises:
+            DataError: the profile lacks prompts, or lets none in.
+        """
+        if rule.path is None:
+            return self
+        rates = rates_of(self.prompts, rule.path)
+        places = admitted(rates, rule)
+        if not places:
+            raise DataError("no prompt has a pass rate that is asked for", value=f"{len(self)} in {self.source}")
+        quick = [self.quick[i] for i in places] if self.quick else ()
+        kept = PromptSet([self.prompts[i] for i in places], self.source, quick, self.left_out)
+        kept.bad, kept.rates = self.bad, [rates[i] for i in places]
+        return kept
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -290,4 +311,4 @@ def _load_task(
     )
     if prompts.bad:
         write_bad_rows(Path(data_dir) / "quarantine" / f"{Path(prompts.source).stem}-{name}.jsonl", prompts.bad)
-    return prompts
+    return prompts.profiled(task.profile)

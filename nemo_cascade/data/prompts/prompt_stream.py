@@ -48,7 +48,7 @@ class PromptStream:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.prompts, self.seed, self.rules, self.least = prompts, seed, rules, least
-        self._digest = _digest(prompts)
+        self._digest = digest_of(prompts)
         self._place = {prompt.task_id: i for i, prompt in enumerate(prompts.prompts)}
         if state is not None and state["prompts"] != self._digest:
             raise DataError(
@@ -72,6 +72,9 @@ class PromptStream:
             "known": self._known,
             "judged": "".join(self._judged),
         }
+
+    def at(self, step: int) -> None:
+        """An epoch's order doesn't depend on the step."""
 
     def take(self, n: int) -> list[Task]:
         """Draw the next n prompts, all different.
@@ -138,7 +141,8 @@ class PromptStream:
         return drawn(self.seed, self.epoch, self.prompts.prompts[index].task_id) < chance
 
 
-def _digest(prompts: PromptSet) -> str:
+def digest_of(prompts: PromptSet) -> str:
+    """Return a hash of all that prompts ask and are judged by."""
     digest = hashlib.blake2b(digest_size=16)
     for prompt in prompts.prompts:
         digest.update(f"{prompt.task_id}\0{prompt.token_ids.size}\0".encode() + prompt.token_ids.tobytes())

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
-from nemo_cascade.config.stages.tasks import TaskConfig
+from nemo_cascade.data.prompts.curriculum import CurriculumStream
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.types import Task
@@ -20,39 +19,31 @@ class SharedStream:
     """Draw from each task's own stream.
 
     Args:
-        prompts: of all tasks, in parts.
-        tasks: with a weight each.
-        seed: of the run.
-        least: prompts of a step.
-        state: what `state` returned earlier; None starts anew.
-        rules: the filter of each task's stream.
-
-    Raises:
-        DataError: the state is of other prompts.
+        streams: of each task.
+        shares: of each task, 1 together.
+        parts: each task's prompts.
+        drawn: prompts of each task so far; None starts anew.
     """
 
     def __init__(
         self,
-        prompts: PromptSet,
-        tasks: Mapping[str, TaskConfig],
-        seed: int,
-        least: int,
-        state: Mapping[str, Any] | None = None,
-        rules: PromptFilterConfig = PromptFilterConfig(),  # noqa: B008  frozen
+        streams: Mapping[str, PromptStream | CurriculumStream],
+        shares: Mapping[str, float],
+        parts: Mapping[str, PromptSet],
+        drawn: Mapping[str, int] | None = None,
     ) -> None:
-        total = sum(task.weight or 0.0 for task in tasks.values())
-        self._shares = {name: (task.weight or 0.0) / total for name, task in tasks.items()}
-        streams = (state or {}).get("streams", {})
-        self._streams = {
-            name: PromptStream(part, seed, rules, max(1, int(least * self._shares[name])), streams.get(name))
-            for name, part in prompts.parts.items()
-        }
-        self._drawn: dict[str, int] = dict((state or {}).get("drawn") or dict.fromkeys(self._streams, 0))
-        self._home = {task.task_id: name for name, part in prompts.parts.items() for task in part.prompts}
+        self.streams, self._shares = streams, shares
+        self._drawn = dict(drawn or dict.fromkeys(streams, 0))
+        self._home = {task.task_id: name for name, part in parts.items() for task in part.prompts}
 
     def state(self) -> dict[str, Any]:
         """Return what it goes on from, JSON-like."""
-        return {"drawn": self._drawn, "streams": {name: stream.state() for name, stream in self._streams.items()}}
+        return {"drawn": dict(self._drawn), "streams": {name: s.state() for name, s in self.streams.items()}}
+
+    def at(self, step: int) -> None:
+        """Tell which step prompts are drawn for."""
+        for stream in self.streams.values():
+            stream.at(step)
 
     def take(self, n: int) -> list[Task]:
         """Draw the next n prompts, all different, task by task.
@@ -60,14 +51,14 @@ class SharedStream:
         Raises:
             DataError: a task has fewer prompts than its share of n.
         """
-        counts = dict.fromkeys(self._streams, 0)
+        counts = dict.fromkeys(self.streams, 0)
         total = sum(self._drawn.values())
         for i in range(n):
             behind = {name: share * (total + i + 1) - self._drawn[name] for name, share in self._shares.items()}
             name = max(behind, key=lambda name: behind[name])
             self._drawn[name] += 1
             counts[name] += 1
-        return [task for name, count in counts.items() if count for task in self._streams[name].take(count)]
+        return [task for name, count in counts.items() if count for task in self.streams[name].take(count)]
 
     def passed_over(self, task_id: str) -> None:
         """Let another prompt of the same task be drawn in this one's place."""
@@ -75,9 +66,9 @@ class SharedStream:
 
     def note(self, task_id: str, *, solved_all: bool, solved_none: bool) -> None:
         """Remember how a prompt's rollouts came out."""
-        self._streams[self._home[task_id]].note(task_id, solved_all=solved_all, solved_none=solved_none)
+        self.streams[self._home[task_id]].note(task_id, solved_all=solved_all, solved_none=solved_none)
 
     def metrics(self) -> dict[str, Any]:
-        """Return what a step's log line says of the tasks' filters."""
-        found = {name: metrics for name, stream in self._streams.items() if (metrics := stream.metrics())}
-        return {"prompt_filter_by_task": found} if found else {}
+        """Return what a step's log line says of the tasks' streams."""
+        found = {name: metrics for name, stream in self.streams.items() if (metrics := stream.metrics())}
+        return {"stream_by_task": found} if found else {}

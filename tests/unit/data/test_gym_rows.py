@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from nemo_cascade.config.model import OptimizerConfig
+from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.data.prompts.prompt_sets import load_prompts
-from nemo_cascade.data.prompts.shares import SharedStream
+from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.errors import DataError
 
@@ -69,7 +71,10 @@ def test_tasks_pick_their_rows_of_one_file_and_every_batch_has_their_shares(toke
     tasks = {name: task(path, name, weight=weight) for name, weight in (("a", 5.0), ("b", 2.0), ("c", 0.5))}
     prompts = load_prompts(tasks, tokenizer, 512, tmp_path)
     assert [len(part) for part in prompts.parts.values()] == [20, 20, 20]
-    stream = SharedStream(prompts, tasks, 0, 8)
+    stage = GrpoStage(
+        tasks=tasks, steps=1, prompts_per_step=8, num_generations=2, optimizer=OptimizerConfig(lr=1.0), seq_length=8
+    )
+    stream = open_stream(prompts, stage, 0, None)
     counts = []
     for _ in range(15):
         drawn = [t.domain for t in stream.take(8)]
@@ -77,7 +82,7 @@ def test_tasks_pick_their_rows_of_one_file_and_every_batch_has_their_shares(toke
     assert np.sum(counts, axis=0).tolist() == [80, 32, 8]
     assert np.ptp(counts, axis=0).max() <= 1
     # It goes on as if it hadn't been stopped.
-    again = SharedStream(prompts, tasks, 0, 8, json.loads(json.dumps(stream.state())))
+    again = open_stream(prompts, stage, 0, json.loads(json.dumps(stream.state())))
     assert [t.task_id for t in again.take(8)] == [t.task_id for t in stream.take(8)]
     # What dynamic sampling throws away comes back out of its own domain.
     for group in stream.take(8):

@@ -1,0 +1,69 @@
+"""Measure what a recipe is tuned by: `profile prompts`, how often a model solves each prompt of an RL stage.
+
+nemo-cascade profile prompts cascade=nano --stage math_rl --model runs/nano/stages/02-sft2/hf --samples 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.markup import escape
+
+from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.data.prompts.profiles import PassRate
+from nemo_cascade.errors import ConfigError
+
+TAKES_OVERRIDES = True
+_BARS = 8
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("what", choices=["prompts"], help="prompts: pass rates of an RL stage's prompts")
+    add_overrides(parser)
+    parser.add_argument("--stage", required=True, metavar="NAME", help="stage of the cascade whose prompts are asked")
+    parser.add_argument("--model", required=True, type=Path, metavar="HF_FOLDER", help="who is asked")
+    parser.add_argument("--samples", type=int, default=16, metavar="G", help="answers to each prompt (default: 16)")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Ask, judge, and write the profile; what an earlier call of the same kind has done is kept."""
+    if args.samples < 1:
+        raise ConfigError([f"--samples {args.samples}: at least 1"])
+    quoted = "'" + str(args.model.absolute()).replace("'", "\\'") + "'"
+    of_model = ["model.source=hf", f"model.path={quoted}"]
+    config = preflight([*args.overrides, *of_model], args.config_dir, fresh_folder=True).config
+    stage = config.stages.get(args.stage)
+    if not isinstance(stage, GrpoStage):
+        known = ", ".join(name for name, other in config.stages.items() if isinstance(other, GrpoStage))
+        raise ConfigError([f"--stage {args.stage} is no RL stage of the cascade (these are: {known})"])
+    from nemo_cascade.nano.prepare import prepare_data
+    from nemo_cascade.stages.profile import profile_prompts
+    from nemo_cascade.stages.roles import Roles
+
+    prepare_data(config)
+    with tempfile.TemporaryDirectory(prefix="nemo-cascade-profile-") as logs, Roles(config, Path(logs)) as roles:
+        path, rates = profile_prompts(config, roles, stage, args.model, args.samples)
+    _show(args.stage, rates)
+    out.print(escape(str(path)))
+    return 0
+
+
+def _show(stage: str, rates: Mapping[str, PassRate]) -> None:
+    """Print how many prompts have which pass rate."""
+    known = [found.rate for found in rates.values() if found.rate is not None]
+    counts = Counter(min(_BARS, int(rate * _BARS)) for rate in known)
+    shown = table(escape(f"{stage}: {len(rates)} prompts"), "pass rate", "prompts#")
+    for bar in range(_BARS + 1):
+        label = f"{bar / _BARS:.3f} up to {(bar + 1) / _BARS:.3f}" if bar < _BARS else "all passed"
+        shown.add_row(label, str(counts[bar]))
+    if unjudged := len(rates) - len(known):
+        shown.add_row("not judged", str(unjudged))
+    out.print(shown)
