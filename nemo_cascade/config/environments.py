@@ -82,4 +82,3 @@ class EnvironmentProcessesConfig:
     """Steps at a time in each: most of one's time is waiting for a service or for the sandbox."""
     memory_mib: PositiveInt = 4096
     """Address space of each."""
-
