@@ -45,9 +45,8 @@ class GenRMGroup:
         )
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         client = JudgeClient(config.url, config.model, config.timeout_s, config.attempts, config.api_key_variable)
-        self._model = GenRM(
-            client, control, group_size, config.parse_attempts, {**sampling, **config.request}, config.pairs
-        )
+        sampling |= config.request
+        self._model = GenRM(client, control, group_size, config.parse_attempts, sampling, config.pairs)
         self._threads = ThreadPoolExecutor(max(1, config.concurrency // group_size), "genrm")
         self._judged: list[Future[list[Judged]]] = []
 

@@ -216,6 +216,12 @@ class TrainerGroup:
         facts: dict[str, Any] = self._invoke("setup", setup)[0]
         return facts
 
+    def score_at(self, temperature: float) -> None:
+        """Have log-probs computed at another temperature from now on; the same one costs nothing."""
+        if temperature != self.temperature:
+            self._invoke("score_at", temperature)
+            self.temperature = temperature
+
     def train_step(self, source: BatchSource, step: int) -> StepResult:
         """Make one optimizer step; return its result, which is the same on every rank."""
         self.changes += 1

@@ -57,6 +57,7 @@ class Collector:
         self.stream.at(step)
         for round_index in range(dynamic.max_rounds if dynamic.enabled else 1):
             tasks, seed = self.stream.take(wanted - len(kept)), rollout_seed(self.by.config.seed, step, round_index)
+            self.by.judges.group_size = stage.num_generations
             groups = ask(tasks, stage.num_generations, stage.sampling, seed, self.by, f"step {step + 1}", timer)
             self._tell(groups)
             if stage.shaping.combine == "preference":

@@ -69,6 +69,7 @@ class Profiling:
         if end is None:
             return {}
         seed, rules = rollout_seed(self._by.config.seed, step, _PROFILE_ROUND), self._stage.curriculum
+        self._by.judges.group_size = rules.profile_samples
         found: dict[str, float] = {}
         asked = pass_rates(self._prompts.prompts, rules.profile_samples, self._stage.sampling, seed, self._by, timer)
         for _, rates in asked:

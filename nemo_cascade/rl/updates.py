@@ -66,7 +66,8 @@ def policy_updates(
         why = f"{batch.truncation_rate:.0%} of the rollouts were truncated, "
         why += f"{int((~batch.marks.valid).sum())} had no verdict, {filtered} were filtered"
         log.warning("step %d: %d of %d updates have nothing to train: %s", step + 1, empty, len(sources), why)
-    whole = len(trainer) == sum(len(part) for part in parts)
+    # A rollout of several documents has no one list of log-probs.
+    whole = len(trainer) == sum(map(len, parts)) == sum(len(group.answers) for group in batch.groups)
     return Updates(results, empty, filtered, trainer if whole else [])
 
 

@@ -29,6 +29,7 @@ from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.ending import Ending
 from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts
+from nemo_cascade.rl.schedule import Schedule
 from nemo_cascade.rl.updates import policy_updates
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
@@ -40,7 +41,7 @@ from nemo_cascade.telemetry.timers import PhaseTimer
 
 def prepare_grpo(config: RunConfig, name: str, stage: GrpoStage, start: Path, folder: Path) -> Prepared[PromptSet]:
     """Read and render the prompts; nothing is kept in `folder`."""
-    room = config.rollout.max_model_len - stage.sampling.max_tokens
+    room = config.rollout.max_model_len - stage.longest_response
     prompts = load_prompts(stage.tasks, load_tokenizer(start), room, config.data_dir, record_problem)
     prompts.first(stage.prompts_per_step)
     told = (
@@ -66,6 +67,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     by = Answerers(rollout, judges, tokenizer, config, roles.environments(context.parent_hf))
     collector = Collector(stream, by, stage)
     ending = Ending(stage.end_when, stage.steps, state.get("history", []))
+    schedule = Schedule(stage, state.get("schedule"))
     profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
@@ -75,18 +77,22 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
         while (end := ending.reached) is None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
+            now = collector.stage = schedule.at(step)
+            policy.score_at(now.sampling.temperature)
             profiled = profiling.if_due(step, timer)
             batch = collector.collect(step, timer)
-            updates = policy_updates(policy, batch, stage, config, step, timer)
+            updates = policy_updates(policy, batch, now, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
-            trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered}
-            line = {**batch.metrics(), **stream.metrics(), **optimizer_line(updates.results), **trained, **profiled}
+            trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered, **profiled}
+            drawn = {**batch.metrics(), **stream.metrics(), **schedule.metrics(step)}
+            line = {**drawn, **optimizer_line(updates.results), **trained}
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
+            schedule.see(step, line.get("entropy"))
             step += 1
             ending.see(batch.reward_mean, batch.truncation_rate)
             profiling.see(batch.reward_mean)
-            history = {"history": ending.history, "profiling": profiling.state()}
+            history = {"history": ending.history, "profiling": profiling.state(), "schedule": schedule.state()}
             state = {"step": step, "stream": stream.state(), **history}
             checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
     context.record("stage_ended", stage=context.name, **asdict(end))

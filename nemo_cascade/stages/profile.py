@@ -43,7 +43,7 @@ def profile_prompts(
         RewardError: a verifier fails its self-test, or too many verdicts are errors.
     """
     tokenizer = load_tokenizer(model)
-    room = config.rollout.max_model_len - stage.sampling.max_tokens
+    room = config.rollout.max_model_len - stage.longest_response
     tasks = {name: replace(task, profile=ProfileConfig()) for name, task in stage.tasks.items()}
     prompts = load_prompts(tasks, tokenizer, room, config.data_dir, record_problem)
     how = {"samples": samples, "sampling": _plain(stage.sampling), "seed": config.seed}

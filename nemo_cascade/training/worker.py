@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
-from nemo_cascade.losses.objective import loss_spec
+from nemo_cascade.losses.objective import PolicyLoss, loss_spec
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.hf_config import read_architecture
@@ -94,6 +94,18 @@ class TrainerWorker(RankWorker):
             "data_parallel_size": layout.dp,
             "peak_memory_bytes": backend.peak_memory_bytes(),
         }
+
+    def score_at(self, temperature: float) -> None:
+        """Divide the logits by another temperature from now on, in the loss and wherever log-probs are computed.
+
+        Raises:
+            ConfigError: a temperature at which nothing can be scored.
+        """
+        ready = self._set_up
+        ready.scoring = replace(ready.scoring, temperature=temperature)
+        training = ready.setup.training
+        if ready.step is not None and training is not None and isinstance(training.objective, PolicyLoss):
+            ready.step.loss = loss_of(replace(training.objective, temperature=temperature), ready.scoring)
 
     def train_step(self, source: BatchSource, step: int) -> StepResult:
         """Train on one global batch.

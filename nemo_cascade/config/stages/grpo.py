@@ -17,7 +17,9 @@ from nemo_cascade.config.stages.rollout_rules import (
     CurriculumConfig,
     DynamicSamplingConfig,
     EndConfig,
+    EntropyTargetConfig,
     PromptFilterConfig,
+    ScheduleEntry,
     ShapingConfig,
 )
 from nemo_cascade.config.stages.tasks import TaskConfig
@@ -50,6 +52,10 @@ class GrpoStage(PolicyStage):
     """Optimizer steps per rollout batch; 1 is strictly on-policy."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How rollouts are drawn."""
+    schedule: list[ScheduleEntry] = field(default_factory=list)
+    """Values that change inside the stage, by steps in order."""
+    entropy_target: EntropyTargetConfig = field(default_factory=EntropyTargetConfig)
+    """Steers the temperature."""
     overlong: Literal["keep", "mask", "zero"] = "keep"
     """Truncated rollouts: keep the verifier's score; mask (no gradient, but in the group's baseline); zero reward."""
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
@@ -88,9 +94,14 @@ class GrpoStage(PolicyStage):
         if self.reward_model is not None:
             yield ModelUse("reward_model", self.reward_model, "reward")
 
+    @property
+    def longest_response(self) -> int:
+        """Most tokens of a response in any of its steps."""
+        return max([self.sampling.max_tokens, *(entry.max_tokens or 0 for entry in self.schedule)])
+
     def responses_per_prompt(self) -> int:
-        """Return how many responses to a prompt its judges see together."""
-        return self.num_generations
+        """Return how many responses to a prompt its judges see together, at least."""
+        return min([self.num_generations, *(e.num_generations for e in self.schedule if e.num_generations)])
 
     def preference_model(self) -> tuple[bool, str | None]:
         """Return whether a reward model judges its responses, and which one is named."""
@@ -105,15 +116,17 @@ class GrpoStage(PolicyStage):
     def size(self) -> StageSize:
         """Return how large the stage is."""
         updates = f" / {self.updates_per_batch} updates" if self.updates_per_batch > 1 else ""
-        batch, length = f"{self.prompts_per_step} x {self.num_generations}{updates}", self.sampling.max_tokens
-        tokens = self.prompts_per_step * self.num_generations * length
+        groups = list(dict.fromkeys([self.num_generations, *(e.num_generations or 0 for e in self.schedule)]))
+        told = " -> ".join(str(size) for size in groups if size)
+        batch, length = f"{self.prompts_per_step} x {told}{updates}", self.longest_response
+        tokens = self.prompts_per_step * max(groups) * length
         planned = f"{self.steps}{self.end_when.early()}"
         return StageSize(self.steps, planned, batch, tokens, length, self.updates_per_batch)
 
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with lengths, batches, sampling and rules."""
         prefix = f"stages.{name}"
-        yield from room_problems(run.rollout, prefix, self.sampling.max_tokens)
+        yield from room_problems(run.rollout, prefix, self.longest_response)
         if not self.tasks:
             yield CascadeError(f"{prefix}.tasks is empty", mend="name at least one task")
         for key, task in self.judged().items():
@@ -127,7 +140,10 @@ class GrpoStage(PolicyStage):
             )
         yield from _shares(prefix, self)
         yield from _curriculum(prefix, self)
-        yield from _batch(run, prefix, self)
+        yield from _schedule(prefix, self)
+        for size in dict.fromkeys([self.num_generations, *(e.num_generations or 0 for e in self.schedule)]):
+            if size:
+                yield from _batch(run, prefix, self, size)
         yield from _sampled_is_scored(prefix, self)
         yield from _filter_and_end(prefix, self)
 
@@ -152,8 +168,26 @@ def _shares(prefix: str, stage: GrpoStage) -> Problems:
         yield CascadeError("a task has no share of the batch where others have one", value=value, mend=mend)
 
 
-def _batch(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
-    rollouts = stage.prompts_per_step * stage.num_generations
+def _schedule(prefix: str, stage: GrpoStage) -> Problems:
+    steps = [entry.from_step for entry in stage.schedule]
+    if steps != sorted(set(steps)) or any(step >= stage.steps for step in steps):
+        value, limit = f"{prefix}.schedule: {steps}", f"rising, below steps={stage.steps}"
+        yield CascadeError("steps of a schedule that never come, or not in this order", value=value, limit=limit)
+    if any(entry.temperature == 0 for entry in stage.schedule):
+        yield CascadeError("greedy rollouts of a prompt are all the same", value=f"{prefix}.schedule: temperature=0")
+    rule = stage.entropy_target
+    if rule.nats is None:
+        return
+    if not rule.lowest < rule.highest:
+        value = f"{prefix}.entropy_target: lowest={rule.lowest}, highest={rule.highest}"
+        yield CascadeError("a temperature that is steered needs room", value=value, limit="lowest below highest")
+    if any(entry.temperature is not None for entry in stage.schedule):
+        value = f"{prefix}.schedule gives temperatures, {prefix}.entropy_target steers them"
+        yield CascadeError("a temperature is given and steered", value=value, mend="one of the two")
+
+
+def _batch(run: RunConfig, prefix: str, stage: GrpoStage, group: int) -> Problems:
+    rollouts = stage.prompts_per_step * group
     if rollouts % stage.updates_per_batch:
         yield CascadeError(
             "the rollouts of a batch can't be dealt evenly to its updates",
@@ -179,10 +213,10 @@ def _prompt_lengths(run: RunConfig, prefix: str, stage: GrpoStage, key: str, rul
         yield CascadeError("repair prompts are built up to a length that isn't given", value=f"{key}.repair", mend=mend)
     if rules.repair.enabled and not rules.repair.kinds:
         yield CascadeError("no kind of repair prompt", value=f"{key}.repair.kinds=[]", limit="ground_truth, mixed")
-    longest, room = rules.max_tokens or 0, run.rollout.max_model_len - stage.sampling.max_tokens
+    longest, room = rules.max_tokens or 0, run.rollout.max_model_len - stage.longest_response
     if longest > room > 0:
         limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"
-        mend = f"rollout.max_model_len={longest + stage.sampling.max_tokens}"
+        mend = f"rollout.max_model_len={longest + stage.longest_response}"
         value = f"{key}.max_tokens={longest}"
         yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
 

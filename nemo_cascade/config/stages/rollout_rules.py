@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import Fraction, block
+from nemo_cascade.config.rollout import Temperature
 
 
 @block
@@ -59,6 +60,36 @@ class CurriculumConfig:
     """Steps that the reward's mean is taken over."""
     profile_samples: PositiveInt = 8
     """Samples of each prompt in such a profile."""
+
+
+@block
+class ScheduleEntry:
+    """Values that hold from a step on, until a later entry gives others."""
+
+    from_step: PositiveInt
+    """Steps that are done by then."""
+    temperature: Temperature | None = None
+    """Of sampling, and of the log-probs that are trained; null: as before."""
+    num_generations: Annotated[int, Field(ge=2)] | None = None
+    """Rollouts per prompt; null: as before."""
+    max_tokens: PositiveInt | None = None
+    """Most response tokens; null: as before."""
+
+
+@block
+class EntropyTargetConfig:
+    """A temperature that is steered so that the policy's entropy stays where it should (arXiv 2506.13284: temperature-
+    adjusted entropy near 0.3; the paper picks temperatures by hand).
+    """
+
+    nats: PositiveFloat | None = None
+    """Entropy per sampled token, at the temperature of sampling; null: the temperature isn't steered."""
+    gain: PositiveFloat = 0.1
+    """What the temperature moves by for each nat that is missing, per step."""
+    lowest: Annotated[float, Field(ge=0.01, le=2)] = 0.6
+    """Lowest temperature."""
+    highest: Annotated[float, Field(ge=0.01, le=2)] = 1.2
+    """Highest temperature."""
 
 
 @block
