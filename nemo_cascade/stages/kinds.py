@@ -5,6 +5,7 @@ from __future__ import annotations
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.stages.grpo import prepare_grpo, run_grpo
 from nemo_cascade.stages.kind import StageKind
+from nemo_cascade.stages.preference import prepare_preference, run_preference
 from nemo_cascade.stages.reward_model import prepare_reward_model, run_reward_model
 from nemo_cascade.stages.sft import prepare_sft, run_sft
 
@@ -12,6 +13,7 @@ KINDS = {
     "sft": StageKind(prepare_sft, run_sft),
     "reward_model": StageKind(prepare_reward_model, run_reward_model),
     "grpo": StageKind(prepare_grpo, run_grpo),
+    "preference": StageKind(prepare_preference, run_preference),
 }
 """Kind -> the half of it that works; of a user's own, its config class says who that is."""
 

@@ -24,7 +24,15 @@ from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
-from nemo_cascade.losses.objective import BradleyTerry, Objective, PolicyLoss, SftLoss, loss_spec
+from nemo_cascade.losses.objective import (
+    BradleyTerry,
+    Objective,
+    PolicyLoss,
+    Preference,
+    Regression,
+    SftLoss,
+    loss_spec,
+)
 from nemo_cascade.training.setup import TrainerSetup, Training
 
 log = logging.getLogger(__name__)
@@ -200,7 +208,11 @@ def _objective(stage: StageBase, hf_folder: Path) -> Objective:
     if (policy := stage.policy_loss()) is not None:
         objective = PolicyLoss(*policy)
         return replace(objective, reference_hf_path=str(hf_folder)) if loss_spec(objective).reference else objective
-    return BradleyTerry() if stage.objective == "preference" else SftLoss()
+    if (preference := stage.preference_loss()) is not None:
+        return Preference(preference)
+    if (reward := stage.reward_loss()) is None:
+        return SftLoss()
+    return Regression(tuple(reward.attributes.items())) if reward.form == "regression" else BradleyTerry(reward.form)
 
 
 def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:

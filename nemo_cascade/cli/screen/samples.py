@@ -109,18 +109,14 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
 
 def _pairs(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer) -> Iterator[Shown]:
     """Yield the two texts of each pair; what is marked is where the score is read."""
-    from nemo_cascade.data.pairs import SIDES, read_pair
-    from nemo_cascade.data.scored import encode_scored
+    from nemo_cascade.data.pairs import SIDES, read_pairs
 
     schema = schema_of(source.schema, source.columns)
     for raw in read_raw(local_path(source, config.data_dir)):
-        pair = read_pair(raw, tokenizer, schema)
+        (pair,) = read_pairs([raw], tokenizer, schema)
         told = "neither response is preferred" if pair.tied else pair.broken or pair.unusable
         if told:
             yield Shown(raw.place, np.empty(0, np.int32), np.empty(0, np.uint8), told)
             continue
-        encoded = encode_scored(tokenizer, [(pair.messages, reply) for reply in pair.replies])
-        for side, ids in zip(SIDES, encoded, strict=True):
-            mask = np.zeros(len(ids), np.uint8)
-            mask[-1] = 1
+        for side, (ids, mask) in zip(SIDES, pair.encoded, strict=True):
             yield Shown(f"{raw.place} {side}", ids, mask)

@@ -25,6 +25,8 @@ from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
+from nemo_cascade.config.stages.reward_loss import RewardLossConfig
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.errors import CascadeError
 
@@ -143,8 +145,6 @@ class StageBase:
 
     kind: Annotated[str, AfterValidator(anchored)]
     """Stage kind; or your own, `my_package.my_module:Name` or `my_file.py:Name` (README, Adding)."""
-    objective: ClassVar[Literal["sft", "policy", "preference"]]
-    """What its ranks optimise."""
     moves_policy: ClassVar[bool] = True
     """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
 
@@ -200,6 +200,14 @@ class StageBase:
 
     def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
         """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
+        return None
+
+    def preference_loss(self) -> PreferenceLossConfig | None:
+        """Return the loss of a policy on pairs of responses; None: it has another loss."""
+        return None
+
+    def reward_loss(self) -> RewardLossConfig | None:
+        """Return the loss of a reward model; None: it has another loss, cross entropy where no other is named."""
         return None
 
     def problems(self, run: RunConfig, name: str) -> Problems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
@@ -31,8 +31,6 @@ class SftStage(PolicyStage):
     """Passes over the data."""
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
-
-    objective: ClassVar[Literal["sft"]] = "sft"
 
     def reads(self) -> Iterator[DataUse]:
         """Yield the sources, and the sets that are screened out of them."""
