@@ -130,7 +130,9 @@ def _set(source: DataFileConfig) -> str:
 
 def _row(planned: PlannedStage) -> tuple[str, ...]:
     stage, size = planned.stage, planned.stage.size()
-    numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{stage.optimizer.lr:g}")
+    numbers = ("-", "-", "-")
+    if (trained := stage.trained()) is not None:
+        numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{trained.optimizer.lr:g}")
     return (
         str(planned.index),
         planned.name,

@@ -139,7 +139,8 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
         ]
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
-        length = {f"stages.{name}.seq_length": stage.seq_length}
+        trained = stage.trained()
+        length = {} if trained is None else {f"stages.{name}.seq_length": trained.seq_length}
         if stage.moves_policy:
             lengths |= length
             continue

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from nemo_cascade.config.schema import RunConfig
 
 Problems = Iterator[CascadeError]
+START = "start"
+"""Names the model that the cascade starts from, among its stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,13 @@ class ModelUse:
 
     Attributes:
         key: the field that names it.
-        reference: an HF folder, or for a reward model the stage that trains it.
-        role: start: what its ranks load; reward: judges responses.
+        reference: an HF folder, or the stage that makes it (of merged ones also `start`).
+        role: start: what its ranks load; reward: judges responses; merged: its weights go into the stage's.
     """
 
     key: str
     reference: str
-    role: Literal["start", "reward"]
+    role: Literal["start", "reward", "merged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +128,6 @@ class PromiseConfig:
 class StageBase:
     """What all stages have."""
 
-    optimizer: OptimizerConfig
-    """AdamW and schedule."""
-    seq_length: PositiveInt
-    """Length of a packed micro-batch, tokens."""
-    router: RouterConfig = field(default_factory=RouterConfig)
-    """Treatment of the routers of a mixture of experts."""
-    checkpoint_every: PositiveInt = 50
-    """Steps between checkpoints; the last step always has one."""
-    keep_checkpoints: PositiveInt = 2
-    """Newest complete checkpoints that stay on disk."""
-    carry: CarryConfig = field(default_factory=CarryConfig)
-    """What is taken over from the parent."""
     promise: PromiseConfig = field(default_factory=PromiseConfig)
     """What the gate checks afterwards."""
     gate: GateOverride = field(default_factory=GateOverride)
@@ -198,6 +188,36 @@ class StageBase:
         """Return of how many prompts its checkpoints are scored to find its result; None: its last model is that."""
         return None
 
+    def trained(self) -> TrainedStage | None:
+        """Return the stage if its ranks train; None: it makes its model of others."""
+        return None
+
+    def problems(self, run: RunConfig, name: str) -> Problems:
+        """Yield what makes the stage impossible to run as part of `run`."""
+        raise NotImplementedError
+
+
+@block
+class TrainedStage(StageBase):
+    """What the stages have whose ranks train."""
+
+    optimizer: OptimizerConfig
+    """AdamW and schedule."""
+    seq_length: PositiveInt
+    """Length of a packed micro-batch, tokens."""
+    router: RouterConfig = field(default_factory=RouterConfig)
+    """Treatment of the routers of a mixture of experts."""
+    checkpoint_every: PositiveInt = 50
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest complete checkpoints that stay on disk."""
+    carry: CarryConfig = field(default_factory=CarryConfig)
+    """What is taken over from the parent."""
+
+    def trained(self) -> TrainedStage:
+        """Return the stage: its ranks train."""
+        return self
+
     def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
         """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
         return None
@@ -210,13 +230,9 @@ class StageBase:
         """Return the loss of a reward model; None: it has another loss, cross entropy where no other is named."""
         return None
 
-    def problems(self, run: RunConfig, name: str) -> Problems:
-        """Yield what makes the stage impossible to run as part of `run`."""
-        raise NotImplementedError
-
 
 @block
-class PolicyStage(StageBase):
+class PolicyStage(TrainedStage):
     """What the stages have that change the policy."""
 
     select: Literal["last", "best"] = "last"

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageBase, StageSize
+from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageSize, TrainedStage
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.config.stages.reward_loss import RewardLossConfig
 from nemo_cascade.config.stages.sft import epochs_size
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @block
-class RewardModelStage(StageBase):
+class RewardModelStage(TrainedStage):
     """A reward model: a score of pairs by Bradley-Terry (arXiv 2512.13607, section 4.2.2), or rated attributes by
     regression (arXiv 2406.11704, section 3.1).
 
