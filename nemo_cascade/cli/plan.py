@@ -95,8 +95,8 @@ def show(ready: Preflight) -> None:
     out.print()
     rewards = table("rewards and advantages", "stage", "formula")
     for planned in ready.stages:
-        if planned.stage.judged():
-            rewards.add_row(planned.name, escape(stage_formula(asdict(planned.stage))))
+        if formula := stage_formula(asdict(planned.stage)):
+            rewards.add_row(planned.name, escape(formula))
     out.print(rewards)
     out.print()
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")

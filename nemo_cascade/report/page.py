@@ -163,14 +163,13 @@ def _stage_view(
     if stage.preference.is_file():
         load, what = PreferenceScores.load, f"{name}'s hold-out scores"
         charts += reader.read(lambda: [calibration(_sound(load(stage.preference)))], [], what)
-    is_grpo = config.get("kind") == "grpo"
     return StageView(
         name=name,
         index=stage.index,
         kind=str(config.get("kind", "")),
         state=reader.read(lambda: _stage_state(stage, decision, records), "unknown", f"{name}'s state"),
         facts=reader.read(lambda: _stage_facts(name, config, metrics, records), (), f"{name}'s facts"),
-        formula=reader.read(lambda: stage_formula(config), "", f"{name}'s reward") if is_grpo else "",
+        formula=reader.read(lambda: stage_formula(config), "", f"{name}'s reward"),
         phases=reader.read(lambda: _phases(metrics), (), f"{name}'s seconds"),
         charts=tuple(charts),
         decision=decision,

@@ -37,7 +37,8 @@ class SftStage(PolicyStage):
         screen = self.data.decontaminate
         against = tuple(screen.against)
         for number, source in enumerate(self.data.sources):
-            use = f"x {source.repeat:g}" * (source.repeat != 1)
+            told = {"keep": "", "remove": ", without thoughts", "cut": ", thoughts cut"}[source.thoughts.handling]
+            use = f"x {source.repeat:g}" * (source.repeat != 1) + told
             ngram = screen.ngram if against else 0
             yield DataUse(f"data.sources.{number}", source, "sft", source.domain, use, against, ngram)
         for number, path in enumerate(against):
@@ -71,6 +72,10 @@ def epochs_size(epochs: int, max_steps: int | None, batch: int, of: str, seq_len
 
 def _blend(prefix: str, data: SftDataConfig) -> Problems:
     sources, domains = data.sources, {s.domain for s in data.sources}
+    for number, thoughts in enumerate(source.thoughts for source in sources):
+        if thoughts.least_tokens > thoughts.most_tokens:
+            value = f"{prefix}.sources.{number}.thoughts.least_tokens={thoughts.least_tokens}"
+            yield CascadeError("no budget lies between", value=value, limit=f"most_tokens={thoughts.most_tokens}")
     balance = data.domain_weights
     if balance and balance.keys() != domains:
         value = f"{prefix}.domain_weights names {', '.join(sorted(balance))}"
