@@ -47,7 +47,7 @@ def pack(documents, padding=0):
     mask = torch.tensor(np.concatenate([*(d[0] for d in documents), np.zeros(padding, bool)])).float()
     lengths = [len(d[0]) for d in documents] + [padding] * (padding > 0)
     extras = {"reference_logprobs": column(lambda d: d[2]), "rewards": column(lambda d: d[3])}
-    spans = Documents.whole(torch.tensor(np.cumsum([0, *lengths])), len(mask))
+    spans = Documents(torch.repeat_interleave(torch.tensor(lengths)), len(lengths), lambda sums: sums)
     return column(lambda d: d[1]).requires_grad_(), mask, spans, extras
 
 
