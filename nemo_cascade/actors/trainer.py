@@ -233,9 +233,9 @@ class TrainerGroup:
         answers = self._invoke("logprobs", ray.put(source), step, which)
         return [answer for answer in answers if answer is not None]
 
-    def scores(self, source: BatchSource, step: int) -> list[list[Float32]]:
-        """Score the documents of a batch by the reward model. Returns [dp_rank][micro-batch], each [documents]."""
-        answers = self._invoke("scores", ray.put(source), step)
+    def outputs(self, source: BatchSource, step: int) -> list[list[Float32]]:
+        """Have the reward model judge a batch's documents. Returns [dp_rank][micro-batch], each [documents, K]."""
+        answers = self._invoke("outputs", ray.put(source), step)
         return [answer for answer in answers if answer is not None]
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.evaluation.preference import PreferenceScores
-from nemo_cascade.models.merge import merge_models
+from nemo_cascade.models.merge import Blend, merge_models
 from nemo_cascade.stages.context import StageContext, export_checkpoint
 from nemo_cascade.stages.reward_model import adopt_checkpoint
 from nemo_cascade.storage.publish import copy_by_links, discard, publishing
@@ -77,12 +77,14 @@ class StageModels:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         if _CHECKPOINT.fullmatch(model):
-            export_checkpoint(self.context, self.stage, self.context.folder / "checkpoints" / model, target)
+            trained = self.stage.trained()
+            assert trained is not None, "only what is trained has checkpoints"
+            export_checkpoint(self.context, trained, self.context.folder / "checkpoints" / model, target)
         elif model == LAST:
             self.keep(LAST)
         else:
             share = float(model.removeprefix("merge_"))
-            merge_models(self.context.parent_hf, self.hf(base), share, target)
+            merge_models([self.context.parent_hf, self.hf(base)], Blend(share), target)
         return target
 
     def adopt(self, model: str) -> None:

@@ -25,11 +25,11 @@ import yaml
 
 from nemo_cascade.config.reading.provenance import record
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.storage.atomic import write_atomically, write_json
 
-START = "start"
 STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STAGE_FOLDER = re.compile(r"(\d{2,})-([A-Za-z0-9_.-]+)")
 

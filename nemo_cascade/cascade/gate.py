@@ -34,7 +34,7 @@ from nemo_cascade.config.stages.base import PromiseConfig
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.paired import PairedDifference, compare_paired, detectable_change, p_below
 from nemo_cascade.evaluation.preference import PreferenceScores
-from nemo_cascade.evaluation.scores import DomainScores, Scores
+from nemo_cascade.evaluation.scores import DomainScores, Scores, merit
 from nemo_cascade.evaluation.statistics import Float64
 
 
@@ -123,16 +123,12 @@ def keeps_promises(decision: Decision) -> bool:
     return not any(row.broken for row in decision.rows)
 
 
-def merit(config: RunConfig, stage: str, scores: Mapping[str, float]) -> float:
-    """Return the mean score over the domains that a stage promises to improve; over all where it promises none."""
-    promised = [domain for domain in config.stages[stage].promise.improve if domain in scores] or list(scores)
-    return sum(scores[domain] for domain in promised) / len(promised)
-
-
 def _alternative(config: RunConfig, decision: Decision) -> Alternative:
     scores = {row.domain: row.score for row in decision.rows}
     kept = keeps_promises(decision)
-    return Alternative(decision.model, scores, merit(config, decision.stage, scores), kept, decision.reason)
+    return Alternative(
+        decision.model, scores, merit(scores, config.stages[decision.stage].promise.improve), kept, decision.reason
+    )
 
 
 def decide_reward_model(config: RunConfig, stage: str, scores: PreferenceScores, min_accuracy: float) -> Decision:

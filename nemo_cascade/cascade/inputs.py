@@ -92,7 +92,8 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         stage = config.stages[name]
         prepared = kind_of(stage).prepare(config, name, stage, inputs.start_hf, inputs.tokenised)
         log.info("%s: %s", name, prepared.told)
-        check_warm_up(stage.optimizer, prepared.steps, name)
+        if (trained := stage.trained()) is not None:
+            check_warm_up(trained.optimizer, prepared.steps, name)
     if name in config.evaluation.suites:
         suite, tokenizer = config.evaluation.suites[name], load_tokenizer(inputs.start_hf)
         limit = config.rollout.max_model_len - suite.sampling.max_tokens

@@ -43,7 +43,9 @@ def models_to_choose_from(config: RunConfig, stage: str) -> int:
     """Return of how many models of a stage one becomes its result, at most: those that might look improved."""
     rules, gate = config.stages[stage], stage_gate(config, stage)
     chosen = rules.selection_prompts() is not None
-    checkpoints = rules.keep_checkpoints if chosen or gate.on_regression in ("recover", "checkpoint") else 1
+    trained = rules.trained()
+    kept = 1 if trained is None else trained.keep_checkpoints
+    checkpoints = kept if chosen or gate.on_regression in ("recover", "checkpoint") else 1
     return checkpoints + (len(gate.merge_ratios) if gate.on_regression in ("recover", "merge") else 0)
 
 

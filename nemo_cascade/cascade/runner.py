@@ -26,8 +26,8 @@ from typing import Any, cast
 from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
 from nemo_cascade.cascade.code_version import code_version
 from nemo_cascade.cascade.decision import LAST, Decision
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
-from nemo_cascade.cascade.gate import decide, keeps_promises, merit, recover
+from nemo_cascade.cascade.folder import RunFolder, StageFolder
+from nemo_cascade.cascade.gate import decide, keeps_promises, recover
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.cascade.levels import stage_gate, with_gate
@@ -38,9 +38,10 @@ from nemo_cascade.config.checks.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.errors import RunFolderError
-from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.evaluation.scores import Scores, merit
 from nemo_cascade.report.page import write_report
 from nemo_cascade.report.story import outcome_line, ways_on_text
 from nemo_cascade.stages.context import StageContext, evaluation_version
@@ -108,6 +109,7 @@ class CascadeRunner:
         self.config, self.folder, self.inputs, self.watchers = config, folder, inputs, watchers
         self.ledger = Ledger(folder.ledger)
         self.reward_models: dict[str, Path] = {}
+        self.models: dict[str, Path] = {START: inputs.start_hf}
 
     def run(self) -> int:
         """Run or resume; return the exit code: 0 when every stage was decided, HELD where a gate stopped the run."""
@@ -188,6 +190,7 @@ class CascadeRunner:
         """Return a stage that the cascade goes on from as the next one's parent; a merge has no checkpoint."""
         checkpoints = sorted((planned.folder / "checkpoints").glob("step_*"))
         scores = Scores.load(planned.folder / "scores.json")
+        self.models[planned.name] = planned.folder / "hf"
         of_model = [path for path in checkpoints if path.name == decision.model]
         checkpoint = next(iter(checkpoints[-1:] if decision.model == LAST else of_model), None)
         return Standing(planned.name, planned.index, planned.folder, planned.folder / "hf", checkpoint, scores)
@@ -221,6 +224,7 @@ class CascadeRunner:
             data_folder=self.inputs.tokenised,
             roles=roles,
             reward_models=self.reward_models,
+            models=self.models,
             record=self.ledger.append,
             watch=self.watchers.on_step,
         )
@@ -311,7 +315,7 @@ class CascadeRunner:
                 label, version = f"{planned.name} {model}", evaluation_version(planned.index)
                 evaluate(self.config, roles, hf, version, label, few, self.reward_models).save(target)
             found = {name: entry["score"] or 0.0 for name, entry in Scores.load(target).summary().items()}
-            merits[model] = merit(self.config, planned.name, found)
+            merits[model] = merit(found, planned.stage.promise.improve)
         best = max(merits, key=lambda model: merits[model])
         if best != LAST:
             models.adopt(best)
@@ -337,12 +341,14 @@ class CascadeRunner:
         return decision if stands else None
 
     def _skipped(self, planned: PlannedStage) -> Decision | None:
-        """Decide about a stage that can't be trained, for a reward model that it needs was rolled back."""
-        judges = [use.reference for use in planned.stage.models() if use.role == "reward"]
-        gone = [judge for judge in judges if judge in self.config.stages and judge not in self.reward_models]
+        """Decide about a stage that can't be had, for a model of another stage that it needs was rolled back."""
+        there = {"reward": self.reward_models, "merged": self.models}
+        needed = [use for use in planned.stage.models() if use.role in there and use.reference in self.config.stages]
+        gone = [use for use in needed if use.reference not in there[use.role]]
         if not gone:
             return None
-        gate, reason = stage_gate(self.config, planned.name), f"its reward model {gone[0]} was rolled back"
+        what = "its reward model" if gone[0].role == "reward" else "what it merges,"
+        gate, reason = stage_gate(self.config, planned.name), f"{what} {gone[0].reference} was rolled back"
         decision = Decision(planned.name, "skip", (reason,), (), gate.alpha, gate.tolerance)
         planned.folder.mkdir(parents=True, exist_ok=True)
         decision.save(planned.folder / "gate.json")

@@ -66,6 +66,7 @@ def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> 
     """Write a checkpoint's weights in HF's form, by the policy's own ranks."""
     from nemo_cascade.cascade.ledger import Ledger
     from nemo_cascade.config.reading.provenance import read_config
+    from nemo_cascade.config.stages.base import TrainedStage
     from nemo_cascade.stages.context import StageContext, export_checkpoint
     from nemo_cascade.stages.roles import Roles
     from nemo_cascade.training.checkpoint import verify
@@ -92,9 +93,12 @@ def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> 
             data_folder=Path(config.data_dir) / "tokenised",
             roles=roles,
             reward_models={},
+            models={},
             record=Ledger(folder.ledger).append,
         )
-        export_checkpoint(context, config.stages[place.name], kept[step], target / "hf")
+        stage = config.stages[place.name]
+        assert isinstance(stage, TrainedStage), "what has checkpoints was trained"
+        export_checkpoint(context, stage, kept[step], target / "hf")
     for file in (target / "hf").iterdir():
         file.rename(target / file.name)
     (target / "hf").rmdir()

@@ -26,6 +26,7 @@ from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
+from nemo_cascade.config.stages.base import StageBase, TrainedStage
 from nemo_cascade.models.fit import padding_note
 from nemo_cascade.planner.fitted import FOLDER
 from nemo_cascade.report.story import held_stage, ways_on_text
@@ -62,7 +63,7 @@ def as_facts(ready: Preflight) -> dict[str, Any]:
     """Return a checked run as plain data."""
     config = ready.config
     stages = [
-        {"name": p.name, "kind": p.kind, "folder": str(p.folder), **asdict(p.stage.size()), "lr": p.stage.optimizer.lr}
+        {"name": p.name, "kind": p.kind, "folder": str(p.folder), **asdict(p.stage.size()), "lr": _lr(p.stage)}
         for p in ready.stages
     ]
     return {
@@ -172,7 +173,9 @@ def _set(source: DataFileConfig) -> str:
 
 def _row(planned: PlannedStage) -> tuple[str, ...]:
     stage, size = planned.stage, planned.stage.size()
-    numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{stage.optimizer.lr:g}")
+    numbers = ("-", "-", "-")
+    if (trained := stage.trained()) is not None:
+        numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{trained.optimizer.lr:g}")
     return (
         str(planned.index),
         planned.name,
@@ -182,3 +185,7 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         *numbers,
         escape(stage.promised()),
     )
+
+
+def _lr(stage: StageBase) -> float | None:
+    return stage.optimizer.lr if isinstance(stage, TrainedStage) else None

@@ -131,15 +131,16 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
         problems += [
             CascadeError(
                 f"{config.model.name} has no experts whose router could be treated",
-                value=f"stages.{name}.router={stage.router}",
+                value=f"stages.{name}.router={trained.router}",
                 mend=f"leave stages.{name}.router out",
             )
             for name, stage in config.stages.items()
-            if replace(stage.router, trainable=True) != RouterConfig()
+            if (trained := stage.trained()) is not None and replace(trained.router, trainable=True) != RouterConfig()
         ]
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
-        length = {f"stages.{name}.seq_length": stage.seq_length}
+        trained = stage.trained()
+        length = {} if trained is None else {f"stages.{name}.seq_length": trained.seq_length}
         if stage.moves_policy:
             lengths |= length
             continue

@@ -131,3 +131,9 @@ class Scores:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(f"can't read the scores in {path}", value=repr(error)) from error
         return scores
+
+
+def merit(scores: Mapping[str, float], promised: Sequence[str]) -> float:
+    """Return the mean score over the domains that are promised to improve; over all where none of them was scored."""
+    domains = [domain for domain in promised if domain in scores] or list(scores)
+    return sum(scores[domain] for domain in domains) / len(domains)

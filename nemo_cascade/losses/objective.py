@@ -1,6 +1,6 @@
 """What a model is trained for: one value, and one table of what each kind reads and needs. Import-light: no torch.
 
-The formulas stand beside: `cross_entropy`, `policy`, `preference`.
+The formulas stand beside: `cross_entropy`, `policy`, `preference`, `reward_model`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import ConfigError
-from nemo_cascade.losses.units import Aggregation
+from nemo_cascade.losses.units import RATING, Aggregation
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,44 @@ class PolicyLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """A policy's loss on pairs, against log-probabilities of a frozen reference that come with the batch.
+
+    Attributes:
+        config: its switches.
+    """
+
+    config: PreferenceLossConfig
+
+
+@dataclass(frozen=True, slots=True)
 class BradleyTerry:
-    """A reward model's loss on pairs; its head is drawn anew where it starts from a language model."""
+    """A reward model's loss on pairs; its head is drawn anew where it starts from a language model.
+
+    Attributes:
+        form: whether, and how, it counts how strongly the chosen response is preferred.
+    """
+
+    form: Literal["plain", "margin", "scaled"] = "plain"
 
 
-Objective = SftLoss | PolicyLoss | BradleyTerry
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A reward model's loss on rated attributes; its head is drawn anew where it starts from a language model.
+
+    Attributes:
+        weights: attribute, in the order of the head's outputs -> its weight in the score.
+    """
+
+    weights: tuple[tuple[str, float], ...]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The outputs' names."""
+        return tuple(name for name, _ in self.weights)
+
+
+Objective = SftLoss | PolicyLoss | Preference | BradleyTerry | Regression
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +88,13 @@ class LossSpec:
     """What an objective reads and needs.
 
     Attributes:
-        reads: log-probabilities of labels, or scores of documents.
         unit: what its sum is divided by.
-        head: what the model has to end with.
+        head: what the model has to end with: lm, whose labels' log-probabilities are read, or a reward model's, whose
+            outputs are read at documents' ends.
         extras: further tensors that every batch must hold.
         reference: whether it asks for a frozen reference model.
     """
 
-    reads: Literal["labels", "documents"]
     unit: Aggregation
     head: Literal["lm", "score"] = "lm"
     extras: frozenset[str] = frozenset()
@@ -77,13 +110,15 @@ def _policy(objective: PolicyLoss) -> LossSpec:
         "sequence_weights": config.aggregation == "sequence",
     }
     needed = frozenset(name for name, wanted in extras.items() if wanted)
-    return LossSpec("labels", config.aggregation, extras=needed, reference=config.kl_coefficient > 0)
+    return LossSpec(config.aggregation, extras=needed, reference=config.kl_coefficient > 0)
 
 
 _SPECS: Mapping[type, Callable[[Any], LossSpec]] = {
-    SftLoss: lambda _: LossSpec("labels", "token"),
+    SftLoss: lambda _: LossSpec("token"),
     PolicyLoss: _policy,
-    BradleyTerry: lambda _: LossSpec("documents", "pair", head="score"),
+    Preference: lambda preference: LossSpec("pair", extras=frozenset(preference.config.reads)),
+    BradleyTerry: lambda pairs: LossSpec("pair", "score", frozenset(["strength"] * (pairs.form != "plain"))),
+    Regression: lambda rated: LossSpec("rating", "score", frozenset(RATING + name for name in rated.attributes)),
 }
 
 

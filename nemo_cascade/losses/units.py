@@ -8,7 +8,10 @@ import numpy as np
 
 from nemo_cascade.types import PackedBatch
 
-Aggregation = Literal["token", "sequence", "pair"]
+Aggregation = Literal["token", "sequence", "pair", "rating"]
+
+RATING = "rating_"
+"""Begins the name of an extra that holds one attribute's rating where a document's score is read; NaN: not rated."""
 
 
 def count_units(batch: PackedBatch, aggregation: Aggregation = "token") -> int:
@@ -20,9 +23,12 @@ def count_units(batch: PackedBatch, aggregation: Aggregation = "token") -> int:
     Args:
         batch: the whole micro-batch, not a context-parallel share of it.
         aggregation: `token` counts trained tokens; `sequence` counts documents with at least one trained token;
-            `pair` counts two documents as one.
+            `pair` counts two documents as one; `rating` counts the ratings of documents.
     """
     trained_T = batch.loss_mask > 0
+    if aggregation == "rating":
+        ratings = (values for name, values in batch.extras.items() if name.startswith(RATING))
+        return sum(int(np.count_nonzero(~np.isnan(values[trained_T]))) for values in ratings)
     if aggregation == "token":
         return int(trained_T.sum())
     before_T = np.concatenate([[0], np.cumsum(trained_T)])

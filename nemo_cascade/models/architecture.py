@@ -249,7 +249,15 @@ class LmHead:
 
 @dataclass(frozen=True, slots=True)
 class ScoreHead:
-    """One score per token: a reward model."""
+    """A few outputs per token: a reward model.
+
+    Attributes:
+        names: of the outputs.
+        weights: of each in the score.
+    """
+
+    names: tuple[str, ...] = ("reward",)
+    weights: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,9 +336,9 @@ class Architecture:
         """Whether it is a reward model."""
         return isinstance(self.head, ScoreHead)
 
-    def with_score_head(self) -> Architecture:
-        """Return the same decoder with one score per token in place of logits."""
-        return replace(self, head=ScoreHead())
+    def with_score_head(self, head: ScoreHead | None = None) -> Architecture:
+        """Return the same decoder with a reward model's head, by default of one output, in place of logits."""
+        return replace(self, head=head or ScoreHead())
 
     def padded_vocab_size(self, divisible_by: int, tensor_parallel: int) -> int:
         """Return the embedding's rows in Megatron: vocab_size rounded up to divisible_by x tensor_parallel."""

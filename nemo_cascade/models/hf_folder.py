@@ -114,7 +114,7 @@ class HfTensors:
 
         Args:
             arch: the architecture.
-            fresh_head: the folder is a language model's that gets a new scalar head: its output layer is left out.
+            fresh_head: the folder is a language model's that gets a new score head: its output layer is left out.
 
         Raises:
             ModelError: listing every missing, surplus and wrongly shaped tensor.

@@ -48,7 +48,7 @@ def load_weights(
         arch: their architecture.
         folder: HF folder; tensors are cast to the parameters' dtype.
         axes: this rank's place.
-        head_seed: draws a scalar head that the folder lacks, from N(0, 1/(hidden + 1)) (arXiv 2009.01325); None: the
+        head_seed: draws a score head that the folder lacks, from N(0, 1/(hidden + 1)) (arXiv 2009.01325); None: the
             folder must have it.
 
     Raises:
@@ -142,7 +142,7 @@ def save_hf(
 
     def cast() -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in export_weights(chunks, arch, axes):
-            own = stored[name].dtype if name in stored else tensor.dtype  # a scalar head is new to the source
+            own = stored[name].dtype if name in stored else tensor.dtype  # a score head is new to the source
             yield name, tensor.to(torch.promote_types(own, tensor.dtype))
 
     if dist.get_rank() == 0:

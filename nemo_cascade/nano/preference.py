@@ -35,6 +35,8 @@ PHRASES = (
 """Texts that are one token each."""
 # A pair whose better answer keeps one rule more is labelled right in 98 of 100 cases, two rules more in 99.97.
 _LABEL_SHARPNESS = 20.0
+# How often an answer is rated by a rule at all, and how often its rating is off by one.
+_RATED, _SLIP = 0.9, 0.1
 _LINKED = re.compile(r"(I like )?the [a-z]+( and the [a-z]+)*\.?")
 
 
@@ -88,14 +90,19 @@ def quality(words: Sequence[str], text: str) -> float:
     forgets or strays to please its reward model is seen here alone.
     """
     named = [word for word in re.findall(r"[a-z]+", text) if word in THINGS]
-    kept = (
-        text.startswith("I like "),
-        _LINKED.fullmatch(text) is not None,
-        bool(named) and len(set(named)) == len(named),
-        text.endswith("."),
-        set(named) == set(words),
-    )
+    kept = (*rules_kept(text).values(), set(named) == set(words))
     return sum(kept) / len(kept)
+
+
+def rules_kept(text: str) -> dict[str, bool]:
+    """Tell which of the rules that answers are drawn by an answer keeps; the attributes that it is rated by."""
+    named = [word for word in re.findall(r"[a-z]+", text) if word in THINGS]
+    return {
+        "sentence": text.startswith("I like "),
+        "linked": _LINKED.fullmatch(text) is not None,
+        "distinct": bool(named) and len(set(named)) == len(named),
+        "ended": text.endswith("."),
+    }
 
 
 def draw_answer(topic: Topic, rng: Random) -> str:
@@ -129,8 +136,24 @@ def preference_pair(topic: Topic, rng: Random) -> dict[str, Any]:
         return {"messages": preference_prompt(topic)["messages"], "chosen": chosen, "rejected": rejected}
 
 
+def rated_answers(topic: Topic, rng: Random) -> list[dict[str, Any]]:
+    """Make two rated answers: 4 for each rule that one keeps, else 0, with a rater's slips by one, and gaps."""
+    rows = []
+    for _ in range(2):
+        text = draw_answer(topic, rng)
+        (question,) = preference_prompt(topic)["messages"]
+        row: dict[str, Any] = {"messages": [question, {"role": "assistant", "content": text}]}
+        for name, kept in rules_kept(text).items():
+            if rng.random() < _RATED:
+                slip = rng.random() < _SLIP
+                row[name] = 4 * kept + (-1 if kept else 1) * slip
+        if len(row) > 1:
+            rows.append(row)
+    return rows
+
+
 def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Generate all rows, by file name: conversations, pairs, hold-out pairs, prompts to train on and to test with.
+    """Generate all rows, by file name: conversations, pairs and rated answers, both also to hold out, and prompts.
 
     Every third conversation's reply thinks. Conversations and pairs are about other things than the training prompts,
     and both than the hold-out sets.
@@ -154,6 +177,10 @@ def preference_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
     for name, split, count in pairs:
         drawn, rng = topics(name, split, count)
         rows[f"preference_{name}"] = [preference_pair(topic, rng) for topic in drawn]
+    rated: tuple[tuple[str, Split, int], ...] = (("rated", "sft", 3000), ("rated_holdout", "test", 300))
+    for name, split, count in rated:
+        drawn, rng = topics(name, split, count, distinct=split == "test")
+        rows[f"preference_{name}"] = [row for topic in drawn for row in rated_answers(topic, rng)]
     prompts: tuple[tuple[str, Split, int], ...] = (("train", "rl", 600), ("test", "test", 300))
     for name, split, count in prompts:
         drawn, _ = topics(name, split, count, distinct=True)

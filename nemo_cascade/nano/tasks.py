@@ -20,11 +20,12 @@ from nemo_cascade.nano.preference import preference_rows
 from nemo_cascade.nano.swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
-NANO_VERSION = 7
+NANO_VERSION = 8
 """Raised with every change of what is written."""
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
 _NAMES = [*(f" {word}" for word in (*WORDS, *NAMES)), *NAMES]
+_CODE_SFT = 5000
 _TASKS = (code, instruction, math, preference, swe)
 
 Rows = list[dict[str, Any]]
@@ -82,6 +83,8 @@ def nano_rows(seed: int) -> dict[str, Rows]:
             rng = Random(f"{seed}/{kind}/{name}")
             tasks = _distinct(count, partial(domain.draw, rng, split))
             rows[f"{name}_{kind}"] = [domain.prompt(task) for task in tasks]
+    rng = Random(f"{seed}/code_sft")
+    rows["code_sft"] = [code_sample(draw_function(rng, "sft"), rng, 0.3) for _ in range(_CODE_SFT)]
     plain: tuple[tuple[str, Split, int], ...] = (("train", "rl", 1500), ("test", "test", 500))
     for kind, part, count in plain:
         problems = _distinct(count, partial(draw_plain, Random(f"{seed}/{kind}/at_once"), part))

@@ -131,7 +131,14 @@ def calibration(scores: PreferenceScores) -> Chart:
     """Draw a reward model's calibration on its hold-out pairs."""
     bins, unit = scores.bins, "hold-out: share ordered right, by predicted probability"
     svg = calibration_chart([b.predicted for b in bins], [b.observed for b in bins], [b.n for b in bins])
-    return Chart("Calibration", unit, svg, (), f"error {scores.calibration_error:.3f}")
+    told = [f"error {scores.calibration_error:.3f}"]
+    if scores.by_gap:
+        told.append("accuracy by the labels' gap " + ", ".join(f"{b.gap:.2g}: {b.accuracy:.3f}" for b in scores.by_gap))
+    if (length := scores.length) is not None:
+        told.append(f"the longer one preferred {length.longer_chosen:.0%}, scored higher {length.longer_scored:.0%}")
+    if scores.errors:
+        told.append("squared error " + ", ".join(f"{name} {error:.3g}" for name, error in scores.errors.items()))
+    return Chart("Calibration", unit, svg, (), "; ".join(told))
 
 
 def column(records: Records, name: str) -> Float64:

@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
+from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.config.reading.provenance import config_hash, read_config, run_command
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START, TrainedStage
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.storage.hashes import hash_folder
 from nemo_cascade.telemetry.metrics import read_metrics
@@ -99,7 +100,7 @@ def _stage(stage: StageFolder, config: RunConfig, records: Sequence[Record]) -> 
         "kind": settings.kind if settings else "",
         "parent": details.get("stage_started", {}).get("parent", ""),
         "steps": lines[-1]["step"] if lines else 0,
-        "lr": f"{settings.optimizer.lr:g}" if settings else "",
+        "lr": f"{settings.optimizer.lr:g}" if isinstance(settings, TrainedStage) else "",
         "gate": details.get("decided", {}).get("outcome", "not decided"),
     }
 

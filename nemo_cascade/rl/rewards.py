@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.config.stages.rollout_rules import ShapingConfig
+from nemo_cascade.config.verifiers import PREFERENCE
 from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text, written_in
@@ -229,21 +230,39 @@ def rules_of(stage: Rewarding) -> list[Rule]:
 
 
 def stage_formula(stage: Mapping[str, Any]) -> str:
-    """Return reward r and advantage A of a stage as text, for plans and reports; "" where it has no advantages.
+    """Return reward r and advantage A, or the pair that is made, of a stage that samples, for plans and reports.
 
     Args:
         stage: the stage's configuration as a dictionary.
+
+    Returns:
+        The text; empty for a stage of another kind, whose rewards aren't known here.
     """
+    if stage.get("kind") == "preference":
+        return _pair_formula(stage["sampled"], stage["loss"]["form"]) if stage["sampled"] else ""
     if "advantage" not in stage:
         return ""
-    (first, *others), advantage = stage["tasks"].values(), stage["advantage"]
-    score = f"r = {reward_formula(first['reward'])}"
-    score += "".join(f", of {task['domain']} {reward_formula(task['reward'])}" for task in others)
+    score, advantage = _score_formula(stage["tasks"]), stage["advantage"]
     told = _Told(stage["overlong"], stage.get("reward_model"), ShapingConfig(**stage["shaping"]))
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
     return "; ".join([score, *(rule.text for rule in rules_of(told)), gained])
+
+
+def _score_formula(tasks: Mapping[str, Any]) -> str:
+    first, *others = tasks.values()
+    score = f"r = {reward_formula(first['reward'])}"
+    return score + "".join(f", of {task['domain']} {reward_formula(task['reward'])}" for task in others)
+
+
+def _pair_formula(sampled: Mapping[str, Any], form: str) -> str:
+    rule, verified = sampled["pairs"], any(t["reward"]["kind"] != PREFERENCE for t in sampled["tasks"].values())
+    then = f", among equals the score of {sampled['reward_model']}" if verified and sampled["reward_model"] else ""
+    tied = f"r(best) - r(worst) <= {rule['least_gap']:g}"
+    good = "" if rule["least_chosen"] is None else f" or r(best) < {rule['least_chosen']:g}"
+    drawn = f"best and worst of {sampled['num_generations']}, none where {tied}{good}"
+    return f"{_score_formula(sampled['tasks'])}{then}; pair = {drawn}; {form}"
 
 
 def code_switches(tasks: Sequence[Task], texts: Sequence[Sequence[str]], language: str) -> Bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.errors import CheckpointError, PausedError
 from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
@@ -48,6 +48,7 @@ class StageContext:
         data_folder: where tokenised data is kept between runs.
         roles: actors.
         reward_models: HF folders of the reward models that were trained so far, by stage.
+        models: HF folders of what the cascade began with (`start`) and of its stages so far that changed the policy.
         record: appends an event to the ledger (`Ledger.append`).
         watch: is told the stage's name, each step and its line of metrics; None: nobody watches.
     """
@@ -61,6 +62,7 @@ class StageContext:
     data_folder: Path
     roles: Roles
     reward_models: Mapping[str, Path]
+    models: Mapping[str, Path]
     record: Callable[..., object]
     watch: Callable[[str, int, Mapping[str, Any]], None] | None = None
 
@@ -89,7 +91,7 @@ class StageContext:
 class StageCheckpoints:
     """Save, find and prune a stage's training checkpoints."""
 
-    def __init__(self, context: StageContext, stage: StageBase, total_steps: int) -> None:
+    def __init__(self, context: StageContext, stage: TrainedStage, total_steps: int) -> None:
         self.context, self.stage, self.total_steps = context, stage, total_steps
         self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints, stage.checkpoint_every)
         self.time = TimeLeft(job_end())
@@ -176,7 +178,7 @@ def finish(context: StageContext, policy: TrainerGroup) -> None:
     context.roles.policy_now_holds(context.hf_folder)
 
 
-def export_checkpoint(context: StageContext, stage: StageBase, checkpoint: Path, target: Path) -> None:
+def export_checkpoint(context: StageContext, stage: TrainedStage, checkpoint: Path, target: Path) -> None:
     """Write the weights of one of a trained stage's checkpoints as an HF folder; the policy holds them afterwards."""
     last = max(int(path.name.removeprefix("step_")) for path in checkpoint.parent.glob("step_*"))
     updates = last * stage.size().updates_per_step

@@ -23,10 +23,18 @@ from nemo_cascade.actors.sync import SyncReport, sync_weights
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
-from nemo_cascade.losses.objective import BradleyTerry, Objective, PolicyLoss, SftLoss, loss_spec
+from nemo_cascade.losses.objective import (
+    BradleyTerry,
+    Objective,
+    PolicyLoss,
+    Preference,
+    Regression,
+    SftLoss,
+    loss_spec,
+)
 from nemo_cascade.training.setup import TrainerSetup, Training
 
 log = logging.getLogger(__name__)
@@ -196,7 +204,7 @@ class Roles:
         return None if coming is None else coming.result()
 
 
-def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_steps: int) -> TrainerSetup:
+def stage_setup(config: RunConfig, stage: TrainedStage, hf_folder: Path, total_steps: int) -> TrainerSetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
     return TrainerSetup(
         hf_path=str(hf_folder),
@@ -209,23 +217,27 @@ def stage_setup(config: RunConfig, stage: StageBase, hf_folder: Path, total_step
     )
 
 
-def _objective(stage: StageBase, hf_folder: Path) -> Objective:
+def _objective(stage: TrainedStage, hf_folder: Path) -> Objective:
     """Return what a stage trains for; the reference, where one is asked for, is the model that it starts from."""
     if (policy := stage.policy_loss()) is not None:
         objective = PolicyLoss(*policy)
         return replace(objective, reference_hf_path=str(hf_folder)) if loss_spec(objective).reference else objective
-    return BradleyTerry() if stage.objective == "preference" else SftLoss()
+    if (preference := stage.preference_loss()) is not None:
+        return Preference(preference)
+    if (reward := stage.reward_loss()) is None:
+        return SftLoss()
+    return Regression(tuple(reward.attributes.items())) if reward.form == "regression" else BradleyTerry(reward.form)
 
 
 def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:
     """Return a setup that only serves weights: for evaluating a finished stage in a resumed run."""
-    first = next(iter(config.stages.values()))
+    lengths = [trained.seq_length for stage in config.stages.values() if (trained := stage.trained()) is not None]
     return TrainerSetup(
         hf_path=str(hf_folder),
         model=config.model,
         parallel=config.parallel,
         precision=config.precision,
-        seq_length=first.seq_length,
+        seq_length=lengths[0] if lengths else config.rollout.max_model_len,
         seed=config.seed,
         training=None,
     )

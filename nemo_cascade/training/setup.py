@@ -7,7 +7,7 @@ from typing import Literal
 
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.router import RouterConfig
-from nemo_cascade.losses.objective import Objective, PolicyLoss, loss_spec
+from nemo_cascade.losses.objective import Objective, PolicyLoss
 
 WhichModel = Literal["policy", "rounded_anew", "reference"]
 """What `logprobs` scores with."""
@@ -63,11 +63,6 @@ class TrainerSetup:
         """HF folder of the frozen second model, if there is one."""
         objective = None if self.training is None else self.training.objective
         return objective.reference_hf_path if isinstance(objective, PolicyLoss) else None
-
-    @property
-    def head(self) -> Literal["lm", "score"]:
-        """What the model has to end with."""
-        return "lm" if self.training is None else loss_spec(self.training.objective).head
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,24 @@ import torch
 from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
-from nemo_cascade.losses.objective import LossSpec, Objective, PolicyLoss, loss_spec
+from nemo_cascade.losses.objective import (
+    BradleyTerry,
+    LossSpec,
+    Objective,
+    PolicyLoss,
+    Preference,
+    Regression,
+    SftLoss,
+)
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.losses.policy import policy_loss
-from nemo_cascade.losses.preference import bradley_terry_loss
+from nemo_cascade.losses.preference import preference_loss
+from nemo_cascade.losses.reward_model import bradley_terry_loss, regression_loss
+from nemo_cascade.losses.units import RATING
 from nemo_cascade.models.axes import Axes, Axis
 from nemo_cascade.models.megatron.heads import deferred_weight
 from nemo_cascade.training.experts import ExpertLoad
@@ -82,11 +93,26 @@ class Scoring:
         )
 
 
-def loss_of(objective: Objective, scoring: Scoring) -> Loss:
-    """Return the loss of an objective."""
-    if loss_spec(objective).reads == "documents":
-        return _preference_loss()
-    return _reinforcement_loss(scoring, objective.config) if isinstance(objective, PolicyLoss) else _sft_loss(scoring)
+def loss_of(objective: Objective, scoring: Scoring, weights: Tensor | None) -> Loss:
+    """Return the loss of an objective.
+
+    Args:
+        objective: what is trained for.
+        scoring: how logits become log-probabilities.
+        weights: [K] of a reward model's outputs in its score; None of a language model.
+    """
+    match objective:
+        case SftLoss():
+            return _sft_loss(scoring)
+        case PolicyLoss():
+            return _reinforcement_loss(scoring, objective.config)
+        case Preference():
+            return _preference_loss(scoring, objective.config)
+        case BradleyTerry():
+            assert weights is not None, "its model is a reward model"
+            return _pair_loss(objective, weights)
+        case Regression():
+            return _rating_loss(objective)
 
 
 def _sft_loss(scoring: Scoring) -> Loss:
@@ -112,20 +138,51 @@ def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
     return loss
 
 
-def _preference_loss() -> Loss:
-    """Return the Bradley-Terry loss of a reward model; documents come in pairs, the preferred one first."""
+def _preference_loss(scoring: Scoring, config: PreferenceLossConfig) -> Loss:
+    """Return a policy's loss on pairs; documents come in pairs, the preferred one first."""
 
-    def loss(scores_1T1: Tensor, batch: MicroBatch) -> LossOutput:
-        chosen_P, rejected_P = document_scores(scores_1T1, batch).view(-1, 2).unbind(1)
-        return counted_once(bradley_terry_loss(chosen_P, rejected_P), batch.context)
+    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
+        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
+        documents = Documents(batch.document, batch.cu_seqlens.numel() - 1, batch.over_context)
+        output = preference_loss(logprob_T, batch.loss_mask, documents, batch.extras, config)
+        return counted_once(output, batch.context)
 
     return loss
 
 
-def document_scores(scores_1T1: Tensor, batch: MicroBatch) -> Tensor:
-    """Return the score of each trained document: a scalar head's output at its last token, the only one trained."""
-    own_T = torch.where(batch.predicted > 0, scores_1T1[0, :, 0], 0.0)
-    return batch.per_document(own_T)[batch.trained_documents]
+def _pair_loss(objective: BradleyTerry, weights_K: Tensor) -> Loss:
+    """Return a reward model's loss on pairs; documents come in pairs, the preferred one first."""
+
+    def loss(outputs_1TK: Tensor, batch: MicroBatch) -> LossOutput:
+        chosen_P, rejected_P = (document_outputs(outputs_1TK, batch) @ weights_K).view(-1, 2).unbind(1)
+        strength_P = None
+        if objective.form != "plain":
+            strength_P = _at_marks(batch.extras["strength"], batch).view(-1, 2)[:, 0]
+        return counted_once(bradley_terry_loss(chosen_P, rejected_P, strength_P, objective.form), batch.context)
+
+    return loss
+
+
+def _rating_loss(objective: Regression) -> Loss:
+    """Return a reward model's loss on rated attributes."""
+
+    def loss(outputs_1TK: Tensor, batch: MicroBatch) -> LossOutput:
+        rated = [_at_marks(batch.extras[RATING + name], batch) for name in objective.attributes]
+        outputs_DK = document_outputs(outputs_1TK, batch)
+        return counted_once(regression_loss(outputs_DK, torch.stack(rated, 1), objective.attributes), batch.context)
+
+    return loss
+
+
+def document_outputs(outputs_1TK: Tensor, batch: MicroBatch) -> Tensor:
+    """Return a score head's outputs for each trained document: at its last token, the only one trained."""
+    own_TK = torch.where(batch.predicted[:, None] > 0, outputs_1TK[0], 0.0)
+    return batch.per_document(own_TK)[batch.trained_documents]
+
+
+def _at_marks(value_T: Tensor, batch: MicroBatch) -> Tensor:
+    """Return an extra's value for each trained document."""
+    return batch.per_document(torch.where(batch.loss_mask > 0, value_T, 0.0))[batch.trained_documents]
 
 
 def counted_once(output: LossOutput, context: Axis) -> LossOutput:
@@ -237,14 +294,16 @@ def forward_logprobs(chunks: Sequence[Any], batches: Sequence[PackedBatch], scor
         )
 
 
-def forward_scores(chunks: Sequence[Any], batches: Sequence[PackedBatch], padding: Padding, axes: Axes) -> list[Tensor]:
-    """Score the documents of each micro-batch by a scalar head, without gradient; collective.
+def forward_outputs(
+    chunks: Sequence[Any], batches: Sequence[PackedBatch], padding: Padding, axes: Axes
+) -> list[Tensor]:
+    """Have a score head judge the documents of each micro-batch, without gradient; collective.
 
     Returns:
-        One [documents] float32 per micro-batch on the last pipeline stage; empty elsewhere.
+        One [documents, outputs] float32 per micro-batch on the last pipeline stage; empty elsewhere.
     """
     with torch.no_grad():
-        return run_schedule(chunks, batches, document_scores, padding=padding, context=axes["cp"], forward_only=True)
+        return run_schedule(chunks, batches, document_outputs, padding=padding, context=axes["cp"], forward_only=True)
 
 
 def run_schedule(

@@ -13,8 +13,8 @@ import torch
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
-from nemo_cascade.losses.objective import PolicyLoss, loss_spec
-from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.losses.objective import PolicyLoss, Regression, loss_spec
+from nemo_cascade.models.architecture import Architecture, ScoreHead
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
@@ -32,7 +32,7 @@ from nemo_cascade.training.step import (
     Scoring,
     TrainStep,
     forward_logprobs,
-    forward_scores,
+    forward_outputs,
     loss_of,
 )
 from nemo_cascade.types import BatchSource, Float32, PackedBatch
@@ -105,7 +105,7 @@ class TrainerWorker(RankWorker):
         ready.scoring = replace(ready.scoring, temperature=temperature)
         training = ready.setup.training
         if ready.step is not None and training is not None and isinstance(training.objective, PolicyLoss):
-            ready.step.loss = loss_of(replace(training.objective, temperature=temperature), ready.scoring)
+            ready.step.loss = loss_of(replace(training.objective, temperature=temperature), ready.scoring, None)
 
     def train_step(self, source: BatchSource, step: int) -> StepResult:
         """Train on one global batch.
@@ -145,23 +145,23 @@ class TrainerWorker(RankWorker):
             return None
         return [score.cpu().numpy() for score in scores]
 
-    def scores(self, source: BatchSource, step: int) -> list[Float32] | None:
-        """Score the documents of a global batch by the reward model; collective.
+    def outputs(self, source: BatchSource, step: int) -> list[Float32] | None:
+        """Have the reward model judge the documents of a global batch; collective.
 
         Returns:
-            Per own micro-batch the score of each document [D]; None on ranks that are not the last pipeline stage's
-            first tensor-parallel rank.
+            Per own micro-batch its head's outputs for each document [D, K]; None on ranks that are not the last
+            pipeline stage's first tensor-parallel rank.
 
         Raises:
             TrainingError: the model is no reward model.
         """
         ready = self._set_up
         if not ready.arch.scores:
-            raise TrainingError("a language model has no scores", mend="set it up with a loss on pairs")
-        scores = forward_scores(
+            raise TrainingError("a language model has no scores", mend="set it up with a reward model's loss")
+        outputs = forward_outputs(
             ready.chunks, self._micro_batches(source, step), ready.scoring.padding, ready.scoring.axes
         )
-        return [score.cpu().numpy() for score in scores] if self._joined.reports else None
+        return [output.cpu().numpy() for output in outputs] if self._joined.reports else None
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
         """Write model, optimizer, random state and the caller's JSON-like state into an empty folder.
@@ -280,9 +280,21 @@ class TrainerWorker(RankWorker):
 
 
 def _architecture(setup: TrainerSetup) -> Architecture:
-    if setup.head == "score":
-        return read_architecture(Path(setup.hf_path), setup.model.family).with_score_head()
-    return _language_model(setup.hf_path, setup.model.family)
+    objective = None if setup.training is None else setup.training.objective
+    if objective is None or loss_spec(objective).head == "lm":
+        return _language_model(setup.hf_path, setup.model.family)
+    arch = read_architecture(Path(setup.hf_path), setup.model.family)
+    if not isinstance(objective, Regression):
+        return arch if arch.scores else arch.with_score_head()
+    head = ScoreHead(objective.attributes, tuple(weight for _, weight in objective.weights))
+    if isinstance(arch.head, ScoreHead) and arch.head.names != head.names:
+        raise ModelError(
+            "the reward model has other outputs than the stage trains",
+            value=f"{setup.hf_path}: {', '.join(arch.head.names)}",
+            limit=", ".join(head.names),
+            mend="start from a language model, or name the same attributes in the same order",
+        )
+    return arch.with_score_head(head)
 
 
 def _language_model(hf_path: str, family: str | None) -> Architecture:
@@ -307,6 +319,11 @@ def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
     return wrapped
 
 
+def _score_weights(arch: Architecture) -> torch.Tensor | None:
+    """Return the weight of each output in a reward model's score, [K]; None of a language model."""
+    return torch.tensor(arch.head.weights, device=backend.device()) if isinstance(arch.head, ScoreHead) else None
+
+
 def _train_step(
     setup: TrainerSetup, training: Training, arch: Architecture, bare: list[Any], scoring: Scoring
 ) -> TrainStep:
@@ -320,7 +337,7 @@ def _train_step(
         optimizer=PolicyOptimizer(
             chunks, training.optimizer, setup.parallel, setup.precision, total_steps=training.total_steps
         ),
-        loss=loss_of(training.objective, scoring),
+        loss=loss_of(training.objective, scoring, _score_weights(arch)),
         spec=loss_spec(training.objective),
         padding=scoring.padding,
         max_skipped=training.optimizer.max_skipped_steps,

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
+from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import Record, read_ledger
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import CascadeError, RunFolderError
 from nemo_cascade.report.came_out import came_out
 from nemo_cascade.report.curves import SPECS

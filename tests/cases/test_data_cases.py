@@ -78,7 +78,7 @@ def of_pairs(case, path, folder, tmp_path):
 
     def written(store):
         decode = load_tokenizer(folder).decode
-        return [], [decode(d.token_ids) for pair in range(len(store)) for d in store.documents(pair)]
+        return [], [decode(d.input_ids) for pair in range(len(store)) for d in store.documents(pair)]
 
     return load, written
 

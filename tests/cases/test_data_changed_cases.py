@@ -10,9 +10,10 @@ import pytest
 
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.config.stages.rollout_rules import PromptFilterConfig
-from nemo_cascade.data.pairs import build_pair_stores, open_pairs
+from nemo_cascade.data.pairs import build_pair_stores
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
+from nemo_cascade.data.responses import open_responses
 from nemo_cascade.data.sft.store import open_store
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Task
@@ -94,7 +95,9 @@ def pairs(nano, tmp_path):
     return build_pair_stores(data, 512, nano, tmp_path / "cache")[0]
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "prompts.npy", "stats.json"])
+@pytest.mark.parametrize(
+    "name", ["tokens.bin", "trained.bin", "offsets.npy", "values.npy", "prompts.npy", "stats.json"]
+)
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_damaged_pairs_are_told_by_name(pairs, name, how):
     file = pairs.folder / name
@@ -107,5 +110,5 @@ def test_damaged_pairs_are_told_by_name(pairs, name, how):
     flipped_fact = name == "stats.json" and how == "flipped"  # it may be one that says nothing of a file
     if flipped_fact:
         file.write_text(file.read_text(errors="replace").replace('"files"', '"filed"'))
-    with pytest.raises(DataError, match=r"pairs|stats\.json"):
-        open_pairs(pairs.folder)
+    with pytest.raises(DataError, match=r"responses|stats\.json"):
+        open_responses(pairs.folder)

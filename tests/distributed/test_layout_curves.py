@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-from nemo_cascade.losses.objective import PolicyLoss
+from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
+from nemo_cascade.losses.objective import PolicyLoss, Preference
 from nemo_cascade.types import PackedBatch
-from tests.support.tiny_policy import Job, TinySource, launch_jobs, make_pack, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import (
+    Job,
+    TinyPairs,
+    TinySource,
+    launch_jobs,
+    make_pack,
+    make_policy_pairs,
+    policy_setup,
+    write_tiny_folder,
+)
 
 STEPS = 10
 SFT = (
@@ -84,7 +94,16 @@ def answers(tmp_path_factory):
     def curve(name, ranks, micro=4, extras=(), **layout):
         return Job(name, ranks, curve_of, (policy_setup(hf, **layout), TinySource(micro, extras=extras)))
 
+    rpo = Preference(PreferenceLossConfig(form="rpo_bwd_kl", sft_weight=0.1))
+
+    def pairs(name, ranks, **layout):
+        setup = policy_setup(hf, objective=rpo, **layout)
+        return Job(f"pairs {name}", ranks, curve_of, (setup, TinyPairs(make=make_policy_pairs)))
+
     jobs = [
+        pairs("single", (0,)),
+        pairs("dp2", (2, 3), dp=2),
+        pairs("cp2 tp2 sp", (0, 1, 2, 3), cp=2, tp=2, sp=True),
         curve("dp1 mb4", (0,)),
         curve("dp1 mb1", (1,), micro=1),
         curve("dp2", (2, 3), dp=2),
@@ -116,6 +135,16 @@ def test_sft_loss_and_gradient_norm_do_not_depend_on_the_layout(answers, name):
     for curve, _ in answers[name]:  # every rank reports the same numbers
         np.testing.assert_allclose(curve, reference, rtol=1e-5)
         assert curve == answers[name][0][0]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["pairs dp2", "pairs cp2 tp2 sp"])
+def test_a_loss_on_pairs_does_not_depend_on_the_layout(answers, name):
+    reference, metrics = answers["pairs single"][0]
+    assert reference[-1][0] != reference[0][0]  # of other pairs
+    for curve, other in answers[name]:
+        np.testing.assert_allclose(curve, reference, rtol=1e-4)
+        assert {"preference_loss", "reward_gap", "sft_loss"} <= metrics.keys() == other.keys()
 
 
 @pytest.mark.distributed

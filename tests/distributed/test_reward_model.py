@@ -9,9 +9,18 @@ import torch
 
 from nemo_cascade.data.chat.tokenizer import TURN_END
 from nemo_cascade.errors import ModelError
-from nemo_cascade.losses.objective import BradleyTerry
+from nemo_cascade.losses.objective import BradleyTerry, Regression
+from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.hf_folder import padding_token
-from tests.support.tiny_policy import Job, TinyPairs, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import (
+    Job,
+    TinyPairs,
+    launch_jobs,
+    make_pairs,
+    make_rated,
+    policy_setup,
+    write_tiny_folder,
+)
 
 STEPS, CUT = 4, 2
 LAYOUTS = {
@@ -23,10 +32,13 @@ LAYOUTS = {
 }
 
 
+RATED = {"rated": ({}, (1,)), "rated tp2 sp dp2": ({"tp": 2, "sp": True, "dp": 2}, (0, 1, 2, 3))}
+
+
 def _train(worker, argument):
     """Train, stop in the middle, go on from the checkpoint; export."""
-    setup, folder = argument
-    source = TinyPairs()
+    setup, folder, make = argument
+    source = TinyPairs(make=make)
     worker.setup(setup)
     steps = []
     for step in range(STEPS):
@@ -35,7 +47,7 @@ def _train(worker, argument):
             Path(folder, "checkpoint").mkdir(parents=True, exist_ok=True)
             worker.save_checkpoint(str(Path(folder, "checkpoint")), {"step": CUT})
     worker.export_hf(str(Path(folder, "hf")))
-    scores = worker.scores(source, 0)
+    scores = worker.outputs(source, 0)
     worker.setup(setup)
     assert worker.load_checkpoint(str(Path(folder, "checkpoint"))) == {"step": CUT}
     resumed = [worker.train_step(source, step) for step in range(CUT, STEPS)]
@@ -62,15 +74,19 @@ def answers(root):
     jobs = []
     for name, (layout, ranks) in LAYOUTS.items():
         setup = policy_setup(qwen3, objective=BradleyTerry(), **layout)
-        jobs.append(Job(name, ranks, _train, (setup, str(root / name))))
+        jobs.append(Job(name, ranks, _train, (setup, str(root / name), make_pairs)))
     setup = policy_setup(llama, objective=BradleyTerry())
-    jobs.append(Job("llama", (3,), _train, (setup, str(root / "llama-trained"))))
+    jobs.append(Job("llama", (3,), _train, (setup, str(root / "llama-trained"), make_pairs)))
+    for name, (layout, ranks) in RATED.items():
+        setup = policy_setup(qwen3, objective=Regression((("a", 0.0), ("b", 0.7), ("c", -0.3))), **layout)
+        jobs.append(Job(name, ranks, _train, (setup, str(root / name), make_rated)))
     jobs.append(Job("as policy", (0,), _refuse, policy_setup(str(root / "single" / "hf"))))
     return launch_jobs(jobs, deadline_s=300)
 
 
 def _curve(steps):
-    return np.array([(s.loss, s.grad_norm, s.metrics["accuracy"], s.metrics["margin"]) for s in steps])
+    names = ("accuracy", "margin") if "accuracy" in steps[0].metrics else ("error", "error_a", "error_b", "error_c")
+    return np.array([(s.loss, s.grad_norm, *(s.metrics[name] for name in names)) for s in steps])
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "single"])
@@ -80,13 +96,19 @@ def test_every_layout_trains_as_one_process_does(answers, layout):
     np.testing.assert_allclose(_curve(answers[layout][0][0]), expected, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*LAYOUTS, "llama"])
+def test_ratings_are_trained_in_every_layout_as_in_one_process(answers):
+    expected = _curve(answers["rated"][0][0])
+    assert expected[-1, 0] < expected[0, 0]
+    np.testing.assert_allclose(_curve(answers["rated tp2 sp dp2"][0][0]), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, *RATED, "llama"])
 def test_a_restart_repeats_the_steps_to_the_last_bit(answers, name):
     steps, resumed, _ = answers[name][0]
     assert steps[CUT:] == resumed
 
 
-@pytest.mark.parametrize("name", [*LAYOUTS, "llama"])
+@pytest.mark.parametrize("name", [*LAYOUTS, *RATED, "llama"])
 def test_transformers_gives_the_exported_model_the_same_scores(answers, root, name):
     from transformers import AutoModelForSequenceClassification
 
@@ -96,15 +118,20 @@ def test_transformers_gives_the_exported_model_the_same_scores(answers, root, na
     )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert model.config.num_labels == 1
+    assert model.config.num_labels == (3 if name in RATED else 1)
     got = np.concatenate([score for rank in answers[name] for score in (rank[2] or [])])
     want = []
     for pack in TinyPairs().packs(0):
         for begin, end in zip(pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True):
             with torch.no_grad():
-                want.append(model(torch.from_numpy(pack.input_ids[begin:end])[None]).logits.item())
-    assert len(set(want)) > 10
+                want.append(model(torch.from_numpy(pack.input_ids[begin:end])[None]).logits[0].tolist())
+    assert len(set(map(tuple, want))) > 10
     np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_the_exported_model_says_how_its_outputs_make_a_score(root, answers):
+    head = read_architecture(root / "rated" / "hf").head
+    assert (head.names, head.weights) == (("a", "b", "c"), (0.0, 0.7, -0.3))
 
 
 def test_a_reward_model_is_refused_as_a_policy(answers):

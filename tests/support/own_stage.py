@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import PositiveInt
@@ -30,8 +29,6 @@ class Shortest(PolicyStage):
     """Prompts of a step."""
     num_generations: PositiveInt = 2
     """Answers to each."""
-
-    objective: ClassVar[Literal["sft"]] = "sft"
 
     @classmethod
     def work(cls):

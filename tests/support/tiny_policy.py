@@ -162,15 +162,33 @@ class TinySource:
         return merged[dp_rank * share : (dp_rank + 1) * share]
 
 
+def make_policy_pairs(lengths, seed):
+    """Return one pack of random pairs, of which the last third of each document is trained, as a policy learns them."""
+    return make_pack([n for pair in lengths for n in pair], seed, ("reference_logprobs", "rewards"))
+
+
+def make_rated(lengths, seed):
+    """Return one pack of random documents with ratings of three attributes at their last tokens, some missing."""
+    pack, rng = make_pairs(lengths, seed), np.random.default_rng(seed)
+    ratings = {f"rating_{name}": rng.uniform(0, 4, pack.num_tokens).astype(np.float32) for name in "abc"}
+    for k, values in enumerate(ratings.values()):
+        values[(np.arange(pack.num_tokens) + k) % 3 == 0] = np.nan
+    return replace(pack, extras=ratings)
+
+
 @dataclass(frozen=True)
 class TinyPairs:
-    """Four packs of pairs per step; of two ranks, one has three and the other fills up with untrained packs."""
+    """Four packs of pairs per step; of two ranks, one has three and the other fills up with untrained packs.
+
+    `make` is one of make_pairs, make_policy_pairs and make_rated.
+    """
 
     seed: int = 0
+    make: object = make_pairs
 
     def packs(self, step):
         shapes = ([(30, 18), (5, 9)], [(64, 3)], [(4, 41)], [(7, 9), (11, 13), (8, 8)])
-        return [make_pairs(s, self.seed + 1000 * step + i) for i, s in enumerate(shapes)]
+        return [self.make(s, self.seed + 1000 * step + i) for i, s in enumerate(shapes)]
 
     def micro_batches(self, step, dp_rank, dp_size):
         from nemo_cascade.data.layout import dummy_document, lay_out
@@ -178,7 +196,8 @@ class TinyPairs:
         packs = self.packs(step)
         if dp_size == 1:
             return packs
-        return packs[:3] if dp_rank == 0 else [packs[3], *(lay_out([dummy_document()]) for _ in range(2))]
+        dummy = lay_out([dummy_document(tuple(packs[0].extras))])
+        return packs[:3] if dp_rank == 0 else [packs[3], dummy, dummy]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.sft_data import SourceConfig, ThoughtsConfig
 from nemo_cascade.data.chat.encode import Mask, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt, render_samples
 from nemo_cascade.data.chat.templates import Segment
@@ -21,6 +22,7 @@ from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.data.rows.sources import decode_row, read_raw
+from nemo_cascade.data.sft.thoughts import with_thoughts
 from nemo_cascade.types import Int32
 
 # Two shades in turn: where one token ends and the next begins is seen.
@@ -97,7 +99,8 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
         rendered: list[list[Segment]] = []
         problems = [problem] if problem is not None else []
         if problem is None and mode is None:
-            rendered, problems = render_samples(tokenizer, row)
+            thoughts = source.thoughts if isinstance(source, SourceConfig) else ThoughtsConfig()
+            rendered, problems = render_samples(tokenizer, with_thoughts(row, thoughts, tokenizer))
         elif problem is None and mode is not None:
             segments, problems = render_prompt(tokenizer, row, mode)
             rendered = [segments] if not problems else []
@@ -109,18 +112,14 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
 
 def _pairs(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer) -> Iterator[Shown]:
     """Yield the two texts of each pair; what is marked is where the score is read."""
-    from nemo_cascade.data.pairs import SIDES, read_pair
-    from nemo_cascade.data.scored import encode_scored
+    from nemo_cascade.data.pairs import SIDES, read_pairs
 
     schema = schema_of(source.schema, source.columns)
     for raw in read_raw(local_path(source, config.data_dir)):
-        pair = read_pair(raw, tokenizer, schema)
+        (pair,) = read_pairs([raw], tokenizer, schema)
         told = "neither response is preferred" if pair.tied else pair.broken or pair.unusable
         if told:
             yield Shown(raw.place, np.empty(0, np.int32), np.empty(0, np.uint8), told)
             continue
-        encoded = encode_scored(tokenizer, [(pair.messages, reply) for reply in pair.replies])
-        for side, ids in zip(SIDES, encoded, strict=True):
-            mask = np.zeros(len(ids), np.uint8)
-            mask[-1] = 1
+        for side, (ids, mask) in zip(SIDES, pair.encoded, strict=True):
             yield Shown(f"{raw.place} {side}", ids, mask)

@@ -12,6 +12,7 @@ from nemo_cascade.config.checks import host
 from nemo_cascade.config.logging import SINK_PACKAGES
 from nemo_cascade.config.model import CHAT_TEMPLATES
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -34,7 +35,7 @@ def _model(config: RunConfig) -> Problems:
     wanted = {"model.path": model.path if model.source == "hf" else None}
     named = {f"evaluation.suites.{n}.reward_model": suite.reward_model for n, suite in config.evaluation.suites.items()}
     named |= {f"stages.{n}.{use.key}": use.reference for n, stage in config.stages.items() for use in stage.models()}
-    wanted |= {key: path for key, path in named.items() if path not in config.stages}
+    wanted |= {key: path for key, path in named.items() if path not in (START, *config.stages)}
     for key, path in wanted.items():
         if path is not None and not (Path(path) / "config.json").is_file():
             missing = "model folder not found" if not Path(path).is_dir() else "model folder has no config.json"

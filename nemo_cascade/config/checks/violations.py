@@ -16,7 +16,7 @@ from nemo_cascade.config.checks.judges import judge_violations
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.rollout import room_problems
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages import Stage
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -30,9 +30,10 @@ def violations(config: RunConfig) -> list[CascadeError]:
     checks: list[Callable[[RunConfig], Problems]] = [_run, _device, _model, _precision, _machines, _suites]
     found = [problem for check in checks for problem in check(config)]
     for index, (name, stage) in enumerate(config.stages.items()):
-        found += _optimizer(f"stages.{name}.optimizer", stage)
-        found += _carry(config, index, name, stage)
-        found += stage.router.problems(f"stages.{name}.router")
+        if (trained := stage.trained()) is not None:
+            found += _optimizer(f"stages.{name}.optimizer", trained)
+            found += _carry(config, index, name, trained)
+            found += trained.router.problems(f"stages.{name}.router")
         found += stage.problems(config, name)
     return found + list(judge_violations(config))
 
@@ -138,7 +139,7 @@ def _suites(config: RunConfig) -> Problems:
             )
 
 
-def _optimizer(prefix: str, stage: Stage) -> Problems:
+def _optimizer(prefix: str, stage: TrainedStage) -> Problems:
     optimizer = stage.optimizer
     if optimizer.min_lr > optimizer.lr:
         value = f"{prefix}.min_lr={optimizer.min_lr}"
@@ -156,7 +157,7 @@ def _optimizer(prefix: str, stage: Stage) -> Problems:
             yield CascadeError("Adam forgets nothing", value=f"{prefix}.{beta}={getattr(optimizer, beta)}", limit="< 1")
 
 
-def _carry(config: RunConfig, index: int, name: str, stage: Stage) -> Problems:
+def _carry(config: RunConfig, index: int, name: str, stage: TrainedStage) -> Problems:
     if not stage.carry.optimizer:
         return
     key = f"stages.{name}.carry.optimizer"

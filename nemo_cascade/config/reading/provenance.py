@@ -59,6 +59,7 @@ def _choosing(config: RunConfig) -> dict[str, Any]:
     return {
         f"stages.{name}.{key}": getattr(stage, key)
         for name, stage in config.stages.items()
+        if stage.trained() is not None
         if stage.selection_prompts() is not None
         or stage.gate.applied_to(config.gate).on_regression in ("recover", "checkpoint")
         for key in ("checkpoint_every", "keep_checkpoints")

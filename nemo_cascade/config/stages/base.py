@@ -25,6 +25,8 @@ from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
+from nemo_cascade.config.stages.reward_loss import RewardLossConfig
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.errors import CascadeError
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from nemo_cascade.config.schema import RunConfig
 
 Problems = Iterator[CascadeError]
+START = "start"
+"""Names the model that the cascade starts from, among its stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,13 @@ class ModelUse:
 
     Attributes:
         key: the field that names it.
-        reference: an HF folder, or for a reward model the stage that trains it.
-        role: start: what its ranks load; reward: judges responses.
+        reference: an HF folder, or the stage that makes it (of merged ones also `start`).
+        role: start: what its ranks load; reward: judges responses; merged: its weights go into the stage's.
     """
 
     key: str
     reference: str
-    role: Literal["start", "reward"]
+    role: Literal["start", "reward", "merged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +128,6 @@ class PromiseConfig:
 class StageBase:
     """What all stages have."""
 
-    optimizer: OptimizerConfig
-    """AdamW and schedule."""
-    seq_length: PositiveInt
-    """Length of a packed micro-batch, tokens."""
-    router: RouterConfig = field(default_factory=RouterConfig)
-    """Treatment of the routers of a mixture of experts."""
-    checkpoint_every: PositiveInt = 50
-    """Steps between checkpoints; the last step always has one."""
-    keep_checkpoints: PositiveInt = 2
-    """Newest complete checkpoints that stay on disk."""
-    carry: CarryConfig = field(default_factory=CarryConfig)
-    """What is taken over from the parent."""
     promise: PromiseConfig = field(default_factory=PromiseConfig)
     """What the gate checks afterwards."""
     gate: GateOverride = field(default_factory=GateOverride)
@@ -143,8 +135,6 @@ class StageBase:
 
     kind: Annotated[str, AfterValidator(anchored)]
     """Stage kind; or your own, `my_package.my_module:Name` or `my_file.py:Name` (README, Adding)."""
-    objective: ClassVar[Literal["sft", "policy", "preference"]]
-    """What its ranks optimise."""
     moves_policy: ClassVar[bool] = True
     """Whether the next stage starts from this one's weights; a reward model stands beside that line."""
 
@@ -198,8 +188,8 @@ class StageBase:
         """Return of how many prompts its checkpoints are scored to find its result; None: its last model is that."""
         return None
 
-    def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
-        """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
+    def trained(self) -> TrainedStage | None:
+        """Return the stage if its ranks train; None: it makes its model of others."""
         return None
 
     def problems(self, run: RunConfig, name: str) -> Problems:
@@ -208,7 +198,41 @@ class StageBase:
 
 
 @block
-class PolicyStage(StageBase):
+class TrainedStage(StageBase):
+    """What the stages have whose ranks train."""
+
+    optimizer: OptimizerConfig
+    """AdamW and schedule."""
+    seq_length: PositiveInt
+    """Length of a packed micro-batch, tokens."""
+    router: RouterConfig = field(default_factory=RouterConfig)
+    """Treatment of the routers of a mixture of experts."""
+    checkpoint_every: PositiveInt = 50
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest complete checkpoints that stay on disk."""
+    carry: CarryConfig = field(default_factory=CarryConfig)
+    """What is taken over from the parent."""
+
+    def trained(self) -> TrainedStage:
+        """Return the stage: its ranks train."""
+        return self
+
+    def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
+        """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
+        return None
+
+    def preference_loss(self) -> PreferenceLossConfig | None:
+        """Return the loss of a policy on pairs of responses; None: it has another loss."""
+        return None
+
+    def reward_loss(self) -> RewardLossConfig | None:
+        """Return the loss of a reward model; None: it has another loss, cross entropy where no other is named."""
+        return None
+
+
+@block
+class PolicyStage(TrainedStage):
     """What the stages have that change the policy."""
 
     select: Literal["last", "best"] = "last"

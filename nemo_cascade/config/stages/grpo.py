@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -76,8 +76,6 @@ class GrpoStage(PolicyStage):
     """Treatment of the routers of a mixture of experts: frozen, as in the published recipes; the biases move on."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
-
-    objective: ClassVar[Literal["policy"]] = "policy"
 
     def judged(self) -> Mapping[str, TaskConfig]:
         """Return the tasks that its responses are judged on, by their keys."""

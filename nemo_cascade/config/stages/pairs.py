@@ -9,17 +9,13 @@ from nemo_cascade.config.data import DataFileConfig
 
 
 @block
-class PairDataConfig(DataFileConfig):
-    """Pairs of responses, one preferred: what a reward model learns from, and what it is measured on.
+class PairSetConfig(DataFileConfig):
+    """Pairs of responses, one preferred.
 
     Rows have `messages` ending in a user turn, `chosen`, `rejected`; each of these a text or a list of messages that
-    ends with the reply.
+    ends with the reply. What a loss asks for beside them: `margin`, or `chosen_reward` and `rejected_reward`.
     """
 
-    holdout_path: str
-    """Pairs of the same kind that are never trained on; a prompt that is also in `path` refuses the run."""
-    holdout_split: str | None = None
-    """hf:// only: their split; null: `split`."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """A pair longer than seq_length stops the run, or is dropped and counted against max_bad_fraction."""
     max_bad_fraction: Fraction = 0.0
@@ -28,3 +24,16 @@ class PairDataConfig(DataFileConfig):
     count."""
     shuffle_seed: Seed = 0
     """Seeds the order of the pairs, together with the run's seed."""
+
+
+@block
+class PairDataConfig(PairSetConfig):
+    """What a reward model learns from, and what it is measured on: pairs, or rated replies where its loss reads these.
+
+    Rows of rated replies have `messages` ending in the reply, and a number for some of the loss's attributes.
+    """
+
+    holdout_path: str
+    """Rows of the same kind that are never trained on; a prompt that is also in `path` refuses the run."""
+    holdout_split: str | None = None
+    """hf:// only: their split; null: `split`."""

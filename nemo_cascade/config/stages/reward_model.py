@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -10,8 +11,9 @@ from pydantic import PositiveInt
 from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageBase, StageSize
+from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageSize, TrainedStage
 from nemo_cascade.config.stages.pairs import PairDataConfig
+from nemo_cascade.config.stages.reward_loss import RewardLossConfig
 from nemo_cascade.config.stages.sft import epochs_size
 from nemo_cascade.errors import CascadeError
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 
 @block
-class RewardModelStage(StageBase):
-    """A reward model: scalar head, Bradley-Terry loss (arXiv 2512.13607, section 4.2.2).
+class RewardModelStage(TrainedStage):
+    """A reward model: a score of pairs by Bradley-Terry (arXiv 2512.13607, section 4.2.2), or rated attributes by
+    regression (arXiv 2406.11704, section 3.1).
 
     It stands beside the policy's line: the next stage starts from the model that this one's predecessor left.
     """
@@ -29,21 +32,23 @@ class RewardModelStage(StageBase):
     kind: Literal["reward_model"] = "reward_model"
     """Stage kind."""
     data: PairDataConfig
-    """Pairs."""
+    """Pairs, or rated replies."""
+    loss: RewardLossConfig = field(default_factory=RewardLossConfig)
+    """What it is trained by."""
     model_path: str | None = None
     """HF folder that it starts from, a language model or a reward model; null: the policy as it stands."""
     parallel: ParallelConfig | None = None
     """Layout of its ranks, which a larger model needs; null: the policy's."""
     global_batch_size: PositiveInt
-    """Pairs per optimizer step over all data-parallel ranks."""
+    """Pairs, or rated replies, per optimizer step over all data-parallel ranks."""
     epochs: PositiveInt = 1
-    """Passes over the pairs."""
+    """Passes over the data."""
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
     min_accuracy: Fraction = 0.5
-    """Least share of hold-out pairs that it must order right; one that is shown to order fewer breaks its promise."""
+    """Least share of hold-out pairs that it must order right; one that is shown to order fewer breaks its promise.
+    regression: the pairs are those of held-out replies to one prompt whose weighted ratings differ."""
 
-    objective: ClassVar[Literal["preference"]] = "preference"
     moves_policy: ClassVar[bool] = False
 
     def reads(self) -> Iterator[DataUse]:
@@ -59,7 +64,12 @@ class RewardModelStage(StageBase):
 
     def size(self) -> StageSize:
         """Return how large the stage is."""
-        return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "pairs", self.seq_length)
+        of = "replies" if self.loss.form == "regression" else "pairs"
+        return epochs_size(self.epochs, self.max_steps, self.global_batch_size, of, self.seq_length)
+
+    def reward_loss(self) -> RewardLossConfig:
+        """Return the loss of a reward model."""
+        return self.loss
 
     def layout(self, run: RunConfig) -> ParallelConfig:
         """Return the layout of its ranks: its own, or the policy's."""
@@ -74,7 +84,14 @@ class RewardModelStage(StageBase):
         return f"accuracy >= {self.min_accuracy:g}"
 
     def problems(self, run: RunConfig, name: str) -> Problems:
-        """Yield what is wrong with its promise."""
+        """Yield what is wrong with its promise and its attributes."""
+        key, attributes = f"stages.{name}.loss.attributes", self.loss.attributes
+        if self.loss.form == "regression" and not any(attributes.values()):
+            mend = f"{key}={{helpfulness: 1.0}}, or another form of loss"
+            yield CascadeError("a regression needs an attribute that counts", value=f"{key}={attributes}", mend=mend)
+        if self.loss.form != "regression" and attributes:
+            value = f"stages.{name}.loss.form={self.loss.form}, {key}={attributes}"
+            yield CascadeError("pairs have no attributes", value=value, mend=f"{key}={{}}, or form=regression")
         if self.promise.improve:
             yield CascadeError(
                 "a reward model changes no domain's score",

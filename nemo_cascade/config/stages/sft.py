@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
@@ -32,14 +32,13 @@ class SftStage(PolicyStage):
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
 
-    objective: ClassVar[Literal["sft"]] = "sft"
-
     def reads(self) -> Iterator[DataUse]:
         """Yield the sources, and the sets that are screened out of them."""
         screen = self.data.decontaminate
         against = tuple(screen.against)
         for number, source in enumerate(self.data.sources):
-            use = f"x {source.repeat:g}" * (source.repeat != 1)
+            told = {"keep": "", "remove": ", without thoughts", "cut": ", thoughts cut"}[source.thoughts.handling]
+            use = f"x {source.repeat:g}" * (source.repeat != 1) + told
             ngram = screen.ngram if against else 0
             yield DataUse(f"data.sources.{number}", source, "sft", source.domain, use, against, ngram)
         for number, path in enumerate(against):
@@ -73,6 +72,10 @@ def epochs_size(epochs: int, max_steps: int | None, batch: int, of: str, seq_len
 
 def _blend(prefix: str, data: SftDataConfig) -> Problems:
     sources, domains = data.sources, {s.domain for s in data.sources}
+    for number, thoughts in enumerate(source.thoughts for source in sources):
+        if thoughts.least_tokens > thoughts.most_tokens:
+            value = f"{prefix}.sources.{number}.thoughts.least_tokens={thoughts.least_tokens}"
+            yield CascadeError("no budget lies between", value=value, limit=f"most_tokens={thoughts.most_tokens}")
     balance = data.domain_weights
     if balance and balance.keys() != domains:
         value = f"{prefix}.domain_weights names {', '.join(sorted(balance))}"

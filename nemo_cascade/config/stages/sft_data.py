@@ -12,6 +12,23 @@ from nemo_cascade.config.data import DataFileConfig
 
 
 @block
+class ThoughtsConfig:
+    """What becomes of the thoughts in a source's replies (arXiv 2508.14444; data/sft/thoughts.py).
+
+    A source that is also learned without its thoughts, or with cut ones, is named twice, the second time with a
+    `repeat` below 1.
+    """
+
+    handling: Literal["keep", "remove", "cut"] = "keep"
+    """remove: replies are learned without them, as asked not to think; cut: they break off at a number of tokens drawn
+    for each sample, and the answer follows."""
+    least_tokens: PositiveInt = 1024
+    """cut: smallest number of tokens that is drawn."""
+    most_tokens: PositiveInt = 2048
+    """cut: largest one; shorter thoughts stay whole."""
+
+
+@block
 class SourceConfig(DataFileConfig):
     """One set of training conversations: rows with `messages`, and perhaps `tools` and `mode`."""
 
@@ -23,6 +40,8 @@ class SourceConfig(DataFileConfig):
     """Use only the first so many rows."""
     max_tokens: PositiveInt | None = None
     """Most tokens that it brings to an epoch; over it, samples are drawn."""
+    thoughts: ThoughtsConfig = field(default_factory=ThoughtsConfig)
+    """What becomes of its replies' thoughts."""
     weight: PositiveFloat | None = None
     """Share of the epoch's tokens, relative to the other sources; it then is passed over at most `repeat` times."""
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_cascade.config.stages.sft_data import ThoughtsConfig
 from nemo_cascade.data.chat.encode import NO_REPLY, ChatTokenizer, Mask, encode_segments
 from nemo_cascade.data.chat.rendered import render_samples
 from nemo_cascade.data.chat.templates import Segment
 from nemo_cascade.data.rows.columns import Schema
 from nemo_cascade.data.rows.raw_row import RawRow
 from nemo_cascade.data.rows.sources import decode_row
+from nemo_cascade.data.sft.thoughts import with_thoughts
 from nemo_cascade.types import Int32
 
 # Encodings of a chunk are held at once, some hundred bytes a token: bounded by text, not by rows.
@@ -49,10 +51,13 @@ class Sample:
         return self.broken is None and not self.untrainable
 
 
-def conversations(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema) -> Iterator[Sample]:
+def conversations(
+    rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema, thoughts: ThoughtsConfig
+) -> Iterator[Sample]:
     """Decode, map and render rows, and say which are conversations to train on."""
     for raw in rows:
         row, broken = decode_row(raw, schema)
+        row = row if broken else with_thoughts(row, thoughts, tokenizer)
         rendered, problems = ([], [broken]) if broken else render_samples(tokenizer, row)
         if problems == [NO_REPLY]:
             yield Sample(raw.line, row, untrainable=True)
@@ -62,10 +67,12 @@ def conversations(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Sche
             yield Sample(raw.line, row, segments, part)
 
 
-def tokenised(rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema) -> Iterator[Sample]:
+def tokenised(
+    rows: Iterable[RawRow], tokenizer: ChatTokenizer, schema: Schema, thoughts: ThoughtsConfig
+) -> Iterator[Sample]:
     """Stream rows as samples; those that are fit are tokenised."""
     for chunk in row_chunks(rows):
-        samples = list(conversations(chunk, tokenizer, schema))
+        samples = list(conversations(chunk, tokenizer, schema, thoughts))
         fit = [s for s in samples if s.fit]
         encoded = encode_segments(tokenizer, [s.segments for s in fit])
         for sample, (ids, mask) in zip(fit, encoded, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.config.logging import LoggingConfig
-from nemo_cascade.config.stages.sft_data import SourceConfig
+from nemo_cascade.config.stages.sft_data import SourceConfig, ThoughtsConfig
 from nemo_cascade.data.chat.encode import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.rows.columns import Schema
@@ -46,6 +46,7 @@ class Part:
         source: number of the source.
         first_line: line of the file at which the unit begins, from 1.
         schema: how its rows are mapped.
+        thoughts: what becomes of its replies' thoughts.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Part:
     source: int
     first_line: int
     schema: Schema
+    thoughts: ThoughtsConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class _Work:
     unit: Unit
     folder: str
     schema: Schema
+    thoughts: ThoughtsConfig
     tokenizer: str
     fingerprint: str
 
@@ -73,6 +76,7 @@ def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> lis
         contents = list(threads.map(unit_content, (unit for _, unit in units)))
     parts, line, file = [], 1, ""
     for (source, unit), content in zip(units, contents, strict=True):
+        thoughts = sources[source].thoughts
         line = line if unit.file == file and unit.begin > 0 and unit.groups is None else unit.rows_before + 1
         recipe = {
             "format": FORMAT_VERSION,
@@ -80,9 +84,10 @@ def plan_parts(sources: Sequence[SourceConfig], tokenizer: ChatTokenizer) -> lis
             "tokenizer": tokenizer.fingerprint,
             "unit": content.key,
             "schema": schemas[source].key,
+            **({} if thoughts.handling == "keep" else {"thoughts": asdict(thoughts)}),  # type: ignore[call-overload]
         }
         key = hash_recipe(recipe)[:32]
-        parts.append(Part(key, unit, source, line, schemas[source]))
+        parts.append(Part(key, unit, source, line, schemas[source], thoughts))
         line, file = line + content.lines, unit.file
     return parts
 
@@ -95,7 +100,7 @@ def make_shards(
     if not missing:
         return
     work = [
-        _Work(part.unit, str(root / key), part.schema, tokenizer.folder, tokenizer.fingerprint)
+        _Work(part.unit, str(root / key), part.schema, part.thoughts, tokenizer.folder, tokenizer.fingerprint)
         for key, part in missing.items()
     ]
     total = sum(_mib(p.unit) for p in parts)
@@ -186,7 +191,10 @@ def _make(work: _Work) -> tuple[int, int]:
     """Make one shard. Returns the MiB read and the tokens written."""
     tokenizer = _tokenizer(work.tokenizer, work.fingerprint)
     final = Path(work.folder)
-    make_folder(final, lambda building: write_shard(building, tokenised(read_unit(work.unit), tokenizer, work.schema)))
+    make_folder(
+        final,
+        lambda building: write_shard(building, tokenised(read_unit(work.unit), tokenizer, work.schema, work.thoughts)),
+    )
     return _mib(work.unit), int(open_shard(final).facts["tokens"])
 
 

@@ -16,11 +16,13 @@ from nemo_cascade.models.architecture import (
     LmHead,
     Mlp,
     RmsNorm,
+    ScoreHead,
 )
 from nemo_cascade.models.families.family import Family, Limit, Rule
-from nemo_cascade.models.families.fields import DENSE, Fields, num_labels
+from nemo_cascade.models.families.fields import DENSE, Fields
 from nemo_cascade.models.families.layers import attention_rules, dense_rules, expert_rules, norm_rule
 from nemo_cascade.models.families.rotary import read_rotary, write_rotary
+from nemo_cascade.models.families.score_head import read_score_head, score_head_problems, write_score_head
 
 
 class DenseFamily(Family):
@@ -100,7 +102,7 @@ class DenseFamily(Family):
             head=LmHead(tied=bool(config.get("tie_word_embeddings", False))),
             max_position_embeddings=config["max_position_embeddings"],
         )
-        return architecture.with_score_head() if self._has_score_head(config) else architecture
+        return architecture.with_score_head(read_score_head(config)) if self._has_score_head(config) else architecture
 
     def write(self, arch: Architecture) -> dict[str, Any]:
         """See `Family`."""
@@ -110,12 +112,8 @@ class DenseFamily(Family):
         assert layer.mlp is not None, "likewise"
         assert arch.positions is not None, "likewise"
         head: dict[str, Any] = {"architectures": [self.class_name], "tie_word_embeddings": arch.tied}
-        if arch.scores:
-            head = {
-                "architectures": [self.score_class_name],
-                "id2label": {"0": "reward"},
-                "label2id": {"reward": 0},
-            }
+        if isinstance(arch.head, ScoreHead):
+            head = {"architectures": [self.score_class_name], **write_score_head(arch.head)}
         return {
             "model_type": self.model_type,
             **head,
@@ -179,11 +177,6 @@ class DenseFamily(Family):
                 lambda v: v in (None, [self.class_name], [self.score_class_name]),
                 f"only [{self.class_name}] or [{self.score_class_name}]",
             ),
-            (
-                "id2label",
-                lambda _: not self._has_score_head(config) or num_labels(config) == 1,
-                "a reward model has one output (num_labels=1)",
-            ),
             ("hidden_act", lambda v: v in (None, self.hidden_act), f"only {self.hidden_act}"),
             ("attention_dropout", lambda v: not v, "only 0"),
             ("attention_bias", lambda v: not v or (self.qkv_bias and v is True), "only false"),
@@ -197,6 +190,7 @@ class DenseFamily(Family):
         if self.head_dim_required:
             rules.append(("head_dim", lambda v: v is not None, "must be given"))
         problems = [f"{key}={config.get(key)!r} ({limit})" for key, ok, limit in rules if not ok(config.get(key))]
+        problems += score_head_problems(config) if self._has_score_head(config) else []
         return problems + self.fields.unknown(config)
 
 

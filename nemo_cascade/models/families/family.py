@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.models.architecture import Architecture, ScoreHead
 from nemo_cascade.models.cuts import Cut, Shape, Vocab, Whole
 
 OUTPUT_LAYER = "output_layer.weight"
@@ -89,8 +89,8 @@ class Family(ABC):
         for number in range(len(arch.layers)):
             yield from self.layer_rules(arch, number)
         yield from self.final_norm_rules(arch)
-        if arch.scores:
-            yield Rule((OUTPUT_LAYER,), {self.score: (1, arch.hidden_size)}, Whole())
+        if isinstance(arch.head, ScoreHead):
+            yield Rule((OUTPUT_LAYER,), {self.score: (len(arch.head.names), arch.hidden_size)}, Whole())
         else:
-            name = self.embedding if arch.tied else self.output
+            name = self.embedding if arch.head.tied else self.output
             yield Rule((OUTPUT_LAYER,), {name: matrix}, Vocab(arch.vocab_size))

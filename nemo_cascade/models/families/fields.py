@@ -82,7 +82,7 @@ COMMON = Fields(
     counts=("num_labels",),
     lists=("architectures",),
     mappings=("id2label", "quantization_config"),
-    texts=("model_type", "num_hidden_layers", "intermediate_size"),
+    texts=("model_type", "num_hidden_layers", "intermediate_size", "score_weights"),
     inert=(
         "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "dtype", "torch_dtype",
         "transformers_version", "use_cache", "bos_token", "eos_token", "pad_token", "sep_token_id",
@@ -110,11 +110,6 @@ DENSE = COMMON | Fields(
 )
 """What that of a dense decoder of Llama's build says beside it."""
 # fmt: on
-
-
-def num_labels(config: Mapping[str, Any]) -> int:
-    """Return how many outputs transformers would give a classification head: two, where nothing is said."""
-    return int(config.get("num_labels") or len(config.get("id2label") or (0, 1)))
 
 
 def is_number(value: Any) -> bool:

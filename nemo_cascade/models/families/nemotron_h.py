@@ -20,10 +20,12 @@ from nemo_cascade.models.architecture import (
     Mamba,
     RmsNorm,
     Router,
+    ScoreHead,
 )
 from nemo_cascade.models.families.family import Family, Limit, Rule
-from nemo_cascade.models.families.fields import COMMON, Fields, is_number, is_size, num_labels
+from nemo_cascade.models.families.fields import COMMON, Fields, is_number, is_size
 from nemo_cascade.models.families.layers import attention_rules, dense_rules, expert_rules, mamba_rules, norm_rule
+from nemo_cascade.models.families.score_head import read_score_head, score_head_problems, write_score_head
 
 _EPSILON = 1e-5
 _LANGUAGE, _SCORES = "NemotronHForCausalLM", "NemotronHForSequenceClassification"
@@ -74,6 +76,7 @@ class NemotronH(Family):
         problems += _FIELDS.malformed(config)
         wrong = [key for key in config if any(problem.startswith(f"{key} ") for problem in problems)]
         problems += _unsupported({key: value for key, value in config.items() if key not in wrong}, letters)
+        problems += score_head_problems(config) if config.get("architectures") == [_SCORES] else []
         problems += [f"{key} is missing" for letter in set(letters) for key in _NEEDED[letter] if key not in config]
         if problems:
             raise ModelError(
@@ -90,7 +93,8 @@ class NemotronH(Family):
             head=LmHead(tied=False),
             max_position_embeddings=config["max_position_embeddings"],
         )
-        return architecture.with_score_head() if config.get("architectures") == [_SCORES] else architecture
+        scores = config.get("architectures") == [_SCORES]
+        return architecture.with_score_head(read_score_head(config)) if scores else architecture
 
     def write(self, arch: Architecture) -> dict[str, Any]:
         """See `Family`; in the spelling of the released configs, which transformers and vLLM both read.
@@ -98,8 +102,8 @@ class NemotronH(Family):
         A reward model is written as other families' are, although transformers has no such class of this one.
         """
         head: dict[str, Any] = {"architectures": [_LANGUAGE]}
-        if arch.scores:
-            head = {"architectures": [_SCORES], "id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+        if isinstance(arch.head, ScoreHead):
+            head = {"architectures": [_SCORES], **write_score_head(arch.head)}
         written: dict[str, Any] = {
             "model_type": self.model_type,
             **head,
@@ -176,11 +180,6 @@ def _unsupported(config: Mapping[str, Any], letters: str) -> list[str]:
     epsilon = "only 1e-5: Megatron's Mamba mixer has it built in" if "M" in letters else "above 0"
     rules: list[Limit] = [
         ("architectures", lambda v: v in (None, [_LANGUAGE], [_SCORES]), f"only [{_LANGUAGE}] or [{_SCORES}]"),
-        (
-            "id2label",
-            lambda _: config.get("architectures") != [_SCORES] or num_labels(config) == 1,
-            "a reward model has one output (num_labels=1)",
-        ),
         ("mlp_hidden_act", lambda v: v in (None, "relu2"), "only relu2"),
         ("mamba_hidden_act", lambda v: v in (None, "silu"), "only silu"),
         *((key, lambda v: not v, "only false") for key in ("attention_bias", "mlp_bias", "use_bias")),

@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ModelError
-from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Layer, LayerNorm, Rotary
+from nemo_cascade.models.architecture import (
+    Architecture,
+    Attention,
+    Dense,
+    Experts,
+    Layer,
+    LayerNorm,
+    Rotary,
+    ScoreHead,
+)
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.megatron import backend  # before anything of megatron
@@ -53,7 +62,7 @@ def build_model(
         ModelError: a layout or length that this architecture can't have (every reason listed).
         RuntimeUnavailableError: Transformer Engine was asked for and is absent.
     """
-    from nemo_cascade.models.megatron.heads import DeferredOutput, ScalarHead
+    from nemo_cascade.models.megatron.heads import DeferredOutput, ScoreLayer
 
     layer_spec = resolve_layer_spec(model.layer_spec, precision.dtype)
     problems = layout_problems(arch, parallel)
@@ -78,8 +87,8 @@ def build_model(
             chunk = build_hybrid(arch, config, layer_spec, **placed)
         else:
             chunk = _gpt(arch, config, layer_spec, part, **placed)
-        if chunk.post_process and arch.scores:
-            chunk.output_layer = ScalarHead(config)
+        if chunk.post_process and isinstance(arch.head, ScoreHead):
+            chunk.output_layer = ScoreLayer(config, len(arch.head.names))
         elif chunk.post_process:
             DeferredOutput.take_over(chunk.output_layer)
         tell_routers_of_documents(chunk)

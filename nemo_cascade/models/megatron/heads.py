@@ -52,18 +52,19 @@ def deferred_weight(chunk: Any) -> Tensor | None:
     return weight
 
 
-class ScalarHead(torch.nn.Module):
-    """One score per token, in GPTModel's place for the output layer: r = w . h, no bias.
+class ScoreLayer(torch.nn.Module):
+    """A reward model's outputs of each token, in GPTModel's place for the output layer: p = W h, no bias.
 
     Every tensor-parallel rank holds the whole head and computes the whole gradient, so nothing is reduced over them.
 
     Args:
         config: Megatron's TransformerConfig.
+        outputs: K.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, outputs: int) -> None:
         super().__init__()
-        shape, dtype = (1, config.hidden_size), config.params_dtype
+        shape, dtype = (outputs, config.hidden_size), config.params_dtype
         # NaN until `weights.load_weights` fills it, like all the others.
         self.weight = torch.nn.Parameter(torch.full(shape, math.nan, dtype=dtype, device=backend.device()))
         self.sequence_parallel = bool(config.sequence_parallel)
@@ -71,8 +72,8 @@ class ScalarHead(torch.nn.Module):
     def forward(
         self, hidden_T1H: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
     ) -> tuple[Tensor, None]:
-        """Return scores [T, 1, 1] in float32; the other arguments are GPTModel's and mean nothing here."""
-        assert weight is None, "a scalar head is tied to nothing"
+        """Return outputs [T, 1, K] in float32; the other arguments are GPTModel's and mean nothing here."""
+        assert weight is None, "a score head is tied to nothing"
         if self.sequence_parallel:
             hidden_T1H = gather_from_sequence_parallel_region(hidden_T1H, tensor_parallel_output_grad=False)
         return torch.nn.functional.linear(hidden_T1H.float(), self.weight.float()), None

@@ -17,6 +17,7 @@ from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.layout import lay_out, make_document
 from nemo_cascade.data.scored import encode_scored
 from nemo_cascade.errors import ModelError, RewardError
+from nemo_cascade.models.architecture import ScoreHead
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
@@ -25,7 +26,7 @@ from nemo_cascade.models.weights import load_weights
 from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.scoring.request import Request, ScorerSetup
-from nemo_cascade.training.step import forward_scores
+from nemo_cascade.training.step import forward_outputs
 from nemo_cascade.types import Int32, PackedBatch, Verdict
 
 
@@ -54,9 +55,10 @@ class ScorerWorker(RankWorker):
         capability = torch.cuda.get_device_capability() if backend.HAS_GPU else None
         check_precision(setup.precision, gpu=backend.HAS_GPU, capability=capability)
         arch = read_architecture(Path(setup.hf_path), setup.model.family)
-        if not arch.scores:
+        if not isinstance(arch.head, ScoreHead):
             mend = "train one by a stage of kind reward_model"
-            raise ModelError("this is no reward model: it has no scalar head", value=setup.hf_path, mend=mend)
+            raise ModelError("this is no reward model: it has no score head", value=setup.hf_path, mend=mend)
+        self._weights_K = torch.tensor(arch.head.weights, device=backend.device())
         parallel = ParallelConfig(tensor_model_parallel_size=setup.tensor_parallel_size, pad_attention_groups=True)
         axes = self._axes = (self._runtime or self._join(parallel, seed=0)).axes
         self._longest = arch.max_position_embeddings
@@ -80,8 +82,8 @@ class ScorerWorker(RankWorker):
         encoded = encode_scored(self._tokenizer, texts)
         fitting = [i for i, ids in enumerate(encoded) if len(ids) <= self._longest]
         packs = self._packs([encoded[i] for i in fitting])
-        parts = forward_scores(self._model, packs, self._padding, self._axes) if packs else []
-        scores = [score for part in parts for score in part.tolist()]
+        parts = forward_outputs(self._model, packs, self._padding, self._axes) if packs else []
+        scores = [score for part in parts for score in (part @ self._weights_K).tolist()]
         seconds = (time.monotonic() - began) / max(1, len(requests))
         by_request = dict(zip(fitting, scores, strict=True))
         return [self._verdict(by_request.get(i), len(ids), seconds) for i, ids in enumerate(encoded)]

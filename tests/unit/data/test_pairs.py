@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from nemo_cascade.config.stages.pairs import PairDataConfig
+from nemo_cascade.config.stages.pairs import PairDataConfig, PairSetConfig
 from nemo_cascade.data.chat.encode import encode_conversation
-from nemo_cascade.data.pairs import HoldoutSource, PairSource, build_pair_stores
+from nemo_cascade.data.pairs import build_pair_stores, build_pairs
+from nemo_cascade.data.responses import HoldoutSource, ResponseSource
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.errors import DataError
 
@@ -33,7 +34,7 @@ def documents(batch):
 def test_every_pair_is_seen_once_per_epoch_whole_and_marked_at_its_end_token(build, tokenizer):
     rows = [pair(i, chosen="good " * (i % 5 + 1)) for i in range(23)]
     train, _ = build(rows)
-    source = PairSource(train.folder, 8, seed=3)
+    source = ResponseSource(train.folder, 8, 3, 512)
     assert source.steps(1) == 3
     seen = []
     for step in range(3):
@@ -60,7 +61,7 @@ def test_every_pair_is_seen_once_per_epoch_whole_and_marked_at_its_end_token(bui
 
 def test_the_global_batch_doesnt_depend_on_the_ranks(build):
     train, _ = build([pair(i) for i in range(16)])
-    source = PairSource(train.folder, 8, seed=0)
+    source = ResponseSource(train.folder, 8, 0, 512)
 
     def content(size):
         batches = [b for rank in range(size) for b in source.micro_batches(1, rank, size) if b.loss_mask.any()]
@@ -71,7 +72,7 @@ def test_the_global_batch_doesnt_depend_on_the_ranks(build):
 
 def test_hold_out_pairs_come_in_order_and_once(build):
     _, held = build([pair(i) for i in range(4)], held=[pair(f"held {i}") for i in range(5)])
-    source = HoldoutSource(held.folder, 2, seed=0)
+    source = HoldoutSource(held.folder, 2, 0, 512)
     assert [source.items(step) for step in range(source.steps(1))] == [[0, 1], [2, 3], [4]]
     both = source.micro_batches(2, 0, 2), source.micro_batches(2, 1, 2)
     assert [int(share[0].loss_mask.sum()) for share in both] == [2, 0]
@@ -147,3 +148,65 @@ def test_the_held_out_pairs_may_be_another_split_of_the_same_set(tokenizer, writ
     data = PairDataConfig(path=hub, holdout_path=hub, holdout_split="test")
     train, holdout = build_pair_stores(data, 512, tokenizer.folder, tmp_path / "data" / "tokenised")
     assert (train.stats["pairs"], holdout.stats["pairs"]) == (5, 2)
+
+
+def test_values_of_a_steps_documents_come_back_in_the_order_of_its_items(build):
+    _, held = build([pair(0)], held=[pair(i, chosen="good " * (i % 4 + 1)) for i in range(1, 9)])
+    source = HoldoutSource(held.folder, 8, 0, 512)
+    for ranks in (1, 2, 3):
+        values = [
+            [np.array([len(d[0]) for d in documents(batch) if d[1]]) for batch in source.micro_batches(0, rank, ranks)]
+            for rank in range(ranks)
+        ]
+        assert source.by_document(0, values).tolist() == np.diff(held.offsets).tolist()
+
+
+@pytest.fixture
+def policy_pairs(tokenizer, write_jsonl, tmp_path):
+    def make(rows, of="policy", **rules):
+        data = PairSetConfig(path=write_jsonl(rows), **rules)
+        return build_pairs(data, 512, tokenizer.folder, tmp_path / "cache", of=of)
+
+    return make
+
+
+def test_a_policy_learns_both_replies_to_one_prompt_thoughts_and_end_included(policy_pairs, tokenizer):
+    think = {"mode": "think", "chosen": "<think>\nwhy\n</think>\nyes", "rejected": "<think>\nhm\n</think>\nno"}
+    asked = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "and?"},
+    ]
+    for row in (pair(1), {**pair(2), **think}, {**pair(3), "messages": asked}):
+        chosen, rejected = policy_pairs([row]).documents(0)
+        begin = int(np.argmax(chosen.loss_mask > 0))
+        assert begin == int(np.argmax(rejected.loss_mask > 0))
+        assert chosen.input_ids[: begin + 1].tolist() == rejected.input_ids[: begin + 1].tolist()
+        for document, side in ((chosen, "chosen"), (rejected, "rejected")):
+            text = row[side] if "mode" not in row else row[side].removeprefix("<think>\n")
+            said = tokenizer.decode(document.labels[document.loss_mask > 0])
+            assert said.replace("<think>\n", "") == f"{text}<|im_end|>"
+            whole = encode_conversation(
+                tokenizer, [*row["messages"], {"role": "assistant", "content": row[side]}], row.get("mode")
+            )[0]
+            assert document.input_ids.tolist() == whole.tolist()
+
+
+def test_replies_of_which_one_thinks_answer_different_prompts(policy_pairs):
+    with pytest.raises(DataError, match="the replies answer different prompts, for one thinks"):
+        policy_pairs([pair(1, chosen="<think>\nhm\n</think>\nyes")])
+
+
+def test_rewards_and_strengths_come_with_their_rows_or_the_row_is_refused(
+    policy_pairs, tokenizer, write_jsonl, tmp_path
+):
+    chosen, rejected = policy_pairs(
+        [{**pair(1), "chosen_reward": 2, "rejected_reward": -0.5}], "policy_by_rewards"
+    ).documents(0)
+    assert set(chosen.extras["rewards"][:-1].tolist()) == {2.0}
+    assert set(rejected.extras["rewards"][:-1].tolist()) == {-0.5}
+    with pytest.raises(DataError, match="has no number `rejected_reward`"):
+        policy_pairs([{**pair(1), "chosen_reward": 2}], "policy_by_rewards")
+    data = PairSetConfig(path=write_jsonl([{**pair(1), "margin": 3}]))
+    store = build_pairs(data, 512, tokenizer.folder, tmp_path / "cache", of="scores_by_strength")
+    assert [set(d.extras["strength"][:-1].tolist()) for d in store.documents(0)] == [{3.0}, {3.0}]

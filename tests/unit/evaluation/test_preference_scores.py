@@ -29,3 +29,28 @@ def test_a_calibrated_model_has_no_calibration_error_and_an_overconfident_one_ha
 def test_a_tie_is_half_right():
     scores = preference_scores([0.0, 1.0])
     assert (scores.accuracy, scores.margin) == (0.75, 0.5)
+
+
+def test_accuracy_is_told_by_the_labels_gap_and_length_bias_by_what_is_longer(tmp_path):
+    margin = np.array([1.0, -1.0, 2.0, 3.0, -0.5, 1.0])
+    gap = np.array([1, 1, 1, 3, 3, 3.0])
+    # The model scores the longer reply higher in all five pairs that differ, the labels prefer it in three.
+    longer = np.array([5, -2, 7, 0, -1, 3.0])
+    scores = preference_scores(margin, gap, longer, {"helpfulness": 0.25})
+    assert [(b.gap, b.n) for b in scores.by_gap] == [(1.0, 3), (3.0, 3)]
+    assert [b.accuracy for b in scores.by_gap] == pytest.approx([2 / 3, 2 / 3])
+    assert (scores.length.n, scores.length.longer_chosen, scores.length.longer_scored) == (5, 0.6, 1.0)
+    assert (scores.length.accuracy_longer, scores.length.accuracy_shorter) == (1.0, 0.0)
+    assert scores.length.correlation == pytest.approx(np.corrcoef(margin, longer)[0, 1])
+    scores.save(tmp_path / "p.json")
+    assert PreferenceScores.load(tmp_path / "p.json") == scores
+    assert preference_scores(margin, longer=np.zeros(6)).length is None
+
+
+def test_many_gaps_are_told_in_a_few_bins_of_about_as_many_pairs():
+    gap = np.random.default_rng(0).random(1000)
+    bins = preference_scores(gap - 0.3, gap).by_gap
+    assert [b.n for b in bins] == [200] * 5
+    assert [b.gap for b in bins] == sorted(b.gap for b in bins)
+    assert bins[0].accuracy == 0.0
+    assert bins[-1].accuracy == 1.0

@@ -97,6 +97,7 @@ def test_the_combined_reward_ranks_verified_responses_by_the_reward_model_and_th
 
 def test_a_stages_formula_names_all_that_happens_to_a_score():
     stage = {
+        "kind": "grpo",
         "tasks": {
             "math": {
                 "domain": "math",

@@ -6,7 +6,7 @@ from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import PrecisionConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
-from nemo_cascade.losses.objective import BradleyTerry, PolicyLoss
+from nemo_cascade.losses.objective import PolicyLoss
 from nemo_cascade.training.precision import check_precision, token_multiple
 from tests.support.tiny_policy import policy_setup
 
@@ -14,10 +14,9 @@ from tests.support.tiny_policy import policy_setup
 def test_log_probabilities_are_the_policys_at_its_own_temperature_only():
     warm = PolicyLoss(PolicyLossConfig(), temperature=0.6, reference_hf_path="there")
     policy, sft = policy_setup("nowhere", objective=warm), policy_setup("nowhere")
-    assert (policy.temperature, policy.reference_hf_path, policy.head) == (0.6, "there", "lm")
-    assert (sft.temperature, sft.reference_hf_path, sft.head) == (1.0, None, "lm")
-    assert policy_setup("nowhere", objective=BradleyTerry()).head == "score"
-    assert (replace(policy, training=None).temperature, replace(policy, training=None).head) == (1.0, "lm")
+    assert (policy.temperature, policy.reference_hf_path) == (0.6, "there")
+    assert (sft.temperature, sft.reference_hf_path) == (1.0, None)
+    assert replace(policy, training=None).temperature == 1.0
     with pytest.raises(ConfigError, match=r"temperature 0\.0"):
         PolicyLoss(PolicyLossConfig(), temperature=0.0)
 
