@@ -15,6 +15,7 @@ from nemo_cascade.data.rows.files import data_files
 from nemo_cascade.data.rows.hub import SCHEME, local_path
 from nemo_cascade.data.rows.schemas import SCHEMAS
 from nemo_cascade.errors import CascadeError, RuntimeUnavailableError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.storage.hashes import hash_file, hash_json
 
 LICENCE = "licence.json"
@@ -99,13 +100,13 @@ def _fetch_model(name: str, folder: Path) -> None:
     from huggingface_hub import HfApi, snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
-    try:
+    with Attempt(Exception) as attempt:  # the hub's client, its HTTP library and the system have errors of their own
         info = HfApi().model_info(name)
         snapshot_download(name, revision=info.sha, local_dir=folder, allow_patterns=patterns)
-    except Exception as error:  # the hub's client, its HTTP library and the system have errors of their own each
+    if (error := attempt.error) is not None:
         raise RuntimeUnavailableError(
             "a model of the hub can't be fetched",
-            value=f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}",
+            value=f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
             mend=f"run this where the hub can be reached (HF_HUB_OFFLINE unset), or put its files into {folder}",
         ) from error
     licence = getattr(info.card_data, "license", None) if info.card_data else None

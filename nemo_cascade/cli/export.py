@@ -66,7 +66,6 @@ def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> 
     """Write a checkpoint's weights in HF's form, by the policy's own ranks."""
     from nemo_cascade.cascade.ledger import Ledger
     from nemo_cascade.config.reading.provenance import read_config
-    from nemo_cascade.config.stages.base import TrainedStage
     from nemo_cascade.stages.context import StageContext, export_checkpoint
     from nemo_cascade.stages.roles import Roles
     from nemo_cascade.training.checkpoint import verify
@@ -96,9 +95,9 @@ def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> 
             models={},
             record=Ledger(folder.ledger).append,
         )
-        stage = config.stages[place.name]
-        assert isinstance(stage, TrainedStage), "what has checkpoints was trained"
-        export_checkpoint(context, stage, kept[step], target / "hf")
+        trained = config.stages[place.name].trained()
+        assert trained is not None, "what has checkpoints was trained"
+        export_checkpoint(context, trained, kept[step], target / "hf")
     for file in (target / "hf").iterdir():
         file.rename(target / file.name)
     (target / "hf").rmdir()

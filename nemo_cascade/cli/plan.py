@@ -26,7 +26,7 @@ from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
-from nemo_cascade.config.stages.base import StageBase, TrainedStage
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.models.fit import padding_note
 from nemo_cascade.planner.fitted import FOLDER
 from nemo_cascade.report.story import held_stage, ways_on_text
@@ -188,4 +188,5 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
 
 
 def _lr(stage: StageBase) -> float | None:
-    return stage.optimizer.lr if isinstance(stage, TrainedStage) else None
+    trained = stage.trained()
+    return None if trained is None else trained.optimizer.lr

@@ -13,7 +13,7 @@ from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.config.reading.provenance import config_hash, read_config, run_command
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import START, TrainedStage
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.storage.hashes import hash_folder
 from nemo_cascade.telemetry.metrics import read_metrics
@@ -95,12 +95,13 @@ def _stage(stage: StageFolder, config: RunConfig, records: Sequence[Record]) -> 
     own = [record for record in records if record.stage == stage.name]
     details = {record.event: record.details for record in own}
     lines, settings = read_metrics(stage.metrics), config.stages.get(stage.name)
+    trained = settings.trained() if settings else None
     return {
         "name": stage.name,
         "kind": settings.kind if settings else "",
         "parent": details.get("stage_started", {}).get("parent", ""),
         "steps": lines[-1]["step"] if lines else 0,
-        "lr": f"{settings.optimizer.lr:g}" if isinstance(settings, TrainedStage) else "",
+        "lr": f"{trained.optimizer.lr:g}" if trained else "",
         "gate": details.get("decided", {}).get("outcome", "not decided"),
     }
 

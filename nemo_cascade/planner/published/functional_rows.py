@@ -25,13 +25,16 @@ class _Arguments:
         self.values = values
 
     def on(self, key: str) -> bool:
+        """Tell whether a switch is set."""
         return str(self.values.get(key, "false")).split()[0].lower() == "true"
 
     def number(self, key: str, otherwise: int = 0) -> int:
+        """Return a number."""
         value = self.values.get(key)
         return otherwise if value is None or value is True else int(str(value).split()[0])
 
     def text(self, *keys: str) -> str:
+        """Return the first of several that is given; empty where none is."""
         return next((str(self.values[key]) for key in keys if self.values.get(key)), "")
 
 
