@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from rich.markup import escape
 
@@ -40,10 +41,10 @@ def execute(args: argparse.Namespace) -> int:
     quoted = "'" + str(args.model.absolute()).replace("'", "\\'") + "'"
     of_model = ["model.source=hf", f"model.path={quoted}"]
     config = preflight([*args.overrides, *of_model], args.config_dir, fresh_folder=True).config
-    stage = config.stages.get(args.stage)
-    if not isinstance(stage, GrpoStage):
-        known = ", ".join(name for name, other in config.stages.items() if isinstance(other, GrpoStage))
-        raise ConfigError([f"--stage {args.stage} is no RL stage of the cascade (these are: {known})"])
+    known = [name for name, stage in config.stages.items() if stage.policy_loss() is not None]
+    if args.stage not in known:
+        raise ConfigError([f"--stage {args.stage} is no RL stage of the cascade (these are: {', '.join(known)})"])
+    stage = cast(GrpoStage, config.stages[args.stage])
     from nemo_cascade.nano.prepare import prepare_data
     from nemo_cascade.stages.profile import profile_prompts
     from nemo_cascade.stages.roles import Roles

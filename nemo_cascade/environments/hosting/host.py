@@ -34,6 +34,7 @@ from nemo_cascade.environments.hosting.messages import (
     sound_tokens,
 )
 from nemo_cascade.rewards import sandboxed
+from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.types import FinishReason, Place, Trajectory
 
 TICK_S = 0.5
@@ -78,13 +79,13 @@ class Host:
                 self._threads.submit(self._obey, order)
 
     def _obey(self, order: Order) -> None:
-        try:
+        with Attempt(BaseException) as attempt:  # an environment may raise whatever it likes
             if order.said is None:
                 value: Any = self._start(order)
             else:
                 value = sound_step(self._step(order, order.said), order.most)
             answer = Answer(order.serial, value)
-        except BaseException as error:  # an environment may raise whatever it likes
+        if (error := attempt.error) is not None:
             answer = Answer(order.serial, problem=f"{type(error).__name__}: {error}"[:MOST_DETAIL])
         self.tell(answer)
 
@@ -154,10 +155,10 @@ def main(arguments: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (hello.memory_mib << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sandboxed.configure(hello.sandbox)
-    try:
+    with Attempt(Exception) as attempt:
         host = Host(connection, hello)
-    except Exception as error:  # told to the driver, who raises it
-        connection.send(Ready(f"{type(error).__name__}: {error}"))
+    if attempt.error is not None:  # told to the driver, who raises it
+        connection.send(Ready(f"{type(attempt.error).__name__}: {attempt.error}"))
         return
     host.tell(Ready())
     host.serve()

@@ -26,6 +26,7 @@ from nemo_cascade.environments.environment import Step
 from nemo_cascade.environments.hosting.messages import Answer, Forget, Hello, Order, Ready
 from nemo_cascade.environments.hosting.process import HostProcess
 from nemo_cascade.errors import RolloutError
+from nemo_cascade.sandbox.inside.foreign import Attempt
 from nemo_cascade.types import Int32, Place, Task, Trajectory
 
 log = logging.getLogger(__name__)
@@ -139,16 +140,17 @@ class EnvironmentHosts:
 
     def _serve(self) -> None:
         try:
-            while self._take_orders():
-                for host in self._hosts:
-                    self._dispatch(host)
-                for connection in wait(self._connections(), self._patience()):
-                    self._hear(connection)
-                for host in self._hosts:
-                    self._enforce(host)
-        except BaseException as error:
-            log.exception("the environments' own thread failed")
-            self._fail_all(error)
+            with Attempt(BaseException) as attempt:
+                while self._take_orders():
+                    for host in self._hosts:
+                        self._dispatch(host)
+                    for connection in wait(self._connections(), self._patience()):
+                        self._hear(connection)
+                    for host in self._hosts:
+                        self._enforce(host)
+            if attempt.error is not None:
+                log.error("the environments' own thread failed", exc_info=attempt.error)
+                self._fail_all(attempt.error)
         finally:
             for host in self._hosts:
                 if host.process is not None:

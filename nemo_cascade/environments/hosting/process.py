@@ -15,6 +15,7 @@ from typing import Any
 
 from nemo_cascade.environments.hosting.messages import Hello
 from nemo_cascade.processes import janitor
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
 _DEATH_DEADLINE_S = 10.0
 
@@ -54,12 +55,11 @@ class HostProcess:
 
     def recv(self) -> Any | None:
         """Return what it says; None where it is gone, or says what can't be read."""
-        try:
+        with Attempt(Exception):  # an environment may have written into its socket
             said = self.connection.recv()
-        except Exception:  # an environment may have written into its socket
-            return None
-        self.heard = time.monotonic()
-        return said
+            self.heard = time.monotonic()
+            return said
+        return None
 
     def has_others_below(self) -> bool:
         """Tell whether processes live below it."""
