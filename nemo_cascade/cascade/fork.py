@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from nemo_cascade.cascade.decision import Decision
-from nemo_cascade.cascade.folder import START, RunFolder
+from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.ledger import Ledger, Record, read_ledger
 from nemo_cascade.config.reading.provenance import config_diff, config_hash, read_config, run_command
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.report.story import ways_on_text
 from nemo_cascade.storage.hashes import hash_folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_cascade.cascade.folder import STAGE_NAME, START, RunFolder
+from nemo_cascade.cascade.folder import STAGE_NAME, RunFolder
 from nemo_cascade.cascade.levels import stage_gate
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.base import START, StageBase
 from nemo_cascade.errors import ConfigError
 
 

@@ -26,7 +26,7 @@ from typing import Any, cast
 from nemo_cascade.cascade.candidates import StageModels, judge_reward_model
 from nemo_cascade.cascade.code_version import code_version
 from nemo_cascade.cascade.decision import LAST, Decision
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
+from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.gate import decide, keeps_promises, recover
 from nemo_cascade.cascade.inputs import Inputs, check_inputs
 from nemo_cascade.cascade.ledger import Ledger
@@ -38,6 +38,7 @@ from nemo_cascade.config.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.config.stages.reward_model import RewardModelStage
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.scores import Scores, merit

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from blake3 import blake3
@@ -275,7 +275,7 @@ def _values(row: Mapping[str, Any], of: For) -> tuple[tuple[tuple[float, ...], .
     return tuple((float(value),) for value in found if value is not None), []
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a row's value is a finite number, true and false not counted."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

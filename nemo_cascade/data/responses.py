@@ -162,7 +162,9 @@ def open_responses(folder: str | Path, reference: str | Path | None = None) -> R
         stats,
         np.memmap(root / TOKENS, dtype=np.int32, mode="r"),
         np.memmap(root / TRAINED, dtype=np.uint8, mode="r"),
-        *(np.load(root / name, mmap_mode="r") for name in (OFFSETS, VALUES, PROMPTS)),
+        np.load(root / OFFSETS, mmap_mode="r"),
+        np.load(root / VALUES, mmap_mode="r"),
+        np.load(root / PROMPTS, mmap_mode="r"),
         None if reference is None else np.memmap(reference, dtype=np.float32, mode="r"),
     )
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.cascade.decision import Decision
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
+from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.config.reading.origins import flatten
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import RunFolderError
 from nemo_cascade.evaluation.paired import compare_paired
 from nemo_cascade.evaluation.scores import DomainScores, Scores

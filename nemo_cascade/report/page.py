@@ -15,9 +15,10 @@ from markupsafe import Markup, escape
 from pydantic import TypeAdapter
 
 from nemo_cascade.cascade.decision import Decision
-from nemo_cascade.cascade.folder import START, RunFolder, StageFolder
+from nemo_cascade.cascade.folder import RunFolder, StageFolder
 from nemo_cascade.cascade.ledger import Record, read_ledger
 from nemo_cascade.config.reading.origins import flatten
+from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.evaluation.preference import PreferenceScores
 from nemo_cascade.report.came_out import came_out

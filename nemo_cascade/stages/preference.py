@@ -20,7 +20,7 @@ from typing import Any
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.preference import PreferenceStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
-from nemo_cascade.data.pairs import build_pairs
+from nemo_cascade.data.pairs import For, build_pairs
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.responses import ResponseSource, ResponseStore
 from nemo_cascade.errors import PausedError
@@ -43,7 +43,7 @@ def prepare_preference(
     """Tokenise the pairs, or find them tokenised; or read and render the prompts."""
     if stage.data is not None:
         multiple = stage.layout(config).layout.pad_documents_to
-        by = "policy_by_rewards" if stage.loss.reads_rewards else "policy"
+        by: For = "policy_by_rewards" if stage.loss.reads_rewards else "policy"
         store = build_pairs(stage.data, stage.seq_length, start, folder, document_multiple=multiple, of=by)
         return Prepared(store, _steps(stage, len(store)), f"{len(store)} pairs", {"pairs": len(store)})
     assert stage.sampled is not None, "a stage has one source of pairs"

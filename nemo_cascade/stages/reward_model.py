@@ -22,7 +22,7 @@ import numpy as np
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.reward_model import RewardModelStage
-from nemo_cascade.data.pairs import build_pair_stores
+from nemo_cascade.data.pairs import For, build_pair_stores
 from nemo_cascade.data.ratings import build_rated_stores
 from nemo_cascade.data.responses import HoldoutSource, ResponseSource, ResponseStore
 from nemo_cascade.errors import DataError
@@ -65,7 +65,8 @@ def prepare_reward_model(
         names, of = list(stage.loss.attributes), "replies"
         train, holdout = build_rated_stores(data, names, length, tokenizer, folder, document_multiple=multiple)
     else:
-        by, of = "scores" if form == "plain" else "scores_by_strength", "pairs"
+        by: For = "scores" if form == "plain" else "scores_by_strength"
+        of = "pairs"
         train, holdout = build_pair_stores(data, length, tokenizer, folder, document_multiple=multiple, of=by)
     seed, batch = config.seed + data.shuffle_seed, stage.global_batch_size
     source = ResponseSource(train.folder, batch, seed, length, multiple)
