@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
     quoted = "'" + str(args.model.absolute()).replace("'", "\\'") + "'"
     of_model = ["model.source=hf", f"model.path={quoted}"]
     config = preflight([*args.overrides, *of_model], args.config_dir, fresh_folder=True).config
-    known = [name for name, stage in config.stages.items() if stage.policy_loss() is not None]
+    known = [name for name, stage in config.stages.items() if (own := stage.trained()) and own.policy_loss()]
     if args.stage not in known:
         raise ConfigError([f"--stage {args.stage} is no RL stage of the cascade (these are: {', '.join(known)})"])
     stage = cast(GrpoStage, config.stages[args.stage])

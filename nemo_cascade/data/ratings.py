@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -151,7 +152,7 @@ def _read(
             if mark := foreign_mark(answer):
                 problems.append(f"the reply {mark}")
             given = [row.get(name) for name in attributes]
-            ratings = [float(v) if is_number(v) and v != -100 else float("nan") for v in given]
+            ratings = [v if is_number(v) and v != -100 else math.nan for v in given]
             problems += [
                 f"`{name}` is no number but {value!r}"
                 for name, value in zip(attributes, given, strict=True)

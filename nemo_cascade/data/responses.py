@@ -157,15 +157,14 @@ def open_responses(folder: str | Path, reference: str | Path | None = None) -> R
     if not (root / STATS).is_file():
         raise DataError("no tokenised responses", value=str(root), mend="remove the folder; they are made again")
     stats = read_described(root, STATS, "tokenised responses")
-    offsets, values, prompts = (np.load(root / name, mmap_mode="r") for name in (OFFSETS, VALUES, PROMPTS))
     return ResponseStore(
         root,
         stats,
         np.memmap(root / TOKENS, dtype=np.int32, mode="r"),
         np.memmap(root / TRAINED, dtype=np.uint8, mode="r"),
-        offsets,
-        values,
-        prompts,
+        np.load(root / OFFSETS, mmap_mode="r"),
+        np.load(root / VALUES, mmap_mode="r"),
+        np.load(root / PROMPTS, mmap_mode="r"),
         None if reference is None else np.memmap(reference, dtype=np.float32, mode="r"),
     )
 

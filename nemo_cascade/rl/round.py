@@ -120,7 +120,7 @@ class Round:
         return store, dict(store.stats["found"])
 
     def _write(self, folder: Path, files: Sequence[Path], recipe: Mapping[str, Any]) -> None:
-        counts = dict.fromkeys(OUTCOMES, 0)
+        counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         scores: list[float] = []
         gaps: list[float] = []
         with StoreWriter(folder, 2, ("rewards",)) as writer:

@@ -37,15 +37,23 @@ def test_every_cascade_is_accepted_at_its_full_scale(name, tmp_path, monkeypatch
 def test_every_choice_of_every_group_composes(index):
     chosen = {group: names[min(index, len(names) - 1)] for group, names in FAMILIES.items()}
     stage = chosen.pop("stage")
-    lines = [f"+stage@stages.more={stage}", "stages.more.seq_length=8", "stages.more.optimizer.lr=1"]
+    lines, values = [f"+stage@stages.more={stage}"], family_values(stage)
     needed = {
         "sft": ["stages.more.data.sources=[{path:x}]"],
         "reward_model": ["stages.more.data={path:x,holdout_path:y}"],
+        "preference": ["+stages.more.data={path:x}"],
+        "merge": ["stages.more.of=[start,start]"],
     }
-    tasks = {key.split(".")[1] for key in family_values(stage) if key.startswith("tasks.")}
-    task = [f"stages.more.tasks.{name}.path=x" for name in tasks] or ["stages.more.tasks=" + TASK]
-    rl = ["stages.more.steps=1", *task]
-    lines += needed.get(stage, rl)
+    if values["kind"] != "merge":
+        lines += ["stages.more.seq_length=8", "stages.more.optimizer.lr=1"]
+    if values["kind"] == "grpo":
+        needed["grpo"] = ["stages.more.steps=1"]
+    prefix = "sampled.tasks" if any(key.startswith("sampled.") for key in values) else "tasks"
+    sampled = {key.removeprefix(f"{prefix}.").split(".")[0] for key in values if key.startswith(f"{prefix}.")}
+    tasks = [f"stages.more.{prefix}.{name}.path=x" for name in sampled]
+    if values["kind"] == "preference" and sampled:
+        needed["preference"] = []
+    lines += needed[values["kind"]] + (tasks or ["stages.more.tasks=" + TASK] * (values["kind"] == "grpo"))
     compose(["cascade=nano", *lines, *(f"{group}={choice}" for group, choice in chosen.items())])
 
 
@@ -88,7 +96,7 @@ def family_values(family):
     """Return a stage family's own values, its bases' included: dotted key -> value."""
     written = yaml.safe_load((SHIPPED_CONF / "stage" / f"{family}.yaml").read_text())
     values = {}
-    for entry in written.pop("defaults"):
+    for entry in written.pop("defaults", []):
         if isinstance(entry, dict):
             ((key, choice),) = entry.items()
             optimizer = yaml.safe_load((SHIPPED_CONF / "optimizer" / f"{choice}.yaml").read_text())
