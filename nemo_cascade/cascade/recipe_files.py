@@ -23,7 +23,7 @@ LICENCE = "licence.json"
 _ROWS = {
     "sft": "rows with `messages` that end with a reply",
     "pairs": "rows with `messages`, `chosen` and `rejected`",
-    "holdout": "pairs as those that are trained on, with other prompts",
+    "holdout": "rows of the same kind as those that are trained on, with other prompts",
     "prompts": "rows with `messages` that end with a user's turn",
     "screen": "rows with `messages`: prompts that no training row may hold",
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from nemo_cascade.config.base import block
+from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.plugins import anchored
 
@@ -107,12 +107,18 @@ class OptimizerConfig:
     """Peak learning rate."""
     min_lr: NonNegativeFloat = 0.0
     """Learning rate at and after the end of the schedule."""
-    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the decay after warm-up."""
+    lr_decay_style: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape of the decay after warm-up; wsd: constant, then down over the horizon's last `lr_wsd_decay_steps`."""
     lr_decay_steps: PositiveInt | None = None
     """Schedule horizon in optimizer steps, warm-up included; null: the stage's number of steps."""
     lr_warmup_steps: NonNegativeInt = 0
     """Linear warm-up from 0 (the first step already has lr / warm-up)."""
+    lr_warmup_fraction: Fraction | None = None
+    """Warm-up as a share of the horizon, in place of `lr_warmup_steps`."""
+    lr_wsd_decay_steps: PositiveInt | None = None
+    """wsd: steps of the decay; null: a tenth of the horizon."""
+    lr_wsd_decay_style: Literal["linear", "cosine", "minus_sqrt", "exponential"] = "linear"
+    """wsd: shape of the decay (minus_sqrt: 1 - the root of the share that is done)."""
     adam_beta1: NonNegativeFloat = 0.9
     """Decay of the first moment."""
     adam_beta2: NonNegativeFloat = 0.95

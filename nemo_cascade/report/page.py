@@ -36,6 +36,11 @@ D = TypeVar("D", Decision, Matrix, PreferenceScores)
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LONG = 100
+_RULES = {
+    "truncation_rate": "truncation",
+    "plateau": "plateau of the reward",
+    "validation_loss": "validation loss",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +235,7 @@ def _ending(end: Mapping[str, Any]) -> str:
     """Say which rule ended a stage (`rl.ending.End`)."""
     if end["value"] is None:
         return f"its {end['step']:,} steps"
-    rule = {"truncation_rate": "truncation", "plateau": "plateau of the reward"}[end["rule"]]
+    rule = _RULES[end["rule"]]
     return f"{rule} after {end['step']:,} steps: {end['value']:.3g}, rule {end['limit']:.3g}"
 
 

@@ -5,6 +5,7 @@ for each step:
     take global_batch_size packs                  # a pure function of the step: resuming needs no reader state
     loss = sum of -log p over trained tokens / their count in the whole global batch
     one AdamW update
+    measure the validation loss, where rows are held out for it; end where it no longer falls
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
+from nemo_cascade.stages.validation import Validation, validation_source
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 
@@ -29,6 +31,7 @@ def prepare_sft(config: RunConfig, name: str, stage: SftStage, start: Path, fold
     store = build_packed_store(stage, start, folder, document_multiple=multiple, logging_config=config.logging)
     source = PackedSource(store.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
+    validation_source(config, stage, start, folder)
     told = f"{len(store)} packs of {stage.seq_length} tokens, fill {store.stats['fill']:.4f}"
     return Prepared(source, steps, told, store.summary, store.folder)
 
@@ -44,13 +47,31 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     data = Path(source.folder).name  # a hash of samples and packing
     done, _ = checkpoints.resume(policy, same={"data": data})
 
+    held_out = validation_source(context.config, stage, context.parent_hf, context.data_folder)
+
     timer = PhaseTimer()
     told = Progress(context.name, steps, done, context.config.logging, last_line=True)
     with context.metrics(done) as metrics, told as progress:
-        for step in range(done, steps):
+        replicas = context.config.parallel.data_parallel_size
+        validation = (
+            None
+            if held_out is None or stage.validation is None
+            else Validation(stage.validation, held_out, replicas, steps, metrics.read())
+        )
+        end = None if validation is None else validation.reason_to_end
+        step = done
+        while step < steps and end is None:
             with timer.phase("train"):
                 result = policy.train_step(source, step)
-            metrics.log(step + 1, {**optimizer_line([result]), **timer.report(tokens=result.tokens)})
+            step += 1
+            measured: dict[str, float | None] = {}
+            if validation is not None:
+                with timer.phase("logprob"):
+                    measured = validation.measured(policy, step)
+                end = validation.reason_to_end
+            metrics.log(step, {**optimizer_line([result]), **measured, **timer.report(tokens=result.tokens)})
             progress.advance(f"loss {result.loss:.3f}")
-            checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "data": data})
+            checkpoints.save_if_due(policy, step, {"step": step, "data": data}, last=end is not None)
+    if end is not None:
+        context.record("stage_ended", stage=context.name, step=step, **end)
     finish(context, policy)

@@ -152,6 +152,14 @@ def _optimizer(prefix: str, stage: TrainedStage) -> Problems:
         yield CascadeError(
             "warm-up takes the whole schedule", value=value, limit=f"less than {horizon} steps", mend="lower it"
         )
+    if optimizer.lr_warmup_fraction is not None and optimizer.lr_warmup_steps:
+        value = (
+            f"{prefix}: lr_warmup_steps={optimizer.lr_warmup_steps}, lr_warmup_fraction={optimizer.lr_warmup_fraction}"
+        )
+        yield CascadeError("warm-up is given twice", value=value, mend=f"{prefix}.lr_warmup_fraction=null")
+    if optimizer.lr_decay_style != "wsd" and optimizer.lr_wsd_decay_steps is not None:
+        value = f"{prefix}.lr_wsd_decay_steps={optimizer.lr_wsd_decay_steps} with {optimizer.lr_decay_style}"
+        yield CascadeError("only wsd has steps of decay at its end", value=value, mend=f"{prefix}.lr_decay_style=wsd")
     for beta in ("adam_beta1", "adam_beta2"):
         if getattr(optimizer, beta) >= 1:
             yield CascadeError("Adam forgets nothing", value=f"{prefix}.{beta}={getattr(optimizer, beta)}", limit="< 1")

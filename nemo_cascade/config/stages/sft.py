@@ -11,6 +11,7 @@ from nemo_cascade.config.base import block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.stages.base import DataUse, PolicyStage, Problems, StageSize
 from nemo_cascade.config.stages.sft_data import SftDataConfig
+from nemo_cascade.config.stages.validation import ValidationConfig
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class SftStage(PolicyStage):
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
 
+    validation: ValidationConfig | None = None
+    """Rows whose loss is measured between the steps; null: none."""
+
     def reads(self) -> Iterator[DataUse]:
         """Yield the sources, and the sets that are screened out of them."""
         screen = self.data.decontaminate
@@ -44,6 +48,8 @@ class SftStage(PolicyStage):
         for number, path in enumerate(against):
             key = f"data.decontaminate.against.{number}"
             yield DataUse(key, DataFileConfig(path=path), "screen", path_key="")
+        if self.validation is not None:
+            yield DataUse("validation", self.validation, "holdout")
 
     def size(self) -> StageSize:
         """Return how large the stage is."""

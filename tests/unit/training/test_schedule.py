@@ -3,7 +3,8 @@ import math
 import pytest
 
 from nemo_cascade.config.model import OptimizerConfig
-from nemo_cascade.training.schedule import learning_rate
+from nemo_cascade.errors import TrainingError
+from nemo_cascade.training.schedule import check_warm_up, learning_rate
 
 
 def test_warm_up_is_linear_and_never_zero():
@@ -29,3 +30,28 @@ def test_horizon_defaults_to_the_stage_and_constant_stays():
 
 def test_one_step_stage_trains_at_the_peak():
     assert learning_rate(OptimizerConfig(lr=1.0), 0, 1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("style", "half"),
+    [("linear", 0.5), ("cosine", 0.5), ("minus_sqrt", 1 - math.sqrt(0.5)), ("exponential", 2 * 0.5**0.5 - 1)],
+)
+def test_warm_up_stable_decay_stays_at_its_peak_and_falls_at_the_end(style, half):
+    config = OptimizerConfig(
+        lr=1e-3, min_lr=1e-4, lr_decay_style="wsd", lr_wsd_decay_steps=8, lr_wsd_decay_style=style,
+        lr_warmup_fraction=0.125,
+    )  # fmt: skip
+    rates = [learning_rate(config, step, 32) for step in range(33)]
+    assert rates[:4] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
+    assert rates[4:25] == [1e-3] * 21
+    assert rates[28] == pytest.approx(1e-4 + 9e-4 * half)
+    assert rates[24:] == sorted(rates[24:], reverse=True)
+    assert rates[32] == 1e-4
+
+
+def test_a_schedule_without_room_for_its_parts_is_refused():
+    config = OptimizerConfig(lr=1.0, lr_decay_style="wsd", lr_wsd_decay_steps=30, lr_warmup_steps=5)
+    with pytest.raises(TrainingError, match=r"lr_wsd_decay_steps=27"):
+        check_warm_up(config, 32, "sft")
+    with pytest.raises(TrainingError, match="warm-up takes the whole schedule"):
+        check_warm_up(OptimizerConfig(lr=1.0, lr_warmup_fraction=1.0), 32, "sft")
