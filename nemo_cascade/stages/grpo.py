@@ -34,6 +34,7 @@ from nemo_cascade.rl.updates import policy_updates
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
+from nemo_cascade.stages.profile import profiled_at_start
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
@@ -56,6 +57,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     config, roles = context.config, context.roles
     tokenizer = load_tokenizer(context.parent_hf)
     prompts = prepare_grpo(config, context.name, stage, context.parent_hf, context.data_folder).source
+    prompts = profiled_at_start(config, roles, stage, prompts, context.parent_hf, context.version(0) - 1)
     policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.config.stages.tasks import ProfileConfig, TaskConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.profiles import PassRate, ProfileFile, prompt_key
-from nemo_cascade.data.prompts.prompt_sets import load_prompts
+from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.prompt_stream import digest_of
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers
@@ -42,30 +43,64 @@ def profile_prompts(
         DataError: rows are no prompts.
         RewardError: a verifier fails its self-test, or too many verdicts are errors.
     """
-    tokenizer = load_tokenizer(model)
     room = config.rollout.max_model_len - stage.longest_response
     tasks = {name: replace(task, profile=ProfileConfig()) for name, task in stage.tasks.items()}
-    prompts = load_prompts(tasks, tokenizer, room, config.data_dir, record_problem)
-    how = {"samples": samples, "sampling": _plain(stage.sampling), "seed": config.seed}
-    who = {"model": hash_folder(model), "model_folder": model.name, "prompts": digest_of(prompts)}
-    file = ProfileFile(Path(config.data_dir) / "profiles", {**who, **how, "judges": _judges(tasks)})
-    known = file.open()
-    left = [task for task in prompts.prompts if prompt_key(task.record) not in known]
-    if left:
-        engines = roles.rollout(model)
-        judges = roles.judges(model, samples, None)
-        for task in tasks.values():
-            judges.self_test([task.reward.kind], task.reward.options)
-        by = Answerers(engines, judges, tokenizer, config, roles.environments(model))
-        seed = zlib.crc32(f"{config.seed}/profile".encode())
-        with Progress(f"profile of {model.name}", len(left) * samples, 0, config.logging) as progress:
-            timer, told = PhaseTimer(), lambda ended: progress.advance(units=ended)
-            for some, rates in pass_rates(left, samples, stage.sampling, seed, by, timer, told):
-                file.add(some, rates)
+    prompts = load_prompts(tasks, load_tokenizer(model), room, config.data_dir, record_problem)
+    file = _measured(config, roles, replace(stage, tasks=tasks), prompts, model, samples, version=0)
     return file.path, file.open()
 
 
-def _judges(tasks: dict[str, TaskConfig]) -> dict[str, Any]:
+def profiled_at_start(
+    config: RunConfig, roles: Roles, stage: GrpoStage, prompts: PromptSet, model: Path, version: int
+) -> PromptSet:
+    """Return a stage's prompts with the pass rates that its tasks ask to be measured, and those left out that they say.
+
+    What was measured lies beside the data, under a name that all of it hangs on: a resumed stage reads it there.
+
+    Args:
+        config: the run's configuration.
+        roles: actors; engines are asked only where something is still to be measured.
+        stage: the stage.
+        prompts: of its tasks.
+        model: HF folder that the stage starts from.
+        version: of these weights, should they have to be handed to the engines.
+    """
+    parts = dict(prompts.parts)
+    for name, task in stage.tasks.items():
+        if (samples := task.profile.samples) is not None:
+            alone = replace(stage, tasks={name: task})
+            file = _measured(config, roles, alone, parts[name], model, samples, version)
+            parts[name] = parts[name].profiled(replace(task.profile, path=str(file.path), samples=None))
+    return prompts if parts == prompts.parts else PromptSet.of_tasks(parts)
+
+
+def _measured(
+    config: RunConfig, roles: Roles, stage: GrpoStage, prompts: PromptSet, model: Path, samples: int, version: int
+) -> ProfileFile:
+    how = {"samples": samples, "sampling": _plain(stage.sampling), "seed": config.seed}
+    who = {"model": hash_folder(model), "model_folder": model.name, "prompts": digest_of(prompts)}
+    file = ProfileFile(Path(config.data_dir) / "profiles", {**who, **how, "judges": _judges(stage.tasks)})
+    known = file.open()
+    left = [task for task in prompts.prompts if prompt_key(task.record) not in known]
+    if not left:
+        return file
+    engines = roles.engines_with(model, version)
+    judges = roles.judges(model, samples, None)
+    for task in stage.tasks.values():
+        judges.self_test([task.reward.kind], task.reward.options)
+    by = Answerers(engines, judges, load_tokenizer(model), config, roles.environments(model))
+    seed = zlib.crc32(f"{config.seed}/profile".encode())
+    with Progress(f"profile of {model.name}", len(left) * samples, 0, config.logging) as progress:
+
+        def told(ended: int) -> None:
+            progress.advance(units=ended)
+
+        for some, rates in pass_rates(left, samples, stage.sampling, seed, by, PhaseTimer(), told):
+            file.add(some, rates)
+    return file
+
+
+def _judges(tasks: Mapping[str, TaskConfig]) -> dict[str, Any]:
     return {
         name: {"kind": task.reward.kind, **task.reward.options, "environment": _plain(task.environment)}
         for name, task in tasks.items()

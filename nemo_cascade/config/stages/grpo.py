@@ -150,10 +150,10 @@ def _curriculum(prefix: str, stage: GrpoStage) -> Problems:
     if not stage.curriculum.enabled:
         return
     for name, task in stage.tasks.items():
-        if task.profile.path is None:
-            key = f"{prefix}.tasks.{name}.profile.path"
-            mend = "the file that `nemo-cascade profile prompts` wrote"
-            yield CascadeError("a curriculum needs the prompts' pass rates", value=f"{key}=null", mend=mend)
+        if not task.is_profiled:
+            key = f"{prefix}.tasks.{name}.profile"
+            mend = f"{key}.samples=16 measures them, {key}.path is a file of `nemo-cascade profile prompts`"
+            yield CascadeError("a curriculum needs the prompts' pass rates", value=f"{key}: neither", mend=mend)
     if stage.prompt_filter.enabled:
         value = f"{prefix}.prompt_filter.enabled=true"
         yield CascadeError("a curriculum has no epochs to filter", value=value, mend="one of the two")

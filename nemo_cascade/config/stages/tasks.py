@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
@@ -44,13 +44,24 @@ class ProfileConfig:
     """Pass rates of the task's prompts by a named model, and which prompts they let in."""
 
     path: str | None = None
-    """File that `nemo-cascade profile prompts` wrote; null: none is read, and every prompt is taken."""
+    """File that `nemo-cascade profile prompts` wrote; null: none is read."""
+    samples: PositiveInt | None = None
+    """Measure them, by so many samples of each prompt, with the model that the stage starts from, before its first
+    step; null: they aren't measured. With neither, every prompt is taken."""
     at_least: Fraction = 0.0
     """Prompts with a lower pass rate are left out."""
     at_most: Fraction = 1.0
     """Prompts with a higher pass rate are left out (arXiv 2505.16400: 6 of 16)."""
     drop_solved: bool = False
     """Leave out prompts that every sample passed (arXiv 2512.20848, section 3.2)."""
+
+    @model_validator(mode="after")
+    def _once(self) -> ProfileConfig:
+        if self.path is not None and self.samples is not None:
+            raise ValueError("path (a profile that is there) or samples (one that is measured), not both")
+        if self.path is self.samples is None and (self.at_least, self.at_most, self.drop_solved) != (0.0, 1.0, False):
+            raise ValueError("pass rates aren't known: give path or samples")
+        return self
 
 
 @block
@@ -87,6 +98,11 @@ class TaskConfig(DataFileConfig):
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
 
+    @property
+    def is_profiled(self) -> bool:
+        """Whether the pass rates of its prompts are known, or will be when the stage starts."""
+        return self.profile.path is not None or self.profile.samples is not None
+
     def selection(self) -> str:
         """Return in words which rows are taken and how prompts are built of them."""
         most, repair = self.max_tokens, self.repair
@@ -95,5 +111,5 @@ class TaskConfig(DataFileConfig):
         picked = f", rows of {', '.join(self.agents)}" * bool(self.agents)
         rule = self.profile
         bounds = f"{rule.at_least:g} to {rule.at_most:g}" + ", none solved" * rule.drop_solved
-        picked += f", pass rate {bounds}" * (rule.path is not None)
+        picked += f", pass rate {bounds}" * self.is_profiled
         return picked + lengths + built * repair.enabled

@@ -212,6 +212,13 @@ class PromptSet:
         found.rates = [rate for part in sets for rate in part.rates] if all(part.rates for part in sets) else []
         return found
 
+    @classmethod
+    def of_tasks(cls, sets: Mapping[str, PromptSet]) -> PromptSet:
+        """Return the prompts of several tasks as one set that knows its parts."""
+        joined = cls.joined(list(sets.values()))
+        joined.parts = dict(sets)
+        return joined
+
     def profiled(self, rule: ProfileConfig) -> PromptSet:
         """Return the prompts that a profile lets in, with their pass rates.
 
@@ -279,9 +286,7 @@ def load_prompts(
         name: _load_task(name, task, tokenizer, max_prompt_tokens, data_dir, record_check)
         for name, task in tasks.items()
     }
-    joined = PromptSet.joined(list(sets.values()))
-    joined.parts = sets
-    return joined
+    return PromptSet.of_tasks(sets)
 
 
 def _load_task(
