@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from nemo_cascade.planner import decode, memory, seconds
+from nemo_cascade.planner import decode, memory, rollouts, seconds
 from nemo_cascade.planner.decode import Served, ServedFormula
 from nemo_cascade.planner.job import Job
 from nemo_cascade.planner.memory import Counted, MemoryFormula
 from nemo_cascade.planner.regression import Array, Formula, Neighbours, Part
+from nemo_cascade.planner.rollouts import RlFormula, RlStep
 from nemo_cascade.planner.seconds import StepFormula
 
 
@@ -174,4 +175,32 @@ DECODE = Quantity(
     noise=lambda case: 0.08,
 )
 
-QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (TRAIN, MEMORY, DECODE)}
+
+
+def _rl_labels(step: RlStep) -> dict[str, str]:
+    return {
+        "model": step.job.shape.name, "machine": step.job.hardware.name, "family": step.job.shape.family,
+        "together": str(step.together), "low": str(step.low), "software": step.software,
+    }  # fmt: skip
+
+
+RL = Quantity(
+    name="rl",
+    unit="seconds of a step of reinforcement learning",
+    names=rollouts.NAMES,
+    prior=rollouts.PRIOR,
+    deviation=rollouts.DEVIATION,
+    least=rollouts.LEAST,
+    parts=[
+        Part(0.15, {"model": 0}),
+        Part(0.08, {"machine": 0}),
+        Part(0.08, {"model": 0, "together": 0}),
+        Part(0.10, {"software": 0}),
+    ],
+    formula=RlFormula.of,
+    labels=_rl_labels,
+    place=lambda step: [math.log2(step.mean) / 2],
+    noise=lambda step: 0.1,
+)
+
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (TRAIN, MEMORY, DECODE, RL)}

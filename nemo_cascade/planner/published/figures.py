@@ -12,8 +12,9 @@ from typing import Any
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.planner.published.decode_rows import served_case
 from nemo_cascade.planner.published.memory_rows import peak_case
+from nemo_cascade.planner.published.rl_rows import rl_step
 from nemo_cascade.planner.published.train_rows import Row, Unread, published_seconds, train_job
-from nemo_cascade.planner.quantity import DECODE, MEMORY, TRAIN, Quantity
+from nemo_cascade.planner.quantity import DECODE, MEMORY, RL, TRAIN, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ def _read(row: Row) -> list[Figure | Unread]:
         return [_peak(row)]
     if kind == "decode":
         return [_decode(row)]
+    if kind == "rl_step":
+        return [_rl(row)]
     return [Unread(f"{kind}: no quantity of a plan")]
 
 
@@ -142,3 +145,12 @@ def _decode(row: Row) -> Figure | Unread:
     configuration = (engine.shape.name, engine.hardware.name, str(engine.weight_bytes))
     groups = ("all", engine.shape.family, engine.hardware.name)
     return Figure(str(row["id"]), DECODE, case, float(row["output_tokens_per_s_per_gpu"]), configuration, groups)
+
+
+def _rl(row: Row) -> Figure | Unread:
+    step = rl_step(row)
+    if isinstance(step, Unread):
+        return Unread(f"rl: {step.reason}")
+    configuration = (step.job.shape.name, step.job.hardware.name, step.job.precision, step.job.task)
+    groups = ("all", step.job.shape.family, "together" if step.together else "apart")
+    return Figure(str(row["id"]), RL, step, float(row["step_time_s"]), configuration, groups)
