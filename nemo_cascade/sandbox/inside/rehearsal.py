@@ -64,9 +64,6 @@ _HEADER = {
     "modules": ["solution"],
     "unittest": False,
 }
-_POOL_BYTES, _POOL_HEADER_BYTES = 1 << 14, 48  # of CPython's allocator for small objects, Objects/obmalloc.c
-_SMALL_BYTES, _BYTES_OVERHEAD, _MOST_HOLES = 512, 33, 20_000
-_filling: list[bytes] = []
 _REPLACED_MODULES = ("__main__", "pytest", "solution")
 
 Role = Callable[[Job, Callable[[], None]], object]
@@ -121,15 +118,3 @@ def _judge(ours: Role, theirs: Role) -> None:
         if pid == 0:
             os._exit(0)
     os.waitpid(pid, 0)
-
-
-def fill_pools() -> None:
-    """Fill the holes that start-up left among small objects: a child that allocates in them copies a page for each.
-
-    For the zygote, when all else is done. Each size is done with when the allocator begins a pool.
-    """
-    for length in range(48 - _BYTES_OVERHEAD, _SMALL_BYTES + 1 - _BYTES_OVERHEAD, 16):
-        for _ in range(_MOST_HOLES):
-            _filling.append(bytes(length))
-            if id(_filling[-1]) % _POOL_BYTES == _POOL_HEADER_BYTES:
-                break

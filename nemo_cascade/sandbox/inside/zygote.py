@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from . import confine, job, landlock, seccomp
 from .python_program import add_site_names, open_streams
-from .rehearsal import fill_pools, rehearse
+from .rehearsal import rehearse
 from .tree import Watch, Watched
 
 _CHANNEL = 0
@@ -249,5 +249,4 @@ def main(argv: list[str]) -> None:
     seccomp.install(seccomp.prepare(seccomp.zygote_filter(os.uname().machine)))
     gc.collect()
     gc.disable()
-    fill_pools()
     zygote.serve()
