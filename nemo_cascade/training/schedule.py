@@ -63,7 +63,7 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     horizon = config.lr_decay_steps or total_steps
     if step >= horizon:
         return config.min_lr
-    begins, style = warm_up, config.lr_decay_style
+    begins, style = warm_up, str(config.lr_decay_style)
     if style == "wsd":
         begins, style = max(warm_up, horizon - _wsd_steps(config, horizon)), config.lr_wsd_decay_style
         if step < begins:

@@ -59,7 +59,8 @@ class ProfileConfig:
     def _once(self) -> ProfileConfig:
         if self.path is not None and self.samples is not None:
             raise ValueError("path (a profile that is there) or samples (one that is measured), not both")
-        if self.path is self.samples is None and (self.at_least, self.at_most, self.drop_solved) != (0.0, 1.0, False):
+        unknown = self.path is None and self.samples is None
+        if unknown and (self.at_least, self.at_most, self.drop_solved) != (0.0, 1.0, False):
             raise ValueError("pass rates aren't known: give path or samples")
         return self
 

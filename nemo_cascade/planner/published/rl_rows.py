@@ -21,7 +21,8 @@ def rl_step(row: Row) -> RlStep | Unread:
     shape, hardware = shape_named(str(row["model"])), hardware_named(str(row["hardware"]))
     if shape is None or hardware is None:
         return Unread(f"no {'sizes of the model' if shape is None else 'figures of the machine'} are known")
-    needed = ("n_gpus", "samples_per_step", "mean_total_len", "train_max_len", "train_gbs", "gen_tp", "tp", "step_time_s")
+    of_batch = ("samples_per_step", "mean_total_len", "train_max_len", "train_gbs")
+    needed = ("n_gpus", *of_batch, "gen_tp", "tp", "step_time_s")
     if lacking := [key for key in needed if not row.get(key)]:
         return Unread(f"{', '.join(lacking)} not published")
     lag = str(row.get("policy_lag")).lower()
