@@ -176,7 +176,6 @@ DECODE = Quantity(
 )
 
 
-
 def _rl_labels(step: RlStep) -> dict[str, str]:
     return {
         "model": step.job.shape.name, "machine": step.job.hardware.name, "family": step.job.shape.family,
