@@ -129,18 +129,14 @@ def prove_equal(policy: TrainerGroup, rollout: RolloutGroup, config: WeightSyncC
 
 def _trainer_scores(policy: TrainerGroup, sequences: Sequence[Int32], which: WhichModel) -> list[Float32]:
     """Return [n - 1] log-probs of each sequence of n tokens."""
-    parallel = policy.parallel
     documents = [make_document(s, np.ones(s.size, np.uint8)) for s in sequences]
-    source = balanced_micro_batches(
-        documents, policy.seq_length, parallel.data_parallel_size, parallel.layout.pad_documents_to
-    )
+    source = balanced_micro_batches(documents, policy.seq_length, policy.parallel.data_parallel_size)
     return [scores[:-1] for scores in source.per_sample(policy.logprobs(source, 0, which))]
 
 
 def _probe_sequences(policy: TrainerGroup, rollout: RolloutGroup, version: int) -> list[Int32]:
     model = read_json_object(Path(rollout.model_path) / "config.json")
-    multiple = policy.parallel.layout.pad_documents_to
-    longest = min(_TOKENS, rollout.config.max_model_len - 1, policy.seq_length // multiple * multiple)
+    longest = min(_TOKENS, rollout.config.max_model_len - 1, policy.seq_length)
     random = np.random.default_rng([rollout.seed, version])
     return [random.integers(0, model["vocab_size"], size=longest, dtype=np.int32) for _ in range(_SEQUENCES)]
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nemo_cascade.data.layout import dummy_document, lay_out, padded_length
+from nemo_cascade.data.layout import dummy_document, lay_out
 from nemo_cascade.data.sft.packing import pack_best_fit
 from nemo_cascade.data.sft.store import PackedStore, open_store
 from nemo_cascade.errors import DataError
@@ -84,7 +84,7 @@ class PackedSource(ShuffledStream):
         mine = self.items(step)[dp_rank::dp_size]
         batches = [self.store.batch(pack) for pack in mine]
         if len(batches) < -(-self.global_batch_size // dp_size):
-            batches.append(lay_out([dummy_document()], self.store.stats["rules"]["document_multiple"]))
+            batches.append(lay_out([dummy_document()]))
         return batches
 
 
@@ -95,20 +95,16 @@ class RolloutSource:
     Attributes:
         documents: all samples of the update.
         plan: [dp_rank][micro-batch] sample numbers; none: an untrained micro-batch.
-        multiple: each document is padded to a multiple of this.
     """
 
     documents: tuple[PackedBatch, ...]
     plan: tuple[tuple[tuple[int, ...], ...], ...]
-    multiple: int = 1
 
     def micro_batches(self, step: int, dp_rank: int, dp_size: int) -> list[PackedBatch]:
         """Return a rank's micro-batches."""
         assert dp_size == len(self.plan), "balanced for another data-parallel size"
         dummy = dummy_document(tuple(self.documents[0].extras))
-        return [
-            lay_out([self.documents[i] for i in members] or [dummy], self.multiple) for members in self.plan[dp_rank]
-        ]
+        return [lay_out([self.documents[i] for i in members] or [dummy]) for members in self.plan[dp_rank]]
 
     def per_sample(self, values: Sequence[Sequence[Float32]]) -> list[Float32]:
         """Cut arrays aligned with labels back into samples.
@@ -126,7 +122,7 @@ class RolloutSource:
                 for i in members:
                     n = self.documents[i].num_tokens
                     cut[i][:-1] = array[begin : begin + n - 1]
-                    begin += padded_length(n, self.multiple)
+                    begin += n
         return cut
 
     def with_extra(self, name: str, values: Sequence[Float32]) -> RolloutSource:
@@ -147,24 +143,22 @@ class RolloutSource:
 
 
 def balanced_micro_batches(
-    documents: Sequence[PackedBatch], tokens_per_micro_batch: int, dp_size: int, document_multiple: int = 1
+    documents: Sequence[PackedBatch], tokens_per_micro_batch: int, dp_size: int
 ) -> RolloutSource:
     """Spread documents over data-parallel ranks: as few micro-batches as fit, equally many and equally full.
 
     Args:
         documents: samples of one update, each no longer than a micro-batch.
-        tokens_per_micro_batch: most tokens of a micro-batch, padding of documents included.
+        tokens_per_micro_batch: most tokens of a micro-batch.
         dp_size: data-parallel ranks.
-        document_multiple: each document is padded to a multiple of this.
 
     Raises:
         DataError: no document, or one longer than a micro-batch.
     """
     if not documents:
         raise DataError("no sample to train on", mend="look why the step kept none")
-    lengths = [padded_length(d.num_tokens, document_multiple) for d in documents]
-    plan = balanced_plan(lengths, tokens_per_micro_batch, dp_size)
-    return RolloutSource(tuple(documents), plan, document_multiple)
+    plan = balanced_plan([d.num_tokens for d in documents], tokens_per_micro_batch, dp_size)
+    return RolloutSource(tuple(documents), plan)
 
 
 def balanced_plan(

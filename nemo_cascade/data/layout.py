@@ -6,15 +6,12 @@ micro-batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.types import Float32, Int32, PackedBatch, Trajectory
-
-Number = TypeVar("Number", np.int32, np.float32)
 
 
 def make_document(
@@ -43,34 +40,21 @@ def sampled_document(trajectory: Trajectory, extras: Mapping[str, Float32], trai
     return make_document(trajectory.token_ids, mask if trained else np.zeros_like(mask), extras)
 
 
-def padded_length(tokens: int, multiple: int) -> int:
-    """Round a document's length up to a multiple (context parallelism cuts each document in 2 x CP parts)."""
-    return -(-tokens // multiple) * multiple
-
-
-def lay_out(documents: Sequence[PackedBatch], multiple: int = 1) -> PackedBatch:
-    """Lay documents end to end. All must have the same extras.
+def lay_out(documents: Sequence[PackedBatch]) -> PackedBatch:
+    """Lay documents end to end, without padding: that is the layout's business (`training.micro_batch`).
 
     Args:
-        documents: at least one, each a pack of its own.
-        multiple: each document is padded at its end, untrained, to a multiple of this.
+        documents: at least one, each a pack of its own, all with the same extras.
     """
-    lengths = [padded_length(d.num_tokens, multiple) for d in documents]
-    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    cu_seqlens = np.concatenate([[0], np.cumsum([d.num_tokens for d in documents])]).astype(np.int32)
     names = documents[0].extras.keys()
     assert all(d.extras.keys() == names for d in documents), "documents with different extras in one micro-batch"
 
-    def laid(parts: Iterable[NDArray[Number]], dtype: type[Number]) -> NDArray[Number]:
-        whole = np.zeros(int(cu_seqlens[-1]), dtype)
-        for begin, part in zip(cu_seqlens[:-1].tolist(), parts, strict=True):
-            whole[begin : begin + len(part)] = part
-        return whole
-
     return PackedBatch(
-        input_ids=laid((d.input_ids for d in documents), np.int32),
-        loss_mask=laid((d.loss_mask for d in documents), np.float32),
+        input_ids=np.concatenate([d.input_ids for d in documents], dtype=np.int32),
+        loss_mask=np.concatenate([d.loss_mask for d in documents], dtype=np.float32),
         cu_seqlens=cu_seqlens,
-        extras={name: laid((d.extras[name] for d in documents), np.float32) for name in names},
+        extras={name: np.concatenate([d.extras[name] for d in documents], dtype=np.float32) for name in names},
     )
 
 

@@ -23,7 +23,6 @@ from nemo_cascade.data.chat.mode_flags import without_flag
 from nemo_cascade.data.chat.rendered import checked_row, render_samples
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
 from nemo_cascade.data.hygiene.words import canonical
-from nemo_cascade.data.layout import padded_length
 from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.responses import ResponseStore, StoreWriter, open_responses
 from nemo_cascade.data.rows.columns import NO_PREFERENCE, Schema, written_turns
@@ -100,7 +99,6 @@ def build_pair_stores(
     tokenizer_path: str | Path,
     folder: str | Path,
     *,
-    document_multiple: int = 1,
     of: For = "scores",
 ) -> tuple[ResponseStore, ResponseStore]:
     """Return the tokenised pairs to train on and to hold out; see `build_pairs`.
@@ -108,9 +106,9 @@ def build_pair_stores(
     Raises:
         DataError: see `build_pairs`; or prompts are both trained on and held out.
     """
-    train = build_pairs(data, seq_length, tokenizer_path, folder, document_multiple=document_multiple, of=of)
+    train = build_pairs(data, seq_length, tokenizer_path, folder, of=of)
     held_out = replace(data, path=data.holdout_path, split=data.holdout_split or data.split)
-    holdout = build_pairs(held_out, seq_length, tokenizer_path, folder, document_multiple=document_multiple, of=of)
+    holdout = build_pairs(held_out, seq_length, tokenizer_path, folder, of=of)
     refuse_shared_prompts(train, holdout, data.holdout_path)
     return train, holdout
 
@@ -137,7 +135,6 @@ def build_pairs(
     tokenizer_path: str | Path,
     folder: str | Path,
     *,
-    document_multiple: int = 1,
     of: For = "scores",
 ) -> ResponseStore:
     """Return tokenised pairs, built under `folder` unless they are there already.
@@ -152,7 +149,6 @@ def build_pairs(
         seq_length: most tokens of a pair, both responses together.
         tokenizer_path: HF folder.
         folder: holds the tokenised data of any number of stages.
-        document_multiple: documents are padded to a multiple of this.
         of: who learns from them.
 
     Raises:
@@ -166,7 +162,6 @@ def build_pairs(
         "template": tokenizer.template.key,
         "tokenizer": tokenizer.fingerprint,
         "seq_length": seq_length,
-        "document_multiple": document_multiple,
         "overlong": data.overlong,
         "max_bad_fraction": data.max_bad_fraction,
         "schema": schema.key,
@@ -364,7 +359,7 @@ def _admit(pair: ReadPair, tally: _Tally, rules: Mapping[str, Any], writer: Stor
     elif pair.unusable:
         tally.leave_out(pair.raw, "unusable", pair.unusable)
     else:
-        total = sum(padded_length(len(ids), rules["document_multiple"]) for ids, _ in pair.encoded)
+        total = sum(len(ids) for ids, _ in pair.encoded)
         if total > rules["seq_length"]:
             tally.leave_out(pair.raw, "overlong", f"{total} tokens")
             return

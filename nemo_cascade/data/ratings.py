@@ -14,7 +14,6 @@ from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.chat.conversation import foreign_mark
 from nemo_cascade.data.chat.rendered import checked_row
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
-from nemo_cascade.data.layout import padded_length
 from nemo_cascade.data.pairs import is_number, prompt_key, refuse_shared_prompts
 from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.responses import ResponseStore, StoreWriter, open_responses
@@ -54,8 +53,6 @@ def build_rated_stores(
     seq_length: int,
     tokenizer_path: str | Path,
     folder: str | Path,
-    *,
-    document_multiple: int = 1,
 ) -> tuple[ResponseStore, ResponseStore]:
     """Return the tokenised replies to train on and to hold out, built under `folder` unless they are there already.
 
@@ -68,7 +65,6 @@ def build_rated_stores(
         seq_length: most tokens of question and reply.
         tokenizer_path: HF folder.
         folder: holds the tokenised data of any number of stages.
-        document_multiple: documents are padded to a multiple of this.
 
     Raises:
         DataError: rows that are no rated replies, or too long, over the limit; prompts that are both trained on and
@@ -86,7 +82,6 @@ def build_rated_stores(
             "template": tokenizer.template.key,
             "tokenizer": tokenizer.fingerprint,
             "seq_length": seq_length,
-            "document_multiple": document_multiple,
             "overlong": data.overlong,
             "max_bad_fraction": data.max_bad_fraction,
             "schema": schema.key,
@@ -110,9 +105,8 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
             read = list(_read(chunk, tokenizer, schema, attributes, tally))
             encoded = encode_scored(tokenizer, [(messages, answer) for _, messages, answer, _ in read])
             for (raw, messages, _, ratings), ids in zip(read, encoded, strict=True):
-                total = padded_length(len(ids), rules["document_multiple"])
-                if total > rules["seq_length"]:
-                    tally.leave_out(raw, "overlong", f"{total} tokens")
+                if len(ids) > rules["seq_length"]:
+                    tally.leave_out(raw, "overlong", f"{len(ids)} tokens")
                     continue
                 mask = np.zeros(len(ids), np.uint8)
                 mask[-1] = 1

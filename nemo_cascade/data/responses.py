@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
-from nemo_cascade.data.layout import dummy_document, lay_out, make_document, padded_length
+from nemo_cascade.data.layout import dummy_document, lay_out, make_document
 from nemo_cascade.data.prepared import read_described
 from nemo_cascade.errors import DataError
 from nemo_cascade.storage.manifest import describe
@@ -176,8 +176,7 @@ class ResponseSource(ShuffledStream):
         folder: of their store; named by a hash of its content.
         global_batch_size: items per step over all data-parallel ranks.
         seed: draws each epoch's order.
-        tokens: most tokens of a micro-batch, padding of documents included.
-        multiple: each document is padded to a multiple of this.
+        tokens: most tokens of a micro-batch.
         reference: file of the reference policy's log-probabilities, where the loss reads them.
     """
 
@@ -187,11 +186,10 @@ class ResponseSource(ShuffledStream):
         global_batch_size: int,
         seed: int,
         tokens: int,
-        multiple: int = 1,
         reference: str | Path | None = None,
     ) -> None:
         super().__init__(folder, global_batch_size, seed)
-        self.tokens, self.multiple = tokens, multiple
+        self.tokens = tokens
         self.reference = None if reference is None else str(reference)
 
     @property
@@ -211,7 +209,7 @@ class ResponseSource(ShuffledStream):
         documents = [self.store.documents(item) for item in self.items(step)]
         dummy = dummy_document(tuple(documents[0][0].extras))
         return [
-            lay_out([d for i in members for d in documents[i]] or [dummy], self.multiple)
+            lay_out([d for i in members for d in documents[i]] or [dummy])
             for members in self._plan(documents, dp_size)[dp_rank]
         ]
 
@@ -234,7 +232,7 @@ class ResponseSource(ShuffledStream):
     def _plan(
         self, documents: Sequence[Sequence[PackedBatch]], dp_size: int
     ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        lengths = [sum(padded_length(d.num_tokens, self.multiple) for d in item) for item in documents]
+        lengths = [sum(d.num_tokens for d in item) for item in documents]
         return balanced_plan(lengths, self.tokens, dp_size)
 
 

@@ -30,7 +30,9 @@ def _hybrid(layout: Layout, recompute: str) -> list[str]:
     if layout.cp > 1:
         problems.append(f"context_parallel_size {layout.cp} is not supported with layers of this kind; 1 is")
     if layout.vpp > 1:
-        problems.append(f"virtual_pipeline_model_parallel_size {layout.vpp} is not supported with layers of this kind")
+        problems.append(
+            f"virtual_pipeline_model_parallel_size {layout.vpp} is not supported with layers of this kind; 1 is"
+        )
     if recompute == "full":
         problems.append("recompute=full does nothing with layers of this kind; none or selective")
     return problems

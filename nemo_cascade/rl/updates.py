@@ -99,9 +99,7 @@ def _split(documents: list[PackedBatch], parts: int) -> list[list[PackedBatch]]:
 
 
 def _micro_batches(documents: list[PackedBatch], stage: GrpoStage, parallel: ParallelConfig) -> RolloutSource:
-    return balanced_micro_batches(
-        documents, stage.seq_length, parallel.data_parallel_size, document_multiple=parallel.layout.pad_documents_to
-    )
+    return balanced_micro_batches(documents, stage.seq_length, parallel.data_parallel_size)
 
 
 def _with_logprobs(

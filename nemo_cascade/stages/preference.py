@@ -42,9 +42,8 @@ def prepare_preference(
 ) -> Prepared[ResponseStore | PromptSet]:
     """Tokenise the pairs, or find them tokenised; or read and render the prompts."""
     if stage.data is not None:
-        multiple = stage.layout(config).layout.pad_documents_to
         by: For = "policy_by_rewards" if stage.loss.reads_rewards else "policy"
-        store = build_pairs(stage.data, stage.seq_length, start, folder, document_multiple=multiple, of=by)
+        store = build_pairs(stage.data, stage.seq_length, start, folder, of=by)
         return Prepared(store, _steps(stage, len(store)), f"{len(store)} pairs", {"pairs": len(store)})
     assert stage.sampled is not None, "a stage has one source of pairs"
     sampled = stage.sampled
@@ -74,10 +73,7 @@ def run_preference(context: StageContext, stage: PreferenceStage) -> None:
     same = {"data": store.folder.name, "reference": reference.parent.name}  # hashes of the pairs and of both
     done, _ = checkpoints.resume(policy, same=same)
     seed = config.seed + (0 if stage.data is None else stage.data.shuffle_seed)
-    multiple = stage.layout(config).layout.pad_documents_to
-    source = ResponseSource(
-        store.folder, stage.global_batch_size, seed, stage.seq_length, multiple, reference=reference
-    )
+    source = ResponseSource(store.folder, stage.global_batch_size, seed, stage.seq_length, reference=reference)
 
     timer = PhaseTimer()
     told = Progress(context.name, steps, done, config.logging, last_line=True)

@@ -45,14 +45,11 @@ def reference_logprobs(
 
 
 def _write(file: Path, model: TrainerGroup, hf_folder: Path, store: ResponseStore, seq_length: int) -> None:
-    layout = model.parallel.layout
     with file.open("wb") as out:
         for first in range(0, len(store), _ITEMS_AT_ONCE):
             items = range(first, min(first + _ITEMS_AT_ONCE, len(store)))
             documents = [document for item in items for document in store.documents(item)]
-            source = balanced_micro_batches(
-                documents, seq_length, model.parallel.data_parallel_size, layout.pad_documents_to
-            )
+            source = balanced_micro_batches(documents, seq_length, model.parallel.data_parallel_size)
             for document, logprobs_n in zip(documents, source.per_sample(model.logprobs(source, 0)), strict=True):
                 if not np.isfinite(logprobs_n[document.loss_mask > 0]).all():
                     mend = "the model can't say these responses: its weights or the tokens are broken"

@@ -59,20 +59,20 @@ def prepare_reward_model(
     config: RunConfig, name: str, stage: RewardModelStage, start: Path, folder: Path
 ) -> Prepared[tuple[ResponseSource, HeldOut]]:
     """Tokenise what is trained on and what is held out, or find it tokenised."""
-    tokenizer, multiple, form = _start(stage, start), stage.layout(config).layout.pad_documents_to, stage.loss.form
+    tokenizer, form = _start(stage, start), stage.loss.form
     data, length = stage.data, stage.seq_length
     if form == "regression":
         names, of = list(stage.loss.attributes), "replies"
-        train, holdout = build_rated_stores(data, names, length, tokenizer, folder, document_multiple=multiple)
+        train, holdout = build_rated_stores(data, names, length, tokenizer, folder)
     else:
         by: For = "scores" if form == "plain" else "scores_by_strength"
         of = "pairs"
-        train, holdout = build_pair_stores(data, length, tokenizer, folder, document_multiple=multiple, of=by)
+        train, holdout = build_pair_stores(data, length, tokenizer, folder, of=by)
     seed, batch = config.seed + data.shuffle_seed, stage.global_batch_size
-    source = ResponseSource(train.folder, batch, seed, length, multiple)
+    source = ResponseSource(train.folder, batch, seed, length)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
     counts = {"train": len(train), "holdout": len(holdout)}
-    held_out = _held_out(stage, holdout, HoldoutSource(holdout.folder, batch, 0, length, multiple))
+    held_out = _held_out(stage, holdout, HoldoutSource(holdout.folder, batch, 0, length))
     return Prepared((source, held_out), steps, f"{counts['train']} {of}, {counts['holdout']} held out", counts)
 
 

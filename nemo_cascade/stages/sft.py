@@ -27,8 +27,7 @@ from nemo_cascade.telemetry.timers import PhaseTimer
 
 def prepare_sft(config: RunConfig, name: str, stage: SftStage, start: Path, folder: Path) -> Prepared[PackedSource]:
     """Pack the conversations, or find them packed."""
-    multiple = stage.layout(config).layout.pad_documents_to
-    store = build_packed_store(stage, start, folder, document_multiple=multiple, logging_config=config.logging)
+    store = build_packed_store(stage, start, folder, logging_config=config.logging)
     source = PackedSource(store.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
     validation_source(config, stage, start, folder)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_cascade.data.layout import dummy_document, lay_out, padded_length
+from nemo_cascade.data.layout import dummy_document, lay_out
 from nemo_cascade.models.axes import Axis
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import packed_sequences
@@ -104,10 +104,14 @@ def filled_up(batches: Sequence[PackedBatch], group: int) -> list[PackedBatch]:
 
 def _boundaries(batch: PackedBatch, padding: Padding, length: int) -> Int64:
     """Return [D + 1], where documents begin and end in the padded pack of at least `length` tokens."""
-    lengths = [padded_length(n, padding.document) for n in np.diff(batch.cu_seqlens).tolist()]
+    lengths = [_round_up(n, padding.document) for n in np.diff(batch.cu_seqlens).tolist()]
     boundaries = np.concatenate([[0], np.cumsum(lengths)])
-    total = max(padded_length(int(boundaries[-1]), padding.pack), length)
+    total = max(_round_up(int(boundaries[-1]), padding.pack), length)
     return np.append(boundaries, total) if total > boundaries[-1] else boundaries
+
+
+def _round_up(tokens: int, multiple: int) -> int:
+    return -(-tokens // multiple) * multiple
 
 
 def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:

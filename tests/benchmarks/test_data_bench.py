@@ -124,7 +124,7 @@ def compare(ours, theirs):
 def test_loader_against_the_model(prepared):
     folder, path, _ = prepared
     stage = sft_stage(str(path), seq_length=SEQ_LENGTH)
-    store = build_packed_store(stage, folder / "tokenizer", folder / "cache", document_multiple=2)
+    store = build_packed_store(stage, folder / "tokenizer", folder / "cache")
     source = PackedSource(store.folder, global_batch_size=64, seed=0)
     source.store.verify()  # once per process; a run of hours doesn't feel it
     tokens, begin, step = 0, time.process_time(), 0

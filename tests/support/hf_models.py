@@ -1,5 +1,7 @@
 """Small HF models of every architecture, made by the tests, and the logits that a Megatron rank computes."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -142,7 +144,6 @@ def boundaries(documents):
 
 def pipeline_logits(chunks, documents):
     """Run one pack through the layout as it is; [tokens, padded vocabulary] on the last stage, None on the others."""
-    from nemo_cascade.data.layout import padded_length
     from nemo_cascade.training.axes import current_axes
     from nemo_cascade.training.precision import Padding
     from nemo_cascade.training.step import run_schedule
@@ -151,7 +152,7 @@ def pipeline_logits(chunks, documents):
     ends = 2 * axes["cp"].size if axes["cp"].size > 1 else 1
     padding = Padding(
         document=ends,
-        pack=padded_length(ends, axes["cp"].size * axes["tp"].size),
+        pack=math.lcm(ends, axes["cp"].size * axes["tp"].size),
         group=axes["pp"].size if len(chunks) > 1 else 1,
     )
     pack = PackedBatch(

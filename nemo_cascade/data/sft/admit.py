@@ -37,7 +37,7 @@ class Admitted:
     report: dict[str, Any]
 
 
-def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_length: int, multiple: int) -> Admitted:
+def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_length: int) -> Admitted:
     """Apply the rules for bad, over-long, repeated and contaminated samples.
 
     Args:
@@ -45,7 +45,6 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
         screened: which of them are repeated or contaminated.
         data: its rules.
         seq_length: tokens of a pack.
-        multiple: documents are padded to a multiple of this.
 
     Raises:
         DataError: bad rows or over-long samples that the rules don't allow, or nothing left to train on. Counts all and
@@ -53,9 +52,8 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
     """
     lengths = tokenised.samples["length"].astype(np.int64)
     trained = tokenised.samples["trained"].astype(np.int64)
-    most = seq_length // multiple * multiple
     kept = ~(screened.repeated | screened.contaminated)
-    overlong = np.flatnonzero(kept & (lengths > most))
+    overlong = np.flatnonzero(kept & (lengths > seq_length))
     untrainable, broken = _bad_rows(tokenised, "untrainable"), _bad_rows(tokenised, "broken")
     if data.max_bad_fraction == 0:
         broken.refuse("rows are no training conversations", "mend or remove the rows, or set data.max_bad_fraction")
@@ -68,7 +66,7 @@ def admit(tokenised: TokenisedSet, screened: Screened, data: SftDataConfig, seq_
     if data.overlong == "truncate":
         for sample in overlong.tolist():
             shard, begin = tokenised.shards[tokenised.part_of[sample]], int(tokenised.samples[sample]["begin"])
-            lengths[sample], trained[sample] = _cut_at_turn(shard, begin, most)
+            lengths[sample], trained[sample] = _cut_at_turn(shard, begin, seq_length)
             cut += int(lengths[sample] > 0)
         overlong = overlong[lengths[overlong] == 0]
     found = {

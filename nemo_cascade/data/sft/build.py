@@ -35,7 +35,6 @@ def build_packed_store(
     tokenizer_path: str | Path,
     folder: str | Path,
     *,
-    document_multiple: int = 1,
     logging_config: LoggingConfig | None = None,
 ) -> store.PackedStore:
     """Return the packed data of a stage, built under `folder` as far as it isn't there already.
@@ -47,7 +46,6 @@ def build_packed_store(
         stage: its data sources and rules, and seq_length.
         tokenizer_path: HF folder.
         folder: holds the tokenised and packed data of any number of stages; sets of the hub are fetched beside it.
-        document_multiple: documents are padded to a multiple of this (2 x context parallel size).
         logging_config: how progress is shown.
 
     Raises:
@@ -60,7 +58,7 @@ def build_packed_store(
     stage = replace(stage, data=data)
     parts = plan_parts(data.sources, tokenizer)
     make_shards(parts, tokenizer, root / SHARDS, data.workers, logging_config or LoggingConfig())
-    rules = _rules(stage, tokenizer, parts, document_multiple)
+    rules = _rules(stage, tokenizer, parts)
     key = hash_recipe(rules)[:32]
 
     def write(building: Path) -> None:
@@ -70,7 +68,7 @@ def build_packed_store(
     return store.open_store(root / key)
 
 
-def _rules(stage: SftStage, tokenizer: ChatTokenizer, parts: Sequence[Part], document_multiple: int) -> dict[str, Any]:
+def _rules(stage: SftStage, tokenizer: ChatTokenizer, parts: Sequence[Part]) -> dict[str, Any]:
     """Everything that the packs depend on."""
     data = stage.data
     names = ("domain", "repeat", "max_samples", "max_tokens", "weight")
@@ -86,7 +84,6 @@ def _rules(stage: SftStage, tokenizer: ChatTokenizer, parts: Sequence[Part], doc
         ],
         "domain_weights": data.domain_weights,
         "seq_length": stage.seq_length,
-        "document_multiple": document_multiple,
         "overlong": data.overlong,
         "max_bad_fraction": data.max_bad_fraction,
         "seed": data.shuffle_seed,
@@ -103,12 +100,12 @@ def _rules(stage: SftStage, tokenizer: ChatTokenizer, parts: Sequence[Part], doc
 def _write(
     folder: Path, stage: SftStage, tokenised: TokenisedSet, screens: Path, rules: dict[str, Any], key: str
 ) -> None:
-    data, multiple = stage.data, rules["document_multiple"]
-    admitted = admit(tokenised, screen(tokenised, data, screens), data, stage.seq_length, multiple)
+    data = stage.data
+    admitted = admit(tokenised, screen(tokenised, data, screens), data, stage.seq_length)
     lengths = admitted.lengths
     entries = epoch_entries(admitted.source_of, lengths, data.sources, rules["seed"], data.domain_weights)
-    padded = (-(-lengths // multiple) * multiple)[entries]
-    packing = pack_best_fit(padded, stage.seq_length, rules["seed"], data.packing_order)
+    chosen = lengths[entries]
+    packing = pack_best_fit(chosen, stage.seq_length, rules["seed"], data.packing_order)
     shards = {shard.folder.name: shard for shard in tokenised.shards}
     numbers = {name: number for number, name in enumerate(shards)}
     samples = np.empty(len(lengths), store.SAMPLE)
@@ -120,7 +117,7 @@ def _write(
     np.save(folder / store.PACK_SAMPLES, entries[packing.samples])
     np.save(folder / store.PACK_OFFSETS, packing.offsets)
     times = np.bincount(entries, minlength=len(lengths))
-    loads = np.add.reduceat(padded[packing.samples], packing.offsets[:-1])
+    loads = np.add.reduceat(chosen[packing.samples], packing.offsets[:-1])
     whole = {
         "format": store.FORMAT_VERSION,
         "key": key,

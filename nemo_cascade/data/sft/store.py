@@ -78,7 +78,7 @@ class PackedStore:
     def batch(self, pack: int) -> PackedBatch:
         """Return a pack as a micro-batch of at most seq_length tokens."""
         members = self.pack_samples[self.pack_offsets[pack] : self.pack_offsets[pack + 1]]
-        return lay_out([self.document(s) for s in members.tolist()], self.stats["rules"]["document_multiple"])
+        return lay_out([self.document(s) for s in members.tolist()])
 
     def verify(self) -> None:
         """Prove all shards by their hashes now.

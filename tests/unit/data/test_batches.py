@@ -69,10 +69,9 @@ def documents(n, seed, longest=60):
 
 
 @pytest.mark.parametrize("dp", [1, 2, 3, 8])
-@pytest.mark.parametrize("multiple", [1, 4])
-def test_rollouts_are_spread_evenly_and_none_is_lost(dp, multiple):
+def test_rollouts_are_spread_evenly_and_none_is_lost(dp):
     for seed, n in enumerate((1, 5, 64, 200)):
-        source = balanced_micro_batches(documents(n, seed), 64, dp, multiple)
+        source = balanced_micro_batches(documents(n, seed), 64, dp)
         shares = [source.micro_batches(0, rank, dp) for rank in range(dp)]
         assert sorted(i for rank in source.plan for members in rank for i in members) == list(range(n))
         assert len({len(s) for s in shares}) == 1
@@ -85,7 +84,7 @@ def test_rollouts_are_spread_evenly_and_none_is_lost(dp, multiple):
 
 
 def test_extras_follow_their_tokens_out_and_back():
-    source = balanced_micro_batches(documents(40, 0), 100, 2, 4)
+    source = balanced_micro_batches(documents(40, 0), 100, 2)
     batches = [source.micro_batches(0, rank, 2) for rank in range(2)]
     back = source.per_sample([[b.extras["advantages"] for b in share] for share in batches])
     for document, values in zip(source.documents, back, strict=True):

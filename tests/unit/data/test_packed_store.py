@@ -66,8 +66,7 @@ def test_anything_that_changes_the_packs_changes_the_key(tokenizer, write_jsonl,
         sft_stage(write_jsonl(rows(10, seed=1), "other.jsonl")),
     ]
     keys = {build_packed_store(s, tokenizer.folder, tmp_path / "c").folder.name for s in stages}
-    keys.add(build_packed_store(stages[0], tokenizer.folder, tmp_path / "c", document_multiple=4).folder.name)
-    assert len(keys) == 8
+    assert len(keys) == 7
 
 
 def test_simultaneous_builders_agree_and_leave_nothing_behind(tokenizer, write_jsonl, tmp_path):
@@ -93,14 +92,6 @@ def test_repeat_max_samples_and_domains_are_counted(tokenizer, write_jsonl, tmp_
     assert store.stats["domains"]["math"]["samples_per_epoch"] == 18
     assert store.stats["trained_tokens_per_epoch"] == 3 * int(store.shards[0].mask().sum())
     assert sum(store.stats["length_histogram"].values()) == 6
-
-
-def test_documents_are_padded_untrained_for_context_parallelism(tokenizer, write_jsonl, tmp_path):
-    stage = sft_stage(write_jsonl(rows(20)))
-    store = build_packed_store(stage, tokenizer.folder, tmp_path / "c", document_multiple=8)
-    batches = [store.batch(p) for p in range(len(store))]
-    assert all((np.diff(b.cu_seqlens) % 8 == 0).all() and b.num_tokens <= 128 for b in batches)
-    assert sum(b.loss_mask.sum() for b in batches) == store.shards[0].mask().sum()
 
 
 def test_every_broken_row_is_counted_and_the_first_twenty_named(tokenizer, write_jsonl, tmp_path):
