@@ -269,6 +269,8 @@ def packed_sequences(cu_seqlens: Int32, document: Int64 | None = None) -> Any:
         cu_seqlens_kv=on_device,
         max_seqlen_q=limit,
         max_seqlen_kv=limit,
+        # Since 0.17 it has to be told: without it a state space runs on over the borders of documents.
+        **({"total_tokens": boundaries[-1]} if "total_tokens" in PackedSeqParams.__dataclass_fields__ else {}),
     )
     params.host_boundaries = boundaries
     whole = np.repeat(np.arange(len(cu_seqlens) - 1), np.diff(cu_seqlens)) if document is None else document

@@ -6,6 +6,8 @@ Its stack builds the norm behind the last layer of Transformer Engine's class; h
 from __future__ import annotations
 
 import importlib.util
+import inspect
+from functools import partial
 from typing import Any
 
 from nemo_cascade.errors import RuntimeUnavailableError
@@ -39,11 +41,14 @@ def build_hybrid(arch: Architecture, config: Any, layer_spec: LayerSpec, **model
         raise RuntimeUnavailableError("Mamba-2 layers on a GPU need the package mamba_ssm", mend=mend)
     from megatron.core.models.mamba import MambaModel
 
+    # Since 0.17 MambaModel is another name of HybridModel, whose pattern is called otherwise.
+    names = inspect.signature(MambaModel.__mro__[1].__init__).parameters
+    key = "hybrid_layer_pattern" if "hybrid_layer_pattern" in names else "hybrid_override_pattern"
     built = MambaModel(
         config=config,
         mamba_stack_spec=_stack_spec(arch, config, layer_spec),
-        hybrid_override_pattern=pattern(arch.layers),
         position_embedding_type="none",
+        **{key: pattern(arch.layers)},
         **model,
     )
     if built.post_process:
@@ -63,7 +68,7 @@ def _norm(layer_spec: LayerSpec) -> Any:
 def _stack_spec(arch: Architecture, config: Any, layer_spec: LayerSpec) -> Any:
     """Return the spec of the stack; each half layer brings its own norm, fused where Transformer Engine does it."""
     from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add as add
-    from megatron.core.ssm.mamba_block import MambaStack, MambaStackSubmodules
+    from megatron.core.ssm import mamba_block
     from megatron.core.ssm.mamba_layer import MambaLayer, MambaLayerSubmodules
     from megatron.core.ssm.mamba_mixer import MambaMixer, MambaMixerSubmodules
     from megatron.core.ssm.mlp_layer import MLPLayer
@@ -87,14 +92,18 @@ def _stack_spec(arch: Architecture, config: Any, layer_spec: LayerSpec) -> Any:
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(linear_qkv=into, core_attention=core, linear_proj=out),
     )
-    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=into, linear_fc2=out))
+    linears = MLPSubmodules(linear_fc1=into, linear_fc2=out)
+    mlp: Any = ModuleSpec(module=MLP, submodules=linears)
+    if hasattr(MLP, "as_mlp_submodule"):  # since 0.17
+        mlp = partial(MLP.as_mlp_submodule, submodules=linears)
+    old = hasattr(mamba_block, "MambaStack")
     input_norm = {} if fused_norm else {"input_layernorm": RMSNorm}
     mlp_norm = {} if fused_norm else {"pre_mlp_layernorm": RMSNorm}
     moe = Half(pre_mlp_layernorm=_norm(layer_spec), mlp=expert_spec(config, layer_spec), mlp_bda=add)
     return ModuleSpec(
-        module=MambaStack,
+        module=mamba_block.MambaStack if old else mamba_block.HybridStack,
         params={"post_layer_norm": False},
-        submodules=MambaStackSubmodules(
+        submodules=(mamba_block.MambaStackSubmodules if old else mamba_block.HybridStackSubmodules)(
             mamba_layer=ModuleSpec(
                 module=MambaLayer, submodules=MambaLayerSubmodules(mixer=mixer, mamba_bda=add, **norm)
             ),

@@ -31,8 +31,8 @@ class BalancedRouter(TopKRouter):  # type: ignore[misc]
         losses_2: sums of balance and z-loss likewise.
     """
 
-    def __init__(self, config: Any, pg_collection: Any = None) -> None:
-        super().__init__(config=config, pg_collection=pg_collection)
+    def __init__(self, config: Any, pg_collection: Any = None, **later: Any) -> None:
+        super().__init__(config=config, pg_collection=pg_collection, **later)
         self.balance_coefficient = self.z_coefficient = 0.0
         self.loss_weight = 1.0
         self.packed: Any = None

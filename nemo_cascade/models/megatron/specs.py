@@ -50,7 +50,8 @@ def expert_spec(config: Any, layer_spec: LayerSpec) -> Any:
         num_experts=config.num_moe_experts,
         moe_grouped_gemm=config.moe_grouped_gemm,
     )
-    spec.submodules.router = BalancedRouter
+    # Since 0.17 specs are partial calls.
+    (spec.submodules if hasattr(spec, "submodules") else spec.keywords["submodules"]).router = BalancedRouter
     return spec
 
 

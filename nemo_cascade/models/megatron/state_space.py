@@ -12,6 +12,7 @@ Shapes: L packed tokens, K chunks, Q tokens of a chunk, H heads, P channels of a
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
 from collections.abc import Sequence
@@ -192,10 +193,11 @@ class GroupNorm(torch.nn.Module):
 def install() -> None:
     """Put these in place of the kernels; imports Megatron's mixer, so CUDA must be redirected already."""
     # 0.16 imports kernels of its inference engine on every machine, and those need Triton.
-    kernels = types.ModuleType("tensor_ops")
-    for name in ("tensor_get_slice_after", "tensor_masked_update", "tensor_merge"):
-        setattr(kernels, name, None)
-    sys.modules.setdefault("megatron.core.inference.contexts.attention_context.triton.tensor_ops", kernels)
+    if importlib.util.find_spec("triton") is None:
+        kernels = types.ModuleType("tensor_ops")
+        for name in ("tensor_get_slice_after", "tensor_masked_update", "tensor_merge"):
+            setattr(kernels, name, None)
+        sys.modules.setdefault("megatron.core.inference.contexts.attention_context.triton.tensor_ops", kernels)
     import megatron.core.ssm.mamba_mixer as mixer
 
     mixer.HAVE_MAMBA_SSM = True
