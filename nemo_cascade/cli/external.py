@@ -21,6 +21,9 @@ from nemo_cascade.storage.atomic import write_atomically
 from nemo_cascade.telemetry.console import err
 from nemo_cascade.training.launch import free_port
 
+# arXiv 2512.13607, appendix B.
+_BUDGET, _PROMPT_TOKENS = 65536, 4096
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of an evaluation by a public tool; defaults are the paper's (appendix B)."""
@@ -31,8 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mode", choices=["think", "no_think"], default="think", help="flag behind every user turn")
     group.add_argument("--temperature", type=float, default=0.6, help="default: 0.6")
     group.add_argument("--top-p", type=float, default=0.95, help="default: 0.95")
-    group.add_argument("--budget", type=int, default=65536, help="tokens of prompt and response (default: 64K)")
-    group.add_argument("--prompt-tokens", type=int, default=4096, help="of which the prompt's (default: 4096)")
+    group.add_argument(
+        "--budget", type=int, help="tokens of prompt and response (default: 64K, or the model's positions)"
+    )
+    group.add_argument("--prompt-tokens", type=int, help="of which the prompt's (default: 4096, a quarter at most)")
     group.add_argument("--yarn", type=float, metavar="FACTOR", help="stretch the positions (paper: 2; SWE 3)")
     group.add_argument("--yarn-from", type=int, metavar="POSITIONS", help="of so many (default: the config's)")
     group.add_argument("--concurrency", type=int, default=64, help="requests in flight")
@@ -54,7 +59,10 @@ def execute(args: argparse.Namespace) -> int:
     """Serve, run the tool, collect what it found."""
     model = hf_folder(args.folder, args.stage)
     config = read_json_object(model / "config.json")
-    _check(args, config)
+    reach = int((args.yarn_from or config["max_position_embeddings"]) * (args.yarn or 1))
+    args.budget = args.budget or min(_BUDGET, reach)
+    args.prompt_tokens = args.prompt_tokens or min(_PROMPT_TOKENS, args.budget // 4)
+    _check(args, config, reach)
     settings = Settings(args.tool, args.benchmarks, args.mode, args.temperature, args.top_p,
                         args.budget - args.prompt_tokens, args.concurrency, args.limit,
                         args.task_folder)  # fmt: skip
@@ -117,7 +125,7 @@ def yarn_overrides(config: dict[str, Any], factor: float, original: int | None =
     return {"rope_parameters": rope, "max_position_embeddings": int(original * factor)}
 
 
-def _check(args: argparse.Namespace, config: dict[str, Any]) -> None:
+def _check(args: argparse.Namespace, config: dict[str, Any], reach: int) -> None:
     wrong = []
     if args.tool is None:
         wrong.append("--benchmarks, --stage, --yarn and --dry need --with ns or --with lm-eval")
@@ -134,7 +142,6 @@ def _check(args: argparse.Namespace, config: dict[str, Any]) -> None:
         wrong.append(f"--yarn {args.yarn:g}: a factor over 1, for a model without rope scaling; got {rope}")
     if args.yarn_from is not None and (args.yarn is None or args.yarn_from < 1):
         wrong.append(f"--yarn-from {args.yarn_from}: the positions that --yarn FACTOR stretches, at least 1")
-    reach = int((args.yarn_from or config["max_position_embeddings"]) * (args.yarn or 1))
     if args.budget > reach:
         wrong.append(f"the model reaches {reach} positions, --budget {args.budget} is more: lower it, or --yarn FACTOR")
     if wrong:

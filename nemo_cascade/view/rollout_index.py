@@ -97,6 +97,7 @@ class RolloutIndex:
         self.folder, self._file = folder, file
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._whole: dict[Path, int] = {}  # a folder that was taken in whole -> when it last got a file
         with self._open() as base:
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("CREATE TABLE IF NOT EXISTS files (stage, step INTEGER, mtime_ns, PRIMARY KEY (stage, step))")
@@ -136,10 +137,14 @@ class RolloutIndex:
             known = {(stage, step): time for stage, step, time in base.execute("SELECT * FROM files")}
         found = []
         for stage in self.folder.stages():
-            for step, path in rollout_files(stage):
-                time = path.stat().st_mtime_ns
-                if known.get((stage.name, step)) != time:
-                    found.append((stage, step, path, time))
+            changed = stage.rollouts.stat().st_mtime_ns if stage.rollouts.is_dir() else 0
+            if self._whole.get(stage.rollouts) == changed:
+                continue
+            fresh = [(step, path, path.stat().st_mtime_ns) for step, path in rollout_files(stage)]
+            new = [(stage, step, path, time) for step, path, time in fresh if known.get((stage.name, step)) != time]
+            if not new:
+                self._whole[stage.rollouts] = changed
+            found += new
         return sorted(found, key=lambda entry: (entry[0].index, entry[1]), reverse=True)
 
     def fill(self) -> None:

@@ -15,6 +15,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.own import OWN_STAGE, own_kind, own_stage
 from nemo_cascade.errors import CascadeError, ConfigError
 
+_BOUND = {"greater_than": "gt", "less_than": "lt"}
 _YAML_KINDS = {bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -97,7 +98,8 @@ def _violation(
     mend: str | None = None
     if kind == "literal_error" and isinstance(value, str):
         near = keys.nearest(value, [word.strip() for word in limit.replace(" or ", ",").split(",")])
-        mend = f"did you mean {near}?" if near else None
+        mend = f"did you mean {key}={near}?" if near else None
+    mend = mend or _nearest_allowed(key, kind, value, error.get("ctx") or {})
     if kind == "string_type" and isinstance(value, bool | int | float):
         mend = (
             f'YAML reads it as {_YAML_KINDS[type(value)]}: quote it, {key}: "..." in a file, \'{key}="..."\' in a shell'
@@ -107,6 +109,15 @@ def _violation(
     if isinstance(value, Mapping):
         value = "a mapping" if value else "an empty mapping"
     return CascadeError(f"{key} does not fit", value=f"{value!r}{origin}", limit=limit, mend=mend)
+
+
+def _nearest_allowed(key: str, kind: str, value: Any, bounds: Mapping[str, Any]) -> str | None:
+    """Return the override that is nearest to a number out of its bounds; None where no number is nearest."""
+    if kind in ("less_than_equal", "greater_than_equal"):
+        return f"{key}={bounds.get('le', bounds.get('ge'))}"
+    if kind in ("greater_than", "less_than") and isinstance(value, int) and float(bounds[_BOUND[kind]]).is_integer():
+        return f"{key}={int(bounds[_BOUND[kind]]) + (1 if kind == 'greater_than' else -1)}"
+    return None
 
 
 def _mend_missing(key: str, data: Mapping[str, Any]) -> str:
