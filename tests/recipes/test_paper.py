@@ -21,6 +21,9 @@ ORDER = {
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "swe_rl_16k", "swe_rl_24k",
     ],
     "nemotron_cascade/14b_thinking": [*SHARED, "math_rl_28k", "math_rl_40k", "code_rl_56k", "swe_rl_32k"],
+    "nemotron_4/340b": ["reward_model", "code_sft", "general_sft", "dpo", "rpo_1", "rpo_2", "rpo_3"],
+    "nemotron_nano_2/12b": ["sft_1", "sft_2", "sft_3", "if_rl", "dpo", "rlhf", "merge"],
+    "nemotron_nano_2/9b": ["dpo", "if_rl", "rlhf", "merge"],
 }  # fmt: skip
 
 
