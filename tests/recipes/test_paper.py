@@ -13,6 +13,7 @@ from nemo_cascade.papers.compare import RUN, compare, paper_stages, read_papers,
 
 RECIPES = sorted(recipes())
 SHARED = ["sft_16k", "sft_32k", "reward_model", "rlhf", "if_rl_1", "if_rl_2"]
+ACEREASON = ["math_rl_8k", "math_rl_16k", "math_rl_24k", "code_rl_24k", "code_rl_32k", "math_rl_32k"]
 ORDER = {
     "nemotron_cascade/8b": [
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "code_rl_48k", "swe_rl_16k", "swe_rl_24k",
@@ -21,6 +22,11 @@ ORDER = {
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "swe_rl_16k", "swe_rl_24k",
     ],
     "nemotron_cascade/14b_thinking": [*SHARED, "math_rl_28k", "math_rl_40k", "code_rl_56k", "swe_rl_32k"],
+    "acereason/1_0_7b": ACEREASON,
+    "acereason/1_0_14b": ACEREASON,
+    "acereason/1_1_7b": ["sft", *ACEREASON],
+    "nemotron_3_nano/30b_a3b": ["sft", "rlvr", "rlhf", "rlvr_2"],
+    "nemotron_3_nano/4b": ["sft", "rlvr", "rlhf", "rlvr_2"],
 }  # fmt: skip
 
 
