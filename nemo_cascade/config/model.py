@@ -37,6 +37,8 @@ class ModelConfig:
     max_position_embeddings: PositiveInt | None = None
     """Longest sequence, tokens, in place of what the folder of source=hf says; the rotary base stays as it is, so
     positions beyond those of pre-training are learnt in training."""
+    rope_theta: PositiveFloat | None = None
+    """Rotary base, in place of what the folder of source=hf says (arXiv 2506.13284: Qwen2.5-Math's is raised)."""
     layer_spec: Literal["auto", "transformer_engine", "local"] = "auto"
     """Megatron layers; auto: Transformer Engine for bf16 where it is installed and a GPU is present, else local (its
     fp32 would be TF32)."""

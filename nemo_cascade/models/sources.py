@@ -12,7 +12,7 @@ import importlib.util
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,13 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
     """
     from nemo_cascade.models.hf_folder import HfTensors
 
+    changes: dict[str, Any] = {}
     if model.source == "hf":
         given = _check_hf(model)
-        length = model.max_position_embeddings
-        if length in (None, read_architecture(given, model.family).max_position_embeddings):
+        changes = _changes(model, given)
+        if not changes:
             return given
-        stamp = {"source": "hf", "path": str(given.resolve()), "max_position_embeddings": length}
+        stamp = {"source": "hf", "path": str(given.resolve()), **changes}
     elif model.source == "random":
         if tokenizer_dir is None:
             raise ModelError("model.source=random needs a tokenizer", mend="prepare one (prepare=nano writes one)")
@@ -69,7 +70,7 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
     with publishing(folder, keep=True) as scratch:
         with _without_progress_bars():
             if model.source == "hf":
-                _write_longer(scratch, Path(model.path or ""), model.max_position_embeddings)
+                _write_changed(scratch, Path(model.path or ""), changes)
             elif tokenizer_dir is not None and model.source == "random":
                 _write_random(scratch, model, seed, tokenizer_dir)
             else:
@@ -117,12 +118,23 @@ def _check_vocabulary(file: Path, vocab_size: int) -> None:
         )
 
 
-def _write_longer(folder: Path, given: Path, length: int | None) -> None:
-    """Link an HF folder's files, beside a config.json that allows sequences of `length` tokens."""
+def _changes(model: ModelConfig, given: Path) -> dict[str, Any]:
+    """Return what is configured otherwise than an HF folder says it."""
+    wanted = {"max_position_embeddings": model.max_position_embeddings, "rope_theta": model.rope_theta}
+    said = read_json_object(given / "config.json")
+    rope = said.get("rope_parameters")
+    said = {**said, **(rope if isinstance(rope, dict) else {})}
+    return {name: value for name, value in wanted.items() if value is not None and said.get(name) != value}
+
+
+def _write_changed(folder: Path, given: Path, changes: Mapping[str, Any]) -> None:
+    """Link an HF folder's files, beside a config.json with changes: longer sequences, another rotary base."""
     for file in given.resolve().iterdir():
         if file.is_file() and file.name not in ("config.json", _STAMP):
             (folder / file.name).symlink_to(file)
-    config = read_json_object(given / "config.json") | {"max_position_embeddings": length}
+    config = read_json_object(given / "config.json") | dict(changes)
+    if "rope_theta" in changes and isinstance(config.get("rope_parameters"), dict):
+        config["rope_parameters"] = {**config["rope_parameters"], "rope_theta": changes["rope_theta"]}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

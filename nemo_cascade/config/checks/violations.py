@@ -73,10 +73,12 @@ def _model(config: RunConfig) -> Problems:
     elif model.source == "random" and not model.architecture:
         mend = "+model.architecture.model_type=qwen3 and so on, or model=nano"
         yield CascadeError("model.source=random needs model.architecture", value="empty", mend=mend)
-    if model.source != "hf" and model.max_position_embeddings is not None:
-        value = f"model.max_position_embeddings={model.max_position_embeddings}"
-        mend = "model.architecture.max_position_embeddings=... for source=random"
-        yield CascadeError("only an HF folder's length is set anew", value=value, limit="null", mend=mend)
+    anew = {"max_position_embeddings": model.max_position_embeddings, "rope_theta": model.rope_theta}
+    for name, number in anew.items():
+        if model.source != "hf" and number is not None:
+            mend = f"model.architecture.{name}=... for source=random"
+            what = "only what an HF folder says is set anew"
+            yield CascadeError(what, value=f"model.{name}={number}", limit="null", mend=mend)
 
 
 def _is_date(text: str) -> bool:
