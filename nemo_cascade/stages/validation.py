@@ -93,8 +93,5 @@ def validation_source(config: RunConfig, stage: SftStage, start: Path, folder: P
         sources=[source], overlong=stage.data.overlong, max_bad_fraction=stage.data.max_bad_fraction,
         workers=stage.data.workers,
     )  # fmt: skip
-    multiple = stage.layout(config).layout.pad_documents_to
-    store = build_packed_store(
-        replace(stage, data=data), start, folder, document_multiple=multiple, logging_config=config.logging
-    )
+    store = build_packed_store(replace(stage, data=data), start, folder, logging_config=config.logging)
     return PackedSource(store.folder, len(store), 0)
