@@ -101,7 +101,7 @@ REFUSALS = {
         [
             "parallel.tensor_model_parallel_size=5",
             "parallel.pipeline_model_parallel_size=3",
-            "parallel.context_parallel_size=2",
+            "parallel.expert_model_parallel_size=2",
             "cluster.device=gpu",
             "stages.sft1.seq_length=8192",
             "stages.sft1.promise.improve=[chess]",
@@ -110,7 +110,7 @@ REFUSALS = {
             "num_key_value_heads 2",
             "intermediate_size 384 is not a multiple of tensor_model_parallel_size 5",
             "4 layers are not a multiple of pipeline_model_parallel_size 3",
-            "context_parallel_size 2 is not supported",
+            "expert_model_parallel_size 2: the model has no experts",
             "asks for a GPU, this machine has none; got: gpu; allowed: cpu; mend: cluster.device=cpu",
             "stages.sft1.seq_length=8192; allowed: max_position_embeddings=4096",
             "got: chess",
