@@ -108,7 +108,8 @@ def export_weights(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> Ite
         if stages.rank not in (0, owner):
             continue
         for name, dtype in items:
-            rule, wholes = rules_by_name(arch)[name], None
+            rule = rules_by_name(arch)[name]
+            wholes: list[torch.Tensor] | None = None
             if stages.rank == owner:
                 wholes = _whole_on_stage(rule, mapped.get(name), dtype, count, axes)
             if not axes["stage"].first:

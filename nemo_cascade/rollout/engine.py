@@ -19,6 +19,7 @@ import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
+from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.rules import fp32_names, tied_names
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
@@ -74,7 +75,7 @@ class RolloutWorker:
         self._buckets: list[WeightBucket] = []
         self._transfer_open = False
         started = time.monotonic()
-        self._engine = _start_engine(self.model_path, config, seed, threads, device)
+        self._engine = _start_engine(self.model_path, self._arch, config, seed, threads, device)
         self._warm_up()
         self.start_seconds = time.monotonic() - started
 
@@ -337,7 +338,9 @@ class RolloutWorker:
             raise RolloutError("the engine's prefix cache can't be reset while requests hold its blocks")
 
 
-def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, device: Device) -> Any:
+def _start_engine(
+    path: Path, arch: Architecture, config: RolloutConfig, seed: int, threads: int, device: Device
+) -> Any:
     if device == "cpu" and config.tensor_parallel_size > 1:
         raise RuntimeUnavailableError(
             "an engine on CPU has one process",
@@ -356,12 +359,18 @@ def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, de
     by_device: dict[str, Any] = {
         "gpu_memory_utilization": config.gpu_memory_utilization,
         "num_gpu_blocks_override": config.kv_cache_blocks,
+        "enable_prefix_caching": True,
     }
     if device == "cpu":
         # A prompt that is prefilled in pieces has its seeded generator rewound after each, which torch's CPU generators
         # can't do: prompts go in whole, so one must fit.
         batched_tokens = max(batched_tokens, config.max_model_len)
-        by_device = {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB), "enable_chunked_prefill": False}
+        by_device = {
+            "kv_cache_memory_bytes": int(config.kv_cache_gib * GIB),
+            "enable_chunked_prefill": False,
+            # The states of a state space are cached at the ends of pieces only.
+            "enable_prefix_caching": arch.mamba is None,
+        }
     arguments = EngineArgs(
         model=str(path),
         dtype=DTYPES[config.dtype],
@@ -372,7 +381,6 @@ def _start_engine(path: Path, config: RolloutConfig, seed: int, threads: int, de
         block_size=config.block_size,
         enforce_eager=config.enforce_eager,
         tensor_parallel_size=config.tensor_parallel_size,
-        enable_prefix_caching=True,
         async_scheduling=False,  # a batch must not depend on how fast the host is
         logprobs_mode="processed_logprobs",
         generation_config="vllm",  # sampling is ours alone, never the folder's

@@ -101,7 +101,8 @@ class SquaredReluExperts(torch.nn.Module):
     def forward(self, x_TH: Tensor) -> Tensor:
         """Return [T, H]."""
         score_TE = F.linear(x_TH.float(), self.gate.weight.float()).sigmoid()
-        chosen_TK = (score_TE + self.gate.e_score_correction_bias).topk(self.chosen, -1).indices
+        bias_E = self.gate.get_parameter("e_score_correction_bias")
+        chosen_TK = (score_TE + bias_E).topk(self.chosen, -1).indices
         weight_TK = score_TE.gather(-1, chosen_TK)
         weight_TK = weight_TK / (weight_TK.sum(-1, keepdim=True) + 1e-20) * self.scaling
         routed_TH = mixture(x_TH, chosen_TK, weight_TK, lambda number, own: self.experts[number](own))
@@ -116,4 +117,5 @@ class _SquaredRelu(torch.nn.Module):
 
     def forward(self, x_TH: Tensor) -> Tensor:
         """Return [T, H]."""
-        return self.down_proj(F.relu(self.up_proj(x_TH)).square())
+        y_TH: Tensor = self.down_proj(F.relu(self.up_proj(x_TH)).square())
+        return y_TH

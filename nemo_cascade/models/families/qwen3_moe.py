@@ -31,8 +31,7 @@ class Qwen3Moe(SwitchedWindow):
         """See `DenseFamily`; transformers 5 writes `num_local_experts` where the released configs say `num_experts`."""
         number = config.get("num_local_experts")
         if number is not None and config.get("num_experts", number) == number:
-            config = {key: value for key, value in config.items() if key != "num_local_experts"}
-            config["num_experts"] = number
+            config = {**{k: v for k, v in config.items() if k != "num_local_experts"}, "num_experts": number}
         return super().read(config)
 
     def own_limits(self) -> list[Limit]:
