@@ -78,7 +78,7 @@ def test_every_violation_is_reported_at_once_with_the_nearest_name():
         "did you mean model=nano?",
         "did you mean rollout.max_model_len?",
         "did you mean stages.math_rl?",
-        "did you mean colocated?",
+        "did you mean rollout.placement=colocated?",
         "did you mean stages.sft1.gate.alpha?",
         "stages.sft1.gate.tolerance does not fit; got: -1",
         "unknown config group; got: foo/bar",

@@ -72,7 +72,7 @@ def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant():
         (f"{MATH}.per_test_s=3", "unknown key"),  # code's
         ("evaluation.suites.code.reward.max_tests=0", "greater than 0"),
         ("evaluation.suites.code.reward.max_tests=2.5", "valid integer"),
-        ("evaluation.suites.instruction.reward.mode=lose", "did you mean loose?"),
+        ("evaluation.suites.instruction.reward.mode=lose", "reward.mode=loose?"),
         ("stages.rlhf.tasks.chat.reward.weight=1", "unknown key"),  # preference has none
         ("evaluation.suites.swe.reward.otherwise=judge", "judge={url, model} with otherwise=judge"),
         ("evaluation.suites.swe.reward={otherwise:judge,judge:{url:x}}", "reward.judge.model is missing"),
