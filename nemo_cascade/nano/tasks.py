@@ -20,7 +20,7 @@ from nemo_cascade.nano.preference import preference_rows
 from nemo_cascade.nano.swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
-NANO_VERSION = 8
+NANO_VERSION = 9
 """Raised with every change of what is written."""
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
@@ -89,6 +89,8 @@ def nano_rows(seed: int) -> dict[str, Rows]:
     for kind, part, count in plain:
         problems = _distinct(count, partial(draw_plain, Random(f"{seed}/{kind}/at_once"), part))
         rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in problems]
+    # Few enough that a stage may ask each of them many times before its first step.
+    rows["math_few_train"] = rows["math_train"][:192]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed)

@@ -29,7 +29,7 @@ DUE = {
 }
 
 
-def play(count, streaming, deadline_s=8.0):
+def play(count, streaming, deadline_s=10.0):
     use = EnvironmentUse(f"{SCRIPTED}:Hostile", {"turns": 3}, 8)
     tasks = [Task(str(i), "x", "math", np.array([5, 6], np.int32), {}, environment=use) for i in range(count)]
     over = []
