@@ -6,6 +6,7 @@ from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.explain import explain
 from nemo_cascade.config.reading.keys import leaves
 from nemo_cascade.errors import CascadeError
+from nemo_cascade.stages.kinds import KINDS
 
 
 def test_every_key_of_the_schema_has_a_meaning():
@@ -26,9 +27,8 @@ def test_a_quantity_is_explained_with_unit_bounds_default_and_origin():
 
 def test_without_a_run_any_stage_name_stands_for_all_kinds():
     kinds = {field.default for field in explain("stages.anything.kind")}
-    assert kinds == {"sft", "reward_model", "grpo"}
-    (block,) = explain("stages.anything.loss")
-    assert "kl_coefficient" in dict(block.fields)
+    assert kinds == KINDS.keys()
+    assert any("kl_coefficient" in dict(block.fields) for block in explain("stages.anything.loss"))
     with pytest.raises(CascadeError, match=r"did you mean stages.anything.loss.kl_coefficient\?"):
         explain("stages.anything.loss.kl_coeficient")
 

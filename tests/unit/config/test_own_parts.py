@@ -62,4 +62,4 @@ def test_an_environments_settings_are_held_to_its_constructor_and_filled_in():
     gone = refused(f"{key}.kind=gone.py:Lengths")
     assert f"{key}.kind: a plug-in's file isn't there" in gone
     assert "no such class" in refused(f"{key}.kind='{ENVIRONMENT[:-1]}'")
-    assert "single_turn, or your own" in refused(f"{key}.kind=several_turns")
+    assert ", or your own" in refused(f"{key}.kind=several_turns")

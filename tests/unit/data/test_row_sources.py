@@ -179,6 +179,10 @@ SETS = {
         {"files": {"a.py": "x"}, "patch": "diff", "problem": "q", **QUESTION},
     ),
     "acereason_math": ({"problem": "q", "answer": "4"}, {"answer": "4", **ASKED}),
+    "nemo_gym": (
+        {"responses_create_params": {"input": [USER]}, "agent_ref": {"name": "math"}, "expected_answer": "4"},
+        {"answer": "4", **QUESTION},
+    ),
     "swe_bench": (
         {"problem_statement": "q", "patch": "diff", **TESTS},
         {"fail_to_pass": ["t::a"], "pass_to_pass": ["t::b"], "problem": "q", "patch": "diff"},
@@ -202,6 +206,7 @@ def test_released_sets_columns_become_ours(name):
     assert problems == []
     assert SCHEMAS[name].basis
     question = ("messages", "problem", "prompt", "input", "context", "problem_statement", "original_prompt")
+    question += ("responses_create_params",)
     missing = {k: v for k, v in raw.items() if k not in question}
     assert schema_of(name).apply(missing)[1].startswith("no column")
 
@@ -318,5 +323,5 @@ def test_prompts_and_pairs_are_mapped_too(tokenizer, write_jsonl, tmp_path):
     train, _ = build_pair_stores(data, 512, tokenizer.folder, tmp_path / "c")
     assert len(train) == 3
     assert (train.stats["rows_read"], train.stats["dropped_tied"], train.stats["dropped_unusable"]) == (5, 2, 0)
-    chosen = [tokenizer.decode(train.documents(i)[0].token_ids) for i in range(3)]
+    chosen = [tokenizer.decode(train.documents(i)[0].input_ids) for i in range(3)]
     assert [text.endswith("one<|im_end|>") for text in chosen] == [True, False, False]

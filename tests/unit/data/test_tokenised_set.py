@@ -191,15 +191,15 @@ def test_overlong_sample_is_cut_behind_the_last_reply_that_fits(tokenizer, write
     store = build_packed_store(stage, tokenizer.folder, tmp_path / "c")
     assert (store.stats["cut_at_turn"], store.stats["dropped_overlong"], store.stats["samples"]) == (1, 1, 2)
     cut = store.document(1)
-    assert 100 < len(cut) <= 128
-    assert cut.token_ids[-1] == tokenizer.end_id
-    assert cut.trained[-1] == 1
-    text = tokenizer.decode(cut.token_ids)
-    whole = store.shards[0].tokens()[store.samples[1]["begin"] :][: len(cut) + 30]
+    assert 100 < cut.num_tokens <= 128
+    assert cut.input_ids[-1] == tokenizer.end_id
+    assert cut.loss_mask[-2] == 1
+    text = tokenizer.decode(cut.input_ids)
+    whole = store.shards[0].tokens()[store.samples[1]["begin"] :][: cut.num_tokens + 30]
     assert tokenizer.decode(whole).startswith(text)
     replies = text.count("<|im_start|>assistant\n")
     assert f"{2 * (replies - 1)}<|im_end|>" == text[-len(f"{2 * (replies - 1)}<|im_end|>") :]
-    assert store.stats["trained_tokens_per_epoch"] == cut.trained.sum() + store.document(0).trained.sum()
+    assert store.stats["trained_tokens_per_epoch"] == cut.loss_mask.sum() + store.document(0).loss_mask.sum()
     with pytest.raises(DataError, match="1 longer than seq_length=128; allowed share 0"):
         build_packed_store(sft_stage(path, overlong="truncate"), tokenizer.folder, tmp_path / "c")
 
