@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 
 from nemo_cascade.models.megatron.context import context_share
@@ -9,6 +11,6 @@ def test_context_ranks_hold_every_token_once_and_of_each_document_its_outer_and_
     assert first.tolist() == [0, 1, 6, 7, 8, 9, 10, 11, 20, 21, 22, 23, 24, 27]
     assert sorted([*first, *second]) == list(range(28))
     # Of a causal mask's pairs each has as many.
-    within = np.concatenate([np.arange(end - begin) for begin, end in zip(boundaries, boundaries[1:], strict=False)])
+    within = np.concatenate([np.arange(end - begin) for begin, end in itertools.pairwise(boundaries)])
     assert within[first].sum() == within[second].sum()
     assert context_share((0, 3, 4), 0, 1).tolist() == [0, 1, 2, 3]
