@@ -126,7 +126,7 @@ class DenseFamily(Family):
             **self.write_norm(arch.norm),
             "max_position_embeddings": arch.max_position_embeddings,
             **self.write_mlp(layer.mlp),
-            **write_rotary(arch.positions),
+            **write_rotary(arch.positions, self.partial_rotary),
             **self.own_fields(),
         }
 

@@ -42,10 +42,15 @@ def read_rotary(config: Mapping[str, Any], partial: float | None = None) -> tupl
     return positions, problems
 
 
-def write_rotary(positions: Rotary) -> dict[str, Any]:
-    """Return the fields, in the new spelling, that `read_rotary` reads the same positions from."""
+def write_rotary(positions: Rotary, partial: float | None = None) -> dict[str, Any]:
+    """Return the fields, in the new spelling, that `read_rotary` reads the same positions from.
+
+    Args:
+        positions: what to write.
+        partial: as `read_rotary` has it; where the family has such a fraction, transformers has it, too, so it is said.
+    """
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": positions.theta}
-    if positions.fraction != 1:
+    if partial is not None:
         rope["partial_rotary_factor"] = positions.fraction
     if positions.scaling is not None:
         (kind,) = (name for name, (made, *_) in _SCALINGS.items() if type(positions.scaling) is made)
