@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from nemo_cascade.cli.machine_use import trained_architectures
+from nemo_cascade.cli.machine_use import trained, trained_architectures
 from nemo_cascade.cli.preflight import Preflight
 from nemo_cascade.cli.screen.terminal import out, table
 from nemo_cascade.config.layout import Layout
@@ -40,7 +40,7 @@ def show_ranks(ready: Preflight) -> int:
     differ: list[str] = []
     done = {}
     for name, arch in trained_architectures(ready).items():
-        parallel = config.stages[name].layout(config)
+        parallel = trained(config, name).layout(config)
         if (arch, parallel) in done:
             out.print(f"{name}: the same ranks as {done[arch, parallel]}", markup=False)
             continue

@@ -11,6 +11,7 @@ from nemo_cascade.cli.screen.stage_table import show_memory, show_seconds
 from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.errors import ConfigError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.hf_config import read_architecture
@@ -24,7 +25,7 @@ def trained_architectures(ready: Preflight) -> dict[str, Architecture]:
     """Return what each stage trains; a stage that trains nothing, or a model that isn't here, is left out."""
     found: dict[str, Architecture] = {}
     for name, stage in ready.config.stages.items():
-        if stage.kind == "merge":
+        if not isinstance(stage, TrainedStage):
             continue
         start = next((use.reference for use in stage.models() if use.role == "start"), None)
         if start is None:
@@ -32,6 +33,13 @@ def trained_architectures(ready: Preflight) -> dict[str, Architecture]:
         elif (Path(start) / "config.json").is_file():
             found[name] = read_architecture(Path(start), ready.config.model.family)
     return found
+
+
+def trained(config: RunConfig, name: str) -> TrainedStage:
+    """Return a stage whose ranks train."""
+    stage = config.stages[name]
+    assert isinstance(stage, TrainedStage), name
+    return stage
 
 
 def own_figures(config: RunConfig) -> Figures | None:
@@ -42,6 +50,17 @@ def own_figures(config: RunConfig) -> Figures | None:
 def planned_use(ready: Preflight) -> list[StagePlan]:
     """Plan every stage whose model is known."""
     return plan_run(ready.config, trained_architectures(ready), ready.config.hardware, own_figures(ready.config))
+
+
+def refuse_misfits(ready: Preflight) -> None:
+    """Refuse a run on GPUs that doesn't fit; a host's memory is no fixed limit, so a run on a CPU is only told of it.
+
+    Raises:
+        ConfigError: stages that don't fit, each with the part that is too large and settings that fit.
+    """
+    if ready.config.hardware.generation != "cpu":
+        if wrong := misfits(ready.config, planned_use(ready), trained_architectures(ready)):
+            raise ConfigError(wrong)
 
 
 def show_machine_use(ready: Preflight) -> None:
@@ -61,5 +80,4 @@ def show_machine_use(ready: Preflight) -> None:
     show_seconds(plans)
     if unknown := [name for name in config.stages if name not in {plan.name for plan in plans}]:
         out.print(f"not planned, no model's sizes at hand: {escape(', '.join(unknown))}")
-    if wrong := misfits(config, plans, trained_architectures(ready)):
-        raise ConfigError(wrong)
+    refuse_misfits(ready)

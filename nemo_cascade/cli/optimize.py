@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.markup import escape
 
-from nemo_cascade.cli.machine_use import trained_architectures
+from nemo_cascade.cli.machine_use import trained, trained_architectures
 from nemo_cascade.cli.preflight import Preflight
 from nemo_cascade.cli.screen.terminal import out, table
 from nemo_cascade.config.layout import Layout
@@ -37,7 +37,7 @@ def show_best(ready: Preflight, gpus: int) -> int:
     """Print the fastest layouts of every stage that trains a known model."""
     config, hardware = ready.config, ready.config.hardware
     for name, arch in trained_architectures(ready).items():
-        stage = config.stages[name]
+        stage = trained(config, name)
         job = train_job(config, stage, arch, hardware)
         together = bool(stage.judged()) and config.rollout.placement == "colocated"
         extra = outside_bytes(hardware) + (engine_share(config, hardware) if together else 0.0)
@@ -97,7 +97,7 @@ def _overrides(one: Candidate) -> str:
 def _show_engines(arch: Architecture, ready: Preflight, gpus: int) -> None:
     """Print the smallest engine that leaves the most cache: engines are copies, so smaller ones give more tokens."""
     config, hardware = ready.config, ready.config.hardware
-    stage = next(stage for stage in config.stages.values() if stage.judged())
+    stage = next(trained(config, name) for name, stage in config.stages.items() if stage.judged())
     shape = train_job(config, stage, arch, hardware).shape
     weight = 4.0 if config.rollout.dtype == "fp32" else 2.0
     for tp in (1, 2, 4, 8):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nemo_cascade.config.hardware import HardwareConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems
@@ -18,12 +18,11 @@ from nemo_cascade.planner.stage_plan import GB, StagePlan, plan_stage
 
 def misfits(config: RunConfig, plans: list[StagePlan], architectures: dict[str, Architecture]) -> list[CascadeError]:
     """Return what doesn't fit, stage by stage."""
-    return [
-        _misfit(config, plan, config.stages[plan.name], architectures[plan.name]) for plan in plans if not plan.fits
-    ]
+    stages = {name: stage for name, stage in config.stages.items() if isinstance(stage, TrainedStage)}
+    return [_misfit(config, plan, stages[plan.name], architectures[plan.name]) for plan in plans if not plan.fits]
 
 
-def _misfit(config: RunConfig, plan: StagePlan, stage: StageBase, arch: Architecture) -> CascadeError:
+def _misfit(config: RunConfig, plan: StagePlan, stage: TrainedStage, arch: Architecture) -> CascadeError:
     memory = plan.fullest
     phase = max(memory.phases, key=lambda name: memory.phases[name])
     part = memory.largest
@@ -36,7 +35,7 @@ def _misfit(config: RunConfig, plan: StagePlan, stage: StageBase, arch: Architec
     )
 
 
-def nearest(config: RunConfig, plan: StagePlan, stage: StageBase, arch: Architecture) -> Iterator[str]:
+def nearest(config: RunConfig, plan: StagePlan, stage: TrainedStage, arch: Architecture) -> Iterator[str]:
     """Yield overrides with which the stage fits, the smallest change first."""
     hardware = plan.job.hardware
     for text, changed, parallel in _changes(config, stage, arch):
@@ -47,7 +46,7 @@ def nearest(config: RunConfig, plan: StagePlan, stage: StageBase, arch: Architec
 
 
 def _changes(
-    config: RunConfig, stage: StageBase, arch: Architecture
+    config: RunConfig, stage: TrainedStage, arch: Architecture
 ) -> Iterator[tuple[str, RunConfig, ParallelConfig]]:
     """Yield (overrides, the run with them, the layout with them): recompute, the engine's share, TP, PP, both."""
     parallel = stage.layout(config)
@@ -90,5 +89,5 @@ def plan_run(
     return [
         plan_stage(config, name, stage, architectures[name], hardware, more=more)
         for name, stage in config.stages.items()
-        if name in architectures
+        if name in architectures and isinstance(stage, TrainedStage)
     ]

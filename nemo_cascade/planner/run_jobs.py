@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nemo_cascade.config.hardware import HardwareConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Mamba
 from nemo_cascade.planner.engine import Engine
 from nemo_cascade.planner.job import Job, Precision, Recompute, Software, Storage
@@ -52,13 +52,13 @@ def shape_of(arch: Architecture, name: str, divisible_by: int, tp: int) -> Shape
     return Shape(name, hidden, tuple(layers), arch.padded_vocab_size(divisible_by, tp), arch.tied)
 
 
-def train_job(config: RunConfig, stage: StageBase, arch: Architecture, hardware: HardwareConfig) -> Job:
+def train_job(config: RunConfig, stage: TrainedStage, arch: Architecture, hardware: HardwareConfig) -> Job:
     """Return a stage's training as a job: micro-batches of one pack."""
     return job_for(config, stage, arch, hardware, stage.layout(config))
 
 
 def job_for(
-    config: RunConfig, stage: StageBase, arch: Architecture, hardware: HardwareConfig, parallel: ParallelConfig
+    config: RunConfig, stage: TrainedStage, arch: Architecture, hardware: HardwareConfig, parallel: ParallelConfig
 ) -> Job:
     """Return a stage's training as a job in a layout that needn't be the stage's own."""
     layout, precision = parallel.layout, config.precision
@@ -90,7 +90,7 @@ def job_for(
     )
 
 
-def rl_step_of(config: RunConfig, stage: StageBase, job: Job, update_s: float) -> RlStep | None:
+def rl_step_of(config: RunConfig, stage: TrainedStage, job: Job, update_s: float) -> RlStep | None:
     """Return a stage's step of rollouts and updates; None where it draws no responses."""
     if not stage.judged():
         return None

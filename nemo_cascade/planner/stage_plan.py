@@ -10,7 +10,7 @@ import numpy as np
 from nemo_cascade.config.hardware import HardwareConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.planner.fitted import Estimate, estimates, shipped
 from nemo_cascade.planner.job import Job
@@ -121,7 +121,7 @@ class StagePlan:
 def plan_stage(
     config: RunConfig,
     name: str,
-    stage: StageBase,
+    stage: TrainedStage,
     arch: Architecture,
     hardware: HardwareConfig,
     parallel: ParallelConfig | None = None,
