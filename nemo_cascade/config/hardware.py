@@ -36,8 +36,6 @@ class HardwareConfig:
     """Accelerators that the fast link joins."""
     network_gb_per_s: PositiveFloat = 1.0
     """Network of one accelerator, one direction, 1e9 bytes a second."""
-    disk_gb_per_s: PositiveFloat = 0.5
-    """What a checkpoint is written with by a node, 1e9 bytes a second."""
     price_per_hour: NonNegativeFloat = 0.0
     """Of one accelerator, in your currency; 0: no cost is told."""
     calibration: str | None = None

@@ -22,6 +22,8 @@ def show_memory(plans: Sequence[StagePlan]) -> None:
         if plan.engine is not None:
             shown.add_row(escape(plan.name), "engines", *_cells(plan.engine))
     out.print(shown)
+    for machine in dict.fromkeys((p.job.hardware.name, p.job.hardware.source) for p in plans):
+        out.print(f"{machine[0]}: {machine[1]}", soft_wrap=True, markup=False)
     out.print()
 
 
