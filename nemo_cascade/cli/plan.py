@@ -1,6 +1,10 @@
 """Check a run and show what it would do, and what this machine lacks for it; starts no process and writes nothing.
 
 nemo-cascade plan cascade=nano
+nemo-cascade plan cascade=nano --optimize gpus=64
+nemo-cascade plan cascade=nano --ranks           # every distinct rank, built without memory
+nemo-cascade plan cascade=nano --against runs/nano      # measured beside planned
+nemo-cascade plan cascade=nano --calibrate runs/nano    # later plans start from these steps
 nemo-cascade plan --published FIGURES.jsonl     # predict published figures, errors by group
 nemo-cascade plan --fit FIGURES.jsonl           # cross-validate, fit the factors anew and write them
 """
@@ -17,8 +21,9 @@ from rich.markup import escape
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage
 from nemo_cascade.cascade.power import too_small
-from nemo_cascade.cli import plan_figures
+from nemo_cascade.cli import against, dry_ranks, optimize, plan_figures
 from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.machine_use import show_machine_use
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.paper_table import show_beside_paper
 from nemo_cascade.cli.screen.terminal import out, show_json, table
@@ -41,7 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     figures = parser.add_mutually_exclusive_group()
     figures.add_argument("--published", type=Path, metavar="FILE", help="predict a file of published figures")
     figures.add_argument("--fit", type=Path, metavar="FILE", help="fit the planner's factors to a file of figures")
-    parser.add_argument("--into", type=Path, default=FOLDER, metavar="FOLDER", help="where --fit writes the factors")
+    figures.add_argument("--optimize", metavar="gpus=N", help="search the fastest layouts of the run on N GPUs")
+    figures.add_argument("--ranks", action="store_true", help="build each distinct rank on meta tensors, and compare")
+    figures.add_argument("--against", type=Path, metavar="RUN", help="show a run's measurements beside the plan")
+    figures.add_argument("--calibrate", type=Path, metavar="RUN", help="make a run's steps what later plans start from")
+    parser.add_argument("--into", type=Path, metavar="PATH", help="where --fit and --calibrate write")
     parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
@@ -50,8 +59,16 @@ def execute(args: argparse.Namespace) -> int:
     if args.published is not None:
         return plan_figures.predict_published(args.published)
     if args.fit is not None:
-        return plan_figures.fit_published(args.fit, args.into)
+        return plan_figures.fit_published(args.fit, args.into or FOLDER)
     ready = preflight(args.overrides, args.config_dir, elsewhere=True)
+    if args.optimize is not None:
+        return optimize.show_best(ready, optimize.gpus_of(args.optimize))
+    if args.against is not None:
+        return against.show_against(ready, args.against)
+    if args.calibrate is not None:
+        return against.calibrate(ready, args.calibrate, args.into or Path("calibration.json"))
+    if args.ranks:
+        return dry_ranks.show_ranks(ready)
     if getattr(args, "json", False):
         show_json(as_facts(ready))
     else:
@@ -154,6 +171,8 @@ def show(ready: Preflight) -> None:
         out.print("[bold]suites too small for their promises[/] (the run starts; its gates may miss a fall):")
         for line in small:
             out.print(f"  {escape(line)}", soft_wrap=True)
+    out.print()
+    show_machine_use(ready)
     show_beside_paper(ready)
     if ready.lacking:
         out.print()

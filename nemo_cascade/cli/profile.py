@@ -1,6 +1,7 @@
-"""Measure what a recipe is tuned by: `profile prompts`, how often a model solves each prompt of an RL stage.
+"""Measure what a recipe or a plan is tuned by: how often a model solves each prompt of an RL stage; this machine.
 
 nemo-cascade profile prompts cascade=nano --stage math_rl --model runs/nano/stages/02-sft2/hf --samples 16
+nemo-cascade profile machine --into my_conf/hardware/mine.yaml      # then: plan --config-dir my_conf hardware=mine
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import cast
 from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.machine_profile import profile_machine
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.screen.terminal import out, table
 from nemo_cascade.config.stages.grpo import GrpoStage
@@ -27,15 +29,20 @@ _BARS = 8
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("what", choices=["prompts"], help="prompts: pass rates of an RL stage's prompts")
+    parser.add_argument("what", choices=["prompts", "machine"], help="prompts: pass rates; machine: its speed")
     add_overrides(parser)
-    parser.add_argument("--stage", required=True, metavar="NAME", help="stage of the cascade whose prompts are asked")
-    parser.add_argument("--model", required=True, type=Path, metavar="HF_FOLDER", help="who is asked")
+    parser.add_argument("--stage", metavar="NAME", help="stage of the cascade whose prompts are asked")
+    parser.add_argument("--model", type=Path, metavar="HF_FOLDER", help="who is asked")
+    parser.add_argument("--into", type=Path, default=Path("machine.yaml"), metavar="FILE", help="of `machine`")
     parser.add_argument("--samples", type=int, default=16, metavar="G", help="answers to each prompt (default: 16)")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Ask, judge, and write the profile; what an earlier call of the same kind has done is kept."""
+    if args.what == "machine":
+        return profile_machine(args.into)
+    if args.stage is None or args.model is None:
+        raise ConfigError(["profile prompts needs --stage NAME and --model HF_FOLDER"])
     if args.samples < 1:
         raise ConfigError([f"--samples {args.samples}: at least 1"])
     quoted = "'" + str(args.model.absolute()).replace("'", "\\'") + "'"

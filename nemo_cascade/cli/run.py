@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from nemo_cascade.cli import plan
 from nemo_cascade.cli.arguments import add_overrides
+from nemo_cascade.cli.machine_use import refuse_misfits
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.checks.host import installed
@@ -37,6 +38,7 @@ def execute(args: argparse.Namespace) -> int:
         plan.show(preflight(args.overrides, args.config_dir, elsewhere=True))
         return 0
     ready = preflight(args.overrides, args.config_dir)
+    refuse_misfits(ready)
     missing = [module for module in _NEEDED if not installed(module)]
     if missing:
         raise RuntimeUnavailableError(

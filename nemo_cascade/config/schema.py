@@ -15,6 +15,7 @@ from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.environments import EnvironmentProcessesConfig, TaskEnvironmentConfig
 from nemo_cascade.config.gate import GateConfig
+from nemo_cascade.config.hardware import HardwareConfig
 from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.logging import LoggingConfig
@@ -166,6 +167,8 @@ class RunConfig:
     """Number formats."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Machines."""
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    """What a plan counts with: one accelerator of the cluster and its links."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """Engines."""
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -53,9 +53,7 @@ def estimates(
         return []
     formula = quantity.formula(subjects)
     base, slope = formula.values(fitted.factors), formula.slope(fitted.factors)
-    added, deviation = fitted.corrected(
-        quantity.parts, quantity.neighbours(subjects), slope, quantity.noises(subjects), more
-    )
+    added, deviation = fitted.corrected(quantity.neighbours(subjects), slope, quantity.noises(subjects), more)
     wide = _Z80 * fitted.widening * deviation
     middle = np.exp(base + added)
     return [Estimate(float(m), float(m * np.exp(-w)), float(m * np.exp(w))) for m, w in zip(middle, wide, strict=True)]
@@ -99,7 +97,7 @@ def load(path: Path, quantity: Quantity) -> Fitted:
         residuals, noise = np.array(data["residuals"], dtype=float), np.array(data["noise"], dtype=float)
         factors = np.log(np.array(list(data["factors"].values()), dtype=float))
         figures = Figures(Neighbours(data["labels"], places), slope, residuals, noise)
-        return Fitted(factors, quantity.prior, quantity.deviation, figures, float(data["widening"]))
+        return Fitted(factors, quantity.prior, quantity.deviation, figures, quantity.parts, float(data["widening"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         mend = "fit anew: nemo-cascade plan --fit FIGURES.jsonl"
         raise ConfigError([CascadeError("no usable file of factors", value=f"{path}: {error}", mend=mend)]) from None

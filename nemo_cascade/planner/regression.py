@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -120,6 +121,7 @@ class Fitted:
         prior: [F] those expected before.
         deviation: [F] how far off they were thought to be.
         figures: what was fitted to.
+        parts: covariance of figures.
         widening: factor on the predicted deviation that makes its range hold 80 % of figures left out of a fit.
     """
 
@@ -127,38 +129,54 @@ class Fitted:
     prior: Array
     deviation: Array
     figures: Figures
+    parts: list[Part]
     widening: float = 1.0
 
     def corrected(
-        self, parts: list[Part], asked: Neighbours, slope: Array, noise: Array, more: Figures | None = None
+        self, asked: Neighbours, slope: Array, noise: Array, more: Figures | None = None
     ) -> tuple[Array, Array]:
         """Return [M] what figures add to the formula's logarithm, and [M] the standard deviation of the sum.
 
         Args:
-            parts: covariance.
             asked: what is asked for.
             slope: [M, F] of the formula.
             noise: [M] of such figures.
             more: figures of the user's own; they move the factors as well as what is added to them.
         """
         known = self.figures
-        shared = covariance(parts, known.neighbours, known.neighbours) + np.diag(known.noise**2)
-        mean = covariance(parts, asked, known.neighbours) @ np.linalg.solve(shared, known.residuals)
-        before, deviation = self._joint(parts, known, asked, slope)
+        mean = covariance(self.parts, asked, known.neighbours) @ self._pull
+        before, deviation = self._joint(known, self._inverse, asked, slope)
         if more is not None and len(more.residuals):
-            after, deviation = self._joint(parts, known.joined(more), asked, slope)
+            both = known.joined(more)
+            after, deviation = self._joint(both, np.linalg.inv(self._total(both)), asked, slope)
             mean = mean + after - before
         return mean, np.sqrt(deviation**2 + noise**2)
 
-    def _joint(self, parts: list[Part], known: Figures, asked: Neighbours, slope: Array) -> tuple[Array, Array]:
+    @cached_property
+    def _pull(self) -> Array:
+        """Return [N], by which covariances with the figures become what they add."""
+        known = self.figures
+        shared = covariance(self.parts, known.neighbours, known.neighbours) + np.diag(known.noise**2)
+        return np.asarray(np.linalg.solve(shared, known.residuals))
+
+    @cached_property
+    def _inverse(self) -> Array:
+        return np.asarray(np.linalg.inv(self._total(self.figures)))
+
+    def _total(self, known: Figures) -> Array:
+        """Return [N, N], the covariance of figures where the factors aren't known, either."""
+        scaled = known.slope * self.deviation
+        shared = covariance(self.parts, known.neighbours, known.neighbours)
+        return np.asarray(scaled @ scaled.T + shared + np.diag(known.noise**2))
+
+    def _joint(self, known: Figures, inverse: Array, asked: Neighbours, slope: Array) -> tuple[Array, Array]:
         """Return [M] mean and deviation where factors and process are one Gaussian, the formula taken as linear."""
         scaled, moved = known.slope * self.deviation, slope * self.deviation
-        total = scaled @ scaled.T + covariance(parts, known.neighbours, known.neighbours) + np.diag(known.noise**2)
-        across = moved @ scaled.T + covariance(parts, asked, known.neighbours)
-        gain = np.linalg.solve(total, across.T).T
+        across = moved @ scaled.T + covariance(self.parts, asked, known.neighbours)
+        gain = across @ inverse
         away = self.factors - self.prior
         mean = gain @ (known.residuals + known.slope @ away) - slope @ away
-        own = np.array([covariance(parts, one, one)[0, 0] for one in _each(asked)])
+        own = np.array([covariance(self.parts, one, one)[0, 0] for one in _each(asked)])
         variance = own + (moved**2).sum(1) - (gain * across).sum(1)
         return mean, np.sqrt(variance.clip(0))
 
@@ -229,4 +247,4 @@ def fit(
         out = left - shared @ (inverse @ left)
         scale = np.sqrt((_FREEDOM + (out / noise) ** 2) / (_FREEDOM + 1)).clip(1.0, None)
     figures = Figures.of(formula, factors, neighbours, values, noise * scale)
-    return Fitted(factors, prior, deviation, figures)
+    return Fitted(factors, prior, deviation, figures, parts)

@@ -304,7 +304,7 @@ def _language_model(hf_path: str, family: str | None) -> Architecture:
     return arch
 
 
-def _distributed(chunk: Any, parallel: ParallelConfig) -> Any:
+def distributed(chunk: Any, parallel: ParallelConfig) -> Any:
     """Return a chunk in Megatron's data-parallel wrapper, its gradients reduced as sums."""
     chunk.config.finalize_model_grads_func = _finalize_sums
     wrapped: Any = DistributedDataParallel(
@@ -329,7 +329,7 @@ def _train_step(
 ) -> TrainStep:
     """Wrap the chunks for training, with their optimizer and loss."""
     experts = ExpertLoad(bare, arch, training.router, scoring.axes)
-    chunks = [_distributed(chunk, setup.parallel) for chunk in bare]
+    chunks = [distributed(chunk, setup.parallel) for chunk in bare]
     no_syncs = [chunk.no_sync for chunk in chunks]
     bare[0].config.no_sync_func = no_syncs if len(no_syncs) > 1 else no_syncs[0]  # one config for all chunks
     return TrainStep(

@@ -28,7 +28,7 @@ from nemo_cascade.errors import ConfigError, RunFolderError
 
 # They may differ between two starts of one run: they name it, place it or bound it in time, and change no number.
 UNCOUNTED = (
-    "name", "runs_dir", "resume", "logging.*", "slurm.*", "reward.genrm.url", "cluster.num_nodes",
+    "name", "runs_dir", "resume", "logging.*", "slurm.*", "hardware.*", "reward.genrm.url", "cluster.num_nodes",
     "cluster.gpus_per_node", "cluster.ray_address",
     "cluster.object_store_mib", "cluster.*deadline_s", "rollout.*deadline_s", "rollout.gpu_memory_utilization",
     "rollout.kv_cache_gib", "rollout.weight_sync.bucket_mib", "reward.workers",

@@ -38,7 +38,7 @@ def fitted_to(nominal_NF, machines, values):
 def predicted(fitted, nominal_NF, machines, more=None):
     asked, formula = Neighbours({"machine": machines}, np.zeros((len(machines), 1))), Product(nominal_NF)
     noise = np.full(len(machines), 0.02)
-    added, deviation = fitted.corrected(PARTS, asked, formula.slope(fitted.factors), noise, more)
+    added, deviation = fitted.corrected(asked, formula.slope(fitted.factors), noise, more)
     return formula.values(fitted.factors) + added, deviation
 
 
