@@ -45,9 +45,12 @@ def test_a_profile_is_named_by_what_it_depends_on_and_goes_on_where_it_stopped(t
 
 def test_solved_prompts_and_those_out_of_bounds_are_left_out():
     rates = [0.0, 0.5, 1.0]
-    assert admitted(rates, ProfileConfig()) == [0, 1, 2]
-    assert admitted(rates, ProfileConfig(drop_solved=True)) == [0, 1]
-    assert admitted(rates, ProfileConfig(at_least=0.25)) == [1, 2]
+    assert admitted(rates, ProfileConfig(path="x")) == [0, 1, 2]
+    assert admitted(rates, ProfileConfig(path="x", drop_solved=True)) == [0, 1]
+    assert admitted(rates, ProfileConfig(samples=8, at_least=0.25)) == [1, 2]
+    for wrong in ({"drop_solved": True}, {"path": "x", "samples": 8}):
+        with pytest.raises(ValueError, match="path"):
+            ProfileConfig(**wrong)
 
 
 def stream(rates, state=None, **config):
