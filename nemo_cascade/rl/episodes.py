@@ -1,9 +1,8 @@
 """Play all samples of some tasks in their environments, turn by turn.
 
-In step, every sample that goes on is asked its next question in one generation, when all have answered the last. So
-what an engine is asked never depends on how fast somebody was, and the same weights, tasks and seed give the same bits;
-the price is that a turn takes as long as its slowest sample. Streaming, each sample goes on as soon as its environment
-has answered: nobody waits for anybody, and a batch is only as repeatable as the machine's clock.
+Turns are in step: every sample that goes on is asked its next question in one generation, when all have answered the
+last. So what an engine is asked never depends on how fast somebody was, and the same weights, tasks and seed give the
+same bits. The price is that a turn takes as long as its slowest sample.
 
 A sample always ends: by its environment, by a limit, or as an error where its environment fails or takes too long.
 """
@@ -13,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,11 +93,6 @@ class Episodes:
         if worlds := [place for place, e in self._order.items() if e.task.environment.name != SINGLE_TURN]:
             self._hosts.forget(worlds)
 
-    @property
-    def under_way(self) -> bool:
-        """Whether any sample isn't over."""
-        return bool(self._again or self._asked or self._stepping)
-
     def questions(self) -> list[Question]:
         """Return what the engines are asked next: all samples that go on by now.
 
@@ -166,11 +160,6 @@ class Episodes:
             raise RolloutError("the engines lost answers", value=f"{len(self._asked)} never came")
         wait(self._stepping)
         return self._settle(list(self._stepping))
-
-    def stepped(self, timeout_s: float) -> list[Episode]:
-        """Wait so long for the first of the steps that are being taken; return the episodes that are over."""
-        done, _ = wait(self._stepping, timeout_s, FIRST_COMPLETED)
-        return self._settle(list(done))
 
     def _settle(self, steps: Sequence[Future[Step]]) -> list[Episode]:
         over = []

@@ -12,7 +12,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.config.stages.tasks import ProfileConfig, TaskConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
-from nemo_cascade.data.prompts.profiles import PassRate, ProfileFile, prompt_key
+from nemo_cascade.data.prompts.profiles import PassRate, ProfileFile, question_key
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.prompt_stream import digest_of
 from nemo_cascade.rewards.records import record_problem
@@ -81,7 +81,7 @@ def _measured(
     who = {"model": hash_folder(model), "model_folder": model.name, "prompts": digest_of(prompts)}
     file = ProfileFile(Path(config.data_dir) / "profiles", {**who, **how, "judges": _judges(stage.tasks)})
     known = file.open()
-    left = [task for task in prompts.prompts if prompt_key(task.record) not in known]
+    left = [task for task in prompts.prompts if question_key(task.record) not in known]
     if not left:
         return file
     engines = roles.engines_with(model, version)

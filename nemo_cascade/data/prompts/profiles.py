@@ -21,7 +21,7 @@ from nemo_cascade.types import Task
 _KEY_LENGTH = 32
 
 
-def prompt_key(record: Mapping[str, Any]) -> str:
+def question_key(record: Mapping[str, Any]) -> str:
     """Return the key of a prompt: the hash of its conversation and tools."""
     asked = [record.get("messages"), record.get("tools") or []]
     return hash_json(asked)[:_KEY_LENGTH]
@@ -69,7 +69,7 @@ class ProfileFile:
         """Append prompts' rates, given by task id."""
         for task in tasks:
             found = rates[task.task_id]
-            key = prompt_key(task.record)
+            key = question_key(task.record)
             append_line(self.path, {"key": key, "id": task.task_id, "passed": found.passed, "judged": found.judged})
 
 
@@ -97,7 +97,7 @@ def rates_of(tasks: Iterable[Task], path: str) -> list[float]:
         DataError: the profile lacks some of them, or nothing of them was judged.
     """
     profile = read_profile(path)
-    found = [profile.get(prompt_key(task.record)) for task in tasks]
+    found = [profile.get(question_key(task.record)) for task in tasks]
     if lacking := sum(entry is None or entry.rate is None for entry in found):
         value = f"{lacking} of {len(found)} prompts"
         raise DataError(f"the profile {path} doesn't hold all prompts", value=value, mend="profile these prompts")

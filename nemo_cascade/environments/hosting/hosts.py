@@ -31,7 +31,7 @@ from nemo_cascade.types import Int32, Place, Task, Trajectory
 
 log = logging.getLogger(__name__)
 
-START_DEADLINE_S = 120.0
+START_DEADLINE_S = 600.0
 # A process that is silent for so long doesn't even let its own threads speak.
 SILENCE_S = 5.0
 

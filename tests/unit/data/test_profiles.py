@@ -8,7 +8,7 @@ import pytest
 from nemo_cascade.config.stages.rollout_rules import CurriculumConfig
 from nemo_cascade.config.stages.tasks import ProfileConfig
 from nemo_cascade.data.prompts.curriculum import CurriculumStream
-from nemo_cascade.data.prompts.profiles import PassRate, ProfileFile, admitted, prompt_key, read_profile
+from nemo_cascade.data.prompts.profiles import PassRate, ProfileFile, admitted, question_key, read_profile
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.errors import DataError
 from nemo_cascade.types import Task
@@ -30,7 +30,7 @@ def test_a_profile_is_named_by_what_it_depends_on_and_goes_on_where_it_stopped(t
     again = ProfileFile(tmp_path, recipe)
     assert again.path == file.path != ProfileFile(tmp_path, {**recipe, "samples": 8}).path
     known = again.open()
-    assert known[prompt_key(some[1].record)].rate == 0.2
+    assert known[question_key(some[1].record)].rate == 0.2
     again.add(some[2:], {"p/2": PassRate(0, 16), "p/3": PassRate(6, 16)})
     assert len(read_profile(file.path)) == 4
     # Other ids and tokens, the same questions.
@@ -45,9 +45,12 @@ def test_a_profile_is_named_by_what_it_depends_on_and_goes_on_where_it_stopped(t
 
 def test_solved_prompts_and_those_out_of_bounds_are_left_out():
     rates = [0.0, 0.5, 1.0]
-    assert admitted(rates, ProfileConfig()) == [0, 1, 2]
-    assert admitted(rates, ProfileConfig(drop_solved=True)) == [0, 1]
-    assert admitted(rates, ProfileConfig(at_least=0.25)) == [1, 2]
+    assert admitted(rates, ProfileConfig(path="x")) == [0, 1, 2]
+    assert admitted(rates, ProfileConfig(path="x", drop_solved=True)) == [0, 1]
+    assert admitted(rates, ProfileConfig(samples=8, at_least=0.25)) == [1, 2]
+    for wrong in ({"drop_solved": True}, {"path": "x", "samples": 8}):
+        with pytest.raises(ValueError, match="path"):
+            ProfileConfig(**wrong)
 
 
 def stream(rates, state=None, **config):

@@ -29,34 +29,26 @@ DUE = {
 }
 
 
-def play(count, streaming, deadline_s=10.0):
+def play(count, deadline_s=10.0):
     use = EnvironmentUse(f"{SCRIPTED}:Hostile", {"turns": 3}, 8)
     tasks = [Task(str(i), "x", "math", np.array([5, 6], np.int32), {}, environment=use) for i in range(count)]
     over = []
     with EnvironmentHosts(EnvironmentProcessesConfig(processes=2), None, SandboxConfig()) as hosts:
         with Episodes(tasks, 1, hosts, 40, deadline_s) as episodes:
-            while episodes.under_way:
-                for question in episodes.questions():
+            while questions := episodes.questions():
+                for question in questions:
                     ids, logprobs = np.array([9, 2]), np.array([-1.0, -2.0])
                     said = (question.token_ids, ids, logprobs, FinishReason.STOP, 1)
                     over += episodes.answered([first_turn(question.task_id, 0, *said)])
-                over += episodes.stepped(1.0) if streaming else episodes.settled()
+                over += episodes.settled()
         ended = hosts.ended
     return over, ended
 
 
-@pytest.mark.parametrize(
-    ("count", "streaming"),
-    [
-        (100, False),
-        (100, True),
-        pytest.param(2000, False, marks=pytest.mark.long),
-        pytest.param(2000, True, marks=pytest.mark.long),
-    ],
-)
-def test_none_is_lost_none_is_double_none_is_wrong_and_no_process_is_left(count, streaming):
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.long)])
+def test_none_is_lost_none_is_double_none_is_wrong_and_no_process_is_left(count):
     before = set(janitor.descendants(os.getpid()))
-    over, ended = play(count, streaming)
+    over, ended = play(count)
     assert sorted(int(episode.task.task_id) for episode in over) == list(range(count))
     for episode in over:
         kind, verdict = misbehaviour(episode.task.task_id), episode.verdict
