@@ -34,6 +34,7 @@ from nemo_cascade.cascade.levels import stage_gate, with_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cascade.rulings import carry_out, pending
+from nemo_cascade.cascade.teachers import check_teachers
 from nemo_cascade.config.checks.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
@@ -207,6 +208,7 @@ class CascadeRunner:
         if self.ledger.find("trained", planned.name):
             return
         context = self._context(planned, parent, roles)
+        check_teachers(planned.stage, self.models, self.ledger)
         parent_hash = hash_folder(parent.hf)
         self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
         log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
@@ -342,12 +344,12 @@ class CascadeRunner:
 
     def _skipped(self, planned: PlannedStage) -> Decision | None:
         """Decide about a stage that can't be had, for a model of another stage that it needs was rolled back."""
-        there = {"reward": self.reward_models, "merged": self.models}
+        there = {"reward": self.reward_models, "merged": self.models, "teacher": self.models}
         needed = [use for use in planned.stage.models() if use.role in there and use.reference in self.config.stages]
         gone = [use for use in needed if use.reference not in there[use.role]]
         if not gone:
             return None
-        what = "its reward model" if gone[0].role == "reward" else "what it merges,"
+        what = {"reward": "its reward model", "merged": "what it merges,", "teacher": "its teacher"}[gone[0].role]
         gate, reason = stage_gate(self.config, planned.name), f"{what} {gone[0].reference} was rolled back"
         decision = Decision(planned.name, "skip", (reason,), (), gate.alpha, gate.tolerance)
         planned.folder.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,9 @@ def _machines(config: RunConfig) -> Problems:
         if layout is not config.parallel and layout.layout.ranks > have:
             value, limit = f"stages.{name}.parallel: {layout.layout.ranks} ranks", f"{have} GPUs"
             yield CascadeError("the stage's layout needs more GPUs than there are", value=value, limit=limit)
+        if (teachers := stage.teacher_layout()) is not None and teachers.layout.ranks > have:
+            value, limit = f"stages.{name}.teacher_parallel: {teachers.layout.ranks} ranks", f"{have} GPUs"
+            yield CascadeError("the teachers' layout needs more GPUs than there are", value=value, limit=limit)
     need = max(trainer, engines) if rollout.placement == "colocated" else trainer + engines
     if need > have:
         yield CascadeError(
