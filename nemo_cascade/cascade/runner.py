@@ -2,13 +2,14 @@
 
 start model -> scores
 for each stage:
+    parent = the stage before, or the one that it names, as its gate left it
     train from the parent's weights      (resumes inside the stage by its own checkpoints)
     take its best kept checkpoint        (where `select` asks for it)
     score every domain on the same prompts
     gate: promote, or where a promise is broken (paired tests against the parent)
         recover: the stage's best checkpoint, or merge with its parent, that keeps every promise, or else
         roll back; or hold, until someone rules (cascade/rulings.py)
-    parent = the better checkpoint
+    where it was rolled back, its parent takes its place
     (a reward model is judged by its own hold-out accuracy, and the parent stays)
 report
 """
@@ -157,8 +158,9 @@ class CascadeRunner:
             self.ledger.append("prompts_compared", pairs=len(report["pairs"]), found=found, report=key)
 
     def _cascade(self, roles: Roles) -> int:
-        parent = self._start(roles)
+        standings, line = {START: self._start(roles)}, START
         for planned in plan_stages(self.config, self.folder):
+            parent = standings[planned.parent]
             decision = self._decided(planned) or self._skipped(planned)
             if decision is None:
                 self._train(planned, parent, roles)
@@ -172,14 +174,15 @@ class CascadeRunner:
                 ways = ways_on_text(self.folder, planned.name)
                 log.error("the gate holds the cascade after %s: %s%s", planned.name, decision.reason, ways)
                 return HELD
-            if decision.goes_on:
-                parent = (
-                    self._standing(planned, decision)
-                    if planned.moves_policy
-                    else self._judged_anew(planned, parent, roles)
-                )
-        self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
-        log.info("%s; it ends with %s", outcome_line(self.ledger.records, list(self.config.stages)), parent.name)
+            if decision.goes_on and not planned.moves_policy:
+                judged = self._judged_anew(planned, parent, roles)
+                standings = {name: judged if other is parent else other for name, other in standings.items()}
+            elif planned.moves_policy:
+                line = planned.name
+                standings[line] = self._standing(planned, decision) if decision.goes_on else parent
+        best = standings[line]
+        self.ledger.append("run_finished", best=best.name, model=hash_folder(best.hf))
+        log.info("%s; it ends with %s", outcome_line(self.ledger.records, list(self.config.stages)), best.name)
         return 0
 
     def _start(self, roles: Roles) -> Standing:

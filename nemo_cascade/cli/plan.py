@@ -67,7 +67,14 @@ def as_facts(ready: Preflight) -> dict[str, Any]:
     """Return a checked run as plain data."""
     config = ready.config
     stages = [
-        {"name": p.name, "kind": p.kind, "folder": str(p.folder), **asdict(p.stage.size()), "lr": _lr(p.stage)}
+        {
+            "name": p.name,
+            "kind": p.kind,
+            "parent": p.parent,
+            "folder": str(p.folder),
+            **asdict(p.stage.size()),
+            "lr": _lr(p.stage),
+        }
         for p in ready.stages
     ]
     return {
@@ -206,7 +213,7 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{trained.optimizer.lr:g}")
     return (
         str(planned.index),
-        planned.name,
+        planned.name + (f" from {stage.parent}" if stage.parent else ""),
         planned.kind,
         size.planned,
         size.batch,

@@ -188,7 +188,8 @@ def distill_line(responses: Sequence[Response], distilled: Distilled) -> dict[st
     KL(student || teacher), as the engine sampled them.
     """
     lengths = [r.answer.num_sampled for r in responses]
-    told = _lengths(responses) | {
+    told: dict[str, Any] = {
+        **_lengths(responses),
         "response_length_p50": float(np.percentile(lengths, 50)),
         "response_length_p95": float(np.percentile(lengths, 95)),
         "response_length_max": max(lengths),

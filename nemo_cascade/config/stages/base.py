@@ -129,6 +129,10 @@ class PromiseConfig:
 class StageBase:
     """What all stages have."""
 
+    parent: str | None = None
+    """Whose model it starts from: an earlier stage, or `start`; null: the stage before it. One that names another
+    begins a branch, perhaps only to be a teacher or to be merged; the stages behind it go on from the branch, unless
+    they name their own parent."""
     promise: PromiseConfig = field(default_factory=PromiseConfig)
     """What the gate checks afterwards."""
     gate: GateOverride = field(default_factory=GateOverride)
