@@ -132,8 +132,7 @@ def distill_update(
     parts = [response_documents(r.answer, stage.loss, trained=not r.failed) for r in responses]
     documents = [document for part in parts for document in part]
     domains = [r.task.domain for r, part in zip(responses, parts, strict=True) for _ in part]
-    multiple = config.parallel.layout.pad_documents_to
-    source = balanced_micro_batches(documents, stage.seq_length, config.parallel.data_parallel_size, multiple)
+    source = balanced_micro_batches(documents, stage.seq_length, config.parallel.data_parallel_size)
     with timer.phase("logprob"):
         previous = stage.advantage.student == "previous"
         source, filtered, _ = with_logprobs(policy, source, stage.loss, step, previous=previous)
@@ -161,16 +160,14 @@ def teach(
     """
     found: list[Float32] = [np.zeros(0, np.float32)] * len(domains)
     seconds: dict[str, float] = {}
-    layout = teachers.parallel.layout
+    replicas = teachers.parallel.layout.dp
     for folder in dict.fromkeys(taught_by.values()):
         taught = [domain for domain, by in taught_by.items() if by == folder]
         mine = [i for i, domain in enumerate(domains) if domain in taught]
         if not mine:
             continue
         began = time.monotonic()
-        part = balanced_micro_batches(
-            [source.documents[i] for i in mine], seq_length, layout.dp, document_multiple=layout.pad_documents_to
-        )
+        part = balanced_micro_batches([source.documents[i] for i in mine], seq_length, replicas)
         for i, logprobs_n in zip(mine, part.per_sample(teachers.logprobs(folder, part)), strict=True):
             if not np.isfinite(logprobs_n[source.documents[i].loss_mask > 0]).all():
                 raise TrainingError(
