@@ -1,4 +1,4 @@
-"""Multi-domain on-policy distillation, MOPD (Nemotron-Cascade 2, section 4.4, equations 2 to 4).
+"""Multi-domain on-policy distillation, MOPD (Nemotron-Cascade 2, arXiv 2603.19220, section 4.4, equations 2 to 4).
 
     for each step:
         hand the policy's weights to the engines          # version = step; equality proven after the first

@@ -27,7 +27,7 @@ class AdvantageConfig:
 @block
 class TeacherAdvantageConfig:
     """Advantage of each sampled token by a teacher's word on it: logp_teacher - logp_student, not differentiated
-    (multi-domain on-policy distillation, Nemotron-Cascade 2, section 4.4, equations 2 to 4).
+    (multi-domain on-policy distillation, Nemotron-Cascade 2, arXiv 2603.19220, equations 2 to 4).
     """
 
     student: Literal["current", "previous"] = "current"
