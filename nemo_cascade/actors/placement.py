@@ -117,6 +117,17 @@ def scorer_slots(slots: Sequence[GpuSlot], config: ScorerConfig) -> list[list[Gp
     return [own[i * size : (i + 1) * size] for i in range(count)]
 
 
+def frozen_slots(slots: Sequence[GpuSlot], world_size: int) -> list[GpuSlot]:
+    """Return the GPU of each rank that holds frozen models, from the back, shared with whoever else is there.
+
+    Raises:
+        ConfigError: more ranks than GPUs.
+    """
+    if world_size > len(slots):
+        raise ConfigError([f"the frozen models' layout needs {world_size} GPUs, the run has {len(slots)}"])
+    return list(slots[-world_size:])
+
+
 def placed_on(slots: Sequence[GpuSlot]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the environment and the Ray options that put an actor onto GPUs of one node."""
     devices = ",".join(str(slot.gpu) for slot in slots)

@@ -52,7 +52,7 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     planned: list[PlannedStage] = []
     if not config.stages:
         problems.append("the cascade has no stages; mend: add at least one under `stages`")
-    parent = START
+    line, policies = START, [START]
     suites = dict(config.evaluation.suites)
     waiting = {domain: suite.reward_model for domain, suite in suites.items() if suite.reward_model in config.stages}
     for index, (name, stage) in enumerate(config.stages.items(), 1):
@@ -68,8 +68,14 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
                 f"stages.{name}: a fall that its gate tolerates is called unacceptable; got: "
                 f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance={gate.tolerance:g}"
             )
+        parent = stage.parent or line
+        if parent not in policies:
+            allowed = ", ".join(policies)
+            problems.append(f"stages.{name}.parent: no policy by then; got: {parent}; allowed: {allowed}")
         planned.append(PlannedStage(index, name, folder.stage(index, name), parent, stage))
-        parent = name if planned[-1].moves_policy else parent
+        if planned[-1].moves_policy:
+            line = name
+            policies.append(name)
     if problems:
         raise ConfigError(problems)
     return planned

@@ -2,13 +2,14 @@
 
 start model -> scores
 for each stage:
+    parent = the stage before, or the one that it names, as its gate left it
     train from the parent's weights      (resumes inside the stage by its own checkpoints)
     take its best kept checkpoint        (where `select` asks for it)
     score every domain on the same prompts
     gate: promote, or where a promise is broken (paired tests against the parent)
         recover: the stage's best checkpoint, or merge with its parent, that keeps every promise, or else
         roll back; or hold, until someone rules (cascade/rulings.py)
-    parent = the better checkpoint
+    where it was rolled back, its parent takes its place
     (a reward model is judged by its own hold-out accuracy, and the parent stays)
 report
 """
@@ -34,6 +35,7 @@ from nemo_cascade.cascade.levels import stage_gate, with_gate
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.cascade.power import too_small
 from nemo_cascade.cascade.rulings import carry_out, pending
+from nemo_cascade.cascade.teachers import check_teachers
 from nemo_cascade.config.checks.own_code import own_code
 from nemo_cascade.config.plugins import plugin_hashes
 from nemo_cascade.config.reading.provenance import check_run_folder, config_diff, config_hash, read_config
@@ -156,8 +158,9 @@ class CascadeRunner:
             self.ledger.append("prompts_compared", pairs=len(report["pairs"]), found=found, report=key)
 
     def _cascade(self, roles: Roles) -> int:
-        parent = self._start(roles)
+        standings, line = {START: self._start(roles)}, START
         for planned in plan_stages(self.config, self.folder):
+            parent = standings[planned.parent]
             decision = self._decided(planned) or self._skipped(planned)
             if decision is None:
                 self._train(planned, parent, roles)
@@ -171,14 +174,15 @@ class CascadeRunner:
                 ways = ways_on_text(self.folder, planned.name)
                 log.error("the gate holds the cascade after %s: %s%s", planned.name, decision.reason, ways)
                 return HELD
-            if decision.goes_on:
-                parent = (
-                    self._standing(planned, decision)
-                    if planned.moves_policy
-                    else self._judged_anew(planned, parent, roles)
-                )
-        self.ledger.append("run_finished", best=parent.name, model=hash_folder(parent.hf))
-        log.info("%s; it ends with %s", outcome_line(self.ledger.records, list(self.config.stages)), parent.name)
+            if decision.goes_on and not planned.moves_policy:
+                judged = self._judged_anew(planned, parent, roles)
+                standings = {name: judged if other is parent else other for name, other in standings.items()}
+            elif planned.moves_policy:
+                line = planned.name
+                standings[line] = self._standing(planned, decision) if decision.goes_on else parent
+        best = standings[line]
+        self.ledger.append("run_finished", best=best.name, model=hash_folder(best.hf))
+        log.info("%s; it ends with %s", outcome_line(self.ledger.records, list(self.config.stages)), best.name)
         return 0
 
     def _start(self, roles: Roles) -> Standing:
@@ -207,6 +211,7 @@ class CascadeRunner:
         if self.ledger.find("trained", planned.name):
             return
         context = self._context(planned, parent, roles)
+        check_teachers(planned.stage, self.models, self.ledger)
         parent_hash = hash_folder(parent.hf)
         self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
         log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
@@ -342,12 +347,12 @@ class CascadeRunner:
 
     def _skipped(self, planned: PlannedStage) -> Decision | None:
         """Decide about a stage that can't be had, for a model of another stage that it needs was rolled back."""
-        there = {"reward": self.reward_models, "merged": self.models}
+        there = {"reward": self.reward_models, "merged": self.models, "teacher": self.models}
         needed = [use for use in planned.stage.models() if use.role in there and use.reference in self.config.stages]
         gone = [use for use in needed if use.reference not in there[use.role]]
         if not gone:
             return None
-        what = "its reward model" if gone[0].role == "reward" else "what it merges,"
+        what = {"reward": "its reward model", "merged": "what it merges,", "teacher": "its teacher"}[gone[0].role]
         gate, reason = stage_gate(self.config, planned.name), f"{what} {gone[0].reference} was rolled back"
         decision = Decision(planned.name, "skip", (reason,), (), gate.alpha, gate.tolerance)
         planned.folder.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,12 @@ from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.provenance import config_hash
-from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import START, StageBase
+from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import padding_note
+from nemo_cascade.models.hf_config import read_architecture
+from nemo_cascade.models.room import weight_bytes
 from nemo_cascade.planner.fitted import FOLDER
 from nemo_cascade.report.story import held_stage, ways_on_text
 from nemo_cascade.rl.rewards import stage_formula
@@ -80,7 +84,14 @@ def as_facts(ready: Preflight) -> dict[str, Any]:
     """Return a checked run as plain data."""
     config = ready.config
     stages = [
-        {"name": p.name, "kind": p.kind, "folder": str(p.folder), **asdict(p.stage.size()), "lr": _lr(p.stage)}
+        {
+            "name": p.name,
+            "kind": p.kind,
+            "parent": p.parent,
+            "folder": str(p.folder),
+            **asdict(p.stage.size()),
+            "lr": _lr(p.stage),
+        }
         for p in ready.stages
     ]
     return {
@@ -131,6 +142,9 @@ def show(ready: Preflight) -> None:
         facts.add_row(
             "reward model", f"{config.scorer.num_replicas} x TP {config.scorer.tensor_parallel_size} in service"
         )
+    for name, stage in config.stages.items():
+        if told := teachers_told(config, stage, model):
+            facts.add_row(f"teachers of {escape(name)}", escape(told))
     facts.add_row("device", f"{resolved_device(config.cluster)}, {config.cluster.num_nodes} machine(s)")
     facts.add_row(
         "data", escape(config.data_dir) + (f", written by prepare={config.prepare}" * (config.prepare != "none"))
@@ -181,6 +195,27 @@ def show(ready: Preflight) -> None:
             out.print(f"  {escape(str(problem))}")
 
 
+def teachers_told(config: RunConfig, stage: StageBase, model: Architecture) -> str:
+    """Return who teaches a stage, and what the teachers' weights take, each loaded once; empty where nobody does.
+
+    A teacher whose folder isn't here, and every model of the run, is taken to be of the run's architecture.
+    """
+    layout = stage.teacher_layout()
+    if layout is None:
+        return ""
+    domains: dict[str, list[str]] = {}
+    for use in stage.models():
+        if use.role == "teacher":
+            domains.setdefault(use.reference, []).append(use.key.partition(".")[2])
+    total = 0
+    for reference in domains:
+        known = reference not in (START, *config.stages) and (Path(reference) / "config.json").is_file()
+        arch = read_architecture(Path(reference), config.model.family) if known else model
+        total += weight_bytes(arch, layout.layout, config.precision.dtype)
+    who = ", ".join(f"{reference} ({', '.join(taught)})" for reference, taught in domains.items())
+    return f"{who}; {total / 2**30:.3g} GiB of weights on each of {_layout(layout)}"
+
+
 def _layout(parallel: ParallelConfig) -> str:
     layout = parallel.layout
     return f"{layout.ranks} rank{'s' * (layout.ranks > 1)} = {layout}"
@@ -197,7 +232,7 @@ def _row(planned: PlannedStage) -> tuple[str, ...]:
         numbers = (f"<= {size.tokens_per_step}", str(size.length), f"{trained.optimizer.lr:g}")
     return (
         str(planned.index),
-        planned.name,
+        planned.name + (f" from {stage.parent}" if stage.parent else ""),
         planned.kind,
         size.planned,
         size.batch,

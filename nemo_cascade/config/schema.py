@@ -37,6 +37,8 @@ class EnvironmentConfig:
     """Engines."""
     scorer: dict[str, str] = field(default_factory=dict)
     """The reward model's ranks."""
+    frozen: dict[str, str] = field(default_factory=dict)
+    """Ranks that hold teachers."""
     reward: dict[str, str] = field(default_factory=dict)
     """Verifiers."""
 

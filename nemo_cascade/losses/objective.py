@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import ConfigError
 from nemo_cascade.losses.units import RATING, Aggregation
@@ -28,6 +28,7 @@ class PolicyLoss:
         config: its switches.
         temperature: of the sampling distribution, whose log-probabilities are the policy's.
         reference_hf_path: HF folder of a frozen second model, for `logprobs(which="reference")`.
+        teacher: how teachers' log-probabilities are the advantages; None: those come with the batch.
 
     Raises:
         ConfigError: no such temperature.
@@ -36,6 +37,7 @@ class PolicyLoss:
     config: PolicyLossConfig
     temperature: float = 1.0
     reference_hf_path: str | None = None
+    teacher: TeacherAdvantageConfig | None = None
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -102,9 +104,11 @@ class LossSpec:
 
 
 def _policy(objective: PolicyLoss) -> LossSpec:
-    config = objective.config
+    config, teacher = objective.config, objective.teacher
     extras = {
-        "advantages": True,
+        "advantages": teacher is None,
+        "teacher_logprobs": teacher is not None,
+        "previous_logprobs": teacher is not None and teacher.student == "previous",
         "behaviour_logprobs": config.correction != "none" or (config.kl_coefficient > 0 and config.kl_correction),
         "reference_logprobs": config.kl_coefficient > 0,
         "sequence_weights": config.aggregation == "sequence",

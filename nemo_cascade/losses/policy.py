@@ -1,6 +1,7 @@
 """The policy-gradient loss: GRPO as Cascade runs it, and the switches in which published recipes differ.
 
-Per trained token t of a response with advantage A (arXiv 2512.13607 section 4.1.2; the switches as in NeMo-RL):
+Per trained token t with advantage A (arXiv 2512.13607 section 4.1.2; the switches as in NeMo-RL), which is its
+response's, or of a teacher's making (`teacher.py`):
 
     on-policy   rho = exp(logp - sg(logp))                 value 1, gradient grad logp: REINFORCE
     otherwise   rho = exp(logp - logp_previous)
@@ -19,15 +20,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import Documents, importance_correction
 from nemo_cascade.losses.output import LossOutput, sum_and_count
+from nemo_cascade.losses.teacher import teacher_advantages
 
 _MAX_LOG_RATIO = 20.0
 
 
-_KNOWN = {"advantages", "behaviour_logprobs", "previous_logprobs", "reference_logprobs", "sequence_weights"}
+_KNOWN = {
+    *("advantages", "teacher_logprobs", "sequence_weights"),
+    *("behaviour_logprobs", "previous_logprobs", "reference_logprobs"),
+}
 
 
 def policy_loss(
@@ -37,6 +42,7 @@ def policy_loss(
     documents: Documents,
     extras: Mapping[str, Tensor],
     config: PolicyLossConfig,
+    teacher: TeacherAdvantageConfig | None = None,
 ) -> LossOutput:
     """Compute the summed loss of one micro-batch; the caller divides by the global batch's `count_units`.
 
@@ -48,14 +54,17 @@ def policy_loss(
         extras: further [T] aligned with the labels. `advantages`: of each token's response. `behaviour_logprobs`: of
             the sampled token by the engine. `previous_logprobs`: the trainer's, before the first update on this rollout
             batch; absent when strictly on-policy. `reference_logprobs`: the frozen reference policy's.
-            `sequence_weights`: 1 / (trained tokens of the token's response).
+            `sequence_weights`: 1 / (trained tokens of the token's response). `teacher_logprobs`: in place of
+            `advantages` where a teacher gives them.
         config: the switches.
+        teacher: how a teacher's log-probabilities are the advantages; None: `advantages` are given.
 
     Returns:
         Loss sum. Metrics over trained tokens, where their inputs exist: `entropy`, `clip_fraction`, `kl_reference`
         (k3), `kl_engine` (k3 of engine from trainer), `logprob_difference_mean` (|trainer - engine|),
-        `importance_weight` (before any bound), `correction_fraction` (tokens masked or truncated). Maximum:
-        `logprob_difference_max`. Under top-p or top-k the engine scores the cut distribution: they differ by the cut.
+        `importance_weight` (before any bound), `correction_fraction` (tokens masked or truncated), and those of
+        `teacher_advantages`. Maximum: `logprob_difference_max`. Under top-p or top-k the engine scores the cut
+        distribution: they differ by the cut.
 
     Raises:
         TrainingError: a tensor that the switches need is missing, or an extra has an unknown name.
@@ -72,7 +81,8 @@ def policy_loss(
     metrics: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
 
-    loss_T = _policy_term(current_T, mask_T, extras, config, metrics)
+    advantage_T = _advantages(current_T.detach(), mask_T, extras, teacher, metrics)
+    loss_T = _policy_term(advantage_T, current_T, mask_T, extras, config, metrics)
     loss_T = loss_T * _engine_weight(current_T, mask_T, documents, extras, config, metrics, maxima)
     if config.kl_coefficient > 0:
         _needed(extras, "reference_logprobs", "kl_coefficient is above 0")
@@ -91,7 +101,24 @@ def policy_loss(
     return LossOutput((loss_T * weight_T).sum(), metrics, maxima)
 
 
+def _advantages(
+    current_T: Tensor,
+    mask_T: Tensor,
+    extras: Mapping[str, Tensor],
+    teacher: TeacherAdvantageConfig | None,
+    metrics: dict[str, Tensor],
+) -> Tensor:
+    """Return each token's advantage: its response's, or its teacher's word on it."""
+    if teacher is None:
+        return _masked(_needed(extras, "advantages", "it is one of policy gradients").to(current_T), mask_T)
+    taught_T = _masked(_needed(extras, "teacher_logprobs", "a teacher gives the advantages").to(current_T), mask_T)
+    if teacher.student == "previous":
+        current_T = _masked(_needed(extras, "previous_logprobs", "advantage.student asks").to(current_T), mask_T)
+    return teacher_advantages(taught_T, current_T, mask_T, teacher, metrics)
+
+
 def _policy_term(
+    advantage_T: Tensor,
     current_T: Tensor,
     mask_T: Tensor,
     extras: Mapping[str, Tensor],
@@ -99,7 +126,6 @@ def _policy_term(
     metrics: dict[str, Tensor],
 ) -> Tensor:
     """Return -A rho, clipped where an earlier update made the policy differ from the previous one."""
-    advantage_T = _masked(_needed(extras, "advantages", "it is one of policy gradients").to(current_T), mask_T)
     if "previous_logprobs" not in extras:
         return -advantage_T * (current_T - current_T.detach()).exp()
     log_ratio_T = current_T - _masked(extras["previous_logprobs"].to(current_T), mask_T)

@@ -85,6 +85,7 @@ SPECS = (
         {"logprob_difference_mean": "mean", "logprob_difference_max": "max"},
         log=True,
     ),
+    Spec("KL from the teachers", "nats per token", {"reverse_kl": "student from teachers"}, zero=True),
     Spec("KL to the reference", "k3, nats per token", {"kl_reference": "kl"}, zero=True),
     Spec(
         "Clipped and corrected",
@@ -100,6 +101,7 @@ SPECS = (
         "per step",
         {
             "verdict_errors": "verifier errors",
+            "responses_failed": "responses failed",
             "groups_dropped": "groups dropped",
             "rollouts_filtered": "rollouts filtered",
             "skipped": "steps skipped",

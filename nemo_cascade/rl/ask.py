@@ -84,17 +84,32 @@ def ask(
             told(len(over))
 
     with timer.phase("generate"), _episodes(tasks, samples, sampling, by) as episodes:
-        turn = 0
-        while questions := episodes.questions():
-            for answers in by.engines.generate(questions, sampling, turn_seed(seed, turn)):
-                judge(episodes.answered(answers))
-            judge(episodes.settled())
-            turn += 1
+        play(episodes, by.engines, sampling, seed, judge)
     with timer.phase("verify"):
         verdicts.update(by.judges.drain())
     groups = [_group(task, samples, ended, verdicts) for task in tasks]
     check_errors(groups, by.config.reward.max_error_fraction, of)
     return groups
+
+
+def play(
+    episodes: Episodes,
+    engines: RolloutGroup,
+    sampling: SamplingConfig,
+    seed: int,
+    told: Callable[[Sequence[Episode]], object],
+) -> None:
+    """Play all episodes to their ends; `told` hears of those that are over, as they are.
+
+    Raises:
+        RolloutError: samples got lost.
+    """
+    turn = 0
+    while questions := episodes.questions():
+        for answers in engines.generate(questions, sampling, turn_seed(seed, turn)):
+            told(episodes.answered(answers))
+        told(episodes.settled())
+        turn += 1
 
 
 def _episodes(tasks: Sequence[Task], samples: int, sampling: SamplingConfig, by: Answerers) -> Episodes:

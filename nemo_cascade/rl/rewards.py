@@ -240,6 +240,8 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     """
     if stage.get("kind") == "preference":
         return _pair_formula(stage["sampled"], stage["loss"]["form"]) if stage["sampled"] else ""
+    if stage.get("kind") == "distill":
+        return _distill_formula(stage)
     if "advantage" not in stage:
         return ""
     score, advantage = _score_formula(stage["tasks"]), stage["advantage"]
@@ -248,6 +250,14 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
     return "; ".join([score, *(rule.text for rule in rules_of(told)), gained])
+
+
+def _distill_formula(stage: Mapping[str, Any]) -> str:
+    loss, advantage = stage["loss"], stage["advantage"]
+    bound = "" if advantage["clip"] is None else f", at most {advantage['clip']:g} either way"
+    gate = f"; {loss['correction']} {loss['correction_min']:g} to {loss['correction_max']:g} on trainer / engine"
+    teachers = ", ".join(f"{domain}: {teacher}" for domain, teacher in stage["teachers"].items())
+    return f"A = log p of the teacher - log p, token by token{bound}{gate * (loss['correction'] != 'none')}; {teachers}"
 
 
 def _score_formula(tasks: Mapping[str, Any]) -> str:

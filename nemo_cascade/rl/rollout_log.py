@@ -10,7 +10,8 @@ from typing import Any
 
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.rl.batch import RolloutBatch
-from nemo_cascade.types import Float32, Trajectory
+from nemo_cascade.rl.distill import Distilled, Response, response_gaps
+from nemo_cascade.types import Float32, Task, Trajectory
 
 
 def write_rollouts(
@@ -33,33 +34,70 @@ def write_rollouts(
     """
     if most == 0:
         return
-    target = folder / "rollouts" / f"step_{step:06d}.jsonl.gz"
-    target.parent.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []
     pieces: dict[int, str] = {}
     for p, group in enumerate(batch.groups):
         for g, answer in enumerate(group.answers):
             verdict = group.error(g) or group.verdicts[g]
-            lines.append(
-                {
-                    "prompt_id": group.task.task_id,
-                    "domain": group.task.domain,
-                    "prompt": tokenizer.decode(answer.token_ids[: answer.turns[0].begin]),
-                    "response": tokenizer.decode(answer.token_ids[answer.turns[0].begin :]),
-                    "reward": float(batch.marks.rewards[p, g]) if batch.marks.valid[p, g] else None,
-                    "advantage": float(batch.advantages[p, g]),
-                    "error": verdict.error,
-                    "detail": verdict.detail,
-                    "finish_reason": str(answer.finish_reason),
-                    "version": answer.turns[-1].version,
-                    "turns": _turns(answer, tokenizer),
-                    "tokens": _pieces(answer, tokenizer, pieces),
-                    "logprobs": _rounded(answer.sampled_logprobs),
-                    "trainer_logprobs": _of_trainer(answer, trainer, len(lines)),
-                }
-            )
+            judged = {
+                "reward": float(batch.marks.rewards[p, g]) if batch.marks.valid[p, g] else None,
+                "advantage": float(batch.advantages[p, g]),
+                "error": verdict.error,
+                "detail": verdict.detail,
+                "trainer_logprobs": _of_trainer(answer, trainer, len(lines)),
+            }
+            lines.append(_said(group.task, answer, tokenizer, pieces) | judged)
         if len(lines) >= most:
             break
+    _write(folder, step, lines)
+
+
+def write_responses(
+    folder: Path,
+    step: int,
+    responses: Sequence[Response],
+    distilled: Distilled,
+    tokenizer: ChatTokenizer,
+    most: int,
+) -> None:
+    """Write the first `most` responses of a distillation's step, as `write_rollouts` does.
+
+    A response's advantage is the mean over its tokens of logp_teacher - logp_engine; nobody rewards it.
+    """
+    lines: list[dict[str, Any]] = []
+    pieces: dict[int, str] = {}
+    gaps = response_gaps(responses[:most], distilled.source)
+    for response, gap_n in zip(responses[:most], gaps, strict=True):
+        judged = {
+            "reward": None,
+            "advantage": float(-gap_n.mean()) if gap_n.size else 0.0,
+            "error": "failed" if response.failed else None,
+            "detail": response.failed or "log-probability of each token less its teacher's",
+            "teacher_gaps": _rounded(gap_n),
+        }
+        lines.append(_said(response.task, response.answer, tokenizer, pieces) | judged)
+    if lines:
+        _write(folder, step, lines)
+
+
+def _said(task: Task, answer: Trajectory, tokenizer: ChatTokenizer, pieces: dict[int, str]) -> dict[str, Any]:
+    """Return what was asked and said, token by token; `pieces` are the texts of tokens that are known."""
+    return {
+        "prompt_id": task.task_id,
+        "domain": task.domain,
+        "prompt": tokenizer.decode(answer.token_ids[: answer.turns[0].begin]),
+        "response": tokenizer.decode(answer.token_ids[answer.turns[0].begin :]),
+        "finish_reason": str(answer.finish_reason),
+        "version": answer.turns[-1].version,
+        "turns": _turns(answer, tokenizer),
+        "tokens": _pieces(answer, tokenizer, pieces),
+        "logprobs": _rounded(answer.sampled_logprobs),
+    }
+
+
+def _write(folder: Path, step: int, lines: Sequence[dict[str, Any]]) -> None:
+    target = folder / "rollouts" / f"step_{step:06d}.jsonl.gz"
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".tmp")
     with gzip.open(partial, "wt", encoding="utf-8") as out:
         out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -14,12 +14,13 @@ from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.data.batches import RolloutSource, balanced_micro_batches
 from nemo_cascade.data.layout import sampled_document
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import StepResult
-from nemo_cascade.types import Float32, PackedBatch
+from nemo_cascade.types import Float32, PackedBatch, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ def policy_updates(
     trainer: list[Float32] = []
     with timer.phase("logprob"):
         for i, source in enumerate(sources):
-            if _trains(source):
-                sources[i], found, previous = _with_logprobs(policy, source, stage, first + i)
+            if trains(source):
+                sources[i], found, previous = with_logprobs(
+                    policy, source, stage.loss, first + i, previous=stage.updates_per_batch > 1
+                )
                 filtered += found
                 trainer += previous
     with timer.phase("train"):
-        results = [policy.train_step(source, first + i) for i, source in enumerate(sources) if _trains(source)]
+        results = [policy.train_step(source, first + i) for i, source in enumerate(sources) if trains(source)]
     empty = len(sources) - len(results)
     if empty:
         why = f"{batch.truncation_rate:.0%} of the rollouts were truncated, "
@@ -79,12 +82,28 @@ def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[PackedBatch
     documents = []
     for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True):
         for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True):
-            for part in answer.parts:
-                sampled = part.trained > 0
-                extras = {"advantages": _where(sampled, advantage), "behaviour_logprobs": part.logprobs}
-                if stage.loss.aggregation == "sequence":
-                    extras["sequence_weights"] = _where(sampled, 1.0 / max(1, answer.num_sampled))
-                documents.append(sampled_document(part, extras, trained=bool(is_trained)))
+            documents += response_documents(answer, stage.loss, trained=bool(is_trained), advantages=float(advantage))
+    return documents
+
+
+def response_documents(
+    answer: Trajectory, loss: PolicyLossConfig, *, trained: bool, **values: float
+) -> list[PackedBatch]:
+    """Return the documents of one response, with what the loss reads of the response alone.
+
+    Args:
+        answer: the response.
+        loss: that is computed of them.
+        trained: False keeps them in the batch without gradient.
+        values: extra -> its value on all sampled tokens.
+    """
+    documents = []
+    if loss.aggregation == "sequence":
+        values = values | {"sequence_weights": 1.0 / max(1, answer.num_sampled)}
+    for part in answer.parts:
+        extras = {name: _where(part.trained > 0, value) for name, value in values.items()}
+        extras["behaviour_logprobs"] = part.logprobs
+        documents.append(sampled_document(part, extras, trained=trained))
     return documents
 
 
@@ -102,27 +121,33 @@ def _micro_batches(documents: list[PackedBatch], stage: GrpoStage, parallel: Par
     return balanced_micro_batches(documents, stage.seq_length, parallel.data_parallel_size)
 
 
-def _with_logprobs(
-    policy: TrainerGroup, source: RolloutSource, stage: GrpoStage, step: int
+def with_logprobs(
+    policy: TrainerGroup, source: RolloutSource, loss: PolicyLossConfig, step: int, *, previous: bool
 ) -> tuple[RolloutSource, int, list[Float32]]:
     """Add the log-probs that the loss needs and only a forward pass can give.
+
+    Args:
+        policy: the trainer.
+        source: of the update.
+        loss: its switches.
+        step: of the update.
+        previous: the loss reads the trainer's log-probs as they are before it.
 
     Returns:
         The source, how many of its rollouts `sequence_error_max` took out of training, and the trainer's log-probs of
         each rollout, where they were needed.
     """
-    filtered, loss = 0, stage.loss
-    previous: Sequence[Float32] = ()
-    if stage.updates_per_batch > 1 or loss.sequence_error_max is not None:
-        previous = source.per_sample(policy.logprobs(source, step))
+    filtered, scored = 0, list[Float32]()
+    if previous or loss.sequence_error_max is not None:
+        scored = source.per_sample(policy.logprobs(source, step))
         if loss.sequence_error_max is not None:
-            source, filtered = _without_outliers(source, previous, loss.sequence_error_max)
-        if stage.updates_per_batch > 1:
-            source = source.with_extra("previous_logprobs", previous)
+            source, filtered = _without_outliers(source, scored, loss.sequence_error_max)
+        if previous:
+            source = source.with_extra("previous_logprobs", scored)
     if loss.kl_coefficient > 0:
         reference = source.per_sample(policy.logprobs(source, step, which="reference"))
         source = source.with_extra("reference_logprobs", reference)
-    return source, filtered, list(previous)
+    return source, filtered, scored
 
 
 def _without_outliers(source: RolloutSource, trainer: Sequence[Float32], most: float) -> tuple[RolloutSource, int]:
@@ -145,5 +170,6 @@ def sequence_error(difference_n: NDArray[np.float64]) -> float:
     return math.inf if math.isnan(error) else error
 
 
-def _trains(source: RolloutSource) -> bool:
+def trains(source: RolloutSource) -> bool:
+    """Tell whether any token of an update is trained."""
     return any(document.loss_mask.any() for document in source.documents)

@@ -32,6 +32,7 @@ from nemo_cascade.rl.rollout_log import write_rollouts
 from nemo_cascade.rl.schedule import Schedule
 from nemo_cascade.rl.updates import policy_updates
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
+from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.profile import profiled_at_start
@@ -99,11 +100,3 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
     context.record("stage_ended", stage=context.name, **asdict(end))
     finish(context, policy)
-
-
-def hand_over(context: StageContext, step: int, *, first: bool) -> None:
-    """Sync the weights; where asked for, trainer and engine prove equal log-probs, and the ledger has the numbers."""
-    rule = context.config.rollout.weight_sync.verify
-    report = context.roles.sync(context.version(step), verify=rule == "always" or (rule == "first" and first))
-    if report.agreement is not None:
-        context.record("weights_proven", stage=context.name, step=step, **asdict(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.stages.distill import prepare_distill, run_distill
 from nemo_cascade.stages.grpo import prepare_grpo, run_grpo
 from nemo_cascade.stages.kind import StageKind
 from nemo_cascade.stages.merge import prepare_merge, run_merge
@@ -15,6 +16,7 @@ KINDS = {
     "reward_model": StageKind(prepare_reward_model, run_reward_model),
     "grpo": StageKind(prepare_grpo, run_grpo),
     "preference": StageKind(prepare_preference, run_preference),
+    "distill": StageKind(prepare_distill, run_distill),
     "merge": StageKind(prepare_merge, run_merge),
 }
 """Kind -> the half of it that works; of a user's own, its config class says who that is."""

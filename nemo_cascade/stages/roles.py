@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.frozen import FrozenGroup
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.reward import RewardGroup
@@ -35,7 +36,7 @@ from nemo_cascade.losses.objective import (
     SftLoss,
     loss_spec,
 )
-from nemo_cascade.training.setup import TrainerSetup, Training
+from nemo_cascade.training.setup import FrozenSetup, TrainerSetup, Training
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,11 @@ class Roles:
             self._scorer = ScorerGroup(self.cluster, self.config.scorer, self.config.model, self.config.precision)
         self._scorer.load(reward_model, tokenizer_path)
         return self._scorer
+
+    def frozen(self, setup: FrozenSetup) -> FrozenGroup:
+        """Return ranks that hold frozen models, to be entered: leaving ends them, for nobody else needs their room."""
+        assert self.cluster is not None, "enter Roles first"
+        return FrozenGroup(self.cluster, setup)
 
     def judges(self, tokenizer_path: Path, group_size: int, reward_model: Path | None) -> Judges:
         """Return who judges `group_size` responses to each prompt: the verifiers, and reward models where in use."""
@@ -220,7 +226,7 @@ def stage_setup(config: RunConfig, stage: TrainedStage, hf_folder: Path, total_s
 def _objective(stage: TrainedStage, hf_folder: Path) -> Objective:
     """Return what a stage trains for; the reference, where one is asked for, is the model that it starts from."""
     if (policy := stage.policy_loss()) is not None:
-        objective = PolicyLoss(*policy)
+        objective = PolicyLoss(*policy, teacher=stage.teacher_advantage())
         return replace(objective, reference_hf_path=str(hf_folder)) if loss_spec(objective).reference else objective
     if (preference := stage.preference_loss()) is not None:
         return Preference(preference)

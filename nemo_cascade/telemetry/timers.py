@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PHASES = ("generate", "verify", "logprob", "train", "sync", "other")
+PHASES = ("generate", "verify", "logprob", "teachers", "train", "sync", "other")
 
 
 class PhaseTimer:

@@ -66,6 +66,27 @@ class TrainerSetup:
 
 
 @dataclass(frozen=True, slots=True)
+class FrozenSetup:
+    """Models that are never trained and score what others said.
+
+    Attributes:
+        hf_paths: HF folder of each; all of them are held at once.
+        model: layer implementation, vocabulary padding.
+        parallel: layout; its size is the number of ranks.
+        precision: number formats.
+        seq_length: longest pack, tokens.
+        temperature: that log-probabilities are computed at.
+    """
+
+    hf_paths: tuple[str, ...]
+    model: ModelConfig
+    parallel: ParallelConfig
+    precision: PrecisionConfig
+    seq_length: int
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What one optimizer step did; the same on every rank.
 

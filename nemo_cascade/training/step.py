@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import Documents
@@ -105,7 +104,7 @@ def loss_of(objective: Objective, scoring: Scoring, weights: Tensor | None) -> L
         case SftLoss():
             return _sft_loss(scoring)
         case PolicyLoss():
-            return _reinforcement_loss(scoring, objective.config)
+            return _reinforcement_loss(scoring, objective)
         case Preference():
             return _preference_loss(scoring, objective.config)
         case BradleyTerry():
@@ -125,15 +124,16 @@ def _sft_loss(scoring: Scoring) -> Loss:
     return loss
 
 
-def _reinforcement_loss(scoring: Scoring, config: PolicyLossConfig) -> Loss:
+def _reinforcement_loss(scoring: Scoring, objective: PolicyLoss) -> Loss:
     """Return the policy-gradient loss."""
+    config, teacher = objective.config, objective.teacher
 
     def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
         logprob_T, entropy_T = scoring.logprobs(last, batch, entropy=True)
         if config.entropy_coefficient == 0 and entropy_T is not None:
             entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
         documents = Documents(batch.document, batch.cu_seqlens.numel() - 1, batch.over_context)
-        return policy_loss(logprob_T, entropy_T, batch.loss_mask, documents, batch.extras, config)
+        return policy_loss(logprob_T, entropy_T, batch.loss_mask, documents, batch.extras, config, teacher)
 
     return loss
 

@@ -17,6 +17,7 @@ WRITTEN = sorted(
     file.relative_to(SHIPPED_CONF / "cascade").with_suffix("").as_posix()
     for file in SHIPPED_CONF.glob("cascade/**/*.yaml")
 )
+PROMPTS = "{more:{path:x,domain:math}}"
 TASK = "{more:{path:x,domain:math,reward:{kind:math}}}"
 
 # What a laptop lacks for a cluster's run; anything else makes the recipe itself wrong.
@@ -43,6 +44,7 @@ def test_every_choice_of_every_group_composes(index):
         "reward_model": ["stages.more.data={path:x,holdout_path:y}"],
         "preference": ["+stages.more.data={path:x}"],
         "merge": ["stages.more.of=[start,start]"],
+        "distill": ["stages.more.steps=1", "stages.more.teachers={math:start}", "stages.more.tasks=" + PROMPTS],
     }
     if values["kind"] != "merge":
         lines += ["stages.more.seq_length=8", "stages.more.optimizer.lr=1"]

@@ -72,7 +72,7 @@ def run(context, stage) -> None:
     from nemo_cascade.data.prompts.prompt_stream import PromptStream
     from nemo_cascade.rl.ask import Answerers, ask
     from nemo_cascade.stages.context import StageCheckpoints, finish
-    from nemo_cascade.stages.grpo import hand_over
+    from nemo_cascade.stages.hand_over import hand_over
     from nemo_cascade.stages.log_lines import optimizer_line
     from nemo_cascade.stages.roles import stage_setup
     from nemo_cascade.telemetry.timers import PhaseTimer

@@ -49,7 +49,7 @@ def first_samples(config: RunConfig, stage: StageBase, tokenizer: ChatTokenizer,
         elif use.role == "pairs":
             streams.append(_pairs(config, use.source, tokenizer))
         elif use.role == "prompts":
-            mode = stage.judged()[use.key].mode
+            mode = stage.asked()[use.key].mode
             modes: tuple[Mode, ...] = ("think", "no_think") if mode == "half" else (mode,)
             streams += [_samples(config, use.source, tokenizer, mode) for mode in modes]
     found: list[Shown] = []

@@ -10,7 +10,7 @@ from nemo_cascade.config.schema import RunConfig
 def own_code(config: RunConfig) -> list[str]:
     """Return where each piece of it is."""
     stages = list(config.stages.values())
-    environments = [rules.environment.kind for stage in stages for rules in stage.judged().values()]
+    environments = [rules.environment.kind for stage in stages for rules in stage.asked().values()]
     environments += [suite.environment.kind for suite in config.evaluation.suites.values()]
     kinds = [*(stage.kind for stage in stages), *(sink.kind for sink in config.logging.sinks)]
     named = [*verifiers_of(config), *environments, *kinds, config.model.family or ""]

@@ -16,7 +16,7 @@ from nemo_cascade.config.checks.judges import judge_violations
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.rollout import room_problems
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import TrainedStage
+from nemo_cascade.config.stages.base import START, TrainedStage
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -119,6 +119,9 @@ def _machines(config: RunConfig) -> Problems:
         if layout is not config.parallel and layout.layout.ranks > have:
             value, limit = f"stages.{name}.parallel: {layout.layout.ranks} ranks", f"{have} GPUs"
             yield CascadeError("the stage's layout needs more GPUs than there are", value=value, limit=limit)
+        if (teachers := stage.teacher_layout()) is not None and teachers.layout.ranks > have:
+            value, limit = f"stages.{name}.teacher_parallel: {teachers.layout.ranks} ranks", f"{have} GPUs"
+            yield CascadeError("the teachers' layout needs more GPUs than there are", value=value, limit=limit)
     need = max(trainer, engines) if rollout.placement == "colocated" else trainer + engines
     if need > have:
         yield CascadeError(
@@ -172,12 +175,12 @@ def _carry(config: RunConfig, index: int, name: str, stage: TrainedStage) -> Pro
         return
     key = f"stages.{name}.carry.optimizer"
     earlier = list(config.stages.items())[:index]
-    parents = [name for name, before in earlier if before.moves_policy]
-    if not parents:
+    parents = [START, *(name for name, before in earlier if before.moves_policy)]
+    parent = stage.parent or parents[-1]
+    if parent == START:
         yield CascadeError(
             "the first stage has no parent's optimizer to carry", value=f"{key}=true", mend=f"{key}=false"
         )
-    elif config.stages[parents[-1]].kind != stage.kind:
-        parent = parents[-1]
+    elif parent in parents and config.stages[parent].kind != stage.kind:
         limit = f"a parent of the same kind; {parent} is {config.stages[parent].kind}, {name} is {stage.kind}"
         yield CascadeError("the optimizer can't be carried over", value=f"{key}=true", limit=limit, mend=f"{key}=false")

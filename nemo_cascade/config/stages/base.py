@@ -12,7 +12,7 @@ A kind answers them in its own file, so that nobody else needs to know which kin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -24,10 +24,10 @@ from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.router import RouterConfig
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.config.stages.reward_loss import RewardLossConfig
-from nemo_cascade.config.stages.tasks import TaskConfig
+from nemo_cascade.config.stages.tasks import PromptsConfig, TaskConfig
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ class ModelUse:
     Attributes:
         key: the field that names it.
         reference: an HF folder, or the stage that makes it (of merged ones also `start`).
-        role: start: what its ranks load; reward: judges responses; merged: its weights go into the stage's.
+        role: start: what its ranks load; reward: judges responses; merged: its weights go into the stage's; teacher:
+            its log-probs of the policy's responses are what is learned.
     """
 
     key: str
     reference: str
-    role: Literal["start", "reward", "merged"]
+    role: Literal["start", "reward", "merged", "teacher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,10 @@ class PromiseConfig:
 class StageBase:
     """What all stages have."""
 
+    parent: str | None = None
+    """Whose model it starts from: an earlier stage, or `start`; null: the stage before it. One that names another
+    begins a branch, perhaps only to be a teacher or to be merged; the stages behind it go on from the branch, unless
+    they name their own parent."""
     promise: PromiseConfig = field(default_factory=PromiseConfig)
     """What the gate checks afterwards."""
     gate: GateOverride = field(default_factory=GateOverride)
@@ -159,6 +164,10 @@ class StageBase:
         """Return the tasks that its responses are judged on, by their keys."""
         return {}
 
+    def asked(self) -> Mapping[str, PromptsConfig]:
+        """Return the prompts that it has answered, judged or not, by their keys."""
+        return self.judged()
+
     def responses_per_prompt(self) -> int:
         """Return how many responses to a prompt its judges see together."""
         return 0
@@ -174,6 +183,10 @@ class StageBase:
     def layout(self, run: RunConfig) -> ParallelConfig:
         """Return the layout of its ranks."""
         return run.parallel
+
+    def teacher_layout(self) -> ParallelConfig | None:
+        """Return the layout of the ranks that hold its teachers; None: it has none."""
+        return None
 
     def promises(self) -> bool:
         """Tell whether a gate has anything to check."""
@@ -195,6 +208,16 @@ class StageBase:
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what makes the stage impossible to run as part of `run`."""
         raise NotImplementedError
+
+
+def policies_by_then(run: RunConfig, name: str, uses: Iterable[ModelUse]) -> Problems:
+    """Yield the stages among the models that `name` uses which make no policy before it."""
+    stages = list(run.stages)
+    before = [stage for stage in stages[: stages.index(name)] if run.stages[stage].moves_policy]
+    for use in uses:
+        if use.reference in run.stages and use.reference not in before:
+            limit = ", ".join([START, *before, "or an HF folder"])
+            yield CascadeError("no policy by then", value=f"stages.{name}.{use.key}={use.reference}", limit=limit)
 
 
 @block
@@ -220,6 +243,10 @@ class TrainedStage(StageBase):
 
     def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
         """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
+        return None
+
+    def teacher_advantage(self) -> TeacherAdvantageConfig | None:
+        """Return how a teacher's log-probs are the advantages of its policy loss; None: they come with the batch."""
         return None
 
     def preference_loss(self) -> PreferenceLossConfig | None:

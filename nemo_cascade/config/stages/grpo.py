@@ -12,7 +12,7 @@ from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
-from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig, sampled_is_scored
 from nemo_cascade.config.stages.rollout_rules import (
     CurriculumConfig,
     DynamicSamplingConfig,
@@ -22,7 +22,7 @@ from nemo_cascade.config.stages.rollout_rules import (
     ScheduleEntry,
     ShapingConfig,
 )
-from nemo_cascade.config.stages.tasks import TaskConfig
+from nemo_cascade.config.stages.tasks import TaskConfig, share_problems
 from nemo_cascade.config.verifiers import GENRM, PREFERENCE
 from nemo_cascade.errors import CascadeError
 
@@ -128,7 +128,8 @@ class GrpoStage(PolicyStage):
         if not self.tasks:
             yield CascadeError(f"{prefix}.tasks is empty", mend="name at least one task")
         for key, task in self.judged().items():
-            yield from _prompt_lengths(run, prefix, self, f"{prefix}.{key}", task)
+            lengths = run.rollout.max_model_len, self.longest_response
+            yield from task.problems(f"{prefix}.{key}", *lengths, f"{prefix}.sampling.max_tokens")
         if self.seq_length < run.rollout.max_model_len:
             yield CascadeError(
                 "a micro-batch can't hold the longest rollout",
@@ -136,13 +137,18 @@ class GrpoStage(PolicyStage):
                 limit=f"at least rollout.max_model_len={run.rollout.max_model_len}",
                 mend=f"{prefix}.seq_length={run.rollout.max_model_len}",
             )
-        yield from _shares(prefix, self)
+        yield from share_problems(prefix, self.tasks)
         yield from _curriculum(prefix, self)
         yield from _schedule(prefix, self)
         for size in dict.fromkeys([self.num_generations, *(e.num_generations or 0 for e in self.schedule)]):
             if size:
                 yield from _batch(run, prefix, self, size)
-        yield from _sampled_is_scored(prefix, self)
+        if self.sampling.temperature == 0:
+            value = f"{prefix}.sampling.temperature=0"
+            yield CascadeError(
+                "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
+            )
+        yield from sampled_is_scored(prefix, self.sampling, self.loss)
         yield from _filter_and_end(prefix, self)
 
 
@@ -157,13 +163,6 @@ def _curriculum(prefix: str, stage: GrpoStage) -> Problems:
     if stage.prompt_filter.enabled:
         value = f"{prefix}.prompt_filter.enabled=true"
         yield CascadeError("a curriculum has no epochs to filter", value=value, mend="one of the two")
-
-
-def _shares(prefix: str, stage: GrpoStage) -> Problems:
-    weights = {name: task.weight for name, task in stage.tasks.items()}
-    if unweighted := [name for name, weight in weights.items() if weight is None and any(weights.values())]:
-        value, mend = f"{prefix}.tasks: {', '.join(unweighted)}", "a weight for every task of the stage, or for none"
-        yield CascadeError("a task has no share of the batch where others have one", value=value, mend=mend)
 
 
 def _schedule(prefix: str, stage: GrpoStage) -> Problems:
@@ -202,23 +201,6 @@ def _batch(run: RunConfig, prefix: str, stage: GrpoStage, group: int) -> Problem
         )
 
 
-def _prompt_lengths(run: RunConfig, prefix: str, stage: GrpoStage, key: str, rules: TaskConfig) -> Problems:
-    if rules.max_tokens is not None and rules.min_tokens > rules.max_tokens:
-        value, most = f"{key}.min_tokens={rules.min_tokens}", f"max_tokens={rules.max_tokens}"
-        yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
-    if rules.repair.enabled and rules.max_tokens is None:
-        mend = f"{key}.max_tokens=16384"
-        yield CascadeError("repair prompts are built up to a length that isn't given", value=f"{key}.repair", mend=mend)
-    if rules.repair.enabled and not rules.repair.kinds:
-        yield CascadeError("no kind of repair prompt", value=f"{key}.repair.kinds=[]", limit="ground_truth, mixed")
-    longest, room = rules.max_tokens or 0, run.rollout.max_model_len - stage.longest_response
-    if longest > room > 0:
-        limit = f"{room} = rollout.max_model_len - {prefix}.sampling.max_tokens"
-        mend = f"rollout.max_model_len={longest + stage.longest_response}"
-        value = f"{key}.max_tokens={longest}"
-        yield CascadeError("the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend)
-
-
 def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
     unsolvable = sorted({task.reward.kind for task in stage.tasks.values()} & {PREFERENCE, GENRM})
     if stage.prompt_filter.enabled and unsolvable:
@@ -236,31 +218,3 @@ def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
             limit=f"less than steps={stage.steps}",
             mend="a smaller window or min_steps, or no rule",
         )
-
-
-def _sampled_is_scored(prefix: str, stage: GrpoStage) -> Problems:
-    """Importance weights compare the trainer's full softmax with the engine's; truncated sampling is another law."""
-    sampling, loss = stage.sampling, stage.loss
-    if sampling.temperature == 0:
-        value = f"{prefix}.sampling.temperature=0"
-        yield CascadeError(
-            "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
-        )
-    truncated = [f"top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"top_k={sampling.top_k}"] * (sampling.top_k > 0)
-    compared = [f"correction={loss.correction}"] * (loss.correction != "none")
-    compared += ["kl_correction=true"] * loss.kl_correction
-    compared += [f"sequence_error_max={loss.sequence_error_max}"] * (loss.sequence_error_max is not None)
-    if compared and truncated:
-        yield CascadeError(
-            "importance weights need the sampled distribution to be the scored one",
-            value=f"{prefix}.loss: {', '.join(compared)} with sampling {', '.join(truncated)}",
-            limit="top_p=1 and top_k=0",
-            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or none of these in {prefix}.loss",
-        )
-    if loss.correction not in ("none", "uncapped") and loss.correction_min >= loss.correction_max:
-        value = f"{prefix}.loss.correction_min={loss.correction_min}"
-        limit = f"less than correction_max={loss.correction_max}"
-        yield CascadeError("no importance weight is allowed", value=value, limit=limit, mend="widen the bounds")
-    if loss.clip_ratio_low >= 1:
-        value = f"{prefix}.loss.clip_ratio_low={loss.clip_ratio_low}"
-        yield CascadeError("the ratio is clipped at or below 0", value=value, limit="< 1", mend="0.2")

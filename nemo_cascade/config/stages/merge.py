@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageBase, StageSize
+from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageBase, StageSize, policies_by_then
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:
@@ -70,11 +70,4 @@ class MergeStage(StageBase):
             yield CascadeError("a share is at most 1", value=f"{key}.ratios={self.ratios}", limit="0 to 1")
         if len(set(self.ratios)) < len(self.ratios):
             yield CascadeError("a ratio stands twice", value=f"{key}.ratios={self.ratios}", mend="name each once")
-        stages = list(run.stages)
-        for reference in (use.reference for use in self.models()):
-            if reference not in run.stages:
-                continue
-            if stages.index(reference) >= stages.index(name) or not run.stages[reference].moves_policy:
-                before = [s for s in stages[: stages.index(name)] if run.stages[s].moves_policy]
-                limit = f"start, {', '.join(before)}, or an HF folder"
-                yield CascadeError("no policy by then", value=f"{key}: {reference}", limit=limit)
+        yield from policies_by_then(run, name, self.models())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.rollout import SamplingConfig
+from nemo_cascade.errors import CascadeError
 
 
 @block
@@ -19,6 +22,20 @@ class AdvantageConfig:
     """Divide by the group's standard deviation, with Bessel's factor (off: Dr. GRPO)."""
     std_epsilon: PositiveFloat = 1e-6
     """Added to the standard deviation; a group whose spread is below it has advantage 0."""
+
+
+@block
+class TeacherAdvantageConfig:
+    """Advantage of each sampled token by a teacher's word on it: logp_teacher - logp_student, not differentiated
+    (multi-domain on-policy distillation, Nemotron-Cascade 2, arXiv 2603.19220, equations 2 to 4).
+    """
+
+    student: Literal["current", "previous"] = "current"
+    """Whose log-probability is subtracted: that of the pass that trains (Nemotron-Cascade 2), or of a pass before it
+    (NeMo-RL's mopd). With one update a batch both are of the same weights; the second costs a forward pass."""
+    clip: PositiveFloat | None = None
+    """Bound of the advantage in nats, on both sides (Nemotron 3 Ultra: 20; its SWE teacher: 100). Null: none
+    (Nemotron-Cascade 2)."""
 
 
 @block
@@ -60,3 +77,28 @@ class PolicyLossConfig:
     recipes: null)."""
     entropy_coefficient: NonNegativeFloat = 0.0
     """Weight of the entropy bonus."""
+
+
+def sampled_is_scored(prefix: str, sampling: SamplingConfig, loss: PolicyLossConfig) -> Iterator[CascadeError]:
+    """Yield why log-probabilities of what is sampled can't be compared with the engine's, or bounds that allow none.
+
+    Importance weights compare the trainer's full softmax with the engine's; truncated sampling is another law.
+    """
+    truncated = [f"top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"top_k={sampling.top_k}"] * (sampling.top_k > 0)
+    compared = [f"correction={loss.correction}"] * (loss.correction != "none")
+    compared += ["kl_correction=true"] * loss.kl_correction
+    compared += [f"sequence_error_max={loss.sequence_error_max}"] * (loss.sequence_error_max is not None)
+    if compared and truncated:
+        yield CascadeError(
+            "importance weights need the sampled distribution to be the scored one",
+            value=f"{prefix}.loss: {', '.join(compared)} with sampling {', '.join(truncated)}",
+            limit="top_p=1 and top_k=0",
+            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or none of these in {prefix}.loss",
+        )
+    if loss.correction not in ("none", "uncapped") and loss.correction_min >= loss.correction_max:
+        value = f"{prefix}.loss.correction_min={loss.correction_min}"
+        limit = f"less than correction_max={loss.correction_max}"
+        yield CascadeError("no importance weight is allowed", value=value, limit=limit, mend="widen the bounds")
+    if loss.clip_ratio_low >= 1:
+        value = f"{prefix}.loss.clip_ratio_low={loss.clip_ratio_low}"
+        yield CascadeError("the ratio is clipped at or below 0", value=value, limit="< 1", mend="0.2")

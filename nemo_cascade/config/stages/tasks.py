@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Literal
 
@@ -11,6 +12,7 @@ from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.environments import TaskEnvironmentConfig
 from nemo_cascade.config.verifiers import Reward
+from nemo_cascade.errors import CascadeError
 
 
 @block
@@ -66,13 +68,11 @@ class ProfileConfig:
 
 
 @block
-class TaskConfig(DataFileConfig):
-    """Prompts with their verifier: rows with `messages`, ending in a user's turn, and what the verifier needs."""
+class PromptsConfig(DataFileConfig):
+    """Prompts that the policy is asked: rows with `messages`, ending in a user's turn."""
 
     domain: str
-    """Domain that is rewarded."""
-    reward: Reward
-    """Who judges the responses, by `kind`, and its settings for this task; a suite has its own."""
+    """Domain that they are of."""
     environment: TaskEnvironmentConfig = field(default_factory=TaskEnvironmentConfig)
     """What answers the policy: nothing (one turn), or a world that it talks to."""
     mode: Literal["think", "no_think", "half"] = "think"
@@ -92,17 +92,8 @@ class TaskConfig(DataFileConfig):
     weight: PositiveFloat | None = None
     """Share of each batch that this task's prompts have, in proportion to the other tasks' weights; then all tasks of
     the stage have one. null: every prompt of the stage is as likely as any other."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """Which prompts to take by how often a model solves them."""
-    comparison: ComparisonPromptConfig = field(default_factory=ComparisonPromptConfig)
-    """Builds comparisons of two responses."""
     repair: RepairPromptConfig = field(default_factory=RepairPromptConfig)
     """Builds repair prompts from files."""
-
-    @property
-    def is_profiled(self) -> bool:
-        """Whether the pass rates of its prompts are known, or will be when the stage starts."""
-        return self.profile.path is not None or self.profile.samples is not None
 
     def selection(self) -> str:
         """Return in words which rows are taken and how prompts are built of them."""
@@ -110,7 +101,66 @@ class TaskConfig(DataFileConfig):
         lengths = f", {self.min_tokens} to {most or 'any'} tokens" * bool(most or self.min_tokens)
         built = f", built ({', '.join(repair.kinds)}) from issue and <= {repair.max_files} files"
         picked = f", rows of {', '.join(self.agents)}" * bool(self.agents)
+        return picked + self.passed() + lengths + built * repair.enabled
+
+    def passed(self) -> str:
+        """Return in words which pass rates let a prompt in."""
+        return ""
+
+    def problems(self, key: str, model_length: int, response: int, response_key: str) -> Iterator[CascadeError]:
+        """Yield what is wrong with the lengths of its prompts.
+
+        Args:
+            key: where it stands.
+            model_length: rollout.max_model_len.
+            response: tokens of the longest response.
+            response_key: who says so.
+        """
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            value, most = f"{key}.min_tokens={self.min_tokens}", f"max_tokens={self.max_tokens}"
+            yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
+        if self.repair.enabled and self.max_tokens is None:
+            way = f"{key}.max_tokens=16384"
+            yield CascadeError(
+                "repair prompts are built up to a length that isn't given", value=f"{key}.repair", mend=way
+            )
+        if self.repair.enabled and not self.repair.kinds:
+            yield CascadeError("no kind of repair prompt", value=f"{key}.repair.kinds=[]", limit="ground_truth, mixed")
+        longest, room = self.max_tokens or 0, model_length - response
+        if longest > room > 0:
+            value, limit = f"{key}.max_tokens={longest}", f"{room} = rollout.max_model_len - {response_key}"
+            mend = f"rollout.max_model_len={longest + response}"
+            yield CascadeError(
+                "the longest prompt leaves no room for its response", value=value, limit=limit, mend=mend
+            )
+
+
+@block
+class TaskConfig(PromptsConfig):
+    """Prompts with their verifier, and what the verifier needs in their rows."""
+
+    reward: Reward
+    """Who judges the responses, by `kind`, and its settings for this task; a suite has its own."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Which prompts to take by how often a model solves them."""
+    comparison: ComparisonPromptConfig = field(default_factory=ComparisonPromptConfig)
+    """Builds comparisons of two responses."""
+
+    @property
+    def is_profiled(self) -> bool:
+        """Whether the pass rates of its prompts are known, or will be when the stage starts."""
+        return self.profile.path is not None or self.profile.samples is not None
+
+    def passed(self) -> str:
+        """Return in words which pass rates let a prompt in."""
         rule = self.profile
         bounds = f"{rule.at_least:g} to {rule.at_most:g}" + ", none solved" * rule.drop_solved
-        picked += f", pass rate {bounds}" * self.is_profiled
-        return picked + lengths + built * repair.enabled
+        return f", pass rate {bounds}" * self.is_profiled
+
+
+def share_problems(prefix: str, tasks: Mapping[str, PromptsConfig]) -> Iterator[CascadeError]:
+    """Yield the tasks of a stage that have no share of its batches where others have one."""
+    weights = {name: task.weight for name, task in tasks.items()}
+    if unweighted := [name for name, weight in weights.items() if weight is None and any(weights.values())]:
+        value, mend = f"{prefix}.tasks: {', '.join(unweighted)}", "a weight for every task of the stage, or for none"
+        yield CascadeError("a task has no share of the batch where others have one", value=value, mend=mend)

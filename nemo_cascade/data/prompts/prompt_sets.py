@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.tasks import ComparisonPromptConfig, ProfileConfig, RepairPromptConfig, TaskConfig
+from nemo_cascade.config.stages.tasks import (
+    ComparisonPromptConfig,
+    ProfileConfig,
+    PromptsConfig,
+    RepairPromptConfig,
+    TaskConfig,
+)
 from nemo_cascade.data.chat.encode import ChatTokenizer, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt
 from nemo_cascade.data.prompts.comparison_rows import ComparisonPrompts
@@ -25,6 +31,9 @@ from nemo_cascade.types import ONE_TURN, EnvironmentUse, Int32, Task
 
 RecordCheck = Callable[[str, Mapping[str, Any]], str | None]
 """(verifier, row) -> why that verifier can't judge any response to the row; None if it can."""
+
+UNJUDGED = ""
+"""Stands for a verifier where nobody judges the responses."""
 
 
 def _any_record(verifier: str, record: Mapping[str, Any]) -> str | None:
@@ -264,7 +273,7 @@ class PromptSet:
 
 
 def load_prompts(
-    tasks: Mapping[str, TaskConfig],
+    tasks: Mapping[str, PromptsConfig],
     tokenizer: ChatTokenizer,
     max_prompt_tokens: int,
     data_dir: str | Path,
@@ -273,7 +282,7 @@ def load_prompts(
     """Load an RL stage's prompts, of all its tasks in their order.
 
     Args:
-        tasks: name -> where the prompts are, how they are asked and who judges.
+        tasks: name -> where the prompts are, how they are asked and, unless nobody does, who judges.
         tokenizer: of the policy.
         max_prompt_tokens: what the response leaves of the model's length.
         data_dir: where prepared data lives; bad rows that the rules allow are listed under its quarantine.
@@ -291,16 +300,17 @@ def load_prompts(
 
 def _load_task(
     name: str,
-    task: TaskConfig,
+    task: PromptsConfig,
     tokenizer: ChatTokenizer,
     max_prompt_tokens: int,
     data_dir: str | Path,
     record_check: RecordCheck,
 ) -> PromptSet:
+    judged = task if isinstance(task, TaskConfig) else None
     prompts = PromptSet.load(
         local_path(task, data_dir),
         domain=task.domain,
-        verifier=task.reward.kind,
+        verifier=UNJUDGED if judged is None else judged.reward.kind,
         mode=task.mode,
         tokenizer=tokenizer,
         max_prompt_tokens=max_prompt_tokens,
@@ -308,12 +318,12 @@ def _load_task(
         lengths=(task.min_tokens, task.max_tokens),
         max_bad_fraction=task.max_bad_fraction,
         repair=task.repair,
-        comparison=task.comparison,
-        settings=task.reward.options,
+        comparison=None if judged is None else judged.comparison,
+        settings=None if judged is None else judged.reward.options,
         environment=task.environment.use,
-        record_check=record_check,
+        record_check=_any_record if judged is None else record_check,
         agents=task.agents,
     )
     if prompts.bad:
         write_bad_rows(Path(data_dir) / "quarantine" / f"{Path(prompts.source).stem}-{name}.jsonl", prompts.bad)
-    return prompts.profiled(task.profile)
+    return prompts if judged is None else prompts.profiled(judged.profile)

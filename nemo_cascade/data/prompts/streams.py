@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.config.stages.rollout_rules import CurriculumConfig, PromptFilterConfig
+from nemo_cascade.config.stages.tasks import PromptsConfig
 from nemo_cascade.data.prompts.curriculum import CurriculumStream
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
@@ -41,7 +42,31 @@ class Stream(Protocol):
         ...
 
 
-def open_stream(prompts: PromptSet, stage: GrpoStage, seed: int, state: Mapping[str, Any] | None) -> Stream:
+class Drawn(Protocol):
+    """What says how prompts are drawn; a stage's config has it."""
+
+    @property
+    def tasks(self) -> Mapping[str, PromptsConfig]:
+        """Name -> prompts."""
+        ...
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompts of a batch."""
+        ...
+
+    @property
+    def prompt_filter(self) -> PromptFilterConfig:
+        """Which prompts an epoch leaves out."""
+        ...
+
+    @property
+    def curriculum(self) -> CurriculumConfig:
+        """Whether easy ones come first."""
+        ...
+
+
+def open_stream(prompts: PromptSet, stage: Drawn, seed: int, state: Mapping[str, Any] | None) -> Stream:
     """Return a stage's stream, from wherever its state says it stands.
 
     Raises:
@@ -60,7 +85,7 @@ def open_stream(prompts: PromptSet, stage: GrpoStage, seed: int, state: Mapping[
 
 
 def _open(
-    prompts: PromptSet, stage: GrpoStage, seed: int, least: int, state: Mapping[str, Any] | None
+    prompts: PromptSet, stage: Drawn, seed: int, least: int, state: Mapping[str, Any] | None
 ) -> PromptStream | CurriculumStream:
     if stage.curriculum.enabled:
         return CurriculumStream(prompts, seed, stage.curriculum, state)

@@ -1,0 +1,15 @@
+"""The policy's weights to the engines, before a step that samples."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from nemo_cascade.stages.context import StageContext
+
+
+def hand_over(context: StageContext, step: int, *, first: bool) -> None:
+    """Sync the weights; where asked for, trainer and engine prove equal log-probs, and the ledger has the numbers."""
+    rule = context.config.rollout.weight_sync.verify
+    report = context.roles.sync(context.version(step), verify=rule == "always" or (rule == "first" and first))
+    if report.agreement is not None:
+        context.record("weights_proven", stage=context.name, step=step, **asdict(report))
