@@ -78,5 +78,7 @@ def calibrate(ready: Preflight, run: Path, into: Path) -> int:
         shown.add_row(escape(measured.name), *cells, f"{new.value:.3g}", f"{new.low:.3g}-{new.high:.3g}")
     out.print(shown)
     narrower = float(np.mean([old.spread / new.spread for old, new in zip(before, after, strict=True)]))
-    out.print(f"ranges are {narrower:.1f} times narrower; written: hardware.calibration={into}", soft_wrap=True, markup=False)
+    out.print(
+        f"ranges are {narrower:.1f} times narrower; written: hardware.calibration={into}", soft_wrap=True, markup=False
+    )
     return 0

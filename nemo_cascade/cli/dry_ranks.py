@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.markup import escape
 
@@ -38,7 +39,7 @@ def show_ranks(ready: Preflight) -> int:
     config = ready.config
     half = config.precision.dtype == "bf16"
     differ: list[str] = []
-    done = {}
+    done: dict[Any, str] = {}
     for name, arch in trained_architectures(ready).items():
         parallel = trained(config, name).layout(config)
         if (arch, parallel) in done:

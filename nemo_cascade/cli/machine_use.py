@@ -58,9 +58,10 @@ def refuse_misfits(ready: Preflight) -> None:
     Raises:
         ConfigError: stages that don't fit, each with the part that is too large and settings that fit.
     """
-    if ready.config.hardware.generation != "cpu":
-        if wrong := misfits(ready.config, planned_use(ready), trained_architectures(ready)):
-            raise ConfigError(wrong)
+    if ready.config.hardware.generation == "cpu":
+        return
+    if wrong := misfits(ready.config, planned_use(ready), trained_architectures(ready)):
+        raise ConfigError(wrong)
 
 
 def show_machine_use(ready: Preflight) -> None:

@@ -148,7 +148,7 @@ class Fitted:
         before, deviation = self._joint(known, self._inverse, asked, slope)
         if more is not None and len(more.residuals):
             both = known.joined(more)
-            after, deviation = self._joint(both, np.linalg.inv(self._total(both)), asked, slope)
+            after, deviation = self._joint(both, np.asarray(np.linalg.inv(self._total(both)), np.float64), asked, slope)
             mean = mean + after - before
         return mean, np.sqrt(deviation**2 + noise**2)
 

@@ -244,4 +244,3 @@ def _seconds(job: Job, update: Estimate, rl: RlStep | None) -> tuple[dict[str, f
     step = estimates(RL, fitted, [rl])[0]
     scale = step.value / float(np.exp(formula.values(fitted.factors))[0])
     return {key: value * scale for key, value in phases.items()}, step
-

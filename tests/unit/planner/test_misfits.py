@@ -15,7 +15,10 @@ ONE_GPU = "parallel.data_parallel_size=1"
 @cache
 def refused(*overrides):
     ready = preflight((RECIPE, *overrides), None, fresh_folder=True, elsewhere=True)
-    return {error.what.split(" ")[0]: error for error in misfits(ready.config, planned_use(ready), trained_architectures(ready))}
+    return {
+        error.what.split(" ")[0]: error
+        for error in misfits(ready.config, planned_use(ready), trained_architectures(ready))
+    }
 
 
 # fmt: off
@@ -38,7 +41,9 @@ def test_a_planted_misfit_is_refused_with_the_part_that_is_too_large(part):
     assert any(f": {part} " in error.what for error in errors.values()), [str(error) for error in errors.values()]
 
 
-@pytest.mark.parametrize("recipe", ["nemotron_cascade/8b", "nemotron_cascade/8b_thinking", "nemotron_cascade/14b_thinking"])
+@pytest.mark.parametrize(
+    "recipe", ["nemotron_cascade/8b", "nemotron_cascade/8b_thinking", "nemotron_cascade/14b_thinking"]
+)
 def test_a_shipped_recipe_fits_its_machine(recipe):
     ready = preflight((f"cascade={recipe}",), None, fresh_folder=True, elsewhere=True)
     plans = planned_use(ready)
