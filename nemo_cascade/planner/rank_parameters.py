@@ -144,7 +144,7 @@ def _with_padding(rule: Rule, tp: int) -> int:
     """Return the elements of an attention's matrix with the zero groups that tensor parallelism adds."""
     attention = rule.cut.attention  # type: ignore[attr-defined]
     padded, own = attention.groups + attention.padding_groups(tp), attention.groups
-    return int(sum(math.prod(shape) for shape in rule.hf.values()) * padded // own
+    return int(sum(math.prod(shape) for shape in rule.hf.values()) * padded // own)
 
 
 def rank_bytes(
