@@ -28,7 +28,7 @@ def _gated() -> PolicyLossConfig:
 
 @block
 class DistillStage(PolicyStage):
-    """Multi-domain on-policy distillation, MOPD (Nemotron-Cascade 2, arXiv 2603.19220, section 4.4): no verifier, one update a batch."""
+    """Multi-domain on-policy distillation, MOPD (arXiv 2603.19220, section 4.4): no verifier, one update a batch."""
 
     kind: Literal["distill"] = "distill"
     """Stage kind."""
