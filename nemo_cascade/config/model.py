@@ -114,7 +114,9 @@ class OptimizerConfig:
     lr_decay_steps: PositiveInt | None = None
     """Schedule horizon in optimizer steps, warm-up included; null: the stage's number of steps."""
     lr_warmup_steps: NonNegativeInt = 0
-    """Linear warm-up from 0 (the first step already has lr / warm-up)."""
+    """Linear warm-up from `lr_warmup_init` (the first step is already one of its steps above that)."""
+    lr_warmup_init: NonNegativeFloat = 0.0
+    """Learning rate that the warm-up begins from (arXiv 2603.19220, section 4.4: a tenth of lr)."""
     lr_warmup_fraction: Fraction | None = None
     """Warm-up as a share of the horizon, in place of `lr_warmup_steps`."""
     lr_wsd_decay_steps: PositiveInt | None = None

@@ -57,7 +57,7 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     """
     warm_up = warm_up_steps(config, total_steps)
     if step < warm_up:
-        return config.lr * (step + 1) / warm_up
+        return config.lr_warmup_init + (config.lr - config.lr_warmup_init) * (step + 1) / warm_up
     if config.lr_decay_style == "constant":
         return config.lr
     horizon = config.lr_decay_steps or total_steps

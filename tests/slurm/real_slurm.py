@@ -5,6 +5,7 @@ Only what was started here is ended here, by process id.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -102,13 +103,14 @@ class Slurm:
     def kill_node(self, node: str) -> None:
         """End a node as a power cut would: its daemon, its steps and all they started."""
         daemon = psutil.Process(self.daemons.pop(node).pid)
-        steps = [
-            step for step in psutil.process_iter()
-            if step.name() == "slurmstepd" and f"SLURMD_NODENAME={node}" in _environment_below(step)
-        ]  # fmt: skip
-        family = [daemon, *steps, *(child for step in steps for child in step.children(recursive=True))]
+        family = [daemon]
+        for step in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended while it was looked at
+                if step.name() == "slurmstepd" and f"SLURMD_NODENAME={node}" in _environment_below(step):
+                    family += [step, *step.children(recursive=True)]
         for process in family:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(family, 10)
 
     def stop(self) -> None:

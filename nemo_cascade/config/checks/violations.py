@@ -151,6 +151,9 @@ def _optimizer(prefix: str, stage: TrainedStage) -> Problems:
         yield CascadeError(
             "the schedule ends above its peak", value=value, limit=f"at most lr={optimizer.lr}", mend="lower it"
         )
+    if optimizer.lr_warmup_init > optimizer.lr:
+        value, limit = f"{prefix}.lr_warmup_init={optimizer.lr_warmup_init}", f"at most lr={optimizer.lr}"
+        yield CascadeError("the warm-up begins above the peak", value=value, limit=limit, mend="lower it")
     horizon = optimizer.lr_decay_steps or stage.size().updates
     if horizon is not None and optimizer.lr_warmup_steps >= horizon and optimizer.lr_warmup_steps > 0:
         value = f"{prefix}.lr_warmup_steps={optimizer.lr_warmup_steps}"

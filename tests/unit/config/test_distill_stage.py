@@ -31,7 +31,10 @@ def test_the_shipped_stage_is_the_papers_and_the_nano_twin_has_nothing_to_refuse
 
 def test_teachers_that_can_not_teach_are_listed_together():
     lines = found(
-        "stages.mopd.teachers={chat: mopd, code: later, swe: sft}",
+        "~stages.mopd.teachers.math",
+        "stages.mopd.teachers.chat=mopd",
+        "+stages.mopd.teachers.code=later",
+        "+stages.mopd.teachers.swe=sft",
         "stages.mopd.sampling.top_p=0.9",
         "stages.mopd.tasks.chat.weight=null",
         "stages.mopd.seq_length=64",

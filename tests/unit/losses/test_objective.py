@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.losses.objective import (
     BradleyTerry,
@@ -42,3 +42,10 @@ def test_a_policy_loss_asks_for_what_its_switches_read(switches, unit, extras, r
     spec = loss_spec(PolicyLoss(PolicyLossConfig(**switches)))
     assert (spec.unit, spec.head, spec.reference) == (unit, "lm", reference)
     assert spec.extras == extras | {"advantages"}
+
+
+@pytest.mark.parametrize(("student", "further"), [("current", set()), ("previous", {"previous_logprobs"})])
+def test_a_teachers_word_stands_in_for_given_advantages(student, further):
+    spec = loss_spec(PolicyLoss(PolicyLossConfig(), teacher=TeacherAdvantageConfig(student=student)))
+    assert spec.extras == {"teacher_logprobs"} | further
+    assert not spec.reference

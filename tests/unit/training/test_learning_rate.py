@@ -10,6 +10,8 @@ from nemo_cascade.training.schedule import check_warm_up, learning_rate
 def test_warm_up_is_linear_and_never_zero():
     config = OptimizerConfig(lr=1e-3, lr_warmup_steps=4)
     assert [learning_rate(config, step, 100) for step in range(4)] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
+    config = OptimizerConfig(lr=1e-3, lr_warmup_init=2e-4, lr_warmup_steps=4)
+    assert [learning_rate(config, step, 100) for step in range(4)] == pytest.approx([4e-4, 6e-4, 8e-4, 1e-3])
 
 
 @pytest.mark.parametrize(
