@@ -3,12 +3,7 @@
     A_t = sg(logp_teacher(y_t) - logp_student(y_t))          bounded to [-clip, clip] where asked for
 
 Its mean over the student's samples is - KL(student || teacher), and the policy gradient with it is that of the same
-<<<<<<< HEAD
-(Nemotron-Cascade 2, arXiv 2603.19220, section 4.4, equations 2 to 4): what the
-teacher holds likelier than the student rises.
-=======
 (arXiv 2603.19220, section 4.4, equations 2 to 4): what the teacher holds likelier than the student rises.
->>>>>>> w-distill
 """
 
 from __future__ import annotations

@@ -28,14 +28,7 @@ def _gated() -> PolicyLossConfig:
 
 @block
 class DistillStage(PolicyStage):
-<<<<<<< HEAD
-    """Multi-domain on-policy distillation, MOPD (Nemotron-Cascade 2, arXiv 2603.19220, section 4.4).
-
-    No verifier judges, and a batch makes one update.
-    """
-=======
     """Multi-domain on-policy distillation, MOPD (arXiv 2603.19220, section 4.4): no verifier, one update a batch."""
->>>>>>> w-distill
 
     kind: Literal["distill"] = "distill"
     """Stage kind."""
