@@ -42,7 +42,7 @@ class MetricsLog:
 
         Args:
             step: counts from 1; greater than any step on file.
-            values: numbers, booleans, strings, None (not measured in this step), or one level of such by name.
+            values: numbers, booleans, strings, None (not measured in this step), or such by name, as deep as it takes.
 
         Raises:
             TrainingError: a value is NaN or infinite, by name; or the step doesn't rise.
@@ -56,10 +56,7 @@ class MetricsLog:
             )
         record: dict[str, Any] = {"step": int(step)}
         for name, value in values.items():
-            if isinstance(value, Mapping):
-                record[name] = {key: _plain(f"{name}.{key}", inner) for key, inner in value.items()}
-            else:
-                record[name] = _plain(name, value)
+            record[name] = _plain(name, value)
         append_line(self.path, record)
         self._last_step = step
         if self._watch is not None:
@@ -99,7 +96,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _plain(name: str, value: Any) -> float | int | str | bool | None:
+def _plain(name: str, value: Any) -> dict[str, Any] | float | int | str | bool | None:
+    if isinstance(value, Mapping):
+        return {key: _plain(f"{name}.{key}", inner) for key, inner in value.items()}
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,9 +46,12 @@ def flat(values: Mapping[str, Any]) -> dict[str, float]:
 
     `seconds: {train: 1.2}` becomes `seconds/train`; strings and what wasn't measured are left out, and the step itself.
     """
-    found: dict[str, float] = {}
+    return {name: value for name, value in _numbers(values, "") if name != "step"}
+
+
+def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
-        inner = {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
-        found |= {key: float(v) for key, v in inner.items() if isinstance(v, bool | int | float)}
-    found.pop("step", None)
-    return found
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{above}{name}/")
+        elif isinstance(value, bool | int | float):
+            yield f"{above}{name}", float(value)

@@ -34,7 +34,7 @@ def test_yarn_may_stretch_the_base_models_positions_where_training_declared_more
     assert code == 0
     assert '"factor": 2.0, "original_max_position_embeddings": 32768' in printed
     assert '"max_position_embeddings": 65536' in printed
-    code, _, told = dry(capsys, model, *words, "--yarn-from", "16384")
+    code, _, told = dry(capsys, model, *words, "--yarn-from", "16384", "--budget", "65536")
     assert code == REFUSED
     assert "the model reaches 32768 positions, --budget 65536 is more" in told
     code, _, told = dry(capsys, model, *words[:-2], "--yarn-from", "32768")
@@ -70,7 +70,9 @@ def test_lm_eval_stops_at_the_end_of_the_turn_and_reads_behind_the_thoughts(tmp_
 
 
 def test_all_that_is_wrong_is_named_at_once(model, capsys):
-    code, _, said = dry(capsys, model, "--with", "lm-eval", "--benchmarks", "gsm8k:8", "--prompt-tokens", "70000")
+    code, _, said = dry(
+        capsys, model, "--with", "lm-eval", "--benchmarks", "gsm8k:8", "--prompt-tokens", "70000", "--budget", "65536"
+    )
     assert code == REFUSED
     assert "no samples per prompt" in said
     assert "leaves no response" in said
