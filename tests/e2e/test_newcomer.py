@@ -33,7 +33,7 @@ class Newcomer:
     def __init__(self, folder: Path) -> None:
         self.folder, self.clone, self.commands = folder, folder / "nemo_cascade", 2  # make setup; activate
         self.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(self.clone)])
-        rows = [(WORDS[i % 8], WORDS[(3 * i + 1) % 8]) for i in range(20)]
+        rows = [(WORDS[i % 8], WORDS[(i + 1 + i // 8) % 8]) for i in range(20)]
         lines = [{"prompt": f"Say {a} and then {b}.", "completion": f"{a} {b}", "words": [a, b]} for a, b in rows]
         (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (folder / "my_reward.py").write_text(REWARD)

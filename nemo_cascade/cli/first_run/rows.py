@@ -90,7 +90,7 @@ def columns_of(row: Mapping[str, Any], where: str) -> Columns:
 
 
 def deal(data: Path, folder: Path) -> Dealt:
-    """Write a set's rows into a folder: every fifth is held out (at most 200), so that a run has something to measure.
+    """Write a set's rows into a folder: every fifth prompt is held out (at most 200), to measure on.
 
     Raises:
         DataError: rows that can't be read, no conversation in the first one, or fewer than two rows.
@@ -101,10 +101,16 @@ def deal(data: Path, folder: Path) -> Dealt:
             "too few rows", value=f"{len(rows)} in {data}", limit="2 or more: one is held out to measure on"
         )
     columns = columns_of(rows[0][1], rows[0][0])
-    stride = max(_PART_HELD_OUT, -(-len(rows) // MOST_HELD_OUT))
-    held = [entry for number, entry in enumerate(rows) if number % stride == stride - 1] or rows[-1:]
-    places = {place for place, _ in held}
-    train = [entry for entry in rows if entry[0] not in places]
+    asked = [_asks(row, columns) for _, row in rows]
+    prompts = list(dict.fromkeys(asked))
+    if len(prompts) < 2:
+        limit = "2 or more different ones: one is held out to measure on"
+        raise DataError("too few prompts", value=f"{len(prompts)} in {data}", limit=limit)
+    stride = max(_PART_HELD_OUT, -(-len(prompts) // MOST_HELD_OUT))
+    # A prompt that is measured on is never trained on, however often it stands in the rows.
+    kept_out = set(prompts[stride - 1 :: stride] or prompts[-1:])
+    held = list({prompt: row for prompt, row in zip(asked, rows, strict=True) if prompt in kept_out}.values())
+    train = [row for prompt, row in zip(asked, rows, strict=True) if prompt not in kept_out]
     folder.mkdir(parents=True, exist_ok=True)
     files = {"train": train, "held_out": [(place, _to_ask(row, columns)) for place, row in held]}
     if columns.turns is not None:
@@ -138,6 +144,12 @@ def _numbered(data: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if broken:
         shown = "".join(f"\n    {line}" for line in broken[:20])
         raise DataError(f"{len(broken)} rows can't be read:{shown}\n ", mend="write one JSON object a line")
+
+
+def _asks(row: Mapping[str, Any], columns: Columns) -> str:
+    """Return what tells a row's prompt from others: all that is asked, but for case and white space."""
+    asked = _to_ask(row, columns)[columns.turns] if columns.turns is not None else row.get(columns.prompt or "")
+    return " ".join(json.dumps(asked, ensure_ascii=False, default=str).lower().split())
 
 
 def _role(turn: Any) -> str:
