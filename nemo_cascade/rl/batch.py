@@ -115,8 +115,8 @@ class RolloutBatch:
         told = [verdict.detail.startswith(FALLBACK) for group in self.groups for verdict in group.verdicts]
         return {"judgements_unreadable": sum(told)} if any(told) else {}
 
-    def _by_domain(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Return what each domain's rollouts were like, where a batch has several."""
+    def _by_domain(self) -> dict[str, dict[str, float | None]]:
+        """Return what each domain's rollouts were like, where a batch has several: one level by name, as logs take."""
         domains = np.array([group.task.domain for group in self.groups])
         if len(names := sorted(set(domains.tolist()))) < 2:
             return {}
@@ -125,7 +125,7 @@ class RolloutBatch:
         for name in names:
             rows = domains == name
             valid = self.marks.valid[rows]
-            found[name] = {
+            values = {
                 "groups": int(rows.sum()),
                 "reward_mean": float(self.marks.rewards[rows][valid].mean()) if valid.any() else None,
                 "score_mean": float(self.marks.scores[rows][valid].mean()) if valid.any() else None,
@@ -134,7 +134,9 @@ class RolloutBatch:
                 "truncation_rate": float(self.marks.truncated[rows].mean()),
                 "verdict_errors": int((~valid).sum()),
             }
-        return {"by_domain": found}
+            for metric, value in values.items():
+                found.setdefault(f"{metric}_by_domain", {})[name] = value
+        return found
 
     def _turns(self) -> dict[str, float]:
         """Return the mean number of turns, where a rollout has more than one."""

@@ -181,7 +181,7 @@ def teach(
 def distill_line(responses: Sequence[Response], distilled: Distilled) -> dict[str, Any]:
     """Return what a step's log line says of its responses: as a whole, and by domain.
 
-    `reverse_kl` of a domain is the mean of logp_engine - logp_teacher over its trained tokens: an estimate of
+    `reverse_kl_by_domain` of a domain is the mean of logp_engine - logp_teacher over its trained tokens: an estimate of
     KL(student || teacher), as the engine sampled them.
     """
     lengths = [r.answer.num_sampled for r in responses]
@@ -198,17 +198,19 @@ def distill_line(responses: Sequence[Response], distilled: Distilled) -> dict[st
     }
     if distilled.result is not None and (masked := distilled.result.metrics.get("correction_fraction")) is not None:
         told["gate_share"] = 1.0 - masked
-    by_domain: dict[str, dict[str, float | int | None]] = {}
     gaps = response_gaps(responses, distilled.source)
+    by_domain: dict[str, dict[str, Any]] = {}
     for domain in sorted({r.task.domain for r in responses}):
         mine = [i for i, r in enumerate(responses) if r.task.domain == domain]
         gap_n = np.concatenate([gaps[i] for i in mine])
-        by_domain[domain] = {
+        found = {
             "responses": len(mine),
             "reverse_kl": float(gap_n.mean()) if gap_n.size else None,
             **_lengths([responses[i] for i in mine]),
         }
-    return told | {"by_domain": by_domain}
+        for name, value in found.items():
+            by_domain.setdefault(f"{name}_by_domain", {})[domain] = value
+    return told | by_domain
 
 
 def response_gaps(responses: Sequence[Response], source: RolloutSource) -> list[Float32]:

@@ -99,7 +99,7 @@ def test_a_student_that_is_its_teacher_stays_as_it_is(answers):
 def test_any_split_into_micro_batches_gives_the_same_step(answers):
     steps = answers[0][2]
     one, several = steps["another", 64], steps["another", 24]
-    assert one.loss == pytest.approx(several.loss, rel=1e-5)
+    assert one.loss == pytest.approx(several.loss, abs=1e-6)
     assert one.grad_norm == pytest.approx(several.grad_norm, rel=1e-4)
     assert one.grad_norm > 100 * steps["itself", 64].grad_norm
 

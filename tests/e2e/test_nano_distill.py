@@ -26,6 +26,6 @@ def test_what_reinforcement_learning_forgot_comes_back_and_what_it_taught_stays(
     decided = {r.stage: r.details["outcome"] for r in read_ledger(run / "ledger.jsonl") if r.event == "decided"}
     assert decided == {"sft": "promote", "chat_rl": "promote", "mopd": "promote"}
     lines = [json.loads(line) for line in (run / "stages" / "03-mopd" / "metrics.jsonl").read_text().splitlines()]
-    kl = [line["by_domain"]["math"]["reverse_kl"] for line in lines]
+    kl = [line["reverse_kl_by_domain"]["math"] for line in lines]
     assert sum(kl[-5:]) < 0.5 * sum(kl[:5]), kl
     assert all(line["gate_share"] > 0.99 and set(line["teacher_seconds"]) == {"math", "chat"} for line in lines)

@@ -110,9 +110,9 @@ def test_a_line_has_reverse_kl_by_domain_the_gates_share_and_each_teachers_secon
     ]
     distilled, _, _ = update(responses, TAUGHT)
     line = distill_line(responses, distilled)
-    assert {name: told["reverse_kl"] for name, told in line["by_domain"].items()} == pytest.approx(GAPS)
-    assert line["by_domain"]["math"]["truncation_rate"] == pytest.approx(1 / 3)
-    assert line["by_domain"]["chat"]["responses"] == 2
+    assert line["reverse_kl_by_domain"] == pytest.approx(GAPS)
+    assert line["truncation_rate_by_domain"]["math"] == pytest.approx(1 / 3)
+    assert line["responses_by_domain"] == {"math": 3, "chat": 2, "code": 1}
     assert (line["responses"], line["responses_failed"], line["gate_share"]) == (6, 1, 0.75)
     assert line["teacher_seconds"].keys() == {"math+code", "chat"}
     assert distilled.result.tokens == 5  # what failed is in no mean

@@ -155,9 +155,8 @@ def test_a_step_is_synced_taught_by_each_teacher_once_and_trained(root, tmp_path
         expected += [("sync", 30_000_000 + step, step == 0), ("taught", "sft"), ("taught", "chat_rl")]
         expected.append(("trained", step))
     assert actors.done == [*expected, ("exported", "hf")]
-    assert [line["by_domain"]["math"]["reverse_kl"] for line in told] == [0.25] * STEPS
-    assert [line["by_domain"]["chat"]["reverse_kl"] for line in told] == [0.5] * STEPS
-    assert [line["by_domain"]["math"]["responses"] for line in told] == [4] * STEPS
+    assert [line["reverse_kl_by_domain"] for line in told] == [{"math": 0.25, "chat": 0.5}] * STEPS
+    assert [line["responses_by_domain"] for line in told] == [{"math": 4, "chat": 4}] * STEPS
     assert actors.held is None, "the teachers are let go with the stage"
 
 
