@@ -17,11 +17,11 @@ from nemo_cascade.models.architecture import Architecture, LmHead
 from nemo_cascade.models.rules import OUTPUT_LAYER, Rule, rules_by_name
 
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.*)")
-# Megatron registers a layer's parts in this order.
+# Megatron registers a layer's parts in this order; a module's own parameters come before those of its parts.
 _ORDER = (
-    "input_layernorm.", "norm.", "self_attention.linear_proj", "self_attention.linear_qkv", "self_attention.q_",
-    "self_attention.k_", "mixer.in_proj", "mixer.conv1d", "mixer.dt_bias", "mixer.A_log", "mixer.D", "mixer.norm",
-    "mixer.out_proj", "pre_mlp_layernorm.", "mlp.router", "mlp.experts", "mlp.linear_fc1", "mlp.linear_fc2",
+    "input_layernorm.", "self_attention.linear_proj", "self_attention.linear_qkv", "self_attention.q_",
+    "self_attention.k_", "mixer.dt_bias", "mixer.A_log", "mixer.D", "mixer.in_proj", "mixer.conv1d", "mixer.norm",
+    "mixer.out_proj", "norm.", "pre_mlp_layernorm.", "mlp.router", "mlp.experts", "mlp.linear_fc1", "mlp.linear_fc2",
     "mlp.shared_experts",
 )  # fmt: skip
 _ALIGNED, _BUCKET, _BUCKET_PER_RANK = 64, 40_000_000, 1_000_000
