@@ -30,9 +30,10 @@ def execute(args: argparse.Namespace) -> int:
     with serving(args.folders, args.port) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        out.print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", soft_wrap=True)
-        out.print(escape(f"from another machine: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST"))
+        port = server.server_port
         try:
+            out.print(f"http://127.0.0.1:{port}/  (Ctrl-C ends it)", soft_wrap=True)
+            out.print(escape(f"from another machine: ssh -L {port}:127.0.0.1:{port} HOST"))
             thread.join()
         except KeyboardInterrupt:
             server.shutdown()

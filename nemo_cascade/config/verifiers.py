@@ -422,9 +422,10 @@ def changed(reward: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def golden_settings(verifier: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings under which a verifier's golden cases must hold: the given limits, all else by default."""
+    """Return the settings under which a verifier's golden cases must hold: limits and needs as given, else defaults."""
     try:
-        limits = settings_block(verifier).limits
+        kind_block = settings_block(verifier)
     except CascadeError:
-        limits = frozenset()  # told by whoever constructs it
-    return {name: value for name, value in settings.items() if name in limits}
+        return {}  # told by whoever constructs it
+    needed = {f.name for f in fields(kind_block) if f.default is MISSING and f.default_factory is MISSING}
+    return {name: value for name, value in settings.items() if name in kind_block.limits | needed}

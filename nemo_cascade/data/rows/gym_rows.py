@@ -21,7 +21,9 @@ def lift_request(raw: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError, TypeError: the request can't be read as a conversation.
     """
-    request = raw.get(_CREATE)
+    if _CREATE not in raw:
+        raise ValueError(f"no column {_CREATE!r}: give columns, or schema=own where rows have our keys")
+    request = raw[_CREATE]
     if not isinstance(request, Mapping):
         raise TypeError(f"column {_CREATE!r} is no request but {type(request).__name__}")
     if "_hf_placeholder" in raw:

@@ -10,7 +10,7 @@ WRONG = {
     "stages.math_rl.sampling.temperature=2.5": "stages.math_rl.sampling.temperature=2",
     "evaluation.suites.math.sampling.temperature=3": "evaluation.suites.math.sampling.temperature=2",
     "seed=4294967296": "seed=4294967295",
-    "stages.sft1.global_batch_size=0": "stages.sft1.global_batch_size=1",
+    "stages.sft1.keep_checkpoints=0": "stages.sft1.keep_checkpoints=1",
     "gate.on_regression=recovr": "gate.on_regression=recover",
     "stages.math_rl.num_generations=1": "stages.math_rl.num_generations=2",
 }

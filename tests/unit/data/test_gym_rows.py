@@ -49,7 +49,7 @@ def test_a_request_is_a_conversation_with_tools_calls_and_thoughts():
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ({}, "is no request"),
+        ({}, "no column"),
         ({"responses_create_params": {"input": []}}, "no list of items"),
         ({"responses_create_params": {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}}, "no text"),
         ({"responses_create_params": {"input": [{"type": "web_search_call"}]}}, "unknown type"),
