@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import struct
 import time
 import urllib.request
 from pathlib import Path
@@ -118,14 +119,28 @@ def of_tensorboard(folder):
     }
 
 
+def wandb_records(file):
+    """Yield the records of a .wandb file: LevelDB's log behind seven bytes, in blocks of 32 KiB."""
+    data, place, parts = file.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
 def of_wandb(folder):
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    store, found = DataStore(), {}
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    found = {}
+    for data in wandb_records(file):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         for item in record.history.item:
