@@ -106,4 +106,6 @@ def test_any_split_into_micro_batches_gives_the_same_step(answers):
 
 def test_steps_bring_the_student_nearer_to_its_teacher(answers):
     steps = answers[0][2]
-    assert steps["after"].metrics["reverse_kl"] < steps["another", 64].metrics["reverse_kl"]
+    # The tokens are nobody's samples: the mean difference has either sign, and goes to 0.
+    before, after = steps["another", 64].metrics["reverse_kl"], steps["after"].metrics["reverse_kl"]
+    assert abs(after) < 0.2 * abs(before)
