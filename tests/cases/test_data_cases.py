@@ -56,10 +56,12 @@ def of_sft(case, path, folder, tmp_path):
     def written(store):
         documents = [store.document(i) for i in range(len(store.samples))]
         tokenizer = load_tokenizer(folder)
-        stretches = [np.split(d.token_ids, np.flatnonzero(np.diff(d.trained)) + 1) for d in documents]
-        trained = [tokenizer.decode(s[i]) for s, d in zip(stretches, documents, strict=True)
-                   for i in range(int(not d.trained[0]), len(s), 2)]  # fmt: skip
-        return trained, [tokenizer.decode(d.token_ids) for d in documents]
+        marks = [np.append(0, d.loss_mask[:-1]) for d in documents]  # 1 where the token itself is trained
+        stretches = [
+            np.split(d.input_ids, np.flatnonzero(np.diff(m)) + 1) for d, m in zip(documents, marks, strict=True)
+        ]
+        trained = [tokenizer.decode(s[i]) for s in stretches for i in range(1, len(s), 2)]
+        return trained, [tokenizer.decode(d.input_ids) for d in documents]
 
     return load, written
 

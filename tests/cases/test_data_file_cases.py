@@ -366,7 +366,7 @@ def test_json_columns_of_tables_are_what_the_lines_hold(tmp_path, build):
     expected = rows_of(lines)
     for path in (tmp_path / "rows.parquet", tmp_path / "saved", tmp_path / "whole.parquet"):
         assert rows_of(path) == expected
-        assert build(path).document(0).token_ids.tolist() == build(lines).document(0).token_ids.tolist()
+        assert build(path).document(0).input_ids.tolist() == build(lines).document(0).input_ids.tolist()
 
 
 # --- long rows
