@@ -25,6 +25,9 @@ from vllm.model_executor.models import nemotron_h
 def install() -> None:
     """Put the plain layers in place; before vLLM builds a model."""
     custom_ops._supports_onednn = False
+    vars(custom_ops).pop(
+        "causal_conv1d_weight_pack", None
+    )  # where it is missing, convolutions stay as they are in bf16
     layer_dispatch.check_cpu_sgl_kernel = lambda *_: False
     cpu_moe.X86CPUUnquantizedExperts._supports_current_device = staticmethod(lambda: False)
     plain = cpu_moe.CPUUnquantizedExperts
