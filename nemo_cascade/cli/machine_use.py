@@ -25,7 +25,7 @@ def trained_architectures(ready: Preflight) -> dict[str, Architecture]:
     """Return what each stage trains; a stage that trains nothing, or a model that isn't here, is left out."""
     found: dict[str, Architecture] = {}
     for name, stage in ready.config.stages.items():
-        if not isinstance(stage, TrainedStage):
+        if stage.trained() is None:
             continue
         start = next((use.reference for use in stage.models() if use.role == "start"), None)
         if start is None:
@@ -37,8 +37,8 @@ def trained_architectures(ready: Preflight) -> dict[str, Architecture]:
 
 def trained(config: RunConfig, name: str) -> TrainedStage:
     """Return a stage whose ranks train."""
-    stage = config.stages[name]
-    assert isinstance(stage, TrainedStage), name
+    stage = config.stages[name].trained()
+    assert stage is not None, name
     return stage
 
 

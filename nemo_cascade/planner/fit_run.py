@@ -18,7 +18,7 @@ from nemo_cascade.planner.stage_plan import GB, StagePlan, plan_stage
 
 def misfits(config: RunConfig, plans: list[StagePlan], architectures: dict[str, Architecture]) -> list[CascadeError]:
     """Return what doesn't fit, stage by stage."""
-    stages = {name: stage for name, stage in config.stages.items() if isinstance(stage, TrainedStage)}
+    stages = {name: stage for name, own in config.stages.items() if (stage := own.trained())}
     return [_misfit(config, plan, stages[plan.name], architectures[plan.name]) for plan in plans if not plan.fits]
 
 
@@ -88,6 +88,6 @@ def plan_run(
     """Plan every stage that trains a model whose sizes are known."""
     return [
         plan_stage(config, name, stage, architectures[name], hardware, more=more)
-        for name, stage in config.stages.items()
-        if name in architectures and isinstance(stage, TrainedStage)
+        for name, own in config.stages.items()
+        if name in architectures and (stage := own.trained())
     ]
