@@ -173,6 +173,19 @@ def show(ready: Preflight) -> None:
             rewards.add_row(planned.name, escape(formula))
     out.print(rewards)
     out.print()
+    _show_suites(config)
+    out.print()
+    show_machine_use(ready)
+    show_beside_paper(ready)
+    if ready.lacking:
+        out.print()
+        out.print("[bold]not on this machine[/] (a run here would be refused):")
+        for problem in ready.lacking:
+            out.print(f"  {escape(str(problem))}")
+
+
+def _show_suites(config: RunConfig) -> None:
+    """Print what is measured after each stage, and which suites are too small for it."""
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")
     for domain, suite in config.evaluation.suites.items():
         suites.add_row(
@@ -185,14 +198,6 @@ def show(ready: Preflight) -> None:
         out.print("[bold]suites too small for their promises[/] (the run starts; its gates may miss a fall):")
         for line in small:
             out.print(f"  {escape(line)}", soft_wrap=True)
-    out.print()
-    show_machine_use(ready)
-    show_beside_paper(ready)
-    if ready.lacking:
-        out.print()
-        out.print("[bold]not on this machine[/] (a run here would be refused):")
-        for problem in ready.lacking:
-            out.print(f"  {escape(str(problem))}")
 
 
 def teachers_told(config: RunConfig, stage: StageBase, model: Architecture) -> str:
