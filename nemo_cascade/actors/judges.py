@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.scorer import ScorerGroup
-from nemo_cascade.config.verifiers import GENRM, PREFERENCE
+from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE
 from nemo_cascade.errors import RewardError
 from nemo_cascade.types import Judged, Place, Sample, Verdict
 

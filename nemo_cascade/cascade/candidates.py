@@ -27,7 +27,7 @@ from nemo_cascade.stages.context import StageContext, export_checkpoint
 from nemo_cascade.stages.reward_model import adopt_checkpoint
 from nemo_cascade.storage.publish import copy_by_links, discard, publishing
 from nemo_cascade.telemetry.metrics import read_metrics
-from nemo_cascade.training.checkpoint import verify
+from nemo_cascade.training.checkpoints.folders import verify
 
 _CHECKPOINT = re.compile(r"step_\d{6,}")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from nemo_cascade.cascade.levels import gate_level, stage_gate
 from nemo_cascade.config.gate import GateConfig
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
-from nemo_cascade.config.verifiers import PREFERENCE
+from nemo_cascade.config.verifiers.kinds import PREFERENCE
 from nemo_cascade.evaluation.paired import detectable_change
 
 _VARIANCE = 1 / 8  # of one sample at one prompt, in units of span^2

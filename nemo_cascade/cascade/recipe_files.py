@@ -10,7 +10,7 @@ from typing import Literal
 
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.verifier_base import Settings
+from nemo_cascade.config.verifiers.base import Settings
 from nemo_cascade.data.rows.files import data_files
 from nemo_cascade.data.rows.hub import SCHEME, local_path
 from nemo_cascade.data.rows.schemas import SCHEMAS

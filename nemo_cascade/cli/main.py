@@ -42,7 +42,7 @@ VERBS = (
     "doctor",
     "completion",
 )
-"""Each is a file beside this one; the list of verbs says them in this order."""
+"""Each is a file of `verbs/`; the list of verbs says them in this order."""
 
 DEFECT, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -66,7 +66,7 @@ def build_parser(wanted: str | None) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=about.strip().splitlines()[0], description=about, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         if name == wanted:
-            module = importlib.import_module(f"nemo_cascade.cli.{name}")
+            module = importlib.import_module(f"nemo_cascade.cli.verbs.{name}")
             verb.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
             module.configure(verb)
             verb.set_defaults(execute=module.execute, takes_overrides=module.TAKES_OVERRIDES)
@@ -75,7 +75,7 @@ def build_parser(wanted: str | None) -> argparse.ArgumentParser:
 
 def _docstring(verb: str) -> str:
     """Return what a verb's file says of it, without running it."""
-    source = Path(__file__).with_name(f"{verb}.py").read_text(encoding="utf-8")
+    source = Path(__file__).parent.joinpath("verbs", f"{verb}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source), clean=False) or ""
 
 

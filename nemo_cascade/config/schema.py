@@ -24,7 +24,7 @@ from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.slurm import SlurmConfig
 from nemo_cascade.config.stages import Stage
-from nemo_cascade.config.verifiers import Reward
+from nemo_cascade.config.verifiers.kinds import Reward
 
 
 @block

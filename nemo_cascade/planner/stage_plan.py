@@ -117,6 +117,17 @@ class StagePlan:
         """Hours of the whole stage; None where the data say how many steps it has."""
         return None if self.steps is None else self.steps * self.step.value / 3600
 
+    @property
+    def gpu_hours(self) -> float | None:
+        """Hours of all the stage's accelerators; None as `hours`."""
+        return None if self.hours is None else self.hours * self.gpus
+
+    @property
+    def cost(self) -> float | None:
+        """What they cost; None where hours or the price of one aren't known."""
+        price = self.job.hardware.price_per_hour
+        return None if self.gpu_hours is None or not price else self.gpu_hours * price
+
 
 def plan_stage(
     config: RunConfig,

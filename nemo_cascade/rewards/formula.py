@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_cascade.config.reading.origins import flatten
-from nemo_cascade.config.verifiers import MIX, changed
+from nemo_cascade.config.verifiers.kinds import MIX, changed
 
 
 def reward_formula(reward: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nemo_cascade.config.plugins import is_plugin
-from nemo_cascade.config.verifiers import MIX
+from nemo_cascade.config.verifiers.kinds import MIX
 from nemo_cascade.errors import ConfigError
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.verifier import Golden, Score, Verifier

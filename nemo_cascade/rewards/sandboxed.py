@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from nemo_cascade.config.verifier_base import longest_s
+from nemo_cascade.config.verifiers.base import longest_s
 from nemo_cascade.rewards.verifier import VerifierError
 
 if TYPE_CHECKING:

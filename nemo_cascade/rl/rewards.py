@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.config.stages.rollout_rules import ShapingConfig
-from nemo_cascade.config.verifiers import PREFERENCE
+from nemo_cascade.config.verifiers.kinds import PREFERENCE
 from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text, written_in

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.config.stages.preference import SampledPairsConfig
-from nemo_cascade.config.verifiers import PREFERENCE
+from nemo_cascade.config.verifiers.kinds import PREFERENCE
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.data.pairs import prompt_key
 from nemo_cascade.data.prepared import make_folder

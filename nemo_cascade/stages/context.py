@@ -18,7 +18,7 @@ from nemo_cascade.errors import CheckpointError, PausedError
 from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
 from nemo_cascade.telemetry.metrics import MetricsLog
-from nemo_cascade.training.checkpoint import CheckpointStore
+from nemo_cascade.training.checkpoints.folders import CheckpointStore
 
 log = logging.getLogger(__name__)
 

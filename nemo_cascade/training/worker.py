@@ -21,7 +21,8 @@ from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.rules import fp32_names
 from nemo_cascade.models.weights import export_weights, load_weights, save_hf
-from nemo_cascade.training import dist_checkpoint, runtime
+from nemo_cascade.training import runtime
+from nemo_cascade.training.checkpoints import sharded
 from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import Padding, check_precision
@@ -170,10 +171,10 @@ class TrainerWorker(RankWorker):
             CheckpointError: it could not be written.
         """
         ready, step = self._set_up, self._trained
-        saved = dist_checkpoint.Saved(
+        saved = sharded.Saved(
             kind=_kind(ready), layout=asdict(ready.setup.parallel), skipped_steps=step.skipped, user=state
         )
-        dist_checkpoint.save(Path(folder), _bare(step.chunks), step.optimizer.megatron, saved)
+        sharded.save(Path(folder), _bare(step.chunks), step.optimizer.megatron, saved)
 
     def load_checkpoint(self, folder: str) -> dict[str, Any]:
         """Take over everything that `save_checkpoint` wrote, in this or another layout.
@@ -185,7 +186,7 @@ class TrainerWorker(RankWorker):
             CheckpointError: unreadable, or of another model, dtype or optimizer.
         """
         ready, step = self._set_up, self._trained
-        saved = dist_checkpoint.load(
+        saved = sharded.load(
             Path(folder),
             _bare(step.chunks),
             step.optimizer.megatron,

@@ -24,8 +24,8 @@ from transformers import AutoConfig
 
 from nemo_cascade.actors.agreement import Distance, Limits, limits
 from nemo_cascade.cli import main as command
-from nemo_cascade.cli import run as run_verb
 from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.cli.verbs import run as run_verb
 from nemo_cascade.config.checks import host
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig
 from nemo_cascade.config.reading.compose import compose
@@ -44,7 +44,7 @@ from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import stop_token_ids
 from nemo_cascade.stages.context import StageCheckpoints
 from nemo_cascade.stages.evaluate import evaluate
-from nemo_cascade.training.checkpoint import MANIFEST, CheckpointStore, verify
+from nemo_cascade.training.checkpoints.folders import MANIFEST, CheckpointStore, verify
 from nemo_cascade.training.schedule import check_warm_up, learning_rate
 from tests.unit.cascade.conftest import config, finished_folder, run_folder  # noqa: F401
 

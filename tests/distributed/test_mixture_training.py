@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.router import RouterConfig
-from nemo_cascade.training.checkpoint import CheckpointStore
+from nemo_cascade.training.checkpoints.folders import CheckpointStore
 from tests.support.hf_models import write_hf_model
 from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup
 

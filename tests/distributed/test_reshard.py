@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.errors import CheckpointError, TrainingError
-from nemo_cascade.training.checkpoint import CheckpointStore
+from nemo_cascade.training.checkpoints.folders import CheckpointStore
 from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
 

@@ -177,7 +177,7 @@ def test_a_language_model_is_refused_and_a_tensor_parallel_replica_scores_alike(
 ):
     both = make(cluster, tensor_parallel_size=2)
     try:
-        with pytest.raises(ModelError, match="no scalar head"):
+        with pytest.raises(ModelError, match="no score head"):
             both.load(language_model, language_model)
         both.load(reward_model, reward_model)
         groups = groups_of(tokenizer, 2)

@@ -36,7 +36,7 @@ def _plain(_, hf):
             for a, b in zip(pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True):
                 logits = model(torch.from_numpy(pack.input_ids[a:b])[None]).logits[0]
                 mask = torch.from_numpy(pack.loss_mask[a:b]) > 0
-                labels = torch.from_numpy(pack.labels[a:b])
+                labels = torch.from_numpy(pack.labels[a:b]).long()
                 total = total + torch.nn.functional.cross_entropy(logits[mask], labels[mask], reduction="sum")
                 trained += int(mask.sum())
         loss = total / trained

@@ -51,13 +51,11 @@ def show_seconds(plans: Sequence[StagePlan]) -> None:
     total_hours = total_gpu_hours = 0.0
     for plan in plans:
         phases = ", ".join(f"{name} {plan.seconds[name]:.3g}" for name in _PHASES if name in plan.seconds)
-        hours, price = plan.hours, plan.job.hardware.price_per_hour
-        gpu_hours = None if hours is None else hours * plan.gpus
-        total_hours, total_gpu_hours = total_hours + (hours or 0), total_gpu_hours + (gpu_hours or 0)
-        cost = "" if not price or gpu_hours is None else f"{gpu_hours * price:,.0f}"
+        total_hours, total_gpu_hours = total_hours + (plan.hours or 0), total_gpu_hours + (plan.gpu_hours or 0)
+        cost = "" if plan.cost is None else f"{plan.cost:,.0f}"
         words = (f"{plan.step.value:.3g}", f"{plan.step.low:.3g}-{plan.step.high:.3g}", phases, f"{plan.mfu:.0%}")
         count = "by the data" if plan.steps is None else f"<= {plan.steps}"
-        told = "" if gpu_hours is None else f"<= {gpu_hours:,.1f}"
+        told = "" if plan.gpu_hours is None else f"<= {plan.gpu_hours:,.1f}"
         shown.add_row(escape(plan.name), *words, f"{plan.tokens_per_s:,.0f}", count, told, cost)
     out.print(shown)
     if total_hours:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from nemo_cascade.config.checks import host
 from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.verifier_base import Settings
-from nemo_cascade.config.verifiers import GENRM, PREFERENCE, SETTINGS, MixSettings
+from nemo_cascade.config.verifiers.base import Settings
+from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE, SETTINGS, MixSettings
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]

@@ -20,8 +20,8 @@ from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.config.stages.own import own_block, own_kind
-from nemo_cascade.config.verifier_base import Settings
-from nemo_cascade.config.verifiers import SETTINGS, settings_block
+from nemo_cascade.config.verifiers.base import Settings
+from nemo_cascade.config.verifiers.kinds import SETTINGS, settings_block
 from nemo_cascade.errors import CascadeError
 
 # Keys of earlier versions, by a pattern of their path, and what to write in their place.

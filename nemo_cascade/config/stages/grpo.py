@@ -23,7 +23,7 @@ from nemo_cascade.config.stages.rollout_rules import (
     ShapingConfig,
 )
 from nemo_cascade.config.stages.tasks import TaskConfig, share_problems
-from nemo_cascade.config.verifiers import GENRM, PREFERENCE
+from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from nemo_cascade.config.stages.pairs import PairSetConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.config.stages.sft import epochs_size
 from nemo_cascade.config.stages.tasks import TaskConfig
-from nemo_cascade.config.verifiers import GENRM, PREFERENCE
+from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:

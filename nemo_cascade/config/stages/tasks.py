@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.environments import TaskEnvironmentConfig
-from nemo_cascade.config.verifiers import Reward
+from nemo_cascade.config.verifiers.kinds import Reward
 from nemo_cascade.errors import CascadeError
 
 

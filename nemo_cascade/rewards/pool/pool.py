@@ -13,7 +13,7 @@ from typing import Any
 from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.config.verifiers import golden_settings
+from nemo_cascade.config.verifiers.kinds import golden_settings
 from nemo_cascade.errors import ConfigError, RewardError
 from nemo_cascade.rewards.pool.processes import Task
 from nemo_cascade.rewards.pool.scheduler import Dispatcher, deadline_of

@@ -19,7 +19,7 @@ from nemo_cascade.config.stages.base import CarryConfig, PromiseConfig
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.models.hf_folder import HfTensors, write_hf_folder
 from nemo_cascade.stages.kinds import KINDS
-from nemo_cascade.training.checkpoint import CheckpointStore
+from nemo_cascade.training.checkpoints.folders import CheckpointStore
 
 START, LAST = (40, 50), (80, 10)
 GOOD = {2: (60, 48), 4: (70, 45), 6: LAST}

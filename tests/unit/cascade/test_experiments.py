@@ -15,7 +15,7 @@ from nemo_cascade.cascade.experiments import (
 )
 from nemo_cascade.cascade.fork import check_fork
 from nemo_cascade.cli import main as command
-from nemo_cascade.cli import run
+from nemo_cascade.cli.verbs import run
 from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.reading.compose import compose

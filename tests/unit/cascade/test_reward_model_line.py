@@ -20,7 +20,7 @@ from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.report.story import outcome_line
 from nemo_cascade.stages.kinds import KINDS
 from nemo_cascade.telemetry.metrics import MetricsLog
-from nemo_cascade.training.checkpoint import CheckpointStore
+from nemo_cascade.training.checkpoints.folders import CheckpointStore
 
 
 class Crash(Exception):

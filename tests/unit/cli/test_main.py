@@ -8,7 +8,7 @@ import pytest
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cli import main as command
-from nemo_cascade.cli import plan
+from nemo_cascade.cli.verbs import plan
 from nemo_cascade.config.checks import host
 from nemo_cascade.config.reading.compose import compose
 from tests.support.pinned_nano import PINNED

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from nemo_cascade.cli.plan import teachers_told
 from nemo_cascade.cli.preflight import architecture_of
+from nemo_cascade.cli.verbs.plan import teachers_told
 from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import ModelError

@@ -10,7 +10,7 @@ from nemo_cascade.config.plugins import load_plugin
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.strict import to_run_config
 from nemo_cascade.config.schema import RewardConfig
-from nemo_cascade.config.verifiers import settings_block
+from nemo_cascade.config.verifiers.kinds import settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.pool.pool import VerifierPool
 from nemo_cascade.rewards.response import Response

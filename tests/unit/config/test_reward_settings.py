@@ -10,7 +10,7 @@ from nemo_cascade.config.reading import keys
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.explain import explain
 from nemo_cascade.config.reading.strict import to_run_config
-from nemo_cascade.config.verifiers import SETTINGS, MathSettings, golden_settings, settings_block
+from nemo_cascade.config.verifiers.kinds import SETTINGS, MathSettings, golden_settings, settings_block
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.rewards.registry import VERIFIERS, build_verifier, verifier_class
 

@@ -4,7 +4,7 @@ import pytest
 
 from nemo_cascade.errors import CheckpointError
 from nemo_cascade.storage.publish import UNFINISHED
-from nemo_cascade.training.checkpoint import CheckpointStore, verify
+from nemo_cascade.training.checkpoints.folders import CheckpointStore, verify
 
 
 def _write(store, step, payload=b"weights"):

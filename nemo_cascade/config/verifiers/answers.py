@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import PositiveInt, model_validator
 
 from nemo_cascade.config.base import Fraction, block
-from nemo_cascade.config.verifier_base import JudgeSettings, Settings
+from nemo_cascade.config.verifiers.base import JudgeSettings, Settings
 
 
 @block

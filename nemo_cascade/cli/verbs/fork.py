@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nemo_cascade.cli import run
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
+from nemo_cascade.cli.verbs import run
 from nemo_cascade.errors import ConfigError
 
 TAKES_OVERRIDES = True

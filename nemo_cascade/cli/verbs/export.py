@@ -68,7 +68,7 @@ def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> 
     from nemo_cascade.config.reading.provenance import read_config
     from nemo_cascade.stages.context import StageContext, export_checkpoint
     from nemo_cascade.stages.roles import Roles
-    from nemo_cascade.training.checkpoint import verify
+    from nemo_cascade.training.checkpoints.folders import verify
 
     kept = {int(path.name.removeprefix("step_")): path for path in (place.path / "checkpoints").glob("step_*")}
     if step not in kept:

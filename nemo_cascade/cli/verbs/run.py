@@ -11,11 +11,11 @@ import argparse
 
 from rich.markup import escape
 
-from nemo_cascade.cli import plan
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.machine_use import refuse_misfits
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.verbs import plan
 from nemo_cascade.config.checks.host import installed
 from nemo_cascade.errors import PausedError, RuntimeUnavailableError
 

@@ -33,13 +33,13 @@ from pydantic_core import PydanticCustomError
 from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.plugins import anchored, is_plugin, load_plugin, plugin_fields
 from nemo_cascade.config.sandbox import SandboxConfig
-from nemo_cascade.config.verifier_answers import (
+from nemo_cascade.config.verifiers.answers import (
     EquivalenceSettings,
     MultipleChoiceSettings,
     RubricSettings,
     StructuredOutputSettings,
 )
-from nemo_cascade.config.verifier_base import JudgeSettings, Settings, longest_s
+from nemo_cascade.config.verifiers.base import JudgeSettings, Settings, longest_s
 from nemo_cascade.errors import CascadeError
 
 PREFERENCE = "preference"

@@ -21,10 +21,10 @@ from nemo_cascade.cascade.experiments import (
     read_experiment,
     seed_overrides,
 )
-from nemo_cascade.cli import run
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.verbs import run
 from nemo_cascade.config.reading.compose import compose
 
 TAKES_OVERRIDES = True

@@ -1,0 +1,1 @@
+"""Settings of everything that judges an answer."""

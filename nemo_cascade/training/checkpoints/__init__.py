@@ -1,0 +1,1 @@
+"""Checkpoints of training: their folders, and what the ranks write into them."""
