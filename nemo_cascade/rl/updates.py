@@ -58,7 +58,7 @@ def policy_updates(
         for i, source in enumerate(sources):
             if trains(source):
                 sources[i], found, previous = with_logprobs(
-                    policy, source, stage.loss, first + i, previous=stage.updates_per_batch > 1
+                    policy, source, stage.trained_loss, first + i, previous=stage.updates_per_batch > 1
                 )
                 filtered += found
                 trainer += previous
@@ -82,7 +82,9 @@ def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[PackedBatch
     documents = []
     for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True):
         for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True):
-            documents += response_documents(answer, stage.loss, trained=bool(is_trained), advantages=float(advantage))
+            documents += response_documents(
+                answer, stage.trained_loss, trained=bool(is_trained), advantages=float(advantage)
+            )
     return documents
 
 
