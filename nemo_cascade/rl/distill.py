@@ -135,7 +135,8 @@ def distill_update(
     source = balanced_micro_batches(documents, stage.seq_length, config.parallel.data_parallel_size)
     with timer.phase("logprob"):
         previous = stage.advantage.student == "previous"
-        source, filtered, _ = with_logprobs(policy, source, stage.loss, step, previous=previous)
+        sizes = [len(part) for part in parts]
+        source, filtered, _ = with_logprobs(policy, source, sizes, stage.loss, step, previous=previous)
     with timer.phase("teachers"):
         source, seconds = teach(source, domains, teachers, taught_by, stage.seq_length)
     with timer.phase("train"):
