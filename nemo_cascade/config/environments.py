@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -83,3 +83,8 @@ class EnvironmentProcessesConfig:
     """Steps at a time in each: most of one's time is waiting for a service or for the sandbox."""
     memory_mib: PositiveInt = 4096
     """Address space of each."""
+    turns: Literal["lock_step", "streaming"] = "lock_step"
+    """lock_step: no sample of a batch is asked its next question before all have had an answer to their last; the same
+    weights, tasks and seed give the same bits. streaming: each goes on as soon as its environment has answered, so that
+    engines don't wait for slow tools; what stands beside it in an engine's batch, and so its last bits, are then a
+    matter of time."""

@@ -91,7 +91,7 @@ def sample(
         timer.phase("generate"),
         Episodes(tasks, stage.num_generations, hosts, room, config.reward.deadline_s) as episodes,
     ):
-        play(episodes, engines, stage.sampling, seed, take)
+        play(episodes, engines, stage.sampling, seed, take, config.environments.turns)
     responses = [over[task.task_id, number] for task in tasks for number in range(stage.num_generations)]
     failed, limit = [r.failed for r in responses if r.failed], config.reward.max_error_fraction
     if len(failed) > limit * len(responses):

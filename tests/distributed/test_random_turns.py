@@ -9,7 +9,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 
 from nemo_cascade.config.environments import EnvironmentProcessesConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
@@ -27,8 +26,8 @@ from nemo_cascade.rl.updates import response_documents
 from nemo_cascade.types import EnvironmentUse, Task
 from tests.support.engine_process import EngineProcess
 from tests.support.played import tool
-from tests.support.talking import NATURAL, words
-from tests.support.tiny_policy import Job, launch_jobs, policy_setup, write_tiny_folder
+from tests.support.talking import NATURAL, words, write_talkative
+from tests.support.tiny_policy import Job, launch_jobs, policy_setup
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -36,18 +35,6 @@ TALKING = Path(__file__).parents[1] / "support" / "talking.py"
 TEMPLATES = ("cascade1", "nano3", "cascade2")
 TASKS, SAMPLES, LENGTH, MOST = 42, 8, 500, 24
 FP32 = 1e-3
-
-
-def write_policy(folder, vocab_size, end_id):
-    """Write a random model that ends its turn about every tenth token: dimension 0 is the same whatever was said."""
-    write_tiny_folder(folder, vocab_size=vocab_size, eos_token_id=end_id, tie_word_embeddings=False)
-    file = folder / "model.safetensors"
-    tensors = load_file(file)
-    tensors["model.embed_tokens.weight"][:, 0] = 1.0
-    tensors["lm_head.weight"][:, 0] = 0.0
-    tensors["lm_head.weight"][end_id, 0] = 0.8
-    save_file(tensors, file, {"format": "pt"})
-    return str(folder)
 
 
 def _generate(worker, questions, sampling, seed):
@@ -100,7 +87,7 @@ def test_what_is_trained_is_what_was_sampled_and_as_likely_as_it_was(tmp_path):
     folders = {template: templated(tmp_path / "cascade1", template) for template in TEMPLATES}
     tokenizers = {template: load_tokenizer(folder) for template, folder in folders.items()}
     vocab_size, (end_id,) = max(t.vocab_size for t in tokenizers.values()), {t.end_id for t in tokenizers.values()}
-    model = write_policy(tmp_path / "model", vocab_size, end_id)
+    model = write_talkative(tmp_path / "model", vocab_size, end_id)
     config = RolloutConfig(dtype="fp32", max_model_len=LENGTH, max_num_seqs=64, kv_cache_gib=0.0625)
     process = EngineProcess(model_path=model, config=config, seed=0, threads=1, device="cpu")
     engines, over = Engines(process), []
