@@ -14,10 +14,11 @@ from tests.support.paired_scores import above, lines_of, scores_of
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_from_nearly_none_to_more_than_four_in_five(tmp_path, seed):
+@pytest.mark.parametrize(("seed", "turns"), [(0, "lock_step"), (1, "lock_step"), (2, "lock_step"), (0, "streaming")])
+def test_from_nearly_none_to_more_than_four_in_five(tmp_path, seed, turns):
     log, run = tmp_path / "nano_tools.log", tmp_path / "nano_tools"
-    assert finish(start_run(tmp_path, "nano_tools", ["cascade=nano_tools", f"seed={seed}"]), log, 800) == 0, tail(log)
+    overrides = ["cascade=nano_tools", f"seed={seed}", f"environments.turns={turns}"]
+    assert finish(start_run(tmp_path, "nano_tools", overrides), log, 800) == 0, tail(log)
     before, after = (scores_of(run, stage, "tools") for stage in ("sft", "tool_rl"))
     assert above(after, before)
     told = before.mean(), after.mean()
