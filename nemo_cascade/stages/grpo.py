@@ -75,13 +75,13 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
-    ahead = Ahead(collector, stage, context.version, checkpoints.resumed_from, done)
+    ahead = Ahead(collector, stage, context.version, roles.restore, checkpoints.resumed_from, done)
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
     with context.metrics(done) as metrics, told as progress, ahead:
         step = done
         while (end := ending.reached) is None:
             with timer.phase("generate"):
-                ahead.settle()
+                ahead.settle(step)
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             profiled = profiling.if_due(step, timer)
@@ -101,7 +101,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             ending.see(batch.reward_mean, batch.truncation_rate)
             profiling.see(batch.reward_mean)
             if checkpoints.wanted(step, last=ending.reached is not None):
-                ahead.settle()
+                ahead.settle(step)
                 history = {"history": ending.history, "profiling": profiling.state(), "schedule": schedule.state()}
                 checkpoints.save(policy, step, {"step": step, "stream": stream.state(), **history}, ahead.write)
     context.record("stage_ended", stage=context.name, **asdict(end))
