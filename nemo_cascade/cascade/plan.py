@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,13 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     return planned
 
 
+def _mended(name: str, promise: str, domains: Sequence[str], wrong: str, suites: set[str]) -> str:
+    """Return the promise as it was probably meant: the nearest suite in place of what is none, or nothing there."""
+    near = difflib.get_close_matches(wrong, suites, n=1)
+    meant = dict.fromkeys(other for domain in domains for other in (near if domain == wrong else [domain]))
+    return f"stages.{name}.promise.{promise}=[{','.join(meant)}]"
+
+
 def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str]:
     problems = []
     for promise, domains in (("improve", stage.promise.improve), ("hold", stage.promise.hold)):
@@ -88,7 +97,7 @@ def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str
             if domain not in suites and not (promise == "hold" and domain == "*"):
                 problems.append(
                     f"stages.{name}.promise.{promise}: no evaluation suite for the domain by then; got: {domain}; "
-                    f"allowed: {', '.join(sorted(suites))}"
+                    f"allowed: {', '.join(sorted(suites))}; mend: {_mended(name, promise, domains, domain, suites)}"
                 )
     for domain in sorted(set(stage.promise.improve) & set(stage.promise.hold)):
         problems.append(f"stages.{name}.promise: `{domain}` is promised to improve and to hold; name it once")

@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     """Convert there and back over local processes and compare every tensor."""
     architecture = read_architecture(args.source, args.family)
     if min(args.tensor_model_parallel_size, args.pipeline_model_parallel_size) < 1:
-        raise ConfigError([CascadeError("a parallel size is at least 1", value="0 or less")])
+        raise ConfigError([CascadeError("a parallel size is at least 1", value="0 or less", mend="give 1 or more")])
     parallel = ParallelConfig(
         tensor_model_parallel_size=args.tensor_model_parallel_size,
         pipeline_model_parallel_size=args.pipeline_model_parallel_size,

@@ -59,7 +59,12 @@ def _place(folder: RunFolder, name: str) -> StageFolder:
         if stage.name == name:
             return stage
     limit = ", ".join(stage.name for stage in there) or "none yet"
-    raise RunFolderError("no trained model of this stage", value=f"{folder.path}, {name}", limit=limit)
+    raise RunFolderError(
+        "no trained model of this stage",
+        value=f"{folder.path}, {name}",
+        limit=limit,
+        mend="name one of these, or wait for the stage's end",
+    )
 
 
 def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> None:

@@ -216,8 +216,9 @@ def policies_by_then(run: RunConfig, name: str, uses: Iterable[ModelUse]) -> Pro
     before = [stage for stage in stages[: stages.index(name)] if run.stages[stage].moves_policy]
     for use in uses:
         if use.reference in run.stages and use.reference not in before:
-            limit = ", ".join([START, *before, "or an HF folder"])
-            yield CascadeError("no policy by then", value=f"stages.{name}.{use.key}={use.reference}", limit=limit)
+            key, limit = f"stages.{name}.{use.key}", ", ".join([START, *before, "or an HF folder"])
+            mend = f"{key}={[START, *before][-1]}"
+            yield CascadeError("no policy by then", value=f"{key}={use.reference}", limit=limit, mend=mend)
 
 
 @block

@@ -117,7 +117,12 @@ class DistillStage(PolicyStage):
         responses, replicas = self.prompts_per_step * self.num_generations, run.parallel.data_parallel_size
         if responses < replicas:
             value, limit = f"{prefix}: {responses}", f"at least parallel.data_parallel_size={replicas}"
-            yield CascadeError("a step has fewer responses than there are replicas", value=value, limit=limit)
+            yield CascadeError(
+                "a step has fewer responses than there are replicas",
+                value=value,
+                limit=limit,
+                mend="more prompts or samples per step, or fewer replicas",
+            )
         if self.sampling.temperature == 0:
             value = f"{prefix}.sampling.temperature=0"
             yield CascadeError("greedy responses say nothing of the policy's distribution", value=value, mend="1.0")

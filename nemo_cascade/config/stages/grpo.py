@@ -169,15 +169,29 @@ def _schedule(prefix: str, stage: GrpoStage) -> Problems:
     steps = [entry.from_step for entry in stage.schedule]
     if steps != sorted(set(steps)) or any(step >= stage.steps for step in steps):
         value, limit = f"{prefix}.schedule: {steps}", f"rising, below steps={stage.steps}"
-        yield CascadeError("steps of a schedule that never come, or not in this order", value=value, limit=limit)
+        yield CascadeError(
+            "steps of a schedule that never come, or not in this order",
+            value=value,
+            limit=limit,
+            mend="number them upwards, each below `steps`",
+        )
     if any(entry.temperature == 0 for entry in stage.schedule):
-        yield CascadeError("greedy rollouts of a prompt are all the same", value=f"{prefix}.schedule: temperature=0")
+        yield CascadeError(
+            "greedy rollouts of a prompt are all the same",
+            value=f"{prefix}.schedule: temperature=0",
+            mend="a temperature above 0",
+        )
     rule = stage.entropy_target
     if rule.nats is None:
         return
     if not rule.lowest < rule.highest:
         value = f"{prefix}.entropy_target: lowest={rule.lowest}, highest={rule.highest}"
-        yield CascadeError("a temperature that is steered needs room", value=value, limit="lowest below highest")
+        yield CascadeError(
+            "a temperature that is steered needs room",
+            value=value,
+            limit="lowest below highest",
+            mend="lowest below highest",
+        )
     if any(entry.temperature is not None for entry in stage.schedule):
         value = f"{prefix}.schedule gives temperatures, {prefix}.entropy_target steers them"
         yield CascadeError("a temperature is given and steered", value=value, mend="one of the two")
