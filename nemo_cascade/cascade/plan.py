@@ -60,7 +60,8 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     for index, (name, stage) in enumerate(config.stages.items(), 1):
         if not STAGE_NAME.fullmatch(name) or name == START:
             problems.append(
-                f"stages.{name}: a stage's name is a folder's; allowed: letters, digits, `_`, `-`, `.`, not `{START}`"
+                f"a stage's name is a folder's; got: stages.{name}; allowed: letters, digits, `_`, `-`, `.`, not "
+                f"`{START}`; mend: give it another name"
             )
         problems += _promise_problems(name, stage, set(suites) - set(waiting))
         waiting = {domain: reward_model for domain, reward_model in waiting.items() if reward_model != name}
@@ -68,12 +69,17 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
         if gate.unacceptable_fall is not None and gate.unacceptable_fall <= gate.tolerance:
             problems.append(
                 f"stages.{name}: a fall that its gate tolerates is called unacceptable; got: "
-                f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance={gate.tolerance:g}"
+                f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance={gate.tolerance:g}; "
+                f"mend: gate.unacceptable_fall={2 * gate.tolerance or 0.01:g}"
             )
         parent = stage.parent or line
         if parent not in policies:
             allowed = ", ".join(policies)
-            problems.append(f"stages.{name}.parent: no policy by then; got: {parent}; allowed: {allowed}")
+            near = difflib.get_close_matches(parent, policies, n=1) or policies[-1:]
+            problems.append(
+                f"stages.{name}.parent: no policy by then; got: {parent}; allowed: {allowed}; "
+                f"mend: stages.{name}.parent={near[0]}"
+            )
         planned.append(PlannedStage(index, name, folder.stage(index, name), parent, stage))
         if planned[-1].moves_policy:
             line = name
@@ -100,5 +106,9 @@ def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str
                     f"allowed: {', '.join(sorted(suites))}; mend: {_mended(name, promise, domains, domain, suites)}"
                 )
     for domain in sorted(set(stage.promise.improve) & set(stage.promise.hold)):
-        problems.append(f"stages.{name}.promise: `{domain}` is promised to improve and to hold; name it once")
+        rest = ",".join(other for other in stage.promise.hold if other != domain)
+        problems.append(
+            f"stages.{name}.promise: a domain is promised to improve and to hold; got: {domain}; allowed: once; "
+            f"mend: stages.{name}.promise.hold=[{rest}]"
+        )
     return problems

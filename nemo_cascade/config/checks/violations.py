@@ -191,7 +191,8 @@ def _optimizer(prefix: str, stage: TrainedStage) -> Problems:
         yield CascadeError("warm-up is given twice", value=value, limit="one of both", mend=mend)
     if optimizer.lr_decay_style != "wsd" and optimizer.lr_wsd_decay_steps is not None:
         value = f"{prefix}.lr_wsd_decay_steps={optimizer.lr_wsd_decay_steps} with {optimizer.lr_decay_style}"
-        yield CascadeError("only wsd has steps of decay at its end", value=value, mend=f"{prefix}.lr_decay_style=wsd")
+        mend = f"{prefix}.lr_decay_style=wsd"
+        yield CascadeError("only wsd has steps of decay at its end", value=value, limit="null", mend=mend)
     for beta in ("adam_beta1", "adam_beta2"):
         if getattr(optimizer, beta) >= 1:
             value, mend = f"{prefix}.{beta}={getattr(optimizer, beta)}", f"{prefix}.{beta}=0.95"

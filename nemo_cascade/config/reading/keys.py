@@ -216,6 +216,8 @@ def unknown_key(stop: _Stop, key: str, data: Mapping[str, Any] | None, may_add: 
     path, above = ".".join(parts[: stop.depth + 1]), ".".join(parts[: stop.depth])
     moved = next((m.expand(new) for old, new in _RENAMED if (m := re.fullmatch(old, path))), None)
     near = [] if moved else _meant(stop, parts, data, may_add)
+    if data is not None:
+        near = [name if takes(name, data) else f"+{name}" for name in near]
     nothing = f"{above} is empty" if stop.is_entry else f"{above} is a single value and has no keys"
     limit = None if near or moved else (", ".join(stop.known) or nothing)
     if near or moved:
