@@ -235,7 +235,7 @@ def _translate(message: str) -> CascadeError:
         what, key = text[: found.start()].strip(), found[1]
         cause = re.sub(r"^\w+ raised while resolving interpolation: ", "", what)
         limit = "${KEY} of a key with a value, ${oc.env:NAME} of a variable that is set"
-        mend = f"give {key} a value of its own, as in {key}=VALUE"
+        mend = f"{key}=VALUE, one of its own"
         return CascadeError(f"{key}: its ${{...}} can't be filled in", value=cause, limit=limit, mend=mend)
     mend = "nemo-cascade explain GROUP lists what a group has"
     return CascadeError(text.partition(" Config search path:")[0], mend=mend)

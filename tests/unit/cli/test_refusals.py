@@ -101,17 +101,19 @@ def violations(overrides):
 
 def _paths(override):
     """Return the key of an override and those above it."""
-    key = override.partition("=")[0]
+    key = override.partition("=")[0].lstrip("+~")
     return [key, *(key[: dot.start()] for dot in re.finditer(r"\.", key))][::-1][:-1] + [key]
 
 
 def mended(told, overrides):
     """Return a command line with the mend of a refusal typed: in place of the override that it is about."""
     mend = told.rpartition("mend: ")[2]
-    about = re.search(r"got: (?:'?)([+~]{0,2}[\w.]+)", told)
+    about = re.search(r"got: '?[+~]{0,2}([^;'= ]+)", told)
     named = re.search(r"\(from command line: (.*?)\)[;,]|\(from command line: (.*?)\)$", told)
     wrong = next((o for o in overrides if named and o.replace("'", "") in told.replace("'", "")), None)
     is_about = [o for o in overrides if about and about[1] in (o.partition("=")[2], *_paths(o))]
+    begins = re.match(r"([\w.]+):", told)
+    is_about += [o for o in overrides if begins and begins[1] in _paths(o)]
     wrong = wrong or next(iter(is_about), None)
     kept = [override for override in overrides if override != wrong]
     if meant := _KEY.match(mend):
