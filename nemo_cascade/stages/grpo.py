@@ -35,6 +35,7 @@ from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
+from nemo_cascade.stages.measuring import Measuring
 from nemo_cascade.stages.profile import profiled_at_start
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
@@ -76,8 +77,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     timer = PhaseTimer()
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
     with context.metrics(done) as metrics, told as progress:
-        step = done
-        while (end := ending.reached) is None:
+        early, step, measuring = None, done, Measuring(context, stage, stage.steps, metrics.read())
+        while (end := ending.reached) is None and (early := measuring.reason_to_end) is None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             now = collector.stage = schedule.at(step)
@@ -89,6 +90,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered, **profiled}
             drawn = {**batch.metrics(), **stream.metrics(), **schedule.metrics(step)}
             line = {**drawn, **optimizer_line(updates.results), **trained}
+            line |= measuring.measured(step + 1)
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             schedule.see(step, line.get("entropy"))
@@ -97,6 +99,9 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             profiling.see(batch.reward_mean)
             history = {"history": ending.history, "profiling": profiling.state(), "schedule": schedule.state()}
             state = {"step": step, "stream": stream.state(), **history}
-            checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
-    context.record("stage_ended", stage=context.name, **asdict(end))
+            checkpoints.save_if_due(
+                policy, step, state, last=ending.reached is not None or measuring.reason_to_end is not None
+            )
+    reason = {"step": step, **(early or {})} if end is None else asdict(end)
+    context.record("stage_ended", stage=context.name, **reason)
     finish(context, policy)

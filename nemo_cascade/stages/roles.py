@@ -158,6 +158,11 @@ class Roles:
         self._rollout_holds, self._rollout_version = self._policy_holds, version
         return report
 
+    @property
+    def rollout_version(self) -> int:
+        """The weight version that the engines were given last; 0: what they started from."""
+        return self._rollout_version
+
     def policy_now_holds(self, hf_folder: Path) -> None:
         """Record that the policy's weights are those of `hf_folder` (just loaded or just exported)."""
         self._policy_holds = str(hf_folder)

@@ -18,6 +18,7 @@ from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.rollout import room_problems
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import START, TrainedStage
+from nemo_cascade.config.stages.measure import measure_problems
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -34,6 +35,7 @@ def violations(config: RunConfig) -> list[CascadeError]:
         if (trained := stage.trained()) is not None:
             found += _optimizer(f"stages.{name}.optimizer", trained)
             found += _carry(config, index, name, trained)
+            found += measure_problems(config, name, trained)
             found += trained.router.problems(f"stages.{name}.router")
         found += stage.problems(config, name)
     return found + list(judge_violations(config))

@@ -121,6 +121,10 @@ class GrpoStage(PolicyStage):
         planned = f"{self.steps}{self.end_when.early()}"
         return StageSize(self.steps, planned, batch, tokens, length, self.updates_per_batch)
 
+    def metrics_every(self) -> dict[str, int]:
+        """Return the metrics that checkpoints can be kept by, and the steps between their values."""
+        return {"reward_mean": 1} | super().metrics_every()
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with lengths, batches, sampling and rules."""
         prefix = f"stages.{name}"

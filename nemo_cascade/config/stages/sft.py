@@ -55,6 +55,11 @@ class SftStage(PolicyStage):
         """Return how large the stage is."""
         return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "packs", self.seq_length)
 
+    def metrics_every(self) -> dict[str, int]:
+        """Return the metrics that checkpoints can be kept by, and the steps between their values."""
+        own = {} if self.validation is None else {"validation_loss": self.validation.every}
+        return own | super().metrics_every()
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with batch and blend."""
         if not self.data.sources:

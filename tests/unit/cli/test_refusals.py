@@ -86,7 +86,9 @@ WRONG = {
     "fp8": ["precision=bf16", "precision.fp8=hybrid"],
     "a variable": ["name='${oc.env:NOBODY_SETS_IT}'"],
 }
-_TYPED = re.compile(r"(?:did you mean |add )?((?:'?[+~]{0,2}[\w./]+=(?:'[^']*'|\"[^\"]*\"|\[[^\]]*\]|[^\s,;?])*'?\s?)+)")
+_TYPED = re.compile(
+    r"(?:did you mean |add )?((?:'?[+~]{0,2}[\w./]+=(?:'[^']*'|\"[^\"]*\"|\[[^\]]*\]|[^\s,;?])*'?\s?)+)"
+)
 _KEY = re.compile(r"did you mean ([+~]{0,2}[\w./]+)[ ?]")
 
 
@@ -102,7 +104,7 @@ def violations(overrides):
 def _paths(override):
     """Return the key of an override and those above it."""
     key = override.partition("=")[0].lstrip("+~")
-    return [key, *(key[: dot.start()] for dot in re.finditer(r"\.", key))][::-1][:-1] + [key]
+    return [key[: dot.start()] for dot in re.finditer(r"\.|$", key)][1:] or [key]
 
 
 def mended(told, overrides):
