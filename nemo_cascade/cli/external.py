@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 
 from nemo_cascade.actors.openai_server import Served, serve, server_command
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ConfigError, DeadlineError, RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import SERVED_NAME, Settings, require_tool, results_of, tool_version
@@ -76,6 +76,7 @@ def execute(args: argparse.Namespace) -> int:
     tool = settings.command(f"http://127.0.0.1:{port}", folder / "tool")
     for line in (command, tool):
         out.print(escape(shlex.join(line)), soft_wrap=True)
+    tell(server=command, command=tool)
     if args.dry:
         return 0
     require_tool(args.tool)
@@ -88,6 +89,7 @@ def execute(args: argparse.Namespace) -> int:
     facts = {"tool": args.tool, "version": tool_version(args.tool), "mode": args.mode, "model": str(model),
              "server": command, "command": tool, "results": found}  # fmt: skip
     write_atomically(folder / "results.json", (json.dumps(facts, indent=1) + "\n").encode())
+    tell(results=found, file=str(folder / "results.json"))
     out.print(escape(str(folder / "results.json")))
     return 0
 

@@ -58,6 +58,7 @@ class Chart:
 # One table for all kinds: a chart is drawn where its metrics are.
 SPECS = (
     Spec("Reward", "mean of valid rollouts", {"reward_mean": "mean", "reward_std": "std"}),
+    Spec("Scores between the steps", "mean of the suites' first prompts", {"score_mean": "mean"}),
     Spec("Loss", "nats per token", {"loss": "training", "validation_loss": "validation"}),
     Spec("Accuracy", "share of pairs", {"accuracy": "training", "holdout_accuracy": "hold-out"}),
     Spec(

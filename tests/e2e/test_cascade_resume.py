@@ -83,7 +83,7 @@ def test_scores_between_the_steps_stand_in_the_lines_and_beside_them(undisturbed
     lines = metrics_of(undisturbed)
     for stage, every in (("01-sft2", 3), ("02-math_rl", 2)):
         measured = [line["step"] for line in lines[stage] if "score_mean" in line]
-        assert measured == [step for step in range(every, len(lines[stage]), every)]
+        assert measured == list(range(every, len(lines[stage]), every))
         files = sorted((undisturbed / "stages" / stage / "measured").glob("*.json"))
         assert [int(file.stem.removeprefix("step_")) for file in files] == measured
     assert all(0 <= line["score_math"] <= 1 for line in lines["02-math_rl"] if "score_math" in line)

@@ -14,10 +14,11 @@ from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 _STAGE = "stage="
 
@@ -70,6 +71,7 @@ def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
     stage = config.stages[name]
     prepared = kind_of(stage).prepare(config, name, stage, tokenizer, Path(config.data_dir) / "tokenised")
     stats = prepared.stats
+    tell(**{name: {"told": prepared.told, "folder": prepared.folder, **stats}})
     if "domains" not in stats or prepared.folder is None:
         out.print(f"{escape(name)}: {escape(prepared.told)}\n")
         return
