@@ -14,7 +14,7 @@ from nemo_cascade.stages.context import StageContext
 from nemo_cascade.stages.evaluate import score_suites
 from nemo_cascade.stages.hand_over import hand_over
 
-MEAN = "score_mean"
+MEAN = "measured_mean"
 
 
 class Measuring:
@@ -58,7 +58,7 @@ class Measuring:
         mean = sum(known) / len(known) if known else None
         if mean is not None:
             self._means.append(mean)
-        return {**{f"score_{domain}": score for domain, score in found.items()}, MEAN: mean}
+        return {**{f"measured_{domain}": score for domain, score in found.items()}, MEAN: mean}
 
     @property
     def reason_to_end(self) -> dict[str, Any] | None:

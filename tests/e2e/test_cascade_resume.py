@@ -82,11 +82,11 @@ def test_the_second_epoch_leaves_prompts_out(undisturbed):
 def test_scores_between_the_steps_stand_in_the_lines_and_beside_them(undisturbed):
     lines = metrics_of(undisturbed)
     for stage, every in (("01-sft2", 3), ("02-math_rl", 2)):
-        measured = [line["step"] for line in lines[stage] if "score_mean" in line]
+        measured = [line["step"] for line in lines[stage] if "measured_mean" in line]
         assert measured == list(range(every, len(lines[stage]), every))
         files = sorted((undisturbed / "stages" / stage / "measured").glob("*.json"))
         assert [int(file.stem.removeprefix("step_")) for file in files] == measured
-    assert all(0 <= line["score_math"] <= 1 for line in lines["02-math_rl"] if "score_math" in line)
+    assert all(0 <= line["measured_math"] <= 1 for line in lines["02-math_rl"] if "measured_math" in line)
 
 
 def test_the_best_checkpoint_by_a_metric_stays_beside_the_newest(undisturbed):

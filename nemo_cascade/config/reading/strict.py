@@ -87,8 +87,8 @@ def _violation(
     if kind == "refused":
         told: CascadeError = error["ctx"]["problem"]
         value = f"{'nothing' if told.value is None else told.value}{origin}"
-        mend = re.sub(r"^did you mean (\w+)\?$", rf"did you mean {key}=\1?", told.mend or "") or None
-        return CascadeError(f"{key}: {told.what}", value=value, limit=told.limit, mend=mend)
+        meant = re.sub(r"^did you mean (\w+)\?$", rf"did you mean {key}=\1?", told.mend or "") or None
+        return CascadeError(f"{key}: {told.what}", value=value, limit=told.limit, mend=meant)
     if kind == "missing":
         return CascadeError(f"{key} is missing", mend=_mend_missing(key, data))
     if kind in ("union_tag_not_found", "union_tag_invalid"):

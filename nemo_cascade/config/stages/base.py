@@ -237,8 +237,8 @@ class TrainedStage(StageBase):
     keep_checkpoints: PositiveInt = 2
     """Newest complete checkpoints that stay on disk."""
     keep_best: Metric | None = None
-    """Metric of metrics.jsonl by which the best checkpoint stays, too, however old it is; null: none does. score_mean:
-    of `measure`; validation_loss: of SFT's `validation`; reward_mean: of RL; holdout_accuracy: of a reward model."""
+    """Metric of metrics.jsonl by which the best checkpoint stays, too, however old; null: none does. measured_mean: of
+    `measure`; validation_loss: of SFT's `validation`; reward_mean: of RL; holdout_accuracy: of a reward model."""
     carry: CarryConfig = field(default_factory=CarryConfig)
     """What is taken over from the parent."""
 
@@ -253,7 +253,7 @@ class TrainedStage(StageBase):
     def metrics_every(self) -> dict[str, int]:
         """Return the metrics that checkpoints can be kept by, and the steps between their values."""
         measure = self.measures()
-        return {} if measure is None or not measure.suites else {"score_mean": measure.every}
+        return {} if measure is None or not measure.suites else {"measured_mean": measure.every}
 
     def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
         """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from nemo_cascade.config.schema import RunConfig
     from nemo_cascade.config.stages.base import TrainedStage
 
-Metric = Literal["score_mean", "validation_loss", "reward_mean", "holdout_accuracy"]
+Metric = Literal["measured_mean", "validation_loss", "reward_mean", "holdout_accuracy"]
 LOWER_IS_BETTER = ("validation_loss",)
 
 
 @block
 class MeasureConfig:
-    """What is scored while a stage trains: metrics.jsonl has it as score_DOMAIN, and their mean as score_mean."""
+    """What is scored while a stage trains: metrics.jsonl has it as measured_DOMAIN, and their mean as measured_mean."""
 
     suites: list[str] = field(default_factory=list)
     """Domains of evaluation.suites; none: nothing is scored before the stage's end."""
@@ -40,10 +40,11 @@ def measure_problems(config: RunConfig, name: str, stage: TrainedStage) -> Itera
     suites, before = config.evaluation.suites, list(config.stages)[: list(config.stages).index(name)]
     judges = {domain: suite.reward_model for domain, suite in suites.items()}
     possible = [domain for domain, judge in judges.items() if judge not in config.stages or judge in before]
-    for domain in measure.suites if measure is not None else ():
+    asked = [] if measure is None else measure.suites
+    for domain in asked:
         if domain not in possible:
             near = difflib.get_close_matches(domain, possible, n=1)
-            meant = dict.fromkeys(o for given in measure.suites for o in (near if given == domain else [given]))
+            meant = dict.fromkeys(other for given in asked for other in (near if given == domain else [given]))
             what = "no such suite" if domain not in suites else "the suite's reward model isn't trained by then"
             mend = f"{prefix}.measure.suites=[{','.join(meant)}]"
             value = f"{prefix}.measure.suites: {domain}"
