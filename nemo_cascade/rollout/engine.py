@@ -74,6 +74,7 @@ class RolloutWorker:
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
         self._transfer_open = False
+        self._under_way: dict[str, tuple[Question, int]] = {}
         started = time.monotonic()
         self._engine = _start_engine(self.model_path, self._arch, config, seed, threads, device)
         self._warm_up()
@@ -136,6 +137,55 @@ class RolloutWorker:
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))
+
+    def begin_turns(self) -> None:
+        """Get ready for questions that keep coming, those of conversations that don't wait for each other.
+
+        Raises:
+            RolloutError: the engine is busy.
+            WeightSyncError: it is in the middle of a weight hand-over.
+        """
+        self._state.require(SyncPhase.GENERATING, "generate")
+        if self._engine.has_unfinished_requests():
+            raise RolloutError("the engine is still busy with another generation")
+        self._empty_prefix_cache()
+
+    def advance(
+        self, asked: list[tuple[Question, int]], sampling: SamplingConfig, patience_s: float
+    ) -> list[Trajectory]:
+        """Take up questions, and go on with all that are under way until an answer ends, or for a while.
+
+        What an answer is depends on its own question and seed, but for the rounding of the batch that it stands in.
+
+        Args:
+            asked: questions, and the seed of each one's generation; none of their answers is under way.
+            sampling: how answers are drawn.
+            patience_s: return without an answer after so long.
+
+        Raises:
+            As `generate`.
+        """
+        check_questions([q for q, _ in asked], sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
+        for question, seed in asked:
+            for sample in question.samples:
+                key = f"{question.task_id}/{sample}"
+                if key in self._under_way:
+                    raise RolloutError("a sample is asked while it answers", value=key)
+                params = sampling_params(sampling, request_seed(seed, question.task_id, sample), self.stop_ids)
+                self._engine.add_request(key, {"prompt_token_ids": question.token_ids.tolist()}, params)
+                self._under_way[key] = question, sample
+        begun = time.monotonic()
+        while self._under_way:
+            ended = self._step(set(self._under_way), begun + self.config.generate_deadline_s)
+            if ended or time.monotonic() > begun + patience_s:
+                return [self._answer(*self._under_way.pop(o.request_id), o.outputs[0]) for o in ended]
+        return []
+
+    def end_turns(self) -> None:
+        """Give up what is under way."""
+        if self._under_way:
+            self._engine.abort_request(sorted(self._under_way))
+            self._under_way = {}
 
     def _step(self, waiting: set[str], deadline: float) -> list[Any]:
         """Take one engine step; return the requests that it finished."""

@@ -25,11 +25,11 @@ from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.rl.collect import rollout_seed
 from nemo_cascade.rl.distill import distill_line, distill_update, sample
 from nemo_cascade.rl.rollout_log import write_responses
+from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
-from nemo_cascade.stages.measuring import Measuring
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.stages.teachers import check_speaks, frozen_setup, outside_teachers, taught_by, teachers_hash
 from nemo_cascade.telemetry.progress import Progress

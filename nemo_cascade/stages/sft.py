@@ -16,12 +16,12 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.stages.between.measuring import Measuring
+from nemo_cascade.stages.between.validation import Validation, validation_source
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
-from nemo_cascade.stages.measuring import Measuring
 from nemo_cascade.stages.roles import stage_setup
-from nemo_cascade.stages.validation import Validation, validation_source
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 

@@ -27,6 +27,8 @@ OVERRIDES = [
     "stages.math_rl.measure={suites: [math, instruction], every: 2, num_prompts: 4}",
     "stages.math_rl.keep_best=reward_mean",
     "stages.math_rl.keep_checkpoints=1",
+    # Batches lie drawn and untrained in a checkpoint.
+    "stages.math_rl.max_staleness=1",
 ]
 
 

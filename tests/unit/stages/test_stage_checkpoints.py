@@ -9,8 +9,8 @@ import pytest
 
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import CheckpointError
+from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints
-from nemo_cascade.stages.measuring import Measuring
 from nemo_cascade.telemetry.metrics import MetricsLog
 
 

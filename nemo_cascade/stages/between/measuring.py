@@ -34,10 +34,15 @@ class Measuring:
         self._means = [float(line[MEAN]) for line in earlier if line.get(MEAN) is not None]
         self._proven = False
 
+    def due(self, steps_done: int) -> bool:
+        """Tell whether the suites are scored behind this step; the last one is left to those behind the stage."""
+        rules = self.config
+        return rules is not None and bool(rules.suites) and not steps_done % rules.every and steps_done != self._steps
+
     def measured(self, steps_done: int) -> dict[str, float | None]:
         """Return the scores for a step's line, by domain and their mean; empty where none are due."""
         rules, context = self.config, self._context
-        if rules is None or not rules.suites or steps_done % rules.every or steps_done == self._steps:
+        if rules is None or not self.due(steps_done):
             return {}
         every = context.config.evaluation.suites
         suites = {
