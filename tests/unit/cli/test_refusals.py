@@ -112,7 +112,7 @@ def violations(overrides):
 def _paths(override):
     """Return the key of an override and those above it."""
     key = override.partition("=")[0].lstrip("+~")
-    return [key[: dot.start()] for dot in re.finditer(r"\.|$", key)][1:] or [key]
+    return [key[: dot.start()] for dot in re.finditer(r"\.|$", key)]
 
 
 def mended(told, overrides):
