@@ -142,7 +142,7 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
             CascadeError(
                 f"{config.model.name} has no experts whose router could be treated",
                 value=f"stages.{name}.router={trained.router}",
-                mend=f"leave stages.{name}.router out",
+                mend=f"~stages.{name}.router",
             )
             for name, stage in config.stages.items()
             if (trained := stage.trained()) is not None and replace(trained.router, trainable=True) != RouterConfig()

@@ -223,7 +223,7 @@ def unknown_key(stop: _Stop, key: str, data: Mapping[str, Any] | None, may_add: 
     if near or moved:
         mend = f"write {moved}" if moved else f"did you mean {' or '.join(near)}?"
     elif stop.is_entry and takes(key, data, may_add=True):
-        mend = f"to add an entry write +{key}=..."
+        mend = f"+{key}=VALUE adds an entry"
     elif not stop.known and above:
         mend = f"{above}=VALUE"
     else:

@@ -121,11 +121,16 @@ class DistillStage(PolicyStage):
                 "a step has fewer responses than there are replicas",
                 value=value,
                 limit=limit,
-                mend="more prompts or samples per step, or fewer replicas",
+                mend=f"{prefix}.prompts_per_step={-(-replicas // self.num_generations)}",
             )
         if self.sampling.temperature == 0:
             value = f"{prefix}.sampling.temperature=0"
-            yield CascadeError("greedy responses say nothing of the policy's distribution", value=value, mend="1.0")
+            yield CascadeError(
+                "greedy responses say nothing of the policy's distribution",
+                value=value,
+                limit="above 0",
+                mend=f"{prefix}.sampling.temperature=1.0",
+            )
         yield from share_problems(prefix, self.tasks)
         yield from sampled_is_scored(prefix, self.sampling, self.loss)
 

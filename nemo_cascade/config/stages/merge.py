@@ -76,5 +76,10 @@ class MergeStage(StageBase):
                 "a share is at most 1", value=f"{key}.ratios={self.ratios}", limit="0 to 1", mend=f"{key}.ratios=[0.5]"
             )
         if len(set(self.ratios)) < len(self.ratios):
-            yield CascadeError("a ratio stands twice", value=f"{key}.ratios={self.ratios}", mend="name each once")
+            yield CascadeError(
+                "a ratio stands twice",
+                value=f"{key}.ratios={self.ratios}",
+                limit="each once",
+                mend=f"{key}.ratios={sorted(set(self.ratios))}".replace(" ", ""),
+            )
         yield from policies_by_then(run, name, self.models())

@@ -90,7 +90,7 @@ def _blend(prefix: str, data: SftDataConfig) -> Problems:
                 "no budget lies between",
                 value=value,
                 limit=f"most_tokens={thoughts.most_tokens}",
-                mend="a smaller least_tokens, or a larger most_tokens",
+                mend=f"{prefix}.sources.{number}.thoughts.least_tokens={thoughts.most_tokens}",
             )
     balance = data.domain_weights
     if balance and balance.keys() != domains:

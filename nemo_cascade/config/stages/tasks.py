@@ -122,7 +122,7 @@ class PromptsConfig(DataFileConfig):
                 "no prompt is long enough and short enough",
                 value=value,
                 limit=most,
-                mend="a smaller lower limit, or a larger upper one",
+                mend=f"{key}.min_tokens={self.max_tokens}",
             )
         if self.repair.enabled and self.max_tokens is None:
             way = f"{key}.max_tokens=16384"

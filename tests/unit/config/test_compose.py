@@ -147,7 +147,7 @@ def test_entries_of_mappings_are_added_on_request_and_keep_the_schema_s_others()
     assert set(config.reward.deadlines) > {"code", "math"}
     found = violations("cascade=nano", "reward.deadlines.cod=90", "evaluation.suites.physics.num_prompts=1")
     assert any("did you mean reward.deadlines.code?" in line for line in found)
-    assert any("mend: to add an entry write +evaluation.suites.physics.num_prompts=" in line for line in found)
+    assert any("mend: +evaluation.suites.physics.num_prompts=VALUE adds an entry" in line for line in found)
 
 
 def test_adding_what_exists_and_removing_what_does_not_are_refused_like_in_hydra():
