@@ -101,8 +101,7 @@ WRONG = {
     ],
     "one GPU": ["cluster=dgx_h100", "cluster.gpus_per_node=1"],
     "thirds": ["parallel.tensor_model_parallel_size=3"],
-    "parts of a pipeline": ["parallel.virtual_pipeline_model_parallel_size=2"],
-    "a sequence's parts": ["parallel.sequence_parallel=true"],
+    "parts": ["parallel.virtual_pipeline_model_parallel_size=2", "parallel.sequence_parallel=true"],
     "fp8": ["precision=bf16", "precision.fp8=hybrid"],
     "a variable": ["name='${oc.env:NOBODY_SETS_IT}'"],
 }

@@ -39,7 +39,9 @@ def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main([verb, "--help"])
     assert ended.value.code == 0
-    assert f"nemo-cascade {verb}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"nemo-cascade {verb}" in told
+    assert ("--json" in told) == (verb not in ("view", "completion"))
 
 
 def test_facts_are_told_to_programs(capsys):
