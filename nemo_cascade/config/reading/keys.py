@@ -241,7 +241,8 @@ def _meant(stop: _Stop, parts: Sequence[str], data: Mapping[str, Any] | None, ma
         here = [key for key in (".".join([block, *rest]), block) if takes(key, data, may_add)][:1]
         if here and difflib.SequenceMatcher(None, unknown, close).ratio() >= _ALIKE:
             return here
-    if stop.is_entry and not rest:  # a stage's or a suite's name: what else is called so is no stage
+    # A stage's or a suite's name: what else is called so is no stage, and an entry of another name may be meant.
+    if stop.is_entry and (not rest or (not here and takes(".".join(parts), data, may_add=True))):
         return here
     others = elsewhere(parts[-1], data, parts[:-1], may_add=may_add)
     inside = all(other.split(".")[: stop.depth] == list(parts[: stop.depth]) for other in others)

@@ -281,7 +281,7 @@ class PolicyStage(TrainedStage):
     """What the stages have that change the policy."""
 
     measure: MeasureConfig = field(default_factory=MeasureConfig)
-    """Suites that are scored between its steps."""
+    """Suites that are scored between its steps; a kind of your own does it by stages/between/measuring.py."""
     select: Literal["last", "best"] = "last"
     """Which model is the stage's result: the last, or the best of its kept checkpoints (`keep_checkpoints` of them)."""
     select_prompts: PositiveInt = 64
