@@ -103,5 +103,5 @@ def room_problems(rollout: RolloutConfig, prefix: str, max_tokens: int) -> Itera
             "the response leaves no room for a prompt",
             value=f"{prefix}.sampling.max_tokens={max_tokens}",
             limit=f"less than rollout.max_model_len={rollout.max_model_len}, prompt and response together",
-            mend="raise rollout.max_model_len or lower max_tokens",
+            mend=f"{prefix}.sampling.max_tokens={max(1, rollout.max_model_len // 2)}, or more of rollout.max_model_len",
         )

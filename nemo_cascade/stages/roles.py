@@ -165,6 +165,11 @@ class Roles:
         assert self._rollout is not None, "an engine is one of them"
         sync_one(self._policy, self._rollout, engine, version, self.config.rollout.weight_sync)
 
+    @property
+    def rollout_version(self) -> int:
+        """The weight version that the engines were given last; 0: what they started from."""
+        return self._rollout_version
+
     def policy_now_holds(self, hf_folder: Path) -> None:
         """Record that the policy's weights are those of `hf_folder` (just loaded or just exported)."""
         self._policy_holds = str(hf_folder)
