@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params, stop_token_ids
+from nemo_cascade.rollout.thinking import Draft, Stretch, Thoughts
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
-from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory, first_turn
+from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -111,33 +113,50 @@ class RolloutWorker:
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
         check_questions(questions, sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
-        requests = {
-            f"{index}/{sample}": (question, sample)
+        drafts = {
+            f"{index}/{sample}": Draft(question, sample)
             for index, question in enumerate(questions)
             for sample in question.samples
         }
-        return self._generate(requests, sampling, seed)
+        return self._generate(drafts, sampling, seed)
 
-    def _generate(
-        self, requests: dict[str, tuple[Question, int]], sampling: SamplingConfig, seed: int
-    ) -> Iterator[list[Trajectory]]:
+    def _generate(self, drafts: dict[str, Draft], sampling: SamplingConfig, seed: int) -> Iterator[list[Trajectory]]:
         self._empty_prefix_cache()
-        waiting = set(requests)
+        thoughts = Thoughts(sampling, self.model_path)
+        waiting: dict[str, Stretch] = {}
         try:
-            for key, (question, sample) in requests.items():
-                params = sampling_params(sampling, request_seed(seed, question.task_id, sample), self.stop_ids)
-                self._engine.add_request(key, {"prompt_token_ids": question.token_ids.tolist()}, params)
+            for key, draft in drafts.items():
+                self._ask(key, thoughts.first(draft), sampling, seed, waiting)
             deadline = time.monotonic() + self.config.generate_deadline_s
             while waiting:
-                ended = self._step(waiting, deadline)
-                waiting.difference_update(output.request_id for output in ended)
+                ended: list[Trajectory] = []
+                for output in self._step(waiting, deadline):
+                    draft = self._said(waiting.pop(output.request_id), output.outputs[0])
+                    following = thoughts.next(draft, self.stop_ids)
+                    if isinstance(following, Draft):
+                        ended.append(following.trajectory(self._version))
+                    else:
+                        key = output.request_id.partition("+")[0]
+                        self._ask(key, following, sampling, seed, waiting)
                 if ended:
-                    yield [self._answer(*requests[output.request_id], output.outputs[0]) for output in ended]
+                    yield ended
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))
 
-    def _step(self, waiting: set[str], deadline: float) -> list[Any]:
+    def _ask(
+        self, key: str, stretch: Stretch, sampling: SamplingConfig, seed: int, waiting: dict[str, Stretch]
+    ) -> None:
+        """Hand a stretch of an answer to the engine, under the answer's key and its number."""
+        draft = stretch.draft
+        own = key if draft.stretches == 1 else f"{key}+{draft.stretches - 1}"
+        drawn = replace(sampling, max_tokens=stretch.max_tokens)
+        ends = [*self.stop_ids, *stretch.stops]
+        params = sampling_params(drawn, request_seed(seed, stretch.place, draft.sample), ends)
+        self._engine.add_request(own, {"prompt_token_ids": draft.context}, params)
+        waiting[own] = stretch
+
+    def _step(self, waiting: Collection[str], deadline: float) -> list[Any]:
         """Take one engine step; return the requests that it finished."""
         if time.monotonic() > deadline:
             raise DeadlineError(
@@ -149,10 +168,11 @@ class RolloutWorker:
             raise RolloutError("the engine lost requests", value=f"{len(waiting)} never finished")
         return [output for output in self._engine.step() if output.finished]
 
-    def _answer(self, question: Question, sample: int, completion: Any) -> Trajectory:
+    def _said(self, stretch: Stretch, completion: Any) -> Draft:
+        """Return the draft with the stretch that the engine sampled."""
         ids = np.asarray(completion.token_ids, dtype=np.int32)
         logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
-        name = f"{question.task_id} sample {sample}"
+        name = f"{stretch.draft.question.task_id} sample {stretch.draft.sample}"
         if completion.finish_reason not in list(FinishReason):
             raise RolloutError(f"{name}: the engine gave up", value=f"finish reason {completion.finish_reason}")
         reason = FinishReason(completion.finish_reason)
@@ -164,9 +184,10 @@ class RolloutWorker:
                 value=f"{int((~np.isfinite(logprobs)).sum())} log-probs are not finite",
                 mend="the weights hold NaN or infinite values: look at the trainer's grad norm",
             )
-        if (reason is FinishReason.STOP) != (int(ids[-1]) in self.stop_ids):
-            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=self.stop_ids)
-        return first_turn(question.task_id, sample, question.token_ids, ids, logprobs, reason, self._version)
+        ends = (*self.stop_ids, *stretch.stops)
+        if (reason is FinishReason.STOP) != (int(ids[-1]) in ends):
+            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=ends)
+        return stretch.draft.followed_by(ids, logprobs, reason)
 
     def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
         """Score given tokens: log-prob of each token from the second on, under the present weights.

@@ -133,7 +133,7 @@ class PreferenceStage(PolicyStage):
             return
         if not sampled.tasks:
             yield CascadeError(f"{key}.sampled.tasks is empty", mend="name at least one set of prompts")
-        yield from room_problems(run.rollout, f"{key}.sampled", sampled.sampling.max_tokens)
+        yield from room_problems(run.rollout, f"{key}.sampled", sampled.sampling)
         if sampled.sampling.temperature == 0:
             value = f"{key}.sampled.sampling.temperature=0"
             yield CascadeError("greedy responses are all the same, so they make no pair", value=value, mend="above 0")

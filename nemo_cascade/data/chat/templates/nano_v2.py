@@ -49,6 +49,7 @@ class NanoV2(Cascade2):
     turn_end, ends = TURN_END, (TURN_END,)
     control = (SYSTEM, TURN_START, TURN_END)
     source = "nano_v2.jinja"
+    thought_end = "\n</think>\n\n"
     constants: Mapping[str, Any] = {"TOOL_FORMAT": _FORMAT}
 
     def _parts(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
@@ -110,7 +111,7 @@ class NanoV2(Cascade2):
     def _reply(self, turn: Turn, is_current: bool) -> tuple[str, str]:
         text, opening = turn.content.strip(), ""
         if is_current and turn.reasoning is not None:
-            opening, text = "<think>\n", f"{turn.reasoning}\n</think>\n\n{turn.content}".strip()
+            opening, text = "<think>\n", f"{turn.reasoning}{self.thought_end}{turn.content}".strip()
         elif is_current:
             opening = "<think></think>"
         calls = ", ".join(self._call(call) for call in turn.calls)
