@@ -17,9 +17,9 @@ from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ConfigError, DeadlineError, RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import SERVED_NAME, Settings, require_tool, results_of, tool_version
+from nemo_cascade.processes.ports import free_port
 from nemo_cascade.storage.atomic import write_atomically
 from nemo_cascade.telemetry.console import err
-from nemo_cascade.training.launch import free_port
 
 # arXiv 2512.13607, appendix B.
 _BUDGET, _PROMPT_TOKENS = 65536, 4096

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -22,6 +22,7 @@ ENVIRONMENTS: Mapping[str, str] = {
     "workplace": "nemo_cascade.environments.workplace.assistant:WorkplaceAssistant",
     "python": "nemo_cascade.environments.python_tool:PythonTool",
     "rubric_chat": "nemo_cascade.environments.rubric_chat:RubricChat",
+    "nano_lookup": "nemo_cascade.nano.lookup:LookupEnvironment",
 }
 """Name -> module and class."""
 
@@ -45,8 +46,8 @@ class TaskEnvironmentConfig:
     kind: Annotated[str, AfterValidator(_known)] = "single_turn"
     """single_turn: nothing, the verifier judges its answer; workplace: 27 tools over five tables, which are
     judged; python: a session that runs its code, the verifier judges its last turn; rubric_chat: a user's follow-ups,
-    a judge model with a rubric at the end; or your own, `my_package.my_module:Name` or `my_file.py:Name` (README,
-    Adding)."""
+    a judge model with a rubric at the end; nano_lookup: a tool that reads numbers, for the nano data; or your own,
+    `my_package.my_module:Name` or `my_file.py:Name` (README, Adding)."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What its constructor takes by name."""
     max_turns: PositiveInt = 8
@@ -82,3 +83,8 @@ class EnvironmentProcessesConfig:
     """Steps at a time in each: most of one's time is waiting for a service or for the sandbox."""
     memory_mib: PositiveInt = 4096
     """Address space of each."""
+    turns: Literal["lock_step", "streaming"] = "lock_step"
+    """lock_step: no sample of a batch is asked its next question before all have had an answer to their last; the same
+    weights, tasks and seed give the same bits. streaming: each goes on as soon as its environment has answered, so that
+    engines don't wait for slow tools; what stands beside it in an engine's batch, and so its last bits, are then a
+    matter of time."""

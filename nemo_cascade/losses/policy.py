@@ -25,12 +25,13 @@ from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import Documents, importance_correction
 from nemo_cascade.losses.output import LossOutput, sum_and_count
 from nemo_cascade.losses.teacher import teacher_advantages
+from nemo_cascade.losses.units import CONTINUED
 
 _MAX_LOG_RATIO = 20.0
 
 
 _KNOWN = {
-    *("advantages", "teacher_logprobs", "sequence_weights"),
+    *("advantages", "teacher_logprobs", "sequence_weights", CONTINUED),
     *("behaviour_logprobs", "previous_logprobs", "reference_logprobs"),
 }
 
@@ -54,8 +55,8 @@ def policy_loss(
         extras: further [T] aligned with the labels. `advantages`: of each token's response. `behaviour_logprobs`: of
             the sampled token by the engine. `previous_logprobs`: the trainer's, before the first update on this rollout
             batch; absent when strictly on-policy. `reference_logprobs`: the frozen reference policy's.
-            `sequence_weights`: 1 / (trained tokens of the token's response). `teacher_logprobs`: in place of
-            `advantages` where a teacher gives them.
+            `sequence_weights`: 1 / (trained tokens of the token's response, in all its documents).
+            `teacher_logprobs`: in place of `advantages` where a teacher gives them.
         config: the switches.
         teacher: how a teacher's log-probabilities are the advantages; None: `advantages` are given.
 

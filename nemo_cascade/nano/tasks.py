@@ -11,22 +11,24 @@ from typing import Any
 
 from nemo_cascade.data.chat.templates.chatml import DEFAULT_SYSTEM, FLAGS
 from nemo_cascade.data.prepared import write_once, write_row_sets
-from nemo_cascade.nano import code, instruction, math, preference, swe
+from nemo_cascade.nano import code, instruction, lookup, math, preference, swe
 from nemo_cascade.nano.code import code_prompt, code_sample, draw_function
 from nemo_cascade.nano.instruction import WORDS, draw_order, instruction_prompt, instruction_sample
+from nemo_cascade.nano.lookup import lookup_rows
 from nemo_cascade.nano.math import Split, draw_plain, draw_problem, math_prompt, math_sample
 from nemo_cascade.nano.modes import mode_rows
 from nemo_cascade.nano.preference import preference_rows
 from nemo_cascade.nano.swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
-NANO_VERSION = 9
+NANO_VERSION = 10
 """Raised with every change of what is written."""
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
 _NAMES = [*(f" {word}" for word in (*WORDS, *NAMES)), *NAMES]
 _CODE_SFT = 5000
-_TASKS = (code, instruction, math, preference, swe)
+# A set that came later stands last: the tokens of the others keep their numbers.
+_TASKS = (code, instruction, math, preference, swe, lookup)
 
 Rows = list[dict[str, Any]]
 
@@ -93,7 +95,7 @@ def nano_rows(seed: int) -> dict[str, Rows]:
     rows["math_few_train"] = rows["math_train"][:192]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
-    return rows | preference_rows(seed) | mode_rows(seed)
+    return rows | preference_rows(seed) | mode_rows(seed) | lookup_rows(seed)
 
 
 def _distinct(count: int, draw: Callable[[], Any]) -> list[Any]:

@@ -88,6 +88,7 @@ SPECS = (
         zero=True,
     ),
     Spec("Truncated", "share of rollouts", {"truncation_rate": "truncated"}, zero=True),
+    Spec("Age of rollouts", "steps", {"staleness_mean": "mean", "staleness_max": "oldest"}, zero=True),
     Spec("Entropy", "nats per token", {"entropy": "entropy"}, zero=True),
     Spec(
         "Trainer - engine",

@@ -14,14 +14,21 @@ MOST_CHARACTERS = 6000
 
 
 @dataclass(frozen=True, slots=True)
+class ReadTurn:
+    """A turn of a rollout: what the policy was given before it, and what it said; texts, possibly cut."""
+
+    given: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One rollout to read.
 
     Attributes:
         step: of the stage, from 1.
         why: why it was chosen: best, worst, truncated.
-        prompt: text, possibly cut.
-        response: text, possibly cut.
+        turns: what it was asked and said, in order; one where it said but one.
         reward: None where the verifier failed.
         error: the verifier's error, if any.
         detail: the verifier's reasons in words; empty where it gives none.
@@ -32,8 +39,7 @@ class Sample:
 
     step: int
     why: str
-    prompt: str
-    response: str
+    turns: tuple[ReadTurn, ...]
     reward: float | None
     error: str | None
     detail: str
@@ -57,8 +63,7 @@ def stage_samples(rollouts: Path) -> list[Sample]:
                 Sample(
                     step=step,
                     why=why,
-                    prompt=_cut(line.get("prompt", "")),
-                    response=_cut(line.get("response", "")),
+                    turns=_turns(line),
                     reward=line.get("reward"),
                     error=line.get("error"),
                     detail=str(line.get("detail") or ""),
@@ -100,6 +105,11 @@ def _choose(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if found is not None:
             chosen[why] = found
     return chosen
+
+
+def _turns(line: dict[str, Any]) -> tuple[ReadTurn, ...]:
+    turns = line.get("turns") or [{"given": line.get("prompt", ""), "said": line.get("response", "")}]
+    return tuple(ReadTurn(_cut(turn["given"]), _cut(turn["said"])) for turn in turns)
 
 
 def _cut(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.rollout import RolloutGroup
@@ -20,6 +21,9 @@ from nemo_cascade.rl.episodes import Episode, Episodes, turn_seed
 from nemo_cascade.rl.group import Group
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import Place, Task, Trajectory, Verdict
+
+# How long an engine samples before it is told of new questions, where no answer ends.
+_GLANCE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def ask(
             told(len(over))
 
     with timer.phase("generate"), _episodes(tasks, samples, sampling, by) as episodes:
-        play(episodes, by.engines, sampling, seed, judge)
+        play(episodes, by.engines, sampling, seed, judge, by.config.environments.turns)
     with timer.phase("verify"):
         verdicts.update(by.judges.drain())
     groups = [_group(task, samples, ended, verdicts) for task in tasks]
@@ -98,18 +102,44 @@ def play(
     sampling: SamplingConfig,
     seed: int,
     told: Callable[[Sequence[Episode]], object],
+    turns: Literal["lock_step", "streaming"] = "lock_step",
 ) -> None:
     """Play all episodes to their ends; `told` hears of those that are over, as they are.
 
     Raises:
         RolloutError: samples got lost.
     """
+    if turns == "streaming":
+        _stream(episodes, engines, sampling, seed, told)
+        return
     turn = 0
     while questions := episodes.questions():
         for answers in engines.generate(questions, sampling, turn_seed(seed, turn)):
             told(episodes.answered(answers))
         told(episodes.settled())
         turn += 1
+
+
+def _stream(
+    episodes: Episodes,
+    engines: RolloutGroup,
+    sampling: SamplingConfig,
+    seed: int,
+    told: Callable[[Sequence[Episode]], object],
+) -> None:
+    """Ask each sample its next question as soon as its environment has answered; seeds are those of `play`."""
+    with engines.turns(sampling) as flow:
+        flow.ask(episodes.questions(), turn_seed(seed, 0))
+        while flow.waiting or episodes.stepping:
+            if flow.waiting:
+                answers = flow.answers(_GLANCE_S)
+            else:
+                answers = []
+                episodes.await_step()
+            told(episodes.answered(answers))
+            for question in episodes.questions():
+                flow.ask([question], turn_seed(seed, episodes.turns_of(question)))
+    told(episodes.settled())
 
 
 def _episodes(tasks: Sequence[Task], samples: int, sampling: SamplingConfig, by: Answerers) -> Episodes:

@@ -91,7 +91,7 @@ def sample(
         timer.phase("generate"),
         Episodes(tasks, stage.num_generations, hosts, room, config.reward.deadline_s) as episodes,
     ):
-        play(episodes, engines, stage.sampling, seed, take)
+        play(episodes, engines, stage.sampling, seed, take, config.environments.turns)
     responses = [over[task.task_id, number] for task in tasks for number in range(stage.num_generations)]
     failed, limit = [r.failed for r in responses if r.failed], config.reward.max_error_fraction
     if len(failed) > limit * len(responses):
@@ -135,7 +135,8 @@ def distill_update(
     source = balanced_micro_batches(documents, stage.seq_length, config.parallel.data_parallel_size)
     with timer.phase("logprob"):
         previous = stage.advantage.student == "previous"
-        source, filtered, _ = with_logprobs(policy, source, stage.loss, step, previous=previous)
+        sizes = [len(part) for part in parts]
+        source, filtered, _ = with_logprobs(policy, source, sizes, stage.loss, step, previous=previous)
     with timer.phase("teachers"):
         source, seconds = teach(source, domains, teachers, taught_by, stage.seq_length)
     with timer.phase("train"):

@@ -1,8 +1,9 @@
 """Play all samples of some tasks in their environments, turn by turn.
 
-Turns are in step: every sample that goes on is asked its next question in one generation, when all have answered the
+Turns may be in step: every sample that goes on is asked its next question in one generation, when all have answered the
 last. So what an engine is asked never depends on how fast somebody was, and the same weights, tasks and seed give the
-same bits. The price is that a turn takes as long as its slowest sample.
+same bits. The price is that a turn takes as long as its slowest sample. Or they stream: each sample goes on as soon as
+its environment has answered (`ask.play`).
 
 A sample always ends: by its environment, by a limit, or as an error where its environment fails or takes too long.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,12 +100,28 @@ class Episodes:
         Raises:
             RolloutError: an environment starts the samples of a task differently.
         """
+        if not self._again:
+            return []
         asked = [(place, episode) for place, episode in self._order.items() if place in self._again]
         self._asked |= self._again
         self._again = set()
         if any(episode.trajectory is not None for _, episode in asked):
             return [Question(name, episode.given, range(sample, sample + 1)) for (name, sample), episode in asked]
         return [self._first_question(asked[i : i + self._samples]) for i in range(0, len(asked), self._samples)]
+
+    def turns_of(self, question: Question) -> int:
+        """Return how many turns a question's sample has had."""
+        said = self._order[question.task_id, question.samples.start].trajectory
+        return 0 if said is None else said.num_turns
+
+    @property
+    def stepping(self) -> int:
+        """Steps that environments are taking."""
+        return len(self._stepping)
+
+    def await_step(self) -> None:
+        """Wait until an environment has answered; `answered` tells of it."""
+        wait(self._stepping, return_when=FIRST_COMPLETED)
 
     def _first_question(self, group: Sequence[tuple[Place, Episode]]) -> Question:
         """Ask a task's samples together, so that an engine reads their prompt once."""

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.data.batches import RolloutSource, balanced_micro_batches
 from nemo_cascade.data.layout import sampled_document
+from nemo_cascade.losses.units import CONTINUED
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import StepResult
@@ -51,14 +53,15 @@ def policy_updates(
     had no verdict, or were filtered. Its place in the schedule stays empty.
     """
     parts = _split(rollout_documents(batch, stage), stage.updates_per_batch)
-    sources = [_micro_batches(part, stage, config.parallel) for part in parts]
+    sources = [_micro_batches(list(chain(*part)), stage, config.parallel) for part in parts]
     first, filtered = step * stage.updates_per_batch, 0
     trainer: list[Float32] = []
     with timer.phase("logprob"):
         for i, source in enumerate(sources):
             if trains(source):
+                sizes = [len(documents) for documents in parts[i]]
                 sources[i], found, previous = with_logprobs(
-                    policy, source, stage.loss, first + i, previous=stage.updates_per_batch > 1
+                    policy, source, sizes, stage.trained_loss, first + i, previous=stage.updates_per_batch > 1
                 )
                 filtered += found
                 trainer += previous
@@ -70,20 +73,20 @@ def policy_updates(
         why += f"{int((~batch.marks.valid).sum())} had no verdict, {filtered} were filtered"
         log.warning("step %d: %d of %d updates have nothing to train: %s", step + 1, empty, len(sources), why)
     # A rollout of several documents has no one list of log-probs.
-    whole = len(trainer) == sum(map(len, parts)) == sum(len(group.answers) for group in batch.groups)
+    whole = len(trainer) == sum(map(len, parts)) and all(len(documents) == 1 for part in parts for documents in part)
     return Updates(results, empty, filtered, trainer if whole else [])
 
 
-def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[PackedBatch]:
-    """Return the documents of rollouts, in batch order; a rollout's advantage is the same on all its sampled tokens.
+def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[list[PackedBatch]]:
+    """Return each rollout's documents, in batch order; its advantage is the same on all its sampled tokens.
 
     A rollout is one document, or several where a chat template wrote its conversation anew.
     """
-    documents = []
-    for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True):
-        for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True):
-            documents += response_documents(answer, stage.loss, trained=bool(is_trained), advantages=float(advantage))
-    return documents
+    return [
+        response_documents(answer, stage.trained_loss, trained=bool(is_trained), advantages=float(advantage))
+        for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True)
+        for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True)
+    ]
 
 
 def response_documents(
@@ -96,11 +99,17 @@ def response_documents(
         loss: that is computed of them.
         trained: False keeps them in the batch without gradient.
         values: extra -> its value on all sampled tokens.
+
+    Returns:
+        One; several where a chat template wrote the conversation anew. A loss that is a mean over responses weighs the
+        sampled tokens of all of them alike, and counts the response once.
     """
     documents = []
     if loss.aggregation == "sequence":
         values = values | {"sequence_weights": 1.0 / max(1, answer.num_sampled)}
-    for part in answer.parts:
+    for number, part in enumerate(answer.parts):
+        if loss.aggregation == "sequence":
+            values = values | {CONTINUED: float(number > 0)}
         extras = {name: _where(part.trained > 0, value) for name, value in values.items()}
         extras["behaviour_logprobs"] = part.logprobs
         documents.append(sampled_document(part, extras, trained=trained))
@@ -111,10 +120,10 @@ def _where(sampled: NDArray[np.bool_], value: float) -> Float32:
     return np.where(sampled, np.float32(value), np.float32(0.0))
 
 
-def _split(documents: list[PackedBatch], parts: int) -> list[list[PackedBatch]]:
-    """Deal the documents of one batch to its updates, in order (dynamic sampling may leave the last one smaller)."""
-    size = -(-len(documents) // parts)
-    return [documents[i : i + size] for i in range(0, len(documents), size)]
+def _split(rollouts: list[list[PackedBatch]], parts: int) -> list[list[list[PackedBatch]]]:
+    """Deal the rollouts of one batch to its updates, in order (dynamic sampling may leave the last one smaller)."""
+    size = -(-len(rollouts) // parts)
+    return [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
 
 
 def _micro_batches(documents: list[PackedBatch], stage: GrpoStage, parallel: ParallelConfig) -> RolloutSource:
@@ -122,26 +131,33 @@ def _micro_batches(documents: list[PackedBatch], stage: GrpoStage, parallel: Par
 
 
 def with_logprobs(
-    policy: TrainerGroup, source: RolloutSource, loss: PolicyLossConfig, step: int, *, previous: bool
+    policy: TrainerGroup,
+    source: RolloutSource,
+    sizes: Sequence[int],
+    loss: PolicyLossConfig,
+    step: int,
+    *,
+    previous: bool,
 ) -> tuple[RolloutSource, int, list[Float32]]:
     """Add the log-probs that the loss needs and only a forward pass can give.
 
     Args:
         policy: the trainer.
         source: of the update.
+        sizes: documents of each of its rollouts.
         loss: its switches.
         step: of the update.
         previous: the loss reads the trainer's log-probs as they are before it.
 
     Returns:
         The source, how many of its rollouts `sequence_error_max` took out of training, and the trainer's log-probs of
-        each rollout, where they were needed.
+        each document, where they were needed.
     """
     filtered, scored = 0, list[Float32]()
     if previous or loss.sequence_error_max is not None:
         scored = source.per_sample(policy.logprobs(source, step))
         if loss.sequence_error_max is not None:
-            source, filtered = _without_outliers(source, scored, loss.sequence_error_max)
+            source, filtered = _without_outliers(source, sizes, scored, loss.sequence_error_max)
         if previous:
             source = source.with_extra("previous_logprobs", scored)
     if loss.kl_coefficient > 0:
@@ -150,14 +166,27 @@ def with_logprobs(
     return source, filtered, scored
 
 
-def _without_outliers(source: RolloutSource, trainer: Sequence[Float32], most: float) -> tuple[RolloutSource, int]:
-    """Take rollouts out of training on which trainer and engine disagree too much; return how many those are."""
-    keep = []
+def _without_outliers(
+    source: RolloutSource, sizes: Sequence[int], trainer: Sequence[Float32], most: float
+) -> tuple[RolloutSource, int]:
+    """Take rollouts out of training on which trainer and engine disagree too much; return how many those are.
+
+    A rollout of several documents goes or stays as a whole.
+    """
+    differences = []
     for document, logprobs_n in zip(source.documents, trainer, strict=True):
         trained_n = document.loss_mask > 0
-        difference_n = logprobs_n[trained_n].astype(np.float64) - document.extras["behaviour_logprobs"][trained_n]
-        keep.append(not trained_n.any() or sequence_error(difference_n) <= most)
-    return source.trained_only(keep), len(keep) - sum(keep)
+        engine_n = document.extras["behaviour_logprobs"][trained_n]
+        differences.append(logprobs_n[trained_n].astype(np.float64) - engine_n)
+    keep: list[bool] = []
+    filtered, end = 0, 0
+    for size in sizes:
+        begin, end = end, end + size
+        difference_n = np.concatenate(differences[begin:end])
+        kept = not difference_n.size or sequence_error(difference_n) <= most
+        keep += [kept] * size
+        filtered += not kept
+    return source.trained_only(keep), filtered
 
 
 def sequence_error(difference_n: NDArray[np.float64]) -> float:

@@ -76,6 +76,8 @@ class RolloutWorker:
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
         self._transfer_open = False
+        self._under_way: dict[str, Stretch] = {}
+        self._thoughts: Thoughts | None = None
         started = time.monotonic()
         self._engine = _start_engine(self.model_path, self._arch, config, seed, threads, device)
         self._warm_up()
@@ -113,48 +115,100 @@ class RolloutWorker:
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
         check_questions(questions, sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
-        drafts = {
-            f"{index}/{sample}": Draft(question, sample)
+        drafts = [
+            Draft(f"{index}/{sample}", question, sample, seed)
             for index, question in enumerate(questions)
             for sample in question.samples
-        }
-        return self._generate(drafts, sampling, seed)
+        ]
+        return self._generate(drafts, sampling)
 
-    def _generate(self, drafts: dict[str, Draft], sampling: SamplingConfig, seed: int) -> Iterator[list[Trajectory]]:
+    def _generate(self, drafts: list[Draft], sampling: SamplingConfig) -> Iterator[list[Trajectory]]:
         self._empty_prefix_cache()
-        thoughts = Thoughts(sampling, self.model_path)
+        thoughts = self._thoughts_of(sampling)
         waiting: dict[str, Stretch] = {}
         try:
-            for key, draft in drafts.items():
-                self._ask(key, thoughts.first(draft), sampling, seed, waiting)
+            for draft in drafts:
+                self._ask(thoughts.first(draft), sampling, waiting)
             deadline = time.monotonic() + self.config.generate_deadline_s
             while waiting:
-                ended: list[Trajectory] = []
-                for output in self._step(waiting, deadline):
-                    draft = self._said(waiting.pop(output.request_id), output.outputs[0])
-                    following = thoughts.next(draft, self.stop_ids)
-                    if isinstance(following, Draft):
-                        ended.append(following.trajectory(self._version))
-                    else:
-                        key = output.request_id.partition("+")[0]
-                        self._ask(key, following, sampling, seed, waiting)
-                if ended:
+                if ended := self._go_on(sampling, waiting, deadline):
                     yield ended
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))
 
-    def _ask(
-        self, key: str, stretch: Stretch, sampling: SamplingConfig, seed: int, waiting: dict[str, Stretch]
-    ) -> None:
-        """Hand a stretch of an answer to the engine, under the answer's key and its number."""
-        draft = stretch.draft
-        own = key if draft.stretches == 1 else f"{key}+{draft.stretches - 1}"
+    def begin_turns(self) -> None:
+        """Get ready for questions that keep coming, those of conversations that don't wait for each other.
+
+        Raises:
+            RolloutError: the engine is busy.
+            WeightSyncError: it is in the middle of a weight hand-over.
+        """
+        self._state.require(SyncPhase.GENERATING, "generate")
+        if self._engine.has_unfinished_requests():
+            raise RolloutError("the engine is still busy with another generation")
+        self._empty_prefix_cache()
+
+    def advance(
+        self, asked: list[tuple[Question, int]], sampling: SamplingConfig, patience_s: float
+    ) -> list[Trajectory]:
+        """Take up questions, and go on with all that are under way until an answer ends, or for a while.
+
+        What an answer is depends on its own question and seed, but for the rounding of the batch that it stands in.
+
+        Args:
+            asked: questions, and the seed of each one's generation; none of their answers is under way.
+            sampling: how answers are drawn.
+            patience_s: return without an answer after so long.
+
+        Raises:
+            As `generate`.
+        """
+        check_questions([q for q, _ in asked], sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
+        thoughts, under_way = self._thoughts_of(sampling), {stretch.draft.key for stretch in self._under_way.values()}
+        for question, seed in asked:
+            for sample in question.samples:
+                key = f"{question.task_id}/{sample}"
+                if key in under_way:
+                    raise RolloutError("a sample is asked while it answers", value=key)
+                self._ask(thoughts.first(Draft(key, question, sample, seed)), sampling, self._under_way)
+        begun = time.monotonic()
+        while self._under_way:
+            ended = self._go_on(sampling, self._under_way, begun + self.config.generate_deadline_s)
+            if ended or time.monotonic() > begun + patience_s:
+                return ended
+        return []
+
+    def end_turns(self) -> None:
+        """Give up what is under way."""
+        if self._under_way:
+            self._engine.abort_request(sorted(self._under_way))
+            self._under_way = {}
+
+    def _thoughts_of(self, sampling: SamplingConfig) -> Thoughts:
+        if self._thoughts is None or self._thoughts.sampling != sampling:
+            self._thoughts = Thoughts(sampling, self.model_path)
+        return self._thoughts
+
+    def _ask(self, stretch: Stretch, sampling: SamplingConfig, waiting: dict[str, Stretch]) -> None:
+        """Hand a stretch of an answer to the engine."""
+        draft, ends = stretch.draft, [*self.stop_ids, *stretch.stops]
         drawn = replace(sampling, max_tokens=stretch.max_tokens)
-        ends = [*self.stop_ids, *stretch.stops]
-        params = sampling_params(drawn, request_seed(seed, stretch.place, draft.sample), ends)
-        self._engine.add_request(own, {"prompt_token_ids": draft.context}, params)
-        waiting[own] = stretch
+        params = sampling_params(drawn, request_seed(draft.seed, stretch.place, draft.sample), ends)
+        self._engine.add_request(stretch.key, {"prompt_token_ids": draft.context}, params)
+        waiting[stretch.key] = stretch
+
+    def _go_on(self, sampling: SamplingConfig, waiting: dict[str, Stretch], deadline: float) -> list[Trajectory]:
+        """Take one engine step, ask for the next stretches of what it ended, and return the answers that are done."""
+        thoughts, done = self._thoughts_of(sampling), []
+        for output in self._step(waiting, deadline):
+            draft = self._said(waiting.pop(output.request_id), output.outputs[0])
+            following = thoughts.next(draft, self.stop_ids)
+            if isinstance(following, Draft):
+                done.append(following.trajectory(self._version))
+            else:
+                self._ask(following, sampling, waiting)
+        return done
 
     def _step(self, waiting: Collection[str], deadline: float) -> list[Any]:
         """Take one engine step; return the requests that it finished."""

@@ -28,8 +28,10 @@ class Draft:
     """An answer as far as it goes.
 
     Attributes:
+        key: what the engine knows it by.
         question: what is answered.
         sample: which of its answers.
+        seed: of its generation.
         token_ids: [n], what was sampled and forced.
         logprobs: [sampled], of the sampled ones.
         forced: [begin, end) of the forced ones; empty: none.
@@ -37,8 +39,10 @@ class Draft:
         reason: why the last of them ended.
     """
 
+    key: str
     question: Question
     sample: int
+    seed: int
     token_ids: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
     logprobs: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
     forced: tuple[int, int] = (0, 0)
@@ -84,10 +88,17 @@ class Stretch:
     stops: Sequence[int] = ()
 
     @property
+    def key(self) -> str:
+        """What the engine knows it by."""
+        return self._numbered(self.draft.key)
+
+    @property
     def place(self) -> str:
         """The answer's place, as the seed of its stretch knows it; the first stretch's is the answer's own."""
-        count = self.draft.stretches
-        return self.draft.question.task_id if count == 1 else f"{self.draft.question.task_id}+{count - 1}"
+        return self._numbered(self.draft.question.task_id)
+
+    def _numbered(self, name: str) -> str:
+        return name if self.draft.stretches == 1 else f"{name}+{self.draft.stretches - 1}"
 
 
 class Thoughts:
@@ -99,7 +110,7 @@ class Thoughts:
     """
 
     def __init__(self, sampling: SamplingConfig, folder: Path) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._tokenizer: ChatTokenizer | None = None
         self._line_ends: list[int] = []
         if sampling.thinking_budget is not None:
@@ -110,8 +121,8 @@ class Thoughts:
 
     def first(self, draft: Draft) -> Stretch:
         """Return the first stretch of an answer."""
-        budget = self._sampling.thinking_budget
-        return _asked(draft, min(budget or self._sampling.max_tokens, self._sampling.max_tokens))
+        budget = self.sampling.thinking_budget
+        return _asked(draft, min(budget or self.sampling.max_tokens, self.sampling.max_tokens))
 
     def next(self, draft: Draft, ends: Sequence[int]) -> Stretch | Draft:
         """Return what is asked for next, or the draft where it is done.
@@ -120,7 +131,7 @@ class Thoughts:
             draft: with the stretch that just ended.
             ends: tokens that end an answer.
         """
-        left = self._sampling.max_tokens - len(draft.token_ids)
+        left = self.sampling.max_tokens - len(draft.token_ids)
         if draft.reason is FinishReason.ABORT or int(draft.token_ids[-1]) in ends:
             return draft
         if left <= 0:
@@ -128,8 +139,8 @@ class Thoughts:
         if draft.stretches > 2 or not self._thinks(draft):
             # The overrun is for thoughts alone; what is said behind one has no lines to end at.
             return _asked(replace(draft, stretches=max(draft.stretches, 2)), left)
-        if draft.stretches == 1 and self._sampling.thinking_overrun:
-            return _asked(draft, min(self._sampling.thinking_overrun, left), self._line_ends)
+        if draft.stretches == 1 and self.sampling.thinking_overrun:
+            return _asked(draft, min(self.sampling.thinking_overrun, left), self._line_ends)
         closed = self._closed(replace(draft, stretches=2))
         left -= len(closed.token_ids) - len(draft.token_ids)
         return _asked(closed, left) if left > 0 else replace(draft, reason=FinishReason.LENGTH)

@@ -95,6 +95,7 @@ class StageCheckpoints:
         self.context, self.stage, self.total_steps = context, stage, total_steps
         self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints, stage.checkpoint_every)
         self.time = TimeLeft(job_end())
+        self.resumed_from: Path | None = None
 
     def resume(
         self, policy: TrainerGroup, needs: Sequence[str] = (), same: Mapping[str, str] = MappingProxyType({})
@@ -119,6 +120,7 @@ class StageCheckpoints:
             return 0, {}
         step, path = found
         state = policy.load_checkpoint(str(path))
+        self.resumed_from = path
         needs = [*needs, *same]
         if missing := [name for name in needs if name not in state]:
             raise CheckpointError(
@@ -145,18 +147,44 @@ class StageCheckpoints:
         return steps_done % self.stage.checkpoint_every == 0 or steps_done == self.total_steps
 
     def save_if_due(self, policy: TrainerGroup, steps_done: int, state: dict[str, Any], *, last: bool = False) -> None:
-        """Write a checkpoint every `checkpoint_every` steps and at the end, also where that comes early (`last`).
+        """Write a checkpoint where one is wanted: see `wanted` and `save`."""
+        if self.wanted(steps_done, last=last):
+            self.save(policy, steps_done, state)
+
+    def wanted(self, steps_done: int, *, last: bool = False) -> bool:
+        """Tell at a step's end whether a checkpoint belongs here.
+
+        One does every `checkpoint_every` steps, at the end, also where that comes early (`last`), and before a pause.
+        """
+        self.time.step_done()
+        if last or self.due(steps_done) or self.time.reason_to_pause():
+            return True
+        self.time.restart()
+        return False
+
+    def save(
+        self,
+        policy: TrainerGroup,
+        steps_done: int,
+        state: dict[str, Any],
+        beside: Callable[[Path], object] | None = None,
+    ) -> None:
+        """Write a checkpoint.
+
+        Args:
+            policy: whose.
+            steps_done: behind which step.
+            state: what the stage goes on from, JSON-like.
+            beside: is given the folder, and writes what else the stage goes on from.
 
         Raises:
             PausedError: the job's time doesn't hold two more steps, or a pause was asked for; the step is saved.
         """
-        self.time.step_done()
         pause = self.time.reason_to_pause()
-        if not (last or self.due(steps_done) or pause):
-            self.time.restart()
-            return
         with self.store.saving(steps_done) as folder:
             policy.save_checkpoint(str(folder), state)
+            if beside is not None:
+                beside(folder)
         self.time.saved()
         if pause:
             raise PausedError(f"{self.context.name}, step {steps_done} of {self.total_steps}", pause)

@@ -31,6 +31,7 @@ from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.pause import TimeLeft, job_end
+from nemo_cascade.stages.profile import profiled_at_start
 from nemo_cascade.stages.references import reference_logprobs
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
@@ -97,6 +98,7 @@ def sample_round(
     """
     config, roles, sampled = context.config, context.roles, stage.sampled
     assert sampled is not None, "a round has rules"
+    prompts = profiled_at_start(config, roles, sampled, prompts, context.parent_hf, context.version(0) - 1)
     this = Round(context.folder / "round", context.name, config.seed, sampled, prompts)
     if missing := this.missing():
         engines = roles.engines_with(context.parent_hf, context.version(0))

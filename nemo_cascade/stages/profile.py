@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.config.stages.preference import SampledPairsConfig
 from nemo_cascade.config.stages.tasks import ProfileConfig, TaskConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.profiles import PassRate, ProfileFile, question_key
@@ -22,6 +23,9 @@ from nemo_cascade.stages.roles import Roles
 from nemo_cascade.storage.hashes import hash_folder
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
+
+Asking = TypeVar("Asking", GrpoStage, SampledPairsConfig)
+"""What has tasks, and says how they are sampled."""
 
 
 def profile_prompts(
@@ -51,7 +55,7 @@ def profile_prompts(
 
 
 def profiled_at_start(
-    config: RunConfig, roles: Roles, stage: GrpoStage, prompts: PromptSet, model: Path, version: int
+    config: RunConfig, roles: Roles, stage: Asking, prompts: PromptSet, model: Path, version: int
 ) -> PromptSet:
     """Return a stage's prompts with the pass rates that its tasks ask to be measured, and those left out that they say.
 
@@ -60,7 +64,7 @@ def profiled_at_start(
     Args:
         config: the run's configuration.
         roles: actors; engines are asked only where something is still to be measured.
-        stage: the stage.
+        stage: the stage, or its round.
         prompts: of its tasks.
         model: HF folder that the stage starts from.
         version: of these weights, should they have to be handed to the engines.
@@ -75,7 +79,7 @@ def profiled_at_start(
 
 
 def _measured(
-    config: RunConfig, roles: Roles, stage: GrpoStage, prompts: PromptSet, model: Path, samples: int, version: int
+    config: RunConfig, roles: Roles, stage: Asking, prompts: PromptSet, model: Path, samples: int, version: int
 ) -> ProfileFile:
     how = {"samples": samples, "sampling": _plain(stage.sampling), "seed": config.seed}
     who = {"model": hash_folder(model), "model_folder": model.name, "prompts": digest_of(prompts)}

@@ -22,6 +22,8 @@ OVERRIDES = [
     "+stages.brief.optimizer={lr: 1.0e-3}",
     "+stages.brief.prompts={path: '${data_dir}/nano/math_train.jsonl', domain: math, reward: {kind: math}}",
     "+stages.brief.sampling={max_tokens: 12}",
+    # Batches lie drawn and untrained in a checkpoint.
+    "stages.math_rl.max_staleness=1",
 ]
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from random import Random
 
 import numpy as np
 
@@ -93,3 +94,16 @@ def misbehaviour(name):
     """Return how a task misbehaves: two in a hundred each way."""
     place = int(name) % 50
     return KINDS[place] if place < len(KINDS) else None
+
+
+class Sleepy(Counting):
+    """Takes its time for each step: always as long, or in log-normal times with this median."""
+
+    def __init__(self, tokenizer, seconds: float = 0.1, turns: int = 3, spread: float = 0.0):
+        super().__init__(tokenizer, turns)
+        self.seconds, self.spread = seconds, spread
+
+    def step(self, trajectory):
+        drawn = Random(f"{trajectory.place}/{trajectory.num_turns}").lognormvariate(0.0, self.spread)
+        time.sleep(self.seconds * drawn)
+        return super().step(trajectory)

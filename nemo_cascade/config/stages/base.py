@@ -245,6 +245,10 @@ class TrainedStage(StageBase):
         """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
         return None
 
+    def steps_ahead(self) -> int:
+        """Return how many steps before they train its responses are drawn, while others train; 0: in turns."""
+        return 0
+
     def teacher_advantage(self) -> TeacherAdvantageConfig | None:
         """Return how a teacher's log-probs are the advantages of its policy loss; None: they come with the batch."""
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -50,6 +50,12 @@ class GrpoStage(PolicyStage):
     """Rollouts per prompt (the papers' G)."""
     updates_per_batch: PositiveInt = 1
     """Optimizer steps per rollout batch; 1 is strictly on-policy."""
+    max_staleness: NonNegativeInt = 0
+    """Steps by which the weights that drew a rollout may be older than those it trains. 0: engines and policy take
+    turns, strictly on-policy. k: engines draw the batch of step t + k while step t trains."""
+    correct_staleness: bool = True
+    """Where max_staleness is above 0 and loss.correction is none, weigh tokens by policy / engine, truncated to
+    [0.2, 5]."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How rollouts are drawn."""
     schedule: list[ScheduleEntry] = field(default_factory=list)
@@ -109,7 +115,18 @@ class GrpoStage(PolicyStage):
 
     def policy_loss(self) -> tuple[PolicyLossConfig, float]:
         """Return its loss, and the temperature that rollouts are drawn and scored with."""
-        return self.loss, self.sampling.temperature
+        return self.trained_loss, self.sampling.temperature
+
+    def steps_ahead(self) -> int:
+        """Return how many steps before they train its responses are drawn."""
+        return self.max_staleness
+
+    @property
+    def trained_loss(self) -> PolicyLossConfig:
+        """Its loss, with the correction that stale rollouts have by default."""
+        if not (self.max_staleness and self.correct_staleness and self.loss.correction == "none"):
+            return self.loss
+        return replace(self.loss, correction="truncated", correction_min=0.2, correction_max=5.0)
 
     def size(self) -> StageSize:
         """Return how large the stage is."""
@@ -148,8 +165,20 @@ class GrpoStage(PolicyStage):
             yield CascadeError(
                 "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
             )
-        yield from sampled_is_scored(prefix, self.sampling, self.loss)
+        yield from sampled_is_scored(prefix, self.sampling, self.trained_loss)
+        yield from _staleness(run, prefix, self)
         yield from _filter_and_end(prefix, self)
+
+
+def _staleness(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
+    value = f"{prefix}.max_staleness={stage.max_staleness}"
+    if stage.max_staleness >= stage.steps:
+        yield CascadeError(
+            "the stage ends before a rollout is that old", value=value, limit=f"below steps={stage.steps}"
+        )
+    if stage.max_staleness and run.cluster.gpus_per_node and run.rollout.placement == "colocated":
+        mend = "rollout.placement=disaggregated, or max_staleness=0"
+        yield CascadeError("engines that share the policy's GPUs can't draw while it trains", value=value, mend=mend)
 
 
 def _curriculum(prefix: str, stage: GrpoStage) -> Problems:

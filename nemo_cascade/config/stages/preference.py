@@ -134,6 +134,9 @@ class PreferenceStage(PolicyStage):
         if not sampled.tasks:
             yield CascadeError(f"{key}.sampled.tasks is empty", mend="name at least one set of prompts")
         yield from room_problems(run.rollout, f"{key}.sampled", sampled.sampling)
+        for task_key, task in self.judged().items():
+            lengths = run.rollout.max_model_len, sampled.sampling.max_tokens, f"{key}.sampled.sampling.max_tokens"
+            yield from task.problems(f"{key}.{task_key}", *lengths)
         if sampled.sampling.temperature == 0:
             value = f"{key}.sampled.sampling.temperature=0"
             yield CascadeError("greedy responses are all the same, so they make no pair", value=value, mend="above 0")

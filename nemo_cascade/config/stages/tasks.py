@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.environments import TaskEnvironmentConfig
-from nemo_cascade.config.verifiers.kinds import Reward
+from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE, Reward
 from nemo_cascade.errors import CascadeError
 
 
@@ -150,6 +150,16 @@ class TaskConfig(PromptsConfig):
     def is_profiled(self) -> bool:
         """Whether the pass rates of its prompts are known, or will be when the stage starts."""
         return self.profile.path is not None or self.profile.samples is not None
+
+    def problems(self, key: str, model_length: int, response: int, response_key: str) -> Iterator[CascadeError]:
+        """Yield what is wrong with the lengths of its prompts, and with who measures their pass rates."""
+        yield from super().problems(key, model_length, response, response_key)
+        if self.profile.samples is not None and self.reward.kind in (PREFERENCE, GENRM):
+            yield CascadeError(
+                "a reward model's scores don't tell which prompts are solved",
+                value=f"{key}: profile.samples={self.profile.samples} with reward.kind={self.reward.kind}",
+                mend=f"{key}.profile.path, pass rates by a verifier, or no profile",
+            )
 
     def passed(self) -> str:
         """Return in words which pass rates let a prompt in."""

@@ -197,5 +197,6 @@ def write_rollouts(stage, step):
         {**line, "response": "and so on " * 1000, "reward": 0.0, "finish_reason": "length"},
         {**line, "response": "?", "reward": None, "finish_reason": "stop", "error": "timeout"},
     ]
+    rows[0]["turns"] = [{"given": "first question", "said": "a call"}, {"given": "its result", "said": "\\boxed{yes}"}]
     with gzip.open(file, "wt") as out:
         out.writelines(json.dumps({**row, "prompt_id": f"math/{i}"}) + "\n" for i, row in enumerate(rows))

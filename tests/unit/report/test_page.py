@@ -85,6 +85,17 @@ def test_rollouts_are_escaped_and_long_ones_cut(run_folder):
     assert chosen == [(step, why) for step in (1, 40) for why in whys]
 
 
+def test_a_rollout_of_several_turns_is_read_turn_by_turn(run_folder):
+    text = " ".join(" ".join(parse(write_report(run_folder.path)).text).split())
+    assert r"turn 1 of 2 first question a call turn 2 of 2 its result \boxed{yes}" in text
+    best, worst = (
+        s
+        for s in stage_samples(run_folder.stage(2, "math_rl") / "rollouts")
+        if s.step == 40 and s.reward is not None and s.why in ("best", "worst")
+    )
+    assert (len(best.turns), len(worst.turns), worst.turns[0].said[:8]) == (2, 1, "<script>")
+
+
 def test_report_of_an_empty_folder_says_so(tmp_path):
     outline = parse(write_report(tmp_path))
     assert "No model of this run has been scored yet." in " ".join(outline.text)

@@ -1,12 +1,17 @@
 """From judged rollouts to updates, with a scripted policy: what is filtered, what is left out and counted."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.losses.correction import Documents
+from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.units import count_units
 from nemo_cascade.rl.batch import RolloutBatch, marked
 from nemo_cascade.rl.group import Group
@@ -118,3 +123,62 @@ def test_an_empty_response_weighs_nothing_and_breaks_nothing():
     assert update(policy, batch, "loss.aggregation=sequence").empty == 0
     assert policy.trained == [(5, RESPONSE)]
     assert SimpleNamespace(**optimizer_line([])).tokens == 0
+
+
+class Trained(Policy):
+    """Keeps each document's gradient of the loss in float64, as a trainer would divide it."""
+
+    def train_step(self, source, step):
+        batches, gradients, loss = source.micro_batches(step, 0, 1), {}, 0.0
+        config = PolicyLossConfig(aggregation="sequence")
+        units = sum(count_units(b, "sequence") for b in batches)
+        for batch, members in zip(batches, source.plan[0], strict=True):
+            lengths = torch.tensor(np.diff(batch.cu_seqlens))
+            where = Documents(torch.repeat_interleave(lengths), len(lengths), lambda sums: sums)
+            extras = {name: torch.tensor(v, dtype=torch.float64) for name, v in batch.extras.items()}
+            logprob = extras["behaviour_logprobs"].clone().requires_grad_()
+            output = policy_loss(logprob, None, torch.tensor(batch.loss_mask), where, extras, config)
+            (output.loss_sum / units).backward()
+            loss += output.loss_sum.item() / units
+            gradients |= dict(zip(members, logprob.grad.split(lengths.tolist()), strict=True))
+        self.trained.append((loss, [gradients[i].numpy() for i in sorted(gradients)]))
+        return StepResult(step, loss, 1.0, 1e-4, units, skipped=False, metrics={})
+
+
+def written_anew(batch, sample, said):
+    """Have a rollout's conversation written anew before each of its last turns; `said` are its turns' lengths."""
+    turns = [
+        first_turn("p", sample, np.array([sample, 9], np.int32), np.full(n, 7), np.full(n, -1.0), STOP, 1) for n in said
+    ]
+    batch.groups[0].answers[sample] = replace(turns[-1], earlier=tuple(turns[:-1]))
+
+
+@pytest.mark.parametrize(("parts", "tokens"), [(1, 256), (1, 1024), (2, 256)])
+def test_a_mean_over_responses_counts_one_of_several_documents_once(parts, tokens):
+    """In float64: the mean over responses of the mean over all of a response's tokens, however it is cut."""
+    batch = batch_of([STOP] * 4, [True, True, True, False])
+    said = [[1, 4, 2], [RESPONSE], [2, 60], [5, 1]]
+    for sample in (0, 2, 3):
+        written_anew(batch, sample, said[sample])
+    policy = Trained(dict.fromkeys(range(4), 0.0))
+    settings = ("loss.aggregation=sequence", f"updates_per_batch={parts}", f"seq_length={tokens}")
+    update(policy, batch, *settings)
+    of_update = [[0, 1, 2, 3]] if parts == 1 else [[0, 1], [2, 3]]
+    for (loss, gradients), samples in zip(policy.trained, of_update, strict=True):
+        advantages = {s: batch.advantages[0, s] for s in samples if batch.marks.trained[0, s]}
+        assert loss == pytest.approx(-np.mean(list(advantages.values())), rel=1e-6)
+        due = [
+            -advantages.get(s, 0.0) / sum(said[s]) / len(advantages) * np.array([0, *[1] * n, 0])
+            for s in samples
+            for n in said[s]
+        ]
+        for found, wanted in zip(gradients, due, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_response_of_several_documents_is_filtered_as_a_whole():
+    batch = batch_of([STOP] * 3, [True] * 3)
+    written_anew(batch, 1, [RESPONSE, RESPONSE])
+    policy = Policy({0: [0.0] * 3, 1: [math.log(2.5)] * 3, 2: [0.0] * 3})
+    assert update(policy, batch, "loss.sequence_error_max=2").filtered == 1
+    assert policy.trained == [(5, 2 * RESPONSE)]

@@ -29,7 +29,7 @@ def said(folder, tokenizer, text, prompt="<|im_start|>assistant\n<think>\n", **s
     """Let an engine say a text as far as it is asked to; return the answer, and the lengths that were asked for."""
     thoughts = Thoughts(SamplingConfig(**MOST | sampling), folder)
     ids, place, asked = tokenizer.encode(text), 0, []
-    step = thoughts.first(Draft(Question("t", tokenizer.encode(prompt), range(1)), 0))
+    step = thoughts.first(Draft("0/0", Question("t", tokenizer.encode(prompt), range(1)), 0, 5))
     while isinstance(step, Stretch):
         asked.append(step.max_tokens)
         part = ids[place : place + step.max_tokens]
