@@ -53,7 +53,8 @@ def test_without_cross_entropy_dpo_makes_both_responses_less_likely(runs, run):
     """Arxiv 2406.11704, section 3.3.2, on the same pairs from the same start, with a learning rate that shows it."""
     found = {}
     for name, weight in (("plain", 0.0), ("kept", 1.0)):
-        fork = ["stages.dpo.optimizer.lr=1e-3", f"stages.dpo.loss.sft_weight={weight}", "gate.on_regression=promote"]
+        fork = ["stages.dpo.optimizer.lr=1e-3", "stages.dpo.promise={improve: [], hold: []}"]
+        fork.append(f"stages.dpo.loss.sft_weight={weight}")
         left_out = [f"~stages.{stage}" for stage in STAGES[4:]]
         log = runs / f"{name}.log"
         process = start_run(runs, name, [*fork, *left_out], verb=["fork", str(run), "--at", "dpo"])
