@@ -173,9 +173,8 @@ class GrpoStage(PolicyStage):
 def _staleness(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
     value = f"{prefix}.max_staleness={stage.max_staleness}"
     if stage.max_staleness >= stage.steps:
-        yield CascadeError(
-            "the stage ends before a rollout is that old", value=value, limit=f"below steps={stage.steps}"
-        )
+        limit, mend = f"below steps={stage.steps}", f"{prefix}.max_staleness={stage.steps - 1}"
+        yield CascadeError("the stage ends before a rollout is that old", value=value, limit=limit, mend=mend)
     if stage.max_staleness and run.cluster.gpus_per_node and run.rollout.placement == "colocated":
         mend = "rollout.placement=disaggregated, or max_staleness=0"
         yield CascadeError("engines that share the policy's GPUs can't draw while it trains", value=value, mend=mend)
