@@ -119,7 +119,14 @@ class HfTensors:
 
     def part(self, name: str) -> Any:
         """Return a slice-able handle of a tensor (see `cuts.Slice`)."""
-        return self._open[self.stored[name].file].get_slice(name)
+        file = self.stored[name].file
+        if file not in self._open:
+            self._open[file] = safe_open(file, "pt")
+        return self._open[file].get_slice(name)
+
+    def let_go(self) -> None:
+        """Unmap the files: pages that were read count as this process's memory until then."""
+        self._open.clear()
 
     def check(self, arch: Architecture, *, fresh_head: bool = False) -> None:
         """Compare names and shapes with what the architecture needs.

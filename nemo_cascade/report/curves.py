@@ -69,6 +69,16 @@ SPECS = (
         {"margin": "chosen - rejected", "score_chosen": "chosen", "score_rejected": "rejected"},
     ),
     Spec(
+        "Log-probability of a response",
+        "mean over pairs",
+        {"logprob_chosen": "chosen", "logprob_rejected": "rejected"},
+    ),
+    Spec(
+        "Rewards of the policy",
+        "beta x log-ratio to the reference",
+        {"reward_chosen": "chosen", "reward_rejected": "rejected", "reward_gap": "gap by the judges"},
+    ),
+    Spec(
         "Groups without signal",
         "share of groups",
         {"solved_all": "all solved", "solved_none": "none solved"},
@@ -146,6 +156,8 @@ def calibration(scores: PreferenceScores) -> Chart:
         told.append(f"the longer one preferred {length.longer_chosen:.0%}, scored higher {length.longer_scored:.0%}")
     if scores.errors:
         told.append("squared error " + ", ".join(f"{name} {error:.3g}" for name, error in scores.errors.items()))
+    if known := {name: r for name, r in scores.correlations.items() if r is not None}:
+        told.append("correlation " + ", ".join(f"{name} {r:.2f}" for name, r in known.items()))
     return Chart("Calibration", unit, svg, (), "; ".join(told))
 
 

@@ -124,5 +124,7 @@ def _run_suite(
         "truncation_rate": sum(answer.finish_reason == FinishReason.LENGTH for answer in answers),
         "mode_obeyed": sum(obeys_mode(text, suite.mode) for text in texts),
     }
+    if suite.sampling.thinking_budget is not None:
+        sums["thoughts_closed"] = sum(turn.forced[0] < turn.forced[1] for answer in answers for turn in answer.turns)
     scores = {group.task.task_id: group.scores for group in groups}
     return scores, {name: value / len(answers) for name, value in sums.items()}

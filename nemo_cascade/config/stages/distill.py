@@ -106,7 +106,7 @@ class DistillStage(PolicyStage):
         """Yield what is wrong with its teachers, lengths, batch and sampling."""
         prefix = f"stages.{name}"
         yield from _teachers(run, name, self)
-        yield from room_problems(run.rollout, prefix, self.sampling.max_tokens)
+        yield from room_problems(run.rollout, prefix, self.sampling)
         for key, task in self.asked().items():
             lengths = run.rollout.max_model_len, self.sampling.max_tokens
             yield from task.problems(f"{prefix}.{key}", *lengths, f"{prefix}.sampling.max_tokens")

@@ -145,7 +145,7 @@ class GrpoStage(PolicyStage):
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with lengths, batches, sampling and rules."""
         prefix = f"stages.{name}"
-        yield from room_problems(run.rollout, prefix, self.longest_response)
+        yield from room_problems(run.rollout, prefix, self.sampling, self.longest_response)
         if not self.tasks:
             yield CascadeError(f"{prefix}.tasks is empty", mend="name at least one task")
         for key, task in self.judged().items():

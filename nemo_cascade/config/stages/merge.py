@@ -39,8 +39,9 @@ class MergeStage(StageBase):
     ratios: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
     """linear, slerp: the second model's share, 0 to 1. task_arithmetic, ties: scale of the differences."""
     select_prompts: PositiveInt = 64
-    """Several ratios: prompts of each suite of the domains in `promise.improve` (of all, where none is) that they are
-    scored on: the first so many. The gate judges the best one on the whole suites."""
+    """Several ratios: prompts of each suite of the domains in `promise.improve` (where none is, of those that
+    `promise.hold` names, or all) that they are scored on: the first so many. The gate judges the best one on the whole
+    suites."""
 
     def reads(self) -> Iterator[DataUse]:
         """Yield nothing: it has no data."""
