@@ -21,7 +21,7 @@ from nemo_cascade.nano.preference import preference_rows
 from nemo_cascade.nano.swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
-NANO_VERSION = 10
+NANO_VERSION = 11
 """Raised with every change of what is written."""
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
