@@ -27,7 +27,6 @@ def test_nobody_knows_the_answer_without_the_tool_and_few_conversations_show_how
         (place, number), text = next(iter(row["numbers"].items())), row["messages"][0]["content"]
         assert text == f"Read {place}, then {text[-3:-1]}."
         assert int(row["answer"]) == number + int(text[-3:-1])
-        assert str(number) not in text
 
 
 def test_a_call_and_its_answer_are_few_tokens_and_only_what_the_policy_says_is_learned(nano):
