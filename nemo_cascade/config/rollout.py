@@ -119,6 +119,8 @@ def room_problems(
             value=f"{prefix}.sampling.thinking_budget={sampling.thinking_budget} and thinking_overrun="
             f"{sampling.thinking_overrun}",
             limit=f"together less than {prefix}.sampling.max_tokens={sampling.max_tokens}",
+            mend=f"{prefix}.sampling.thinking_budget={max(1, sampling.max_tokens // 2)} "
+            f"{prefix}.sampling.thinking_overrun=0",
         )
     if sampling.thinking_budget is None and sampling.thinking_overrun:
         yield CascadeError(
