@@ -119,6 +119,7 @@ def room_problems(
             value=f"{prefix}.sampling.thinking_budget={sampling.thinking_budget} and thinking_overrun="
             f"{sampling.thinking_overrun}",
             limit=f"together less than {prefix}.sampling.max_tokens={sampling.max_tokens}",
+            mend=f"a smaller {prefix}.sampling.thinking_budget, or a larger {prefix}.sampling.max_tokens",
         )
     if sampling.thinking_budget is None and sampling.thinking_overrun:
         yield CascadeError(
