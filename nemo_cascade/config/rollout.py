@@ -126,7 +126,7 @@ def room_problems(
         yield CascadeError(
             "only a budget can be overrun",
             value=f"{prefix}.sampling.thinking_overrun={sampling.thinking_overrun}",
-            mend=f"set {prefix}.sampling.thinking_budget",
+            mend=f"{prefix}.sampling.thinking_overrun=0, or give {prefix}.sampling.thinking_budget",
         )
     max_tokens = longest or sampling.max_tokens
     if max_tokens >= rollout.max_model_len:

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.cascade_process import events, finish, kill, kill_when, metrics_of, start_run, tail, wait_until_gone
 from tests.support.run_scores import stage_folder
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3600)]
 
 JUDGE = Path(__file__).parents[1] / "support" / "slow_judge.py"
 
@@ -51,19 +51,20 @@ def judged(told):
     return told.read_text().count("\n") if told.is_file() else 0
 
 
-def kill_once(process, holds, log, timeout_s=400):
+def kill_once(process, holds, log, timeout_s=900):
     """Kill the driver as soon as something holds; nothing that it started may outlive it."""
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert process.poll() is None, f"the run ended before it could be killed:\n{tail(log)}"
-        assert time.monotonic() < end, tail(log)
+    end, held = time.monotonic() + timeout_s, False
+    while not (held := holds()) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    assert wait_until_gone(kill(process)) == []
+    family = kill(process) if process.poll() is None else []
+    assert held, f"the run was never where it should be killed:\n{tail(log)}"
+    assert family, "a driver with nothing below it wouldn't show what outlives it"
+    assert wait_until_gone(family) == []
 
 
 def test_a_round_that_is_killed_anywhere_has_the_same_pairs_metrics_and_scores(runs):
     told, log = runs / "told.txt", runs / "killed.log"
-    assert finish(start_run(runs, "whole", overrides(told)), runs / "whole.log", 900) == 0, tail(runs / "whole.log")
+    assert finish(start_run(runs, "whole", overrides(told)), runs / "whole.log", 1200) == 0, tail(runs / "whole.log")
     whole, run, told = runs / "whole", runs / "killed", runs / "told_again.txt"
     (due,) = (found for found in events(whole, "pairs_read") if "score_mean" in found)
     assert due["pairs"] >= 8
@@ -76,8 +77,8 @@ def test_a_round_that_is_killed_anywhere_has_the_same_pairs_metrics_and_scores(r
     kill_once(start_run(runs, "killed", overrides(told)), lambda: judged(told) > before + 3, log)
     assert first.read_bytes() == kept
     process = start_run(runs, "killed", overrides(told))
-    assert wait_until_gone(kill_when(process, run / "stages" / "03-rpo_1" / "metrics.jsonl", 3, log)) == []
-    assert finish(start_run(runs, "killed", overrides(told)), log, 900) == 0, tail(log)
+    assert wait_until_gone(kill_when(process, run / "stages" / "03-rpo_1" / "metrics.jsonl", 3, log, 900)) == []
+    assert finish(start_run(runs, "killed", overrides(told)), log, 1200) == 0, tail(log)
 
     for batch in sorted((stage_folder(whole, "rpo_1") / "round").glob("batch_*")):
         assert (batches / batch.name).read_bytes() == batch.read_bytes(), batch.name

@@ -9,7 +9,9 @@ import pytest
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import CheckpointError, TrainingError
+from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
+from nemo_cascade.stages.between import measuring
 from nemo_cascade.stages.context import StageContext
 from nemo_cascade.stages.distill import run_distill
 from nemo_cascade.training.setup import StepResult
@@ -40,6 +42,7 @@ class Actors:
 
     def __init__(self, dies_at=None):
         self.weights, self.dies_at, self.done, self.held = 0.0, dies_at, [], None
+        self.rollout_version = 0
 
     def policy(self, setup):
         self.objective = setup.training.objective
@@ -62,6 +65,7 @@ class Actors:
         self.held = None
 
     def sync(self, version, *, verify):
+        self.rollout_version = version
         self.done.append(("sync", version, verify))
         return SimpleNamespace(agreement=None)
 
@@ -115,14 +119,14 @@ def root(tmp_path_factory):
     return root
 
 
-def run(root, folder, actors):
+def run(root, folder, actors, *more):
     overrides = [f"stages.mopd.tasks.{name}.path={root}/{name}.jsonl" for name in ("math", "chat")] + [
         f"data_dir={folder}/data",
         f"stages.mopd.steps={STEPS}",
         "stages.mopd.prompts_per_step=4",
     ]
     overrides += ["stages.mopd.num_generations=2", "stages.mopd.checkpoint_every=2", "logging.progress=false"]
-    config = compose(["cascade=nano_distill", "rollout.max_model_len=256", *overrides])[0]
+    config = compose(["cascade=nano_distill", "rollout.max_model_len=256", *overrides, *more])[0]
     context = StageContext(
         config=config,
         name="mopd",
@@ -169,6 +173,54 @@ def test_a_stage_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_path):
     assert run(root, tmp_path / "cut", resumed) == expected
     assert resumed.exported == whole.exported
     assert [step for what, step, *_ in resumed.done if what == "trained"] == [2, 3]
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Suites whose score is that of the weights which the engines hold."""
+
+    def score(config, roles, engines, tokenizer, label, suites, reward_models):
+        roles.done.append(("scored", label, *(suite.num_prompts for suite in suites.values())))
+        return Scores({domain: {"p": [round(roles.weights % 1, 3)]} for domain in suites})
+
+    monkeypatch.setattr(measuring, "score_suites", score)
+
+
+MEASURE = "stages.mopd.measure={suites: [math], every: 1, num_prompts: 5}"
+
+
+def test_weights_are_handed_over_once_to_be_scored_and_to_draw(root, tmp_path, scored):
+    actors = Actors()
+    told = run(root, tmp_path, actors, MEASURE, "stages.mopd.keep_best=measured_mean")
+    synced = [version for what, version, *_ in actors.done if what == "sync"]
+    assert synced == [30_000_000 + step for step in range(STEPS)]
+    first = actors.done.index(("trained", 0))
+    assert actors.done[first + 1 : first + 3] == [("sync", 30_000_001, True), ("scored", "mopd step 1", 5)]
+    means = [line.get("measured_mean") for line in told]
+    assert [line.get("measured_math") for line in told] == means
+    assert None not in means[:-1]
+    assert means[-1] is None, "the last step is left to the suites behind the stage"
+    assert sorted(path.stem for path in (tmp_path / "measured").iterdir()) == [f"step_{n:06d}" for n in (1, 2, 3)]
+
+
+def test_a_measured_stage_that_was_stopped_goes_on_as_if_it_had_not_been(root, tmp_path, scored):
+    whole = Actors()
+    expected = run(root, tmp_path / "whole", whole, MEASURE)
+    with pytest.raises(TrainingError, match="killed"):
+        run(root, tmp_path / "cut", Actors(dies_at=3), MEASURE)
+    resumed = Actors()
+    assert run(root, tmp_path / "cut", resumed, MEASURE) == expected
+    assert resumed.exported == whole.exported
+
+
+def test_a_stage_ends_early_where_the_scores_rise_no_more_also_when_resumed_there(root, tmp_path, scored, monkeypatch):
+    monkeypatch.setattr(Actors, "weights", property(lambda self: 0.5, lambda self, value: None), raising=False)
+    told = run(root, tmp_path, Actors(), MEASURE[:-1] + ", patience: 1}")
+    assert len(told) == 2
+    assert (tmp_path / "checkpoints" / "step_000002").is_dir()
+    again = Actors()
+    assert run(root, tmp_path, again, MEASURE[:-1] + ", patience: 1}") == told
+    assert again.done == [("exported", "hf")]
 
 
 def test_a_teacher_that_changed_since_the_checkpoint_is_refused(root, tmp_path):
