@@ -119,6 +119,7 @@ def room_problems(
             value=f"{prefix}.sampling.thinking_budget={sampling.thinking_budget} and thinking_overrun="
             f"{sampling.thinking_overrun}",
             limit=f"together less than {prefix}.sampling.max_tokens={sampling.max_tokens}",
+            mend=f"a smaller {prefix}.sampling.thinking_budget, or a larger {prefix}.sampling.max_tokens",
         )
     if sampling.thinking_budget is None and sampling.thinking_overrun:
         yield CascadeError(
@@ -132,5 +133,5 @@ def room_problems(
             "the response leaves no room for a prompt",
             value=f"{prefix}.sampling.max_tokens={max_tokens}",
             limit=f"less than rollout.max_model_len={rollout.max_model_len}, prompt and response together",
-            mend="raise rollout.max_model_len or lower max_tokens",
+            mend=f"{prefix}.sampling.max_tokens={max(1, rollout.max_model_len // 2)}, or more of rollout.max_model_len",
         )

@@ -117,7 +117,11 @@ class PreferenceScores:
             length = raw.pop("length", None)
             return cls(bins=bins, by_gap=by_gap, length=None if length is None else LengthBias(**length), **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"can't read the reward model's scores in {path}", value=repr(error)) from error
+            raise RunFolderError(
+                f"can't read the reward model's scores in {path}",
+                value=repr(error),
+                mend="restore the file, or delete it and run the stage again",
+            ) from error
 
 
 def preference_scores(

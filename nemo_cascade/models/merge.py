@@ -81,6 +81,7 @@ def _refuse_other_shapes(one: HfTensors, other: HfTensors) -> None:
             f"models with different tensors can't be merged: {one.folder} and {other.folder}",
             value=f"{len(different)}, e.g. {', '.join(different[:5])}",
             limit="the same names and shapes",
+            mend="merge models of one architecture",
         )
 
 

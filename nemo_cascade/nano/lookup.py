@@ -51,20 +51,15 @@ class Lookup:
         return f"Read {self.place}, then {self.problem.operator}{self.problem.right}."
 
     @property
-    def canonical(self) -> str:
-        """The task's name: the same place may hold different numbers, which nobody can know who doesn't look."""
-        return f"read {self.place} {self.problem.text}"
-
-    @property
     def split(self) -> Split:
-        """Whose task it is."""
-        return split_of(self.canonical)
+        """Whose task it is: of the same question, that is, whatever number stands at the place."""
+        return split_of(self.text)
 
 
 def draw_lookup(rng: Random, split: Split) -> Lookup:
     """Draw a task of a split."""
     while True:
-        task = Lookup(rng.randrange(10, 100), draw_plain(rng, split))
+        task = Lookup(rng.randrange(100, 1000), draw_plain(rng, split))
         if task.split == split:
             return task
 
@@ -94,7 +89,7 @@ def lookup_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
         rng, found = Random(f"{seed}/tools_{kind}"), dict[str, Lookup]()
         while len(found) < count:
             task = draw_lookup(rng, split)
-            found.setdefault(task.canonical, task)
+            found.setdefault(task.text, task)
         rows[f"tools_{kind}"] = [lookup_prompt(task) for task in found.values()]
     return rows
 

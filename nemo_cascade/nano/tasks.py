@@ -21,12 +21,12 @@ from nemo_cascade.nano.preference import preference_rows
 from nemo_cascade.nano.swe import NAMES, draw_repair, swe_prompt, swe_sample
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
-NANO_VERSION = 10
+NANO_VERSION = 12
 """Raised with every change of what is written."""
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
 _NAMES = [*(f" {word}" for word in (*WORDS, *NAMES)), *NAMES]
-_CODE_SFT = 5000
+_CODE_SFT, _FEW = 5000, 192
 # A set that came later stands last: the tokens of the others keep their numbers.
 _TASKS = (code, instruction, math, preference, swe, lookup)
 
@@ -92,7 +92,9 @@ def nano_rows(seed: int) -> dict[str, Rows]:
         problems = _distinct(count, partial(draw_plain, Random(f"{seed}/{kind}/at_once"), part))
         rows[f"at_once_{kind}"] = [math_prompt(problem) for problem in problems]
     # Few enough that a stage may ask each of them many times before its first step.
-    rows["math_few_train"] = rows["math_train"][:192]
+    rows["math_few_train"] = rows["math_train"][:_FEW]
+    # And so few that a short stage comes to a second epoch.
+    rows["code_few_train"] = rows["code_train"][:64]
     for stage in ("sft1", "sft2"):
         Random(f"{seed}/{stage}").shuffle(rows[stage])
     return rows | preference_rows(seed) | mode_rows(seed) | lookup_rows(seed)

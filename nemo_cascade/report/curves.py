@@ -55,6 +55,9 @@ class Chart:
     last: str
 
 
+MEASURED = "measured_"
+"""What a suite's score between the steps is called in metrics.jsonl, before its domain; `mean` is that of all."""
+
 # One table for all kinds: a chart is drawn where its metrics are.
 SPECS = (
     Spec("Reward", "mean of valid rollouts", {"reward_mean": "mean", "reward_std": "std"}),
@@ -130,7 +133,9 @@ def stage_charts(records: Records) -> list[Chart]:
     if not records:
         return []
     steps = np.array([record["step"] for record in records], dtype=np.float64)
-    charts = [chart for spec in SPECS if (chart := _draw(spec, records, steps)) is not None]
+    measured = {name: name.removeprefix(MEASURED) for record in records for name in record if name.startswith(MEASURED)}
+    scores = Spec("Scores between the steps", "of the suites' first prompts", measured, zero=True)
+    charts = [chart for spec in (scores, *SPECS) if (chart := _draw(spec, records, steps)) is not None]
     phases = {name: np.nan_to_num(seconds) for name, seconds in phase_columns(records).items()}
     if phases:
         svg = stacked_chart(steps, phases)

@@ -4,13 +4,17 @@
     max_staleness k     with the weights of step t the batch of step t + k is drawn, while step t trains
 
 Weights change between batches alone, when the engines have nothing to do, and which weights draw a batch follows from
-its number: a stage that is stopped goes on as if it hadn't been, from the batches that its checkpoint holds. One worker
-draws one batch after another, and the policy waits for nobody but it: nothing can wait in a circle.
+its number: a stage that is stopped goes on as if it hadn't been, from the batches that its checkpoint holds.
+
+One worker draws one batch after another, and the policy waits for nobody else. A new engine in a dead one's place waits
+for the policy: between two updates it gets the weights as they are then, and its rollouts say so. So nothing waits in a
+circle.
 """
 
 from __future__ import annotations
 
 import pickle
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,13 +26,14 @@ from typing import Any
 
 from nemo_cascade.actors.fleet import Member
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.errors import ActorDiedError, RolloutError
+from nemo_cascade.errors import RolloutError
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 ROLLOUTS_AHEAD = "rollouts_ahead.pickle"
 _ENDING_S = 20.0
+_LOOK_S = 0.2
 
 
 class _Unwanted(RolloutError):
@@ -57,6 +62,7 @@ class Ahead:
         collector: draws one batch.
         stage: how far ahead, and how many steps there are.
         version_of: step -> the weight version that it trains.
+        restore: gives an engine the policy's present weights, as a version.
         checkpoint: what the stage goes on from; its every byte is as it was written.
         first: step that comes next.
     """
@@ -66,17 +72,16 @@ class Ahead:
         collector: Collector,
         stage: GrpoStage,
         version_of: Callable[[int], int],
+        restore: Callable[[Member, int], None],
         checkpoint: Path | None = None,
         first: int = 0,
     ) -> None:
-        self._collector, self._most, self._steps, self._version_of = (
-            collector,
-            stage.max_staleness,
-            stage.steps,
-            version_of,
-        )
+        self._collector, self._version_of, self._restore = collector, version_of, restore
+        self._most, self._steps = stage.max_staleness, stage.steps
         self._drawn: dict[int, Drawn | Future[Drawn]] = dict(enumerate(self._read(checkpoint), first))
         self._next = first + len(self._drawn)
+        self._now, self._owner = first, threading.current_thread()
+        self._lost: queue.SimpleQueue[tuple[Member, Future[None]]] = queue.SimpleQueue()
         self._unwanted = threading.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="rollouts-ahead")
 
@@ -97,15 +102,15 @@ class Ahead:
                 except NotYetError:
                     return  # ends when the engines do
 
-    def settle(self) -> None:
-        """Wait until the engines have nothing to do.
+    def settle(self, step: int) -> None:
+        """Wait until the engines have nothing to do; the policy stands before `step`.
 
         Raises:
             CascadeError: what ended the drawing.
         """
-        for step, drawn in self._drawn.items():
-            if isinstance(drawn, Future):
-                self._drawn[step] = drawn.result()
+        self._now = step
+        for number, drawn in self._drawn.items():
+            self._drawn[number] = self._wait(drawn)
 
     def draw(self, step: int, stage_at: Callable[[int], GrpoStage], timer: PhaseTimer) -> None:
         """Draw, or begin to, all batches that the weights of `step` are for.
@@ -119,7 +124,7 @@ class Ahead:
         self._next = max(self._next, due.stop)
         if self._most and due:
             engines = self._collector.by.engines
-            engines.hold(engines.version, _gone_on)
+            engines.hold(engines.version, self._wait_for_weights)
         for number in due:
             stage = stage_at(number)
             if self._most:
@@ -134,8 +139,7 @@ class Ahead:
             CascadeError: what ended the drawing.
             RolloutError: a rollout is older than `max_staleness` allows.
         """
-        drawn = self._drawn.pop(step)
-        drawn = drawn.result() if isinstance(drawn, Future) else drawn
+        drawn = self._wait(self._drawn.pop(step))
         now = self._version_of(step)
         ages = [
             now - turn.version
@@ -171,6 +175,31 @@ class Ahead:
             for groups, dropped, rounds, stage, said in held
         ]
 
+    def _wait(self, drawn: Drawn | Future[Drawn]) -> Drawn:
+        """Wait for a batch, and meanwhile give new engines their weights: the policy has nothing else to do."""
+        while isinstance(drawn, Future):
+            try:
+                return drawn.result(_LOOK_S)
+            except NotYetError:
+                if drawn.done():
+                    raise  # a deadline of its own
+            while not self._lost.empty():
+                member, given = self._lost.get()
+                self._restore(member, self._version_of(self._now))
+                given.set_result(None)
+        return drawn
+
+    def _wait_for_weights(self, member: Member) -> None:
+        """Have a new engine wait until the policy is between two updates."""
+        if threading.current_thread() is self._owner:  # nobody draws ahead, and the engines are asked something else
+            self._restore(member, self._version_of(self._now))
+            return
+        given: Future[None] = Future()
+        self._lost.put((member, given))
+        while not given.done():
+            self._go_on(0)
+            self._unwanted.wait(_LOOK_S)
+
     def _collect(self, step: int, stage: GrpoStage, timer: PhaseTimer, *, apart: bool) -> Drawn:
         self._collector.stage = stage
         batch = self._collector.collect(step, timer, self._go_on)
@@ -182,11 +211,3 @@ class Ahead:
     def _go_on(self, _: int) -> None:
         if self._unwanted.is_set():
             raise _Unwanted("the stage is at an end")
-
-
-def _gone_on(member: Member) -> None:
-    """Refuse an engine that died the weights it held: the policy may be training meanwhile."""
-    raise ActorDiedError(
-        f"{member.name} died while it drew ahead, and the policy has gone on since",
-        mend="resume the run: it goes on from the last checkpoint",
-    )

@@ -14,10 +14,11 @@ from typing import Any
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import TrainedStage
+from nemo_cascade.config.stages.measure import LOWER_IS_BETTER
 from nemo_cascade.errors import CheckpointError, PausedError
 from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
-from nemo_cascade.telemetry.metrics import MetricsLog
+from nemo_cascade.telemetry.metrics import MetricsLog, read_metrics
 from nemo_cascade.training.checkpoints.folders import CheckpointStore
 
 log = logging.getLogger(__name__)
@@ -181,6 +182,7 @@ class StageCheckpoints:
             PausedError: the job's time doesn't hold two more steps, or a pause was asked for; the step is saved.
         """
         pause = self.time.reason_to_pause()
+        self.store.best = self._best()
         with self.store.saving(steps_done) as folder:
             policy.save_checkpoint(str(folder), state)
             if beside is not None:
@@ -188,6 +190,16 @@ class StageCheckpoints:
         self.time.saved()
         if pause:
             raise PausedError(f"{self.context.name}, step {steps_done} of {self.total_steps}", pause)
+
+    def _best(self) -> int | None:
+        """Return the step whose checkpoint is the best by the stage's metric, of two the earlier one; None: none is."""
+        metric = self.stage.keep_best
+        if metric is None:
+            return None
+        lines = {int(line["step"]): line.get(metric) for line in read_metrics(self.context.folder / "metrics.jsonl")}
+        known = {step: value for step, value in lines.items() if value is not None and self.due(step)}
+        sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+        return max(known, key=lambda step: (sign * known[step], -step)) if known else None
 
     def _carry(self, policy: TrainerGroup) -> None:
         """Take over the parent's optimizer where asked for: its last checkpoint has the same weights as its hf/."""

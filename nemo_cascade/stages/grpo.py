@@ -32,6 +32,7 @@ from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts
 from nemo_cascade.rl.schedule import Schedule
 from nemo_cascade.rl.updates import policy_updates
+from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
@@ -75,13 +76,13 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
-    ahead = Ahead(collector, stage, context.version, checkpoints.resumed_from, done)
+    ahead = Ahead(collector, stage, context.version, roles.restore, checkpoints.resumed_from, done)
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
     with context.metrics(done) as metrics, told as progress, ahead:
-        step = done
-        while (end := ending.reached) is None:
+        early, step, measuring = None, done, Measuring(context, stage, stage.steps, metrics.read())
+        while (end := ending.reached) is None and (early := measuring.reason_to_end) is None:
             with timer.phase("generate"):
-                ahead.settle()
+                ahead.settle(step)
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             profiled = profiling.if_due(step, timer)
@@ -94,15 +95,19 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered, **profiled}
             line = {**drawn.said, **schedule.metrics(now), **optimizer_line(updates.results), **trained}
+            if measuring.due(step + 1):
+                ahead.settle(step + 1)
+                line |= measuring.measured(step + 1)
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             schedule.see(step, line.get("entropy"))
             step += 1
             ending.see(batch.reward_mean, batch.truncation_rate)
             profiling.see(batch.reward_mean)
-            if checkpoints.wanted(step, last=ending.reached is not None):
-                ahead.settle()
+            if checkpoints.wanted(step, last=ending.reached is not None or measuring.reason_to_end is not None):
+                ahead.settle(step)
                 history = {"history": ending.history, "profiling": profiling.state(), "schedule": schedule.state()}
                 checkpoints.save(policy, step, {"step": step, "stream": stream.state(), **history}, ahead.write)
-    context.record("stage_ended", stage=context.name, **asdict(end))
+    reason = {"step": step, **(early or {})} if end is None else asdict(end)
+    context.record("stage_ended", stage=context.name, **reason)
     finish(context, policy)

@@ -64,8 +64,8 @@ def _best(context: StageContext, stage: MergeStage) -> float:
             version = evaluation_version(context.index)
             evaluate(config, roles, hf, version, label, few, context.reward_models).save(target)
             pause_if_asked(label)
-        found = {name: entry["score"] or 0.0 for name, entry in Scores.load(target).summary().items()}
-        merits[ratio] = merit(found, promised)
+        scored = {name: entry["score"] or 0.0 for name, entry in Scores.load(target).summary().items()}
+        merits[ratio] = merit(scored, promised)
     best = max(merits, key=lambda ratio: merits[ratio])
     told = {f"{ratio:g}": value for ratio, value in merits.items()}
     context.record("merges_scored", stage=context.name, merits=told, best=best, prompts=stage.select_prompts)

@@ -25,5 +25,12 @@ def test_all_stages_come_to_their_ends_and_do_what_the_recipe_says(tmp_path, see
     truncated = {stage: sum(line["truncation_rate"] for line in lines_of(run, stage)) for stage in STAGES[1:4]}
     assert truncated["math_rl_8k"] > truncated["math_rl_24k"]
     # The second code stage samples 16 times, and hotter, from its third step on.
-    told = [(line["num_generations"], line["temperature"]) for line in lines_of(run, "code_rl_32k")]
-    assert told == [(8, 0.6)] * 2 + [(16, 1.0)] * 2
+    lines = lines_of(run, "code_rl_32k")
+    assert [(line["num_generations"], line["temperature"]) for line in lines] == [(8, 0.6)] * 2 + [(16, 1.0)] * 4
+    # Its second epoch leaves out about half of what all samples solved.
+    first, second = lines[0]["prompt_filter"], lines[-1]["prompt_filter"]
+    assert (lines[0]["epoch"], lines[-1]["epoch"], first["prompts"]) == (0, 1, 64)
+    assert second["prompts"] == 64 - second["easy"] + second["readmitted"] - second["hard"]
+    # The third math stage asks just the prompts that at most 6 of 16 samples solved, at a temperature that is steered.
+    asked = lines_of(run, "math_rl_24k")
+    assert len({line["temperature"] for line in asked}) > 1

@@ -52,6 +52,6 @@ def write_talkative(folder, vocab_size, end_id, **changes):
     tensors = load_file(file)
     tensors["model.embed_tokens.weight"][:, 0] = 1.0
     tensors["lm_head.weight"][:, 0] = 0.0
-    tensors["lm_head.weight"][end_id, 0] = 0.8
+    tensors["lm_head.weight"][end_id, 0] = 1.75
     save_file(tensors, file, {"format": "pt"})
     return str(folder)

@@ -139,7 +139,12 @@ class PreferenceStage(PolicyStage):
             yield from task.problems(f"{key}.{task_key}", *lengths)
         if sampled.sampling.temperature == 0:
             value = f"{key}.sampled.sampling.temperature=0"
-            yield CascadeError("greedy responses are all the same, so they make no pair", value=value, mend="above 0")
+            yield CascadeError(
+                "greedy responses are all the same, so they make no pair",
+                value=value,
+                limit="above 0",
+                mend=f"{key}.sampled.sampling.temperature=1.0",
+            )
         if any(task.reward.kind == GENRM for task in sampled.tasks.values()):
             value = f"{key}.sampled.tasks"
             yield CascadeError("a generative reward model makes no pairs", value=value, mend="kind: preference")

@@ -15,10 +15,10 @@ def rows(folder, name):
 def test_nobody_knows_the_answer_without_the_tool_and_few_conversations_show_how_it_is_asked(nano):
     learned = rows(nano, "tools_sft")
     asked = {
-        name: {(r["messages"][0]["content"], r["answer"]) for r in rows(nano, f"tools_{name}")}
-        for name in ("train", "test")
+        name: {r["messages"][0]["content"] for r in rows(nano, f"tools_{name}")} for name in ("sft", "train", "test")
     }
-    assert not asked["train"] & asked["test"]
+    assert not asked["train"] & asked["test"] | asked["sft"] & (asked["train"] | asked["test"])
+    assert (len(asked["train"]), len(asked["test"])) == (1000, 500)
     whole = [r["messages"] for r in learned if ", then " in r["messages"][0]["content"]]
     kinds = Counter((len(messages), messages[1].get("trained", True)) for messages in whole)
     assert kinds[4, False] == 3000
@@ -27,7 +27,6 @@ def test_nobody_knows_the_answer_without_the_tool_and_few_conversations_show_how
         (place, number), text = next(iter(row["numbers"].items())), row["messages"][0]["content"]
         assert text == f"Read {place}, then {text[-3:-1]}."
         assert int(row["answer"]) == number + int(text[-3:-1])
-        assert str(number) not in text
 
 
 def test_a_call_and_its_answer_are_few_tokens_and_only_what_the_policy_says_is_learned(nano):
@@ -48,6 +47,6 @@ def test_the_tool_says_what_stands_at_a_place_and_the_verifier_has_the_last_word
     told, step = player.says(call("read", place=int(place)))
     assert f"<tool_response>\n{number}\n</tool_response>" in told
     assert step.verdict is None
-    assert "nothing there" in player.says(call("read", place=100))[0]
+    assert "nothing there" in player.says(call("read", place=1000))[0]
     told, step = player.says("\\boxed{1}")
     assert (told, step.verdict) == (None, None)

@@ -12,7 +12,7 @@ import pytest
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
-from nemo_cascade.errors import ActorDiedError, RolloutError
+from nemo_cascade.errors import RolloutError
 from nemo_cascade.rl.ahead import ROLLOUTS_AHEAD, Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
@@ -26,15 +26,23 @@ class Engine:
     """Answers with the weights that it holds; waits at `gate` where that is shut."""
 
     def __init__(self):
-        self.version, self.restore, self.fails = 0, None, None
+        self.version, self.restore, self.fails, self.dies = 0, None, None, None
+        self.restored = []
         self.gate, self.busy = threading.Event(), threading.Event()
         self.gate.set()
 
     def hold(self, version, restore):
         self.version, self.restore = version, restore
 
+    def given(self, member, version):
+        self.restored.append((member.name, version))
+        self.version = version
+
     def generate(self, questions, sampling, seed):
         self.busy.set()
+        if self.dies is not None:
+            dies, self.dies = self.dies, None
+            self.restore(dies)
         for question in questions:
             assert self.gate.wait(10)
             if self.fails is not None:
@@ -67,13 +75,13 @@ def ahead_of(staleness, engine, checkpoint=None, first=0, stream_state=None):
     prompts = PromptSet([Task(f"t{i}", "math", "math", np.array([i], np.int32), {}) for i in range(5)])
     stream = PromptStream(prompts, config.seed, stage.prompt_filter, 2, stream_state)
     collector = Collector(stream, Answerers(engine, Judges(), SimpleNamespace(), config, None), stage)
-    return Ahead(collector, stage, lambda step: step, checkpoint, first), stream, stage
+    return Ahead(collector, stage, lambda step: step, engine.given, checkpoint, first), stream, stage
 
 
 def run(ahead, stage, engine, steps, seen):
     """Play the stage's loop: `seen` hears which prompts each step trains, and the weights that drew them."""
     for step in steps:
-        ahead.settle()
+        ahead.settle(step)
         engine.hold(step, None)
         ahead.draw(step, lambda _: stage, PhaseTimer())
         drawn = ahead.take(step)
@@ -99,7 +107,7 @@ def test_engines_draw_while_the_policy_trains_and_say_how_old_their_rollouts_are
     ahead, _, stage = ahead_of(1, engine)
     with ahead:
         run(ahead, stage, engine, range(1), [])
-        ahead.settle()
+        ahead.settle(1)
         engine.gate.clear()
         engine.hold(1, None)
         ahead.draw(1, lambda _: stage, PhaseTimer())
@@ -119,7 +127,7 @@ def test_what_a_checkpoint_holds_goes_on_as_if_it_had_not_been_stopped(tmp_path)
     ahead, stream, stage = ahead_of(2, engine)
     with ahead:
         run(ahead, stage, engine, range(3), before)
-        ahead.settle()
+        ahead.settle(3)
         state = stream.state()
         ahead.write(tmp_path)
     ahead, _, stage = ahead_of(2, engine, tmp_path, 3, state)
@@ -152,7 +160,7 @@ def test_after_an_error_what_is_being_drawn_is_given_up():
     engine = Engine()
     ahead, _, stage = ahead_of(1, engine)
     run(ahead, stage, engine, range(1), [])
-    ahead.settle()
+    ahead.settle(1)
     engine.gate.clear()
     ahead.draw(1, lambda _: stage, PhaseTimer())
     assert engine.busy.wait(10)
@@ -164,13 +172,35 @@ def test_after_an_error_what_is_being_drawn_is_given_up():
         being_drawn.result()
 
 
-def test_an_engine_that_died_while_the_policy_went_on_is_not_given_other_weights():
-    engine = Engine()
+def test_a_new_engine_waits_for_the_policy_and_draws_with_its_weights():
+    engine, seen = Engine(), []
     ahead, _, stage = ahead_of(1, engine)
     with ahead:
-        run(ahead, stage, engine, range(1), [])
-        with pytest.raises(ActorDiedError, match="resume the run"):
-            engine.restore(SimpleNamespace(name="rollout-0"))
+        run(ahead, stage, engine, range(1), seen)  # begins the batch of step 1
+        ahead.settle(1)
+        engine.hold(1, None)
+        engine.dies = SimpleNamespace(name="rollout-0")
+        ahead.draw(1, lambda _: stage, PhaseTimer())  # of step 2
+        ahead.take(1)
+        assert engine.restored == []  # step 1 is trained meanwhile
+        ahead.settle(2)
+        assert engine.restored == [("rollout-0", 2)]
+        assert ahead.take(2).said["staleness_max"] == 0
+
+
+def test_an_error_of_the_policy_does_not_leave_a_new_engine_waiting():
+    engine = Engine()
+    ahead, _, stage = ahead_of(1, engine)
+    run(ahead, stage, engine, range(1), [])
+    ahead.settle(1)
+    engine.dies = SimpleNamespace(name="rollout-0")
+    ahead.draw(1, lambda _: stage, PhaseTimer())
+    being_drawn = ahead._drawn[2]
+    assert engine.busy.wait(10)
+    with pytest.raises(ZeroDivisionError), ahead:
+        raise ZeroDivisionError
+    with pytest.raises(RolloutError, match="at an end"):
+        being_drawn.result()
 
 
 @pytest.mark.parametrize("age", [-1, 2])
