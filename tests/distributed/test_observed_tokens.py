@@ -57,13 +57,16 @@ def _steps(worker, setup, said):
     return found
 
 
-@pytest.mark.parametrize("said", [two_turns(), one_turn()], ids=["environment", "budget"])
-def test_what_was_given_is_seen_and_has_no_gradient(tmp_path, said):
+def test_what_was_given_is_seen_and_has_no_gradient(tmp_path):
     setup = policy_setup(write_tiny_folder(tmp_path / "tiny"), objective=PolicyLoss(PolicyLossConfig()))
-    (found,) = launch_jobs([Job("steps", (0,), partial(_steps, said=said), setup)], world_size=1)["steps"]
-    assert found["plain"][0] == said.num_sampled == 10
-    assert found["poisoned"] == found["plain"]
-    assert found["other words"][0] == 10
-    assert found["other words"][2] != found["plain"][2]
-    # The comparison can fail: with these values and a mask that is wrong, another step is taken.
-    assert found["trained on all"][2] != found["plain"][2]
+    givers = {"environment": two_turns(), "budget": one_turn()}
+    jobs = [Job(giver, (0,), partial(_steps, said=said), setup) for giver, said in givers.items()]
+    steps = launch_jobs(jobs, world_size=1)
+    for giver, said in givers.items():
+        (found,) = steps[giver]
+        assert found["plain"][0] == said.num_sampled == 10
+        assert found["poisoned"] == found["plain"]
+        assert found["other words"][0] == 10
+        assert found["other words"][2] != found["plain"][2]
+        # The comparison can fail: with these values and a mask that is wrong, another step is taken.
+        assert found["trained on all"][2] != found["plain"][2]
