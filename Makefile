@@ -63,12 +63,13 @@ has-newest:
 test-newest: $(NEWEST_STAMP)
 	@$(NEWEST)/bin/pytest tests/distributed/test_hf_parity.py tests/distributed/test_reshard.py \
 	  tests/distributed/test_reward_model.py tests/proofs/test_packing_leak.py tests/proofs/test_resume_training.py \
-	  tests/unit/training -n 2 --dist loadfile --durations=5
+	  tests/unit/training -m "not gpu and not bench and not long" -n 2 --dist loadfile --durations=5
 
 # Every layout that this package can have, of every family and objective: about an hour.
 matrix: $(STAMP)
 	@$(RUN)/pytest tests/distributed/test_hf_parity.py tests/distributed/test_layout_matrix.py \
-	  tests/distributed/test_dry_build.py tests/distributed/test_mixture_parity.py \
+	  tests/distributed/test_padding_groups.py tests/distributed/test_dry_build.py \
+	  tests/distributed/test_mixture_parity.py tests/distributed/test_mixture_engine.py \
 	  tests/distributed/test_mixture_training.py tests/proofs/test_mixture_leak.py -m long -q
 
 # Peers that only benchmarks and comparisons use; beside the lock's packages, not among them.

@@ -94,7 +94,9 @@ class Run:
         path = self._place(stage).rollouts / f"step_{step:06d}.jsonl.gz"
         if not path.is_file():
             kept = ", ".join(map(str, self.steps_with_rollouts(stage))) or "none"
-            raise RunFolderError(f"no rollouts of {stage} were kept of that step", value=step, limit=kept)
+            raise RunFolderError(
+                f"no rollouts of {stage} were kept of that step", value=step, limit=kept, mend="name one of these steps"
+            )
         return _table(json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines())
 
     def ledger(self) -> pa.Table:
@@ -108,7 +110,9 @@ class Run:
         for place in self.folder.stages():
             if place.name == stage:
                 return place
-        raise RunFolderError("the run has no such stage yet", value=stage, limit=", ".join(self.stages))
+        raise RunFolderError(
+            "the run has no such stage yet", value=stage, limit=", ".join(self.stages), mend="name one of these"
+        )
 
 
 def plan(*overrides: str, config_dir: str | Path | None = None) -> Preflight:

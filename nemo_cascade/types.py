@@ -88,20 +88,40 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Tokens that were sampled in one go, under one weight version: [begin, end) of a trajectory."""
+    """What the policy said in one go, under one weight version: [begin, end) of a trajectory.
+
+    Attributes:
+        begin, end: its tokens.
+        version: of the weights that sampled it.
+        forced: [begin, end) of those among its tokens that an engine put there, as the end of a thought that had
+            reached its budget; empty: all were sampled.
+    """
 
     begin: int
     end: int
     version: int
+    forced: tuple[int, int] = (0, 0)
+
+    @property
+    def sampled(self) -> tuple[tuple[int, int], ...]:
+        """[begin, end) of each stretch that the policy sampled."""
+        begin, end = self.forced
+        whole = ((self.begin, self.end),)
+        return ((self.begin, begin), (end, self.end)) if begin < end else whole
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens that the policy sampled."""
+        return sum(end - begin for begin, end in self.sampled)
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """All that was said about a task once, token by token as it was sampled or given, never re-tokenised.
 
-    What the policy sampled are its turns; all else (the prompt, an environment's observations) it was given. Which
-    token is trained and which version sampled it follow from the turns: they travel as these few numbers, and become
-    arrays where they are needed.
+    What the policy sampled are its turns, but for what an engine forced; all else (the prompt, an environment's
+    observations) it was given. Which token is trained and which version sampled it follow from the turns: they travel
+    as these few numbers, and become arrays where they are needed.
 
     Attributes:
         task_id: what it is about.
@@ -152,7 +172,7 @@ class Trajectory:
     @property
     def num_sampled(self) -> int:
         """Tokens that the policy sampled, in all parts."""
-        return sum(turn.end - turn.begin for part in self.parts for turn in part.turns)
+        return sum(turn.num_sampled for part in self.parts for turn in part.turns)
 
     @property
     def num_turns(self) -> int:
@@ -161,7 +181,7 @@ class Trajectory:
 
     @property
     def response_ids(self) -> Int32:
-        """The last turn's tokens, with the end-of-turn token if it was sampled."""
+        """The last turn's tokens, forced ones and the end-of-turn token, if it was sampled, among them."""
         return self.token_ids[self.turns[-1].begin : self.turns[-1].end]
 
     @property
@@ -179,15 +199,24 @@ class Trajectory:
     def _on_turns(self, dtype: type[Number], elsewhere: int, values: Sequence[int]) -> NDArray[Number]:
         aligned = np.full(len(self.token_ids), elsewhere, dtype)
         for turn, value in zip(self.turns, values, strict=True):
-            aligned[turn.begin : turn.end] = value
+            for begin, end in turn.sampled:
+                aligned[begin:end] = value
         return aligned
 
 
 def first_turn(
-    task_id: str, sample: int, context: Int32, response: Int32, logprobs: Float32, reason: FinishReason, version: int
+    task_id: str,
+    sample: int,
+    context: Int32,
+    response: Int32,
+    logprobs: Float32,
+    reason: FinishReason,
+    version: int,
+    forced: tuple[int, int] = (0, 0),
 ) -> Trajectory:
-    """Return the trajectory of one answer to tokens that were given."""
-    turn = Turn(len(context), len(context) + len(response), version)
+    """Return the trajectory of one answer to tokens that were given; `forced`: [begin, end) of the response."""
+    begin, end = (len(context) + place for place in forced) if forced[0] < forced[1] else (0, 0)
+    turn = Turn(len(context), len(context) + len(response), version, (begin, end))
     ids = np.concatenate([context, response]).astype(np.int32)
     return Trajectory(task_id, sample, ids, (turn,), np.asarray(logprobs, np.float32), reason)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from nemo_cascade.actors.actor import Actor
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
 from nemo_cascade.actors.placement import GpuSlot, beside_the_driver, placed_on
+from nemo_cascade.processes.ports import free_port
 
 
 class RankActor(Actor):
@@ -28,9 +28,7 @@ class RankActor(Actor):
     def address(self) -> tuple[str, int]:
         """Return this process's address and a free port, for the ranks to meet at."""
         host = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            return host, probe.getsockname()[1]
+        return host, free_port(host)
 
     def start(self, **arguments: Any) -> None:
         """Make the worker; nothing heavy happens before its `setup`."""

@@ -119,6 +119,7 @@ class RolloutGroup:
         self.cluster, self.config, self.model_path, self.seed, self.family = cluster, config, model_path, seed, family
         self.version = 0
         self.restarts: dict[str, int] = {}
+        self._alone: dict[str, int] = {}
         self._restore: Callable[[Member], None] | None = None
         self._fleet = Fleet(cluster, "rollout", RolloutError)
         self._slots = engine_slots(cluster.slots, config) if cluster.slots else []
@@ -229,6 +230,15 @@ class RolloutGroup:
     def hold(self, version: int, restore: Callable[[Member], None]) -> None:
         """Note that all engines hold `version`, and how a new engine gets it."""
         self.version, self._restore = version, restore
+        self._alone.clear()
+
+    def holds_alone(self, member: Member, version: int) -> None:
+        """Note that an engine was given a later version than the others hold."""
+        self._alone[member.name] = version
+
+    def lacking(self, version: int) -> list[Member]:
+        """Return the engines that a version is to be handed to: all but those that were given it alone."""
+        return [member for member in self._fleet.members if self._alone.get(member.name) != version]
 
     def close(self) -> None:
         """End all engines."""

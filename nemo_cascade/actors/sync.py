@@ -62,7 +62,8 @@ def sync_weights(
         ActorDiedError: a rank or an engine died.
     """
     started = time.monotonic()
-    sent = _send(policy, rollout, rollout.fleet.members, version, config, verify)
+    members = rollout.lacking(version)
+    sent = _send(policy, rollout, members, version, config, verify) if members else SyncSummary.of([])
     transferred = time.monotonic()
     changes = policy.changes
 
@@ -96,6 +97,18 @@ def sync_weights(
             agreement.floor,
         )
     return report
+
+
+def sync_one(
+    policy: TrainerGroup, rollout: RolloutGroup, member: Member, version: int, config: WeightSyncConfig
+) -> None:
+    """Give one engine the policy's present weights, while others go on with those they hold.
+
+    Raises:
+        ActorDiedError, DeadlineError, WeightSyncError: the hand-over failed.
+    """
+    _send(policy, rollout, [member], version, config, checksums=config.verify != "off")
+    rollout.holds_alone(member, version)
 
 
 def _send(

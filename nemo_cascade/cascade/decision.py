@@ -146,4 +146,8 @@ class Decision:
             tried = tuple(Alternative(**other) for other in raw.pop("alternatives", ()))
             return cls(rows=rows, reasons=tuple(raw.pop("reasons")), alternatives=tried, **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"can't read the gate's decision in {path}", value=repr(error)) from error
+            raise RunFolderError(
+                f"can't read the gate's decision in {path}",
+                value=repr(error),
+                mend="restore the file, or fork the run before this stage: nemo-cascade fork",
+            ) from error

@@ -185,9 +185,17 @@ class RunFolder:
         try:
             stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-            raise RunFolderError("can't read the run's configuration", value=f"{self.config}: {error}") from error
+            raise RunFolderError(
+                "can't read the run's configuration",
+                value=f"{self.config}: {error}",
+                mend="restore config.yaml of the run, or run under another name",
+            ) from error
         if not isinstance(stored, dict):
-            raise RunFolderError("the run's configuration isn't a mapping", value=self.config)
+            raise RunFolderError(
+                "the run's configuration isn't a mapping",
+                value=self.config,
+                mend="restore config.yaml of the run, or run under another name",
+            )
         return stored
 
     def stored_hygiene(self) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ records that say what was made and decided, with the hashes of the weights, whic
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,13 +112,19 @@ def check_fork(old: RunConfig, new: RunConfig, at: str) -> None:
         RunFolderError: there is no such stage, or the two differ in what came before it.
     """
     if at not in old.stages:
-        raise RunFolderError("the run has no such stage to fork at", value=at, limit=", ".join(old.stages))
+        raise RunFolderError(
+            "the run has no such stage to fork at",
+            value=at,
+            limit=", ".join(old.stages),
+            mend=f"--at {next(iter(difflib.get_close_matches(at, old.stages, n=1)), [*old.stages][-1])}",
+        )
     shared = list(old.stages)[: list(old.stages).index(at)]
     if list(new.stages)[: len(shared)] != shared:
         raise RunFolderError(
             f"the stages before {at} must be those of the run that is forked",
             value=", ".join(new.stages),
             limit=f"{', '.join(shared)}, then any",
+            mend="keep their names and order, or fork at an earlier stage",
         )
     late = tuple(f"stages.{name}." for name in [*old.stages, *new.stages] if name not in shared)
     earlier = [line for line in config_diff(old, new) if not line.startswith((*late, "stages:"))]
@@ -150,4 +157,8 @@ def _check_done(source: RunFolder, records: Sequence[Record], shared: Sequence[s
             continue
         weights = events["decided"].details.get("weights", events["trained"].details["weights"])
         if hash_folder(folders[name].hf) != weights:
-            raise RunFolderError("a stage's weights aren't those that its ledger records", value=folders[name].hf)
+            raise RunFolderError(
+                "a stage's weights aren't those that its ledger records",
+                value=folders[name].hf,
+                mend="restore the folder, or fork at an earlier stage",
+            )

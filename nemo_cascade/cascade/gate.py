@@ -258,4 +258,5 @@ def _check_domains(config: RunConfig, stage: str, scores: Scores, parent_scores:
             f"the stage {stage} promises something about domains that weren't scored",
             value=missing,
             limit=sorted(scores.samples),
+            mend="name suites that are measured after the stage, under evaluation.suites",
         )

@@ -88,7 +88,11 @@ class Ledger:
         try:
             record = Record(**body, hash=hash_json(body))
         except (TypeError, ValueError) as error:
-            raise RunFolderError(f"the event {event} has a detail that isn't JSON-like", value=str(error)) from error
+            what, mend = (
+                f"the event {event} has a detail that isn't JSON-like",
+                "tell it numbers, texts, lists and dicts",
+            )
+            raise RunFolderError(what, value=str(error), mend=mend) from error
         append_line(self.path, asdict(record))
         self._records.append(record)
         return record

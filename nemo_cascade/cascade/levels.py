@@ -44,7 +44,7 @@ def models_to_choose_from(config: RunConfig, stage: str) -> int:
     rules, gate = config.stages[stage], stage_gate(config, stage)
     chosen = rules.selection_prompts() is not None
     trained = rules.trained()
-    kept = 1 if trained is None else trained.keep_checkpoints
+    kept = 1 if trained is None else trained.keep_checkpoints + (trained.keep_best is not None)
     checkpoints = kept if chosen or gate.on_regression in ("recover", "checkpoint") else 1
     return checkpoints + (len(gate.merge_ratios) if gate.on_regression in ("recover", "merge") else 0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +60,8 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     for index, (name, stage) in enumerate(config.stages.items(), 1):
         if not STAGE_NAME.fullmatch(name) or name == START:
             problems.append(
-                f"stages.{name}: a stage's name is a folder's; allowed: letters, digits, `_`, `-`, `.`, not `{START}`"
+                f"a stage's name is a folder's; got: stages.{name}; allowed: letters, digits, `_`, `-`, `.`, not "
+                f"`{START}`; mend: give it another name"
             )
         problems += _promise_problems(name, stage, set(suites) - set(waiting))
         waiting = {domain: reward_model for domain, reward_model in waiting.items() if reward_model != name}
@@ -66,12 +69,17 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
         if gate.unacceptable_fall is not None and gate.unacceptable_fall <= gate.tolerance:
             problems.append(
                 f"stages.{name}: a fall that its gate tolerates is called unacceptable; got: "
-                f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance={gate.tolerance:g}"
+                f"gate.unacceptable_fall={gate.unacceptable_fall:g}; allowed: above gate.tolerance={gate.tolerance:g}; "
+                f"mend: gate.unacceptable_fall={2 * gate.tolerance or 0.01:g}"
             )
         parent = stage.parent or line
         if parent not in policies:
             allowed = ", ".join(policies)
-            problems.append(f"stages.{name}.parent: no policy by then; got: {parent}; allowed: {allowed}")
+            near = difflib.get_close_matches(parent, policies, n=1) or policies[-1:]
+            problems.append(
+                f"stages.{name}.parent: no policy by then; got: {parent}; allowed: {allowed}; "
+                f"mend: stages.{name}.parent={near[0]}"
+            )
         planned.append(PlannedStage(index, name, folder.stage(index, name), parent, stage))
         if planned[-1].moves_policy:
             line = name
@@ -81,6 +89,13 @@ def plan_stages(config: RunConfig, folder: RunFolder) -> list[PlannedStage]:
     return planned
 
 
+def _mended(name: str, promise: str, domains: Sequence[str], wrong: str, suites: set[str]) -> str:
+    """Return the promise as it was probably meant: the nearest suite in place of what is none, or nothing there."""
+    near = difflib.get_close_matches(wrong, suites, n=1)
+    meant = dict.fromkeys(other for domain in domains for other in (near if domain == wrong else [domain]))
+    return f"stages.{name}.promise.{promise}=[{','.join(meant)}]"
+
+
 def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str]:
     problems = []
     for promise, domains in (("improve", stage.promise.improve), ("hold", stage.promise.hold)):
@@ -88,8 +103,12 @@ def _promise_problems(name: str, stage: StageBase, suites: set[str]) -> list[str
             if domain not in suites and not (promise == "hold" and domain == "*"):
                 problems.append(
                     f"stages.{name}.promise.{promise}: no evaluation suite for the domain by then; got: {domain}; "
-                    f"allowed: {', '.join(sorted(suites))}"
+                    f"allowed: {', '.join(sorted(suites))}; mend: {_mended(name, promise, domains, domain, suites)}"
                 )
     for domain in sorted(set(stage.promise.improve) & set(stage.promise.hold)):
-        problems.append(f"stages.{name}.promise: `{domain}` is promised to improve and to hold; name it once")
+        rest = ",".join(other for other in stage.promise.hold if other != domain)
+        problems.append(
+            f"stages.{name}.promise: a domain is promised to improve and to hold; got: {domain}; allowed: once; "
+            f"mend: stages.{name}.promise.hold=[{rest}]"
+        )
     return problems

@@ -10,6 +10,7 @@ outcome with its reason, and the ledger another `decided`. A start of the run fi
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -34,7 +35,12 @@ def rule(path: Path, stage: str, ruling: Ruling, because: str) -> Decision:
     folder = RunFolder(path)
     config = read_config(path)
     if stage not in config.stages:
-        raise RunFolderError("the run has no such stage", value=stage, limit=", ".join(config.stages))
+        raise RunFolderError(
+            "the run has no such stage",
+            value=stage,
+            limit=", ".join(config.stages),
+            mend=f"--stage {next(iter(difflib.get_close_matches(stage, config.stages, n=1)), [*config.stages][-1])}",
+        )
     if not because.strip():
         raise RunFolderError("a ruling needs its reason", mend='--because "..."')
     with folder.claimed():

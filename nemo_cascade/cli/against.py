@@ -38,7 +38,11 @@ def measured_of(ready: Preflight, run: Path) -> list[tuple[Job, MeasuredStage]]:
         if measured is not None and measured.seconds.get("train"):
             found.append((as_measured(jobs[stage.name], measured), measured))
     if not found:
-        raise RunFolderError("the run has no measured step of this configuration's stages", value=run)
+        raise RunFolderError(
+            "the run has no measured step of this configuration's stages",
+            value=run,
+            mend="name a run of this configuration that has trained a step",
+        )
     return found
 
 

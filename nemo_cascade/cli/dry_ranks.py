@@ -77,5 +77,6 @@ def show_ranks(ready: Preflight) -> int:
             )  # fmt: skip
         out.print(shown)
     if differ:
-        raise TrainingError("ranks are built otherwise than planned", value=escape("; ".join(differ)))
+        what, mend = "ranks are built otherwise than planned", "report it: the planner counts them wrongly"
+        raise TrainingError(what, value=escape("; ".join(differ)), mend=mend)
     return 0

@@ -13,13 +13,13 @@ from typing import Any
 from rich.markup import escape
 
 from nemo_cascade.actors.openai_server import Served, serve, server_command
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.errors import ConfigError, DeadlineError, RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import SERVED_NAME, Settings, require_tool, results_of, tool_version
+from nemo_cascade.processes.ports import free_port
 from nemo_cascade.storage.atomic import write_atomically
 from nemo_cascade.telemetry.console import err
-from nemo_cascade.training.launch import free_port
 
 # arXiv 2512.13607, appendix B.
 _BUDGET, _PROMPT_TOKENS = 65536, 4096
@@ -76,6 +76,7 @@ def execute(args: argparse.Namespace) -> int:
     tool = settings.command(f"http://127.0.0.1:{port}", folder / "tool")
     for line in (command, tool):
         out.print(escape(shlex.join(line)), soft_wrap=True)
+    tell(server=command, command=tool)
     if args.dry:
         return 0
     require_tool(args.tool)
@@ -88,6 +89,7 @@ def execute(args: argparse.Namespace) -> int:
     facts = {"tool": args.tool, "version": tool_version(args.tool), "mode": args.mode, "model": str(model),
              "server": command, "command": tool, "results": found}  # fmt: skip
     write_atomically(folder / "results.json", (json.dumps(facts, indent=1) + "\n").encode())
+    tell(results=found, file=str(folder / "results.json"))
     out.print(escape(str(folder / "results.json")))
     return 0
 
@@ -128,22 +130,29 @@ def yarn_overrides(config: dict[str, Any], factor: float, original: int | None =
 def _check(args: argparse.Namespace, config: dict[str, Any], reach: int) -> None:
     wrong = []
     if args.tool is None:
-        wrong.append("--benchmarks, --stage, --yarn and --dry need --with ns or --with lm-eval")
+        wrong.append("--benchmarks, --stage, --yarn and --dry need a tool; mend: --with ns or --with lm-eval")
     if not args.benchmarks:
-        wrong.append("--with needs --benchmarks")
+        example = "aime24" if args.tool == "ns" else "gsm8k"
+        wrong.append(f"--with needs --benchmarks; mend: --benchmarks {example}")
     if args.overrides or args.logs or args.save:
         wrong.append("--with takes no overrides, --logs and --save: the tool has its own prompts and results")
     if args.tool == "lm-eval" and any(":" in name for name in args.benchmarks or ()):
         wrong.append("lm-eval takes no samples per prompt (NAME:SAMPLES): set `repeats` in a task's YAML, or take ns")
     if not 0 < args.prompt_tokens < args.budget:
-        wrong.append(f"--prompt-tokens {args.prompt_tokens} leaves no response of --budget {args.budget}")
+        wrong.append(
+            f"--prompt-tokens {args.prompt_tokens} leaves no response of --budget {args.budget}; "
+            f"mend: --prompt-tokens {max(1, args.budget // 4)}"
+        )
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if args.yarn is not None and (args.yarn <= 1 or rope.get("rope_type", rope.get("type", "default")) != "default"):
         wrong.append(f"--yarn {args.yarn:g}: a factor over 1, for a model without rope scaling; got {rope}")
     if args.yarn_from is not None and (args.yarn is None or args.yarn_from < 1):
         wrong.append(f"--yarn-from {args.yarn_from}: the positions that --yarn FACTOR stretches, at least 1")
     if args.budget > reach:
-        wrong.append(f"the model reaches {reach} positions, --budget {args.budget} is more: lower it, or --yarn FACTOR")
+        wrong.append(
+            f"the model reaches {reach} positions, --budget {args.budget} is more; mend: "
+            f"--budget {reach}, or --yarn FACTOR"
+        )
     if wrong:
         raise ConfigError(wrong)
 

@@ -68,6 +68,8 @@ def build_parser(wanted: str | None) -> argparse.ArgumentParser:
         if name == wanted:
             module = importlib.import_module(f"nemo_cascade.cli.verbs.{name}")
             verb.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
+            if module.TELLS_FACTS:
+                verb.add_argument("--json", action="store_true", help="one object on one line, for programs (README)")
             module.configure(verb)
             verb.set_defaults(execute=module.execute, takes_overrides=module.TAKES_OVERRIDES)
     return parser
@@ -96,6 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal.open_standard_streams()
     args = parse(sys.argv[1:] if arguments is None else arguments)
     terminal.set_up_logging(args.debug)
+    if not getattr(args, "json", False):
+        return _run(args)
+    facts = terminal.for_programs()
+    try:
+        code = _run(args)
+        facts.write(args.verb, code)
+        return code
+    finally:
+        terminal.out.facts = None
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         with Attempt(Exception, but=(CascadeError, OSError)) as attempt:
             return int(args.execute(args))

@@ -29,7 +29,13 @@ def gpus_of(text: str) -> int:
         ConfigError: it is something else.
     """
     if not (match := re.fullmatch(r"gpus=(\d+)", text)) or int(match[1]) < 1:
-        raise ConfigError([CascadeError("--optimize takes a number of GPUs", value=text, limit="gpus=N, N >= 1")])
+        raise ConfigError(
+            [
+                CascadeError(
+                    "--optimize takes a number of GPUs", value=text, limit="gpus=N, N >= 1", mend="--optimize gpus=8"
+                )
+            ]
+        )
     return int(match[1])
 
 

@@ -18,7 +18,7 @@ from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architecture import Architecture
-from nemo_cascade.models.fit import layout_problems
+from nemo_cascade.models.fit import fitting_sizes, layout_problems
 from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture, unexpected_fields
 
 # What SmolLM2-135M's own config.json says; its weights come out of an installed package, not of a folder.
@@ -91,7 +91,7 @@ def preflight(
         except ModelError as error:
             problems.append(error)
     if problems or architecture is None:
-        raise ConfigError(problems or lacking)
+        raise ConfigError(list({str(problem): problem for problem in problems or lacking}.values()))
     resumes = False if fresh_folder else check_run_folder(folder.path, config)
     return Preflight(config, provenance, stages, architecture, folder.path, resumes, lacking)
 
@@ -115,7 +115,11 @@ def architecture_of(config: RunConfig) -> Architecture:
     if _has_config(config):
         architecture = read_architecture(Path(model.path or ""), model.family)
         if different := unexpected_fields(architecture, model.architecture):
-            raise ModelError("the model folder holds another model", value=f"{model.path}: {'; '.join(different)}")
+            raise ModelError(
+                "the model folder holds another model",
+                value=f"{model.path}: {'; '.join(different)}",
+                mend="set model.path to the model that is meant, or leave model.architecture out: ~model.architecture",
+            )
     else:
         architecture = architecture_from_hf(model.architecture, model.family)
     longest = model.max_position_embeddings or architecture.max_position_embeddings
@@ -126,13 +130,19 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
     """Return what makes the policy, or a reward model whose folder is here, unfit for its layout and lengths."""
     problems: list[CascadeError] = []
     if architecture.scores:
-        problems.append(CascadeError("a reward model can't be a policy", value=config.model.path))
+        problems.append(
+            CascadeError(
+                "a reward model can't be a policy",
+                value=config.model.path,
+                mend="set model.path to a language model; a reward model belongs under stages.NAME.reward_model",
+            )
+        )
     if architecture.experts is None:
         problems += [
             CascadeError(
                 f"{config.model.name} has no experts whose router could be treated",
                 value=f"stages.{name}.router={trained.router}",
-                mend=f"leave stages.{name}.router out",
+                mend=f"~stages.{name}.router",
             )
             for name, stage in config.stages.items()
             if (trained := stage.trained()) is not None and replace(trained.router, trainable=True) != RouterConfig()
@@ -144,7 +154,8 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
         if stage.moves_policy:
             lengths |= length
             continue
-        parallel, key = stage.layout(config), f"stages.{name}.parallel"
+        parallel = stage.layout(config)
+        key = "parallel" if parallel is config.parallel else f"stages.{name}.parallel"
         start = next((use.reference for use in stage.models() if use.role == "start"), None)
         if start is None:
             problems += _unfit(architecture, config.model.name, parallel, key, length)
@@ -158,9 +169,12 @@ def _unfit(
 ) -> list[CascadeError]:
     longest = architecture.max_position_embeddings
     limit = f"max_position_embeddings={longest} of {name}"
+    texts = layout_problems(architecture, parallel)
+    sizes = fitting_sizes(architecture, parallel) if texts else {}
+    mend = " ".join(f"{layout_key}.{key}={size}".lower() for key, size in sizes.items())
     return [
-        CascadeError(text, mend=f"choose another size under {layout_key}")
-        for text in layout_problems(architecture, parallel)
+        CascadeError(text, value=f"{layout_key}: {parallel.layout}", limit=f"what divides {name}", mend=mend)
+        for text in texts
     ] + [
         CascadeError("longer than the model's positions", value=f"{key}={length}", limit=limit, mend=f"{key}={longest}")
         for key, length in lengths.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
@@ -32,7 +33,10 @@ SINK_PACKAGES: Mapping[str, str] = {
 
 def _known(name: str) -> str:
     if name not in SINKS and not is_plugin(name):
-        raise ValueError(f"one of {', '.join(SINKS)}, or your own as my_sink.py:Name")
+        near = difflib.get_close_matches(name, SINKS, n=1)
+        mend = f"did you mean {near[0]}?" if near else "one of these, or your own: my_sink.py:Name"
+        told = CascadeError("unknown sink", value=name, limit=", ".join(SINKS), mend=mend)
+        raise PydanticCustomError("refused", "refused", {"problem": told})
     place = anchored(name)
     try:
         load_plugin(SINKS.get(place, place))

@@ -11,7 +11,7 @@ from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.plugins import anchored
 
-CHAT_TEMPLATES = ("cascade1", "cascade2", "nano3", "chatml", "own")
+CHAT_TEMPLATES = ("cascade1", "cascade2", "nano3", "nano_v2", "nemotron_4", "chatml", "own")
 """What model.chat_template may name; else it is a path."""
 
 
@@ -44,7 +44,8 @@ class ModelConfig:
     fp32 would be TF32)."""
     chat_template: str = "cascade1"
     """Chat format of SFT, RL prompts and the exported tokenizer: cascade1 (/think flags, JSON tools), cascade2 or nano3
-    (<think> in the prompt, XML tools), chatml, own (the tokenizer's HF template), or the path of a .jinja file."""
+    (<think> in the prompt, XML tools), nano_v2 (the same, JSON lists of calls), nemotron_4 (no tools), chatml, own (the
+    tokenizer's HF template), or the path of a .jinja file."""
     chat_template_date: str | None = None
     """What a template that writes today's date is told (2026-11-29), so that it renders the same tomorrow; without it
     such a template is refused."""

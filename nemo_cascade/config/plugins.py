@@ -60,7 +60,9 @@ def load_plugin(name: str) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise CascadeError("no such class or function", value=name, limit=", ".join(there) or "none there")
+        raise CascadeError(
+            "no such class or function", value=name, limit=", ".join(there) or "none there", mend="name one of these"
+        )
     return found  # type: ignore[no-any-return]
 
 
@@ -105,7 +107,12 @@ def plugin_fields(found: Callable[..., Any], given_by_position: int) -> list[tup
     if loose or len(first) < given_by_position or any(p.kind not in _POSITIONAL for p in first):
         value = f"{getattr(found, '__qualname__', found)}{inspect.signature(found)}"
         limit = f"{given_by_position} parameters by position, settings by name, no * and no **"
-        raise CascadeError("a plug-in's parameters aren't those that are given to it", value=value, limit=limit)
+        raise CascadeError(
+            "a plug-in's parameters aren't those that are given to it",
+            value=value,
+            limit=limit,
+            mend="let it take these by these names",
+        )
     settings = parameters[given_by_position:]
     return [
         (p.name, hints.get(p.name, Any), dataclasses.MISSING if p.default is p.empty else p.default) for p in settings

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.errors import CascadeError
@@ -35,6 +35,11 @@ class SamplingConfig:
     """Keep the k likeliest tokens; 0 keeps all."""
     max_tokens: PositiveInt = 256
     """Most response tokens; a response that reaches it is truncated (finish reason `length`)."""
+    thinking_budget: PositiveInt | None = None
+    """Tokens after which a thought ends: its closing tag is put there and the answer follows. Such tokens are given,
+    not sampled: they are never trained. null: a thought ends by itself."""
+    thinking_overrun: NonNegativeInt = 0
+    """Tokens that a thought may go on behind its budget, up to the next end of a line."""
 
 
 @block
@@ -96,12 +101,37 @@ class RolloutConfig:
     """Hand-over of weights."""
 
 
-def room_problems(rollout: RolloutConfig, prefix: str, max_tokens: int) -> Iterator[CascadeError]:
-    """Yield what is wrong where responses of `max_tokens`, sampled as `prefix` says, leave no room for a prompt."""
+def room_problems(
+    rollout: RolloutConfig, prefix: str, sampling: SamplingConfig, longest: int | None = None
+) -> Iterator[CascadeError]:
+    """Yield what is wrong where responses, sampled as `prefix` says, leave no room: for a prompt, for an answer.
+
+    Args:
+        rollout: the engines.
+        prefix: key of what `sampling` belongs to.
+        sampling: how they are drawn.
+        longest: most tokens of a response, where it isn't what `sampling` says.
+    """
+    thought = (sampling.thinking_budget or 0) + sampling.thinking_overrun
+    if sampling.thinking_budget is not None and thought >= sampling.max_tokens:
+        yield CascadeError(
+            "the thought leaves no room for an answer",
+            value=f"{prefix}.sampling.thinking_budget={sampling.thinking_budget} and thinking_overrun="
+            f"{sampling.thinking_overrun}",
+            limit=f"together less than {prefix}.sampling.max_tokens={sampling.max_tokens}",
+            mend=f"a smaller {prefix}.sampling.thinking_budget, or a larger {prefix}.sampling.max_tokens",
+        )
+    if sampling.thinking_budget is None and sampling.thinking_overrun:
+        yield CascadeError(
+            "only a budget can be overrun",
+            value=f"{prefix}.sampling.thinking_overrun={sampling.thinking_overrun}",
+            mend=f"set {prefix}.sampling.thinking_budget",
+        )
+    max_tokens = longest or sampling.max_tokens
     if max_tokens >= rollout.max_model_len:
         yield CascadeError(
             "the response leaves no room for a prompt",
             value=f"{prefix}.sampling.max_tokens={max_tokens}",
             limit=f"less than rollout.max_model_len={rollout.max_model_len}, prompt and response together",
-            mend="raise rollout.max_model_len or lower max_tokens",
+            mend=f"{prefix}.sampling.max_tokens={max(1, rollout.max_model_len // 2)}, or more of rollout.max_model_len",
         )

@@ -76,6 +76,7 @@ def slurm_violations(config: RunConfig) -> Iterator[CascadeError]:
             "the job would be stopped before it could do anything",
             value=f"slurm.stop_before_s={slurm.stop_before_s}",
             limit=f"{_SECONDS_FOR_A_SAVE} s less than slurm.wall_time_minutes={slurm.wall_time_minutes}",
+            mend="a larger slurm.stop_before_s or slurm.time_limit",
         )
     if config.cluster.ray_address is not None:
         value = f"cluster.ray_address={config.cluster.ray_address}"
@@ -83,17 +84,32 @@ def slurm_violations(config: RunConfig) -> Iterator[CascadeError]:
     for mount in slurm.container_mounts:
         if not re.fullmatch(r"/[^:,]*:/[^:,]*(:(ro|rw))?", mount):
             value = f"slurm.container_mounts: {mount}"
-            yield CascadeError("this is no mount", value=value, limit="/HOST:/CONTAINER or /HOST:/CONTAINER:ro")
+            yield CascadeError(
+                "this is no mount",
+                value=value,
+                limit="/HOST:/CONTAINER or /HOST:/CONTAINER:ro",
+                mend="write /HOST:/CONTAINER",
+            )
     if slurm.container_mounts and slurm.container_image is None:
         value, mend = "slurm.container_image=null", "slurm.container_image=IMAGE"
         yield CascadeError("mounts need a container", value=value, mend=mend)
     for name in slurm.environment:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield CascadeError("this is no variable", value=f"slurm.environment: {name}", limit="letters, digits and _")
+            yield CascadeError(
+                "this is no variable",
+                value=f"slurm.environment: {name}",
+                limit="letters, digits and _",
+                mend="name it by letters, digits and _",
+            )
     for option in slurm.options:
         parts = re.fullmatch(r"--([a-z][a-z-]*)(=.*)?", option)
         if parts is None:
-            yield CascadeError("this is no option of sbatch", value=f"slurm.options: {option}", limit="--name=value")
+            yield CascadeError(
+                "this is no option of sbatch",
+                value=f"slurm.options: {option}",
+                limit="--name=value",
+                mend="write it as --name=value",
+            )
         elif parts[1] in _OWN_OPTIONS:
             mend = f"there is a key for it, or the job relies on its own: nemo-cascade explain slurm ({parts[1]})"
             yield CascadeError("the job sets this option itself", value=f"slurm.options: {option}", mend=mend)
@@ -113,4 +129,9 @@ def _judge(config: RunConfig) -> Iterator[CascadeError]:
         mend = "reward.genrm.model=NAME, as its server calls it"
         yield CascadeError("a judge is served, but none is asked for by name", value="reward.genrm.model=''", mend=mend)
     if not judge.command.strip() or "\n" in judge.command:
-        yield CascadeError("this is no command", value=f"slurm.judge.command={judge.command!r}", limit="one line")
+        yield CascadeError(
+            "this is no command",
+            value=f"slurm.judge.command={judge.command!r}",
+            limit="one line",
+            mend="one line without a line's end; several commands go into a script",
+        )

@@ -71,8 +71,8 @@ class Dialogue:
         self._messages.append(message)
         return Reply(said, calls, parts.reasoning.strip(), parts.answer is not None)
 
-    def results(self, calls: Sequence[ToolCall], texts: Sequence[str]) -> Int32:
-        """Return the tokens of calls' results, and of the opening of the next turn."""
+    def results(self, calls: Sequence[ToolCall], texts: Sequence[str], verdict: Verdict | None = None) -> Step:
+        """Return the step that hands over calls' results: appended, or where the template rewrites what was, anew."""
         name = next((call.name for call in calls if call.problem is None), self._any_tool())
         called = [ToolCall(call.name if call.problem is None else name) for call in calls]
         turns = [
@@ -80,21 +80,24 @@ class Dialogue:
             for i, (call, text) in enumerate(zip(called, texts, strict=True))
         ]
         self._messages += turns
-        return self._behind(turns, called)
+        return self._step(turns, called, verdict)
 
     def asked(self, text: str, verdict: Verdict | None = None) -> Step:
         """Return the step that lets the user say a text: appended, or where the template rewrites what was, anew."""
         turns = [{"role": "user", "content": self.harmless(text)}]
         self._messages += turns
-        if self.extends(turns):
-            return Step(self._behind(turns, ()), verdict)
+        return self._step(turns, (), verdict)
+
+    def _step(self, turns: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall], verdict: Verdict | None) -> Step:
+        if self._extends(turns, calls):
+            return Step(self._behind(turns, calls), verdict)
         segments = self._template.render(self._messages, self._mode, self.tools or None)
         return Step(encode_segments(self._tokenizer, [segments])[0][0], verdict, anew=True)
 
-    def extends(self, turns: Sequence[Mapping[str, Any]]) -> bool:
+    def _extends(self, turns: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> bool:
         """Tell whether the template writes a reply in the same way when these turns follow as when nothing does."""
-        before = self._text(self._stand_in(()))
-        return self._text([*self._stand_in(()), *turns]).startswith(before)
+        before = self._text(self._stand_in(calls))
+        return self._text([*self._stand_in(calls), *turns]).startswith(before)
 
     def harmless(self, text: str) -> str:
         """Return a text in which nothing would be read as the template's structure."""

@@ -38,7 +38,7 @@ class ToolLoop(ABC):
         if trajectory.finish_reason is not FinishReason.STOP or not reply.calls:
             return Step(verdict=self.verdict())
         results = [cut(self._result(call), self._most) for call in reply.calls]
-        return Step(self.dialogue.results(reply.calls, results), self.verdict())
+        return self.dialogue.results(reply.calls, results, self.verdict())
 
     def _result(self, call: ToolCall) -> str:
         return self.run(call) if call.problem is None else f"Error: {call.problem}"

@@ -84,6 +84,7 @@ class PreferenceScores:
         by_gap: by how far the replies are apart, rising; empty where the labels don't say.
         length: length bias; None where all pairs are of equal length.
         errors: mean squared error by attribute; empty where none are rated.
+        correlations: of predicted and given ratings by attribute; None where either doesn't vary.
     """
 
     n: int
@@ -96,6 +97,7 @@ class PreferenceScores:
     by_gap: tuple[GapBin, ...] = ()
     length: LengthBias | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
+    correlations: Mapping[str, float | None] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
@@ -115,7 +117,11 @@ class PreferenceScores:
             length = raw.pop("length", None)
             return cls(bins=bins, by_gap=by_gap, length=None if length is None else LengthBias(**length), **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"can't read the reward model's scores in {path}", value=repr(error)) from error
+            raise RunFolderError(
+                f"can't read the reward model's scores in {path}",
+                value=repr(error),
+                mend="restore the file, or delete it and run the stage again",
+            ) from error
 
 
 def preference_scores(
@@ -123,6 +129,7 @@ def preference_scores(
     gaps: Float64 | None = None,
     longer: Float64 | None = None,
     errors: Mapping[str, float] = MappingProxyType({}),
+    correlations: Mapping[str, float | None] = MappingProxyType({}),
 ) -> PreferenceScores:
     """Judge a reward model on hold-out pairs.
 
@@ -131,6 +138,7 @@ def preference_scores(
         gaps: [n], how far the replies are apart by the labels, where these say it.
         longer: [n], tokens of the chosen reply less those of the rejected one, where they are known.
         errors: mean squared error by attribute, where there are any.
+        correlations: of predicted and given ratings by attribute, where there are any.
     """
     margin_n = np.asarray(margins, dtype=np.float64)
     right_n = (margin_n > 0) + 0.5 * (margin_n == 0)
@@ -153,7 +161,17 @@ def preference_scores(
         by_gap=() if gaps is None else _by_gap(np.asarray(gaps, np.float64), right_n),
         length=None if longer is None else _length_bias(margin_n, right_n, np.asarray(longer, np.float64)),
         errors=dict(errors),
+        correlations=dict(correlations),
     )
+
+
+def correlation(left_n: Float64, right_n: Float64) -> float | None:
+    """Return Pearson's correlation over the places where neither is NaN; None where either doesn't vary."""
+    both_n = ~np.isnan(left_n) & ~np.isnan(right_n)
+    left_n, right_n = left_n[both_n], right_n[both_n]
+    if left_n.size < 2 or left_n.std() == 0 or right_n.std() == 0:
+        return None
+    return float(np.corrcoef(left_n, right_n)[0, 1])
 
 
 def _by_gap(gap_n: Float64, right_n: Float64) -> tuple[GapBin, ...]:
@@ -171,7 +189,6 @@ def _length_bias(margin_n: Float64, right_n: Float64, longer_n: Float64) -> Leng
         return None
     chosen_n, sign_n = longer_n > 0, np.sign(longer_n)
     scored_n = (margin_n * sign_n > 0) + 0.5 * (margin_n == 0)
-    varies = margin_n.std() > 0 and longer_n.std() > 0
 
     def accuracy(own: NDArray[np.bool_]) -> float | None:
         return float(right_n[own].mean()) if own.any() else None
@@ -182,5 +199,5 @@ def _length_bias(margin_n: Float64, right_n: Float64, longer_n: Float64) -> Leng
         longer_scored=float(scored_n[differ_n].mean()),
         accuracy_longer=accuracy(chosen_n),
         accuracy_shorter=accuracy(longer_n < 0),
-        correlation=float(np.corrcoef(margin_n, longer_n)[0, 1]) if varies else None,
+        correlation=correlation(margin_n, longer_n),
     )

@@ -129,7 +129,11 @@ class Scores:
             raw = json.loads(path.read_text(encoding="utf-8"))
             scores = cls(raw["samples"], raw["details"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"can't read the scores in {path}", value=repr(error)) from error
+            raise RunFolderError(
+                f"can't read the scores in {path}",
+                value=repr(error),
+                mend="restore the file, or delete it and run the stage again",
+            ) from error
         return scores
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Layer, Mamba
@@ -22,6 +25,32 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
         problems += _hybrid(layout, parallel.recompute)
     wrong = layout.problems()
     return problems + _expert_parallel(arch, layout) + (wrong or layout.layer_problems(len(arch.layers)))
+
+
+def fitting_sizes(arch: Architecture, parallel: ParallelConfig) -> dict[str, Any]:
+    """Return the fewest changes of a layout that make it one which can split the architecture, no size larger.
+
+    Returns:
+        Keys of ParallelConfig and their values; everything at 1 where no single size suffices.
+    """
+    sizes = [name for name in _SIZES if (getattr(parallel, name) or 1) > 1]
+    tries: list[dict[str, Any]] = [{"sequence_parallel": not parallel.sequence_parallel}, {"recompute": "none"}]
+    tries += [{name: size} for name in sizes for size in range(getattr(parallel, name) - 1, 0, -1)]
+    tries += [{**change, "sequence_parallel": False} for change in tries]
+    for change in tries:
+        if not layout_problems(arch, replace(parallel, **change)):
+            return change
+    return {**dict.fromkeys(sizes, 1), "sequence_parallel": False, "recompute": "none"}
+
+
+_SIZES = (
+    "tensor_model_parallel_size",
+    "virtual_pipeline_model_parallel_size",
+    "pipeline_model_parallel_size",
+    "context_parallel_size",
+    "expert_model_parallel_size",
+    "expert_tensor_parallel_size",
+)
 
 
 def _hybrid(layout: Layout, recompute: str) -> list[str]:

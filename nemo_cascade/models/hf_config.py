@@ -25,7 +25,11 @@ def read_architecture(folder: Path, family: str | None = None) -> Architecture:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ModelError("this is not an HF model folder: it has no config.json", value=str(folder))
+        raise ModelError(
+            "this is not an HF model folder: it has no config.json",
+            value=str(folder),
+            mend="name the folder that holds config.json and the weights",
+        )
     return architecture_from_hf(read_json_object(path), family)
 
 

@@ -67,9 +67,17 @@ class HfTensors:
         )
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
-            raise ModelError("files listed in the safetensors index are missing", value=", ".join(missing))
+            raise ModelError(
+                "files listed in the safetensors index are missing",
+                value=", ".join(missing),
+                mend="fetch the missing files: `nemo-cascade fetch`, or `hf download`",
+            )
         if not files:
-            raise ModelError("no safetensors in the model folder", value=str(folder))
+            raise ModelError(
+                "no safetensors in the model folder",
+                value=str(folder),
+                mend="save the model with save_pretrained(safe_serialization=True)",
+            )
         if listed is not None and (folder / _WHOLE).is_file() and folder / _WHOLE not in files:
             mend = f"remove {_INDEX} and its shards if {_WHOLE} is the model, else remove that"
             raise ModelError(
@@ -85,7 +93,11 @@ class HfTensors:
         try:
             opened: Any = safe_open(file, "pt")
         except (SafetensorError, OSError) as error:
-            raise ModelError("damaged safetensors file", value=f"{file}: {error}") from error
+            raise ModelError(
+                "damaged safetensors file",
+                value=f"{file}: {error}",
+                mend="fetch the file again: it is cut or a git-lfs pointer",
+            ) from error
         self._open[file] = opened
         for name in opened.keys():  # noqa: SIM118 - not a mapping
             part = opened.get_slice(name)
@@ -107,7 +119,14 @@ class HfTensors:
 
     def part(self, name: str) -> Any:
         """Return a slice-able handle of a tensor (see `cuts.Slice`)."""
-        return self._open[self.stored[name].file].get_slice(name)
+        file = self.stored[name].file
+        if file not in self._open:
+            self._open[file] = safe_open(file, "pt")
+        return self._open[file].get_slice(name)
+
+    def let_go(self) -> None:
+        """Unmap the files: pages that were read count as this process's memory until then."""
+        self._open.clear()
 
     def check(self, arch: Architecture, *, fresh_head: bool = False) -> None:
         """Compare names and shapes with what the architecture needs.
@@ -142,6 +161,7 @@ class HfTensors:
             raise ModelError(
                 f"{len(problems)} tensor(s) of this folder don't fit its config.json:\n  " + "\n  ".join(problems),
                 value=str(self.folder),
+                mend="give weights that belong to this config.json",
             )
 
     def _same(self, left: str, right: str) -> bool:
@@ -161,7 +181,12 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     # A file elsewhere would be read by this side alone.
     if not isinstance(listed, dict) or not all(isinstance(f, str) and Path(f).name == f for f in listed.values()):
         limit = '{"weight_map": {tensor: file of this folder}}'
-        raise ModelError(f"{_INDEX} has no usable weight_map", value=index, limit=limit)
+        raise ModelError(
+            f"{_INDEX} has no usable weight_map",
+            value=index,
+            limit=limit,
+            mend="fetch the file again, or save the model with save_pretrained",
+        )
     return listed
 
 

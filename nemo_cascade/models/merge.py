@@ -6,7 +6,8 @@
     ties             b + a mean of the (w_i - b) that are among their tensor's largest and have the sign of the sum of
                      those, at each place                                                      arXiv 2306.01708
 
-Tensors are read in slices and the result is written shard by shard: no model is ever whole in memory.
+Tensors are read in slices and the result is written shard by shard: what is held at once is two copies of a shard, or
+of the largest tensor, and slices of the inputs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from torch import Tensor
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.hf_folder import SHARD_BYTES, HfTensors, write_hf_folder
 
-_ROWS_BYTES = 64 * 2**20
+_ROWS_BYTES = 32 * 2**20
 _LEAST_SHARD_BYTES = 128 * 2**20
+_SHARDS = 32
 # Below this angle the arc is a line, to float32.
 _LEAST_ANGLE = 1e-4
 
@@ -64,7 +66,7 @@ def merge_models(models: Sequence[Path], blend: Blend, target: Path, base: Path 
     for other in [*files[:-1], *([root] if root is not None else [])]:
         _refuse_other_shapes(other, last)
     size = sum(math.prod(stored.shape) * stored.dtype.itemsize for stored in last.stored.values())
-    shard = min(SHARD_BYTES, max(_LEAST_SHARD_BYTES, size // 8))
+    shard = min(SHARD_BYTES, max(_LEAST_SHARD_BYTES, size // _SHARDS))
     write_hf_folder(target, _merged(files, root, blend), last.folder, shard_bytes=shard)
 
 
@@ -79,6 +81,7 @@ def _refuse_other_shapes(one: HfTensors, other: HfTensors) -> None:
             f"models with different tensors can't be merged: {one.folder} and {other.folder}",
             value=f"{len(different)}, e.g. {', '.join(different[:5])}",
             limit="the same names and shapes",
+            mend="merge models of one architecture",
         )
 
 
@@ -94,15 +97,17 @@ class _Rows:
         shape, wide = stored[0].shape, torch.float32
         for one in stored:
             wide = torch.promote_types(wide, one.dtype)
-        parts = [files.part(self.name) for files in self.files]
         if not shape:
-            yield slice(None), [part[...].to(wide) for part in parts]
+            yield slice(None), [files.part(self.name)[...].to(wide) for files in self.files]
             return
         row_bytes = max(1, math.prod(shape[1:]) * wide.itemsize)
         step = max(1, _ROWS_BYTES // row_bytes)
         for start in range(0, shape[0], step):
             rows = slice(start, start + step)
-            yield rows, [part[rows].to(wide) for part in parts]
+            # float32 is its own copy already; a view would keep its file mapped.
+            yield rows, [files.part(self.name)[rows].to(wide, copy=True) for files in self.files]
+            for files in self.files:
+                files.let_go()
 
 
 def _merged(files: Sequence[HfTensors], base: HfTensors | None, blend: Blend) -> Iterator[tuple[str, Tensor]]:

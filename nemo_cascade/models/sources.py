@@ -84,16 +84,24 @@ def _check_hf(model: ModelConfig) -> Path:
     from nemo_cascade.models.hf_folder import HfTensors
 
     if model.path is None:
-        raise ModelError("model.source=hf needs model.path")
+        raise ModelError("model.source=hf needs model.path", mend="model.path=FOLDER")
     folder = Path(model.path)
     if not folder.is_dir():
-        raise ModelError("model.path is not a folder", value=model.path)
+        raise ModelError("model.path is not a folder", value=model.path, mend="model.path=FOLDER of an HF model")
     architecture = read_architecture(folder, model.family)
     if different := unexpected_fields(architecture, model.architecture):
-        raise ModelError("the model folder holds another model", value=f"{model.path}: {'; '.join(different)}")
+        raise ModelError(
+            "the model folder holds another model",
+            value=f"{model.path}: {'; '.join(different)}",
+            mend="set model.path to the model that is meant, or leave model.architecture out: ~model.architecture",
+        )
     HfTensors(folder).check(architecture)
     if not (folder / "tokenizer.json").is_file():
-        raise ModelError("the model folder has no tokenizer.json", value=model.path)
+        raise ModelError(
+            "the model folder has no tokenizer.json",
+            value=model.path,
+            mend="save the tokenizer with save_pretrained into the folder",
+        )
     _check_vocabulary(folder / "tokenizer.json", architecture.vocab_size)
     return folder
 
@@ -105,7 +113,11 @@ def _check_vocabulary(file: Path, vocab_size: int) -> None:
     try:
         tokens = Tokenizer.from_buffer(file.read_bytes()).get_vocab(with_added_tokens=True)
     except ValueError as error:
-        raise DataError(f"not a fast tokenizer: {error}", value=str(file)) from error
+        raise DataError(
+            f"not a fast tokenizer: {error}",
+            value=str(file),
+            mend="give the folder a tokenizer.json (save_pretrained of a fast one)",
+        ) from error
     beyond = sorted((number, token) for token, number in tokens.items() if number >= vocab_size)
     if beyond:
         raise ModelError(

@@ -54,7 +54,12 @@ def require_packages(packages: tuple[str, ...]) -> dict[str, str]:
     """
     missing = [p for p in packages if importlib.util.find_spec(p) is None]
     if missing:
-        raise RuntimeUnavailableError("packages whose text is used are missing", value=missing, limit=packages)
+        raise RuntimeUnavailableError(
+            "packages whose text is used are missing",
+            value=missing,
+            limit=packages,
+            mend=f"pip install {' '.join(missing)}",
+        )
     return {p: importlib.metadata.version(p.replace("_", "-")) for p in packages}
 
 

@@ -99,11 +99,6 @@ def stage_seconds(numbers: Design, factors: Array) -> tuple[Array, Array, Array]
     return kernels, numbers.stages @ np.where(_HOST, scale, 0.0), numbers.stages @ np.where(_GATHERS, scale, 0.0)
 
 
-def step_seconds(numbers: Design, factors: Array) -> Array:
-    """Return [N] seconds of a step."""
-    return StepFormula(numbers).seconds(factors)
-
-
 @dataclass(frozen=True)
 class StepFormula:
     """Seconds of steps as a function of the factors' logarithms (`regression.Formula`)."""

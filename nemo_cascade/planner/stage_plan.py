@@ -157,7 +157,7 @@ def plan_stage(
         _memory(config, job, number, _exact(config, arch, parallel, number), rl)
         for number in sorted({0, job.layout.pp // 2, job.layout.pp - 1})
     )
-    seconds, step = _seconds(job, update, rl)
+    seconds, step = _seconds(job, update, rl, ahead=stage.steps_ahead() > 0)
     apart = rl is not None and not rl.together
     engines = rl.engine.tp * int(rl.engines) if rl is not None and apart else 0
     return StagePlan(
@@ -246,7 +246,7 @@ def _bucket(config: RunConfig) -> float:
     return 2.0 * config.rollout.weight_sync.bucket_mib * 2**20
 
 
-def _seconds(job: Job, update: Estimate, rl: RlStep | None) -> tuple[dict[str, float], Estimate]:
+def _seconds(job: Job, update: Estimate, rl: RlStep | None, *, ahead: bool) -> tuple[dict[str, float], Estimate]:
     if rl is None:
         return {"train": update.value}, update
     fitted = shipped("rl")
@@ -254,4 +254,9 @@ def _seconds(job: Job, update: Estimate, rl: RlStep | None) -> tuple[dict[str, f
     phases = {key: float(value[0]) for key, value in formula.phases(fitted.factors).items()}
     step = estimates(RL, fitted, [rl])[0]
     scale = step.value / float(np.exp(formula.values(fitted.factors))[0])
-    return {key: value * scale for key, value in phases.items()}, step
+    seconds = {key: value * scale for key, value in phases.items()}
+    if ahead:  # Engines draw the next batch meanwhile; weights change when both are done.
+        drawing = seconds.get("generate", 0.0) + seconds.get("score", 0.0)
+        left = 1 - min(drawing, seconds.get("logprob", 0.0) + seconds["train"]) / step.value
+        step = Estimate(step.value * left, step.low * left, step.high * left)
+    return seconds, step

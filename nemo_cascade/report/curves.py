@@ -55,6 +55,9 @@ class Chart:
     last: str
 
 
+MEASURED = "measured_"
+"""What a suite's score between the steps is called in metrics.jsonl, before its domain; `mean` is that of all."""
+
 # One table for all kinds: a chart is drawn where its metrics are.
 SPECS = (
     Spec("Reward", "mean of valid rollouts", {"reward_mean": "mean", "reward_std": "std"}),
@@ -64,6 +67,16 @@ SPECS = (
         "Reward model's scores",
         "mean",
         {"margin": "chosen - rejected", "score_chosen": "chosen", "score_rejected": "rejected"},
+    ),
+    Spec(
+        "Log-probability of a response",
+        "mean over pairs",
+        {"logprob_chosen": "chosen", "logprob_rejected": "rejected"},
+    ),
+    Spec(
+        "Rewards of the policy",
+        "beta x log-ratio to the reference",
+        {"reward_chosen": "chosen", "reward_rejected": "rejected", "reward_gap": "gap by the judges"},
     ),
     Spec(
         "Groups without signal",
@@ -78,6 +91,7 @@ SPECS = (
         zero=True,
     ),
     Spec("Truncated", "share of rollouts", {"truncation_rate": "truncated"}, zero=True),
+    Spec("Age of rollouts", "steps", {"staleness_mean": "mean", "staleness_max": "oldest"}, zero=True),
     Spec("Entropy", "nats per token", {"entropy": "entropy"}, zero=True),
     Spec(
         "Trainer - engine",
@@ -119,7 +133,9 @@ def stage_charts(records: Records) -> list[Chart]:
     if not records:
         return []
     steps = np.array([record["step"] for record in records], dtype=np.float64)
-    charts = [chart for spec in SPECS if (chart := _draw(spec, records, steps)) is not None]
+    measured = {name: name.removeprefix(MEASURED) for record in records for name in record if name.startswith(MEASURED)}
+    scores = Spec("Scores between the steps", "of the suites' first prompts", measured, zero=True)
+    charts = [chart for spec in (scores, *SPECS) if (chart := _draw(spec, records, steps)) is not None]
     phases = {name: np.nan_to_num(seconds) for name, seconds in phase_columns(records).items()}
     if phases:
         svg = stacked_chart(steps, phases)
@@ -140,6 +156,8 @@ def calibration(scores: PreferenceScores) -> Chart:
         told.append(f"the longer one preferred {length.longer_chosen:.0%}, scored higher {length.longer_scored:.0%}")
     if scores.errors:
         told.append("squared error " + ", ".join(f"{name} {error:.3g}" for name, error in scores.errors.items()))
+    if known := {name: r for name, r in scores.correlations.items() if r is not None}:
+        told.append("correlation " + ", ".join(f"{name} {r:.2f}" for name, r in known.items()))
     return Chart("Calibration", unit, svg, (), "; ".join(told))
 
 

@@ -21,6 +21,7 @@ from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.evaluation.preference import PreferenceScores
+from nemo_cascade.report.budgets import budget_charts
 from nemo_cascade.report.came_out import came_out
 from nemo_cascade.report.curves import Chart, calibration, column, phase_columns, stage_charts
 from nemo_cascade.report.matrix import Matrix, collect_matrix
@@ -119,6 +120,7 @@ def write_report(run_folder: Path) -> Path:
         "status": reader.read(lambda: _status(records, stages), ("open", "unknown", ""), "the state of the run"),
         "facts": facts,
         "matrix": matrix,
+        "budgets": reader.read(lambda: _budgets(matrix, config), list[Chart](), "scores by budget"),
         "trend": reader.read(lambda: _trend(matrix), None, "the scores' chart"),
         "findings": reader.read(lambda: came_out(matrix), list[str](), "what came out"),
         "ways": reader.read(lambda: _ways(folder), list[tuple[str, str]](), "how the run goes on"),
@@ -306,6 +308,11 @@ def _run_facts(
         facts.append(("first event", _moment(records[0].time)))
         facts.append(("last event", _moment(records[-1].time)))
     return tuple(facts)
+
+
+def _budgets(matrix: Matrix, config: Mapping[str, Any]) -> list[Chart]:
+    suites = config["evaluation"]["suites"] if matrix.domains and "evaluation" in config else {}
+    return budget_charts(matrix, suites)
 
 
 def _trend(matrix: Matrix) -> Chart | None:

@@ -85,7 +85,9 @@ def read_rollouts(file: Path) -> list[dict[str, Any]]:
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
     except (OSError, EOFError, ValueError) as error:
-        raise RunFolderError(f"can't read the rollouts in {file}", value=repr(error)) from error
+        raise RunFolderError(
+            f"can't read the rollouts in {file}", value=repr(error), mend="restore the file, or leave it out"
+        ) from error
 
 
 def _choose(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -68,7 +68,11 @@ class EquivalenceVerifier:
         sampling: Mapping[str, Any] = {"temperature": 0.0, "max_tokens": 2048},
     ) -> None:
         if (by == "judge") != bool(judge):
-            raise RewardError("equivalence has no one to judge it", value=f"by={by}, judge={judge}")
+            raise RewardError(
+                "equivalence has no one to judge it",
+                value=f"by={by}, judge={judge}",
+                mend="by=symbols, or name a judge",
+            )
         self._client = JudgeClient(**judge) if judge else None
         self._swap, self._boxed, self._unreadable = swap, boxed, unreadable
         self._attempts, self._sampling = attempts, dict(sampling)

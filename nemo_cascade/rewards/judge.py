@@ -36,12 +36,18 @@ class JudgeClient:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RewardError("a judge's URL is no http URL", value=url, limit="http://host:port/v1")
+            raise RewardError(
+                "a judge's URL is no http URL", value=url, limit="http://host:port/v1", mend="http://host:port/v1"
+            )
         self._url, self._model, self._attempts, self._timeout_s = parts, model, attempts, timeout_s
         self._headers = {"Content-Type": "application/json"}
         if api_key_variable:
             if not (key := os.environ.get(api_key_variable, "")):
-                raise RewardError("the judge's key isn't set", value=f"environment variable {api_key_variable}")
+                raise RewardError(
+                    "the judge's key isn't set",
+                    value=f"environment variable {api_key_variable}",
+                    mend=f"export {api_key_variable}=KEY",
+                )
             self._headers["Authorization"] = f"Bearer {key}"
 
     def chat(self, messages: Messages, **sampling: Any) -> dict[str, Any]:

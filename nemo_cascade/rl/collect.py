@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -44,8 +44,13 @@ class Collector:
         self._rules = rules_of(stage)
         self._outcome = [rule for rule in self._rules if not rule.shapes]
 
-    def collect(self, step: int, timer: PhaseTimer) -> RolloutBatch:
+    def collect(self, step: int, timer: PhaseTimer, told: Callable[[int], object] | None = None) -> RolloutBatch:
         """Return the step's batch; the stream moves on by the tasks that were drawn, and learns how each came out.
+
+        Args:
+            step: whose batch.
+            timer: whose phases `generate` and `verify` this takes.
+            told: is called with the number of samples that just ended.
 
         Raises:
             RewardError: more verdicts are errors than reward.max_error_fraction allows.
@@ -58,7 +63,7 @@ class Collector:
         for round_index in range(dynamic.max_rounds if dynamic.enabled else 1):
             tasks, seed = self.stream.take(wanted - len(kept)), rollout_seed(self.by.config.seed, step, round_index)
             self.by.judges.group_size = stage.num_generations
-            groups = ask(tasks, stage.num_generations, stage.sampling, seed, self.by, f"step {step + 1}", timer)
+            groups = ask(tasks, stage.num_generations, stage.sampling, seed, self.by, f"step {step + 1}", timer, told)
             self._tell(groups)
             if stage.shaping.combine == "preference":
                 with timer.phase("verify"):
@@ -79,9 +84,13 @@ class Collector:
             )
         if len(kept) < wanted:
             log.warning("step %d trains on %d of %d groups: the rest had no variance", step + 1, len(kept), wanted)
-        marks = marked(kept, self._rules, self.by.tokenizer)
-        advantages = group_advantages(marks.rewards, marks.valid, stage.advantage)
-        return RolloutBatch(kept, marks, advantages, dropped, round_index + 1)
+        return self.batch_of(kept, dropped, round_index + 1)
+
+    def batch_of(self, groups: list[Group], dropped: int, rounds: int) -> RolloutBatch:
+        """Return a step's batch of judged groups: their rewards and advantages by the stage's rules."""
+        marks = marked(groups, self._rules, self.by.tokenizer)
+        advantages = group_advantages(marks.rewards, marks.valid, self.stage.advantage)
+        return RolloutBatch(groups, marks, advantages, dropped, rounds)
 
     def _tell(self, groups: Sequence[Group]) -> None:
         """Let the stream know of which tasks all valid rollouts are right, and of which none; not if none is valid."""

@@ -91,8 +91,15 @@ def _said(task: Task, answer: Trajectory, tokenizer: ChatTokenizer, pieces: dict
         "version": answer.turns[-1].version,
         "turns": _turns(answer, tokenizer),
         "tokens": _pieces(answer, tokenizer, pieces),
+        **_forced(answer, tokenizer),
         "logprobs": _rounded(answer.sampled_logprobs),
     }
+
+
+def _forced(answer: Trajectory, tokenizer: ChatTokenizer) -> dict[str, list[str]]:
+    """Return what an engine put into the response, where it did; it isn't among the response's `tokens`."""
+    texts = [tokenizer.decode(answer.token_ids[begin:end]) for begin, end in (t.forced for t in answer.turns)]
+    return {"forced": [text for text in texts if text]} if any(texts) else {}
 
 
 def _write(folder: Path, step: int, lines: Sequence[dict[str, Any]]) -> None:

@@ -190,7 +190,7 @@ def _response(group: Group, sample: int, tokenizer: ChatTokenizer) -> dict[str, 
         "error": None if error is None else error.error,
         "truncated": answer.finish_reason == FinishReason.LENGTH,
         "token_ids": answer.token_ids.tolist(),
-        "turns": [[turn.begin, turn.end] for turn in answer.turns],
+        "turns": [list(stretch) for turn in answer.turns for stretch in turn.sampled],
     }
 
 

@@ -58,10 +58,9 @@ class Schedule:
         moved = self.at(step).sampling.temperature + rule.gain * (rule.nats - entropy)
         self._steered = round(min(rule.highest, max(rule.lowest, moved)), _DIGITS)
 
-    def metrics(self, step: int) -> dict[str, Any]:
-        """Return what a step's log line says of its values, where they change."""
+    def metrics(self, now: GrpoStage) -> dict[str, Any]:
+        """Return what a step's log line says of the values that it was drawn with, where they change."""
         if not self._stage.schedule and self._stage.entropy_target.nats is None:
             return {}
-        now = self.at(step)
         length = {"num_generations": now.num_generations, "max_tokens": now.sampling.max_tokens}
         return {"temperature": now.sampling.temperature, **length}

@@ -61,7 +61,7 @@ def policy_updates(
             if trains(source):
                 sizes = [len(documents) for documents in parts[i]]
                 sources[i], found, previous = with_logprobs(
-                    policy, source, sizes, stage.loss, first + i, previous=stage.updates_per_batch > 1
+                    policy, source, sizes, stage.trained_loss, first + i, previous=stage.updates_per_batch > 1
                 )
                 filtered += found
                 trainer += previous
@@ -83,7 +83,7 @@ def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[list[Packed
     A rollout is one document, or several where a chat template wrote its conversation anew.
     """
     return [
-        response_documents(answer, stage.loss, trained=bool(is_trained), advantages=float(advantage))
+        response_documents(answer, stage.trained_loss, trained=bool(is_trained), advantages=float(advantage))
         for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True)
         for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True)
     ]

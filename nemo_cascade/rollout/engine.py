@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
 from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params, stop_token_ids
+from nemo_cascade.rollout.thinking import Draft, Stretch, Thoughts
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
-from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory, first_turn
+from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ class RolloutWorker:
         self._received: set[str] = set()
         self._buckets: list[WeightBucket] = []
         self._transfer_open = False
-        self._under_way: dict[str, tuple[Question, int]] = {}
+        self._under_way: dict[str, Stretch] = {}
+        self._thoughts: Thoughts | None = None
         started = time.monotonic()
         self._engine = _start_engine(self.model_path, self._arch, config, seed, threads, device)
         self._warm_up()
@@ -112,28 +115,24 @@ class RolloutWorker:
         if self._engine.has_unfinished_requests():
             raise RolloutError("the engine is still busy with another generation")
         check_questions(questions, sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
-        requests = {
-            f"{index}/{sample}": (question, sample)
+        drafts = [
+            Draft(f"{index}/{sample}", question, sample, seed)
             for index, question in enumerate(questions)
             for sample in question.samples
-        }
-        return self._generate(requests, sampling, seed)
+        ]
+        return self._generate(drafts, sampling)
 
-    def _generate(
-        self, requests: dict[str, tuple[Question, int]], sampling: SamplingConfig, seed: int
-    ) -> Iterator[list[Trajectory]]:
+    def _generate(self, drafts: list[Draft], sampling: SamplingConfig) -> Iterator[list[Trajectory]]:
         self._empty_prefix_cache()
-        waiting = set(requests)
+        thoughts = self._thoughts_of(sampling)
+        waiting: dict[str, Stretch] = {}
         try:
-            for key, (question, sample) in requests.items():
-                params = sampling_params(sampling, request_seed(seed, question.task_id, sample), self.stop_ids)
-                self._engine.add_request(key, {"prompt_token_ids": question.token_ids.tolist()}, params)
+            for draft in drafts:
+                self._ask(thoughts.first(draft), sampling, waiting)
             deadline = time.monotonic() + self.config.generate_deadline_s
             while waiting:
-                ended = self._step(waiting, deadline)
-                waiting.difference_update(output.request_id for output in ended)
-                if ended:
-                    yield [self._answer(*requests[output.request_id], output.outputs[0]) for output in ended]
+                if ended := self._go_on(sampling, waiting, deadline):
+                    yield ended
         finally:
             if waiting:
                 self._engine.abort_request(sorted(waiting))
@@ -166,19 +165,18 @@ class RolloutWorker:
             As `generate`.
         """
         check_questions([q for q, _ in asked], sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
+        thoughts, under_way = self._thoughts_of(sampling), {stretch.draft.key for stretch in self._under_way.values()}
         for question, seed in asked:
             for sample in question.samples:
                 key = f"{question.task_id}/{sample}"
-                if key in self._under_way:
+                if key in under_way:
                     raise RolloutError("a sample is asked while it answers", value=key)
-                params = sampling_params(sampling, request_seed(seed, question.task_id, sample), self.stop_ids)
-                self._engine.add_request(key, {"prompt_token_ids": question.token_ids.tolist()}, params)
-                self._under_way[key] = question, sample
+                self._ask(thoughts.first(Draft(key, question, sample, seed)), sampling, self._under_way)
         begun = time.monotonic()
         while self._under_way:
-            ended = self._step(set(self._under_way), begun + self.config.generate_deadline_s)
+            ended = self._go_on(sampling, self._under_way, begun + self.config.generate_deadline_s)
             if ended or time.monotonic() > begun + patience_s:
-                return [self._answer(*self._under_way.pop(o.request_id), o.outputs[0]) for o in ended]
+                return ended
         return []
 
     def end_turns(self) -> None:
@@ -187,7 +185,32 @@ class RolloutWorker:
             self._engine.abort_request(sorted(self._under_way))
             self._under_way = {}
 
-    def _step(self, waiting: set[str], deadline: float) -> list[Any]:
+    def _thoughts_of(self, sampling: SamplingConfig) -> Thoughts:
+        if self._thoughts is None or self._thoughts.sampling != sampling:
+            self._thoughts = Thoughts(sampling, self.model_path)
+        return self._thoughts
+
+    def _ask(self, stretch: Stretch, sampling: SamplingConfig, waiting: dict[str, Stretch]) -> None:
+        """Hand a stretch of an answer to the engine."""
+        draft, ends = stretch.draft, [*self.stop_ids, *stretch.stops]
+        drawn = replace(sampling, max_tokens=stretch.max_tokens)
+        params = sampling_params(drawn, request_seed(draft.seed, stretch.place, draft.sample), ends)
+        self._engine.add_request(stretch.key, {"prompt_token_ids": draft.context}, params)
+        waiting[stretch.key] = stretch
+
+    def _go_on(self, sampling: SamplingConfig, waiting: dict[str, Stretch], deadline: float) -> list[Trajectory]:
+        """Take one engine step, ask for the next stretches of what it ended, and return the answers that are done."""
+        thoughts, done = self._thoughts_of(sampling), []
+        for output in self._step(waiting, deadline):
+            draft = self._said(waiting.pop(output.request_id), output.outputs[0])
+            following = thoughts.next(draft, self.stop_ids)
+            if isinstance(following, Draft):
+                done.append(following.trajectory(self._version))
+            else:
+                self._ask(following, sampling, waiting)
+        return done
+
+    def _step(self, waiting: Collection[str], deadline: float) -> list[Any]:
         """Take one engine step; return the requests that it finished."""
         if time.monotonic() > deadline:
             raise DeadlineError(
@@ -199,10 +222,11 @@ class RolloutWorker:
             raise RolloutError("the engine lost requests", value=f"{len(waiting)} never finished")
         return [output for output in self._engine.step() if output.finished]
 
-    def _answer(self, question: Question, sample: int, completion: Any) -> Trajectory:
+    def _said(self, stretch: Stretch, completion: Any) -> Draft:
+        """Return the draft with the stretch that the engine sampled."""
         ids = np.asarray(completion.token_ids, dtype=np.int32)
         logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
-        name = f"{question.task_id} sample {sample}"
+        name = f"{stretch.draft.question.task_id} sample {stretch.draft.sample}"
         if completion.finish_reason not in list(FinishReason):
             raise RolloutError(f"{name}: the engine gave up", value=f"finish reason {completion.finish_reason}")
         reason = FinishReason(completion.finish_reason)
@@ -214,9 +238,10 @@ class RolloutWorker:
                 value=f"{int((~np.isfinite(logprobs)).sum())} log-probs are not finite",
                 mend="the weights hold NaN or infinite values: look at the trainer's grad norm",
             )
-        if (reason is FinishReason.STOP) != (int(ids[-1]) in self.stop_ids):
-            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=self.stop_ids)
-        return first_turn(question.task_id, sample, question.token_ids, ids, logprobs, reason, self._version)
+        ends = (*self.stop_ids, *stretch.stops)
+        if (reason is FinishReason.STOP) != (int(ids[-1]) in ends):
+            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=ends)
+        return stretch.draft.followed_by(ids, logprobs, reason)
 
     def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
         """Score given tokens: log-prob of each token from the second on, under the present weights.

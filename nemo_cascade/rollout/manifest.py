@@ -33,7 +33,12 @@ class WeightManifest:
             ModelError: no usable weights, or no config.json.
         """
         if not (folder / "config.json").is_file():
-            raise ModelError("no HF model", value=folder, limit="config.json and *.safetensors")
+            raise ModelError(
+                "no HF model",
+                value=folder,
+                limit="config.json and *.safetensors",
+                mend="name the folder that holds them",
+            )
         shapes = HfTensors(folder).weight_shapes
         tied = bool(read_json_object(folder / "config.json").get("tie_word_embeddings", False))
         return cls(shapes, frozenset({"lm_head.weight"}) if tied else frozenset(), fp32)

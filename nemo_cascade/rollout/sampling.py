@@ -42,6 +42,7 @@ def stop_token_ids(model_path: Path) -> list[int]:
             "the model has no end-of-turn token",
             value=model_path,
             limit="tokenizer.json with a chat template, or eos_token_id in generation_config.json or config.json",
+            mend="add eos_token_id to generation_config.json",
         )
     return own
 
@@ -52,7 +53,12 @@ def _eos_ids(model_path: Path) -> list[int]:
         if ids is not None:
             found = ids if isinstance(ids, list) else [ids]
             if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in found):
-                raise RolloutError("eos_token_id is no token id", value=f"{file}: {ids!r}", limit="an id, or a list")
+                raise RolloutError(
+                    "eos_token_id is no token id",
+                    value=f"{file}: {ids!r}",
+                    limit="an id, or a list",
+                    mend="write the number of the token",
+                )
             return found
     return []
 

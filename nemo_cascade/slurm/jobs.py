@@ -114,7 +114,12 @@ def cancel(job: str) -> None:
     end = time.monotonic() + _CANCEL_S
     while (found := state(job)).state not in _ENDED:
         if time.monotonic() > end:
-            raise DeadlineError("the job does not end", value=f"{job}, {found.state}", limit=f"{_CANCEL_S:g} s")
+            raise DeadlineError(
+                "the job does not end",
+                value=f"{job}, {found.state}",
+                limit=f"{_CANCEL_S:g} s",
+                mend=f"scancel {job}, then ask again",
+            )
         time.sleep(_POLL_S)
 
 
@@ -132,7 +137,16 @@ def _ask(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S)
     except subprocess.TimeoutExpired:
-        raise RuntimeUnavailableError("Slurm does not answer", value=command[0], limit=f"{_ANSWER_S:g} s") from None
+        raise RuntimeUnavailableError(
+            "Slurm does not answer",
+            value=command[0],
+            limit=f"{_ANSWER_S:g} s",
+            mend="ask again; `sinfo` tells whether it answers",
+        ) from None
     if done.returncode:
-        raise RuntimeUnavailableError(f"{command[0]} failed", value=" ".join(done.stderr.split()) or done.returncode)
+        raise RuntimeUnavailableError(
+            f"{command[0]} failed",
+            value=" ".join(done.stderr.split()) or done.returncode,
+            mend="run it where Slurm's commands reach the cluster; its own words are above",
+        )
     return done.stdout.strip()

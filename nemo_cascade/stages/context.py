@@ -14,10 +14,11 @@ from typing import Any
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import TrainedStage
+from nemo_cascade.config.stages.measure import LOWER_IS_BETTER
 from nemo_cascade.errors import CheckpointError, PausedError
 from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
-from nemo_cascade.telemetry.metrics import MetricsLog
+from nemo_cascade.telemetry.metrics import MetricsLog, read_metrics
 from nemo_cascade.training.checkpoints.folders import CheckpointStore
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class StageCheckpoints:
         self.context, self.stage, self.total_steps = context, stage, total_steps
         self.store = CheckpointStore(context.folder / "checkpoints", stage.keep_checkpoints, stage.checkpoint_every)
         self.time = TimeLeft(job_end())
+        self.resumed_from: Path | None = None
 
     def resume(
         self, policy: TrainerGroup, needs: Sequence[str] = (), same: Mapping[str, str] = MappingProxyType({})
@@ -119,6 +121,7 @@ class StageCheckpoints:
             return 0, {}
         step, path = found
         state = policy.load_checkpoint(str(path))
+        self.resumed_from = path
         needs = [*needs, *same]
         if missing := [name for name in needs if name not in state]:
             raise CheckpointError(
@@ -145,21 +148,58 @@ class StageCheckpoints:
         return steps_done % self.stage.checkpoint_every == 0 or steps_done == self.total_steps
 
     def save_if_due(self, policy: TrainerGroup, steps_done: int, state: dict[str, Any], *, last: bool = False) -> None:
-        """Write a checkpoint every `checkpoint_every` steps and at the end, also where that comes early (`last`).
+        """Write a checkpoint where one is wanted: see `wanted` and `save`."""
+        if self.wanted(steps_done, last=last):
+            self.save(policy, steps_done, state)
+
+    def wanted(self, steps_done: int, *, last: bool = False) -> bool:
+        """Tell at a step's end whether a checkpoint belongs here.
+
+        One does every `checkpoint_every` steps, at the end, also where that comes early (`last`), and before a pause.
+        """
+        self.time.step_done()
+        if last or self.due(steps_done) or self.time.reason_to_pause():
+            return True
+        self.time.restart()
+        return False
+
+    def save(
+        self,
+        policy: TrainerGroup,
+        steps_done: int,
+        state: dict[str, Any],
+        beside: Callable[[Path], object] | None = None,
+    ) -> None:
+        """Write a checkpoint.
+
+        Args:
+            policy: whose.
+            steps_done: behind which step.
+            state: what the stage goes on from, JSON-like.
+            beside: is given the folder, and writes what else the stage goes on from.
 
         Raises:
             PausedError: the job's time doesn't hold two more steps, or a pause was asked for; the step is saved.
         """
-        self.time.step_done()
         pause = self.time.reason_to_pause()
-        if not (last or self.due(steps_done) or pause):
-            self.time.restart()
-            return
+        self.store.best = self._best()
         with self.store.saving(steps_done) as folder:
             policy.save_checkpoint(str(folder), state)
+            if beside is not None:
+                beside(folder)
         self.time.saved()
         if pause:
             raise PausedError(f"{self.context.name}, step {steps_done} of {self.total_steps}", pause)
+
+    def _best(self) -> int | None:
+        """Return the step whose checkpoint is the best by the stage's metric, of two the earlier one; None: none is."""
+        metric = self.stage.keep_best
+        if metric is None:
+            return None
+        lines = {int(line["step"]): line.get(metric) for line in read_metrics(self.context.folder / "metrics.jsonl")}
+        known = {step: value for step, value in lines.items() if value is not None and self.due(step)}
+        sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+        return max(known, key=lambda step: (sign * known[step], -step)) if known else None
 
     def _carry(self, policy: TrainerGroup) -> None:
         """Take over the parent's optimizer where asked for: its last checkpoint has the same weights as its hf/."""

@@ -25,6 +25,7 @@ from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.rl.collect import rollout_seed
 from nemo_cascade.rl.distill import distill_line, distill_update, sample
 from nemo_cascade.rl.rollout_log import write_responses
+from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
@@ -69,7 +70,8 @@ def run_distill(context: StageContext, stage: DistillStage) -> None:
         context.metrics(done) as metrics,
         told as progress,
     ):
-        for step in range(done, stage.steps):
+        step, measuring = done, Measuring(context, stage, stage.steps, metrics.read())
+        while step < stage.steps and measuring.reason_to_end is None:
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
             stream.at(step)
@@ -80,7 +82,12 @@ def run_distill(context: StageContext, stage: DistillStage) -> None:
             results = [] if distilled.result is None else [distilled.result]
             line = {**distill_line(responses, distilled), **stream.metrics(), **optimizer_line(results)}
             tokens = sum(response.answer.num_sampled for response in responses)
-            metrics.log(step + 1, {**line, **timer.report(tokens=tokens)})
+            step += 1
+            line |= measuring.measured(step)
+            metrics.log(step, {**line, **timer.report(tokens=tokens)})
             progress.advance(f"reverse KL {line.get('reverse_kl') or 0.0:.4f}")
-            checkpoints.save_if_due(policy, step + 1, {"step": step + 1, "stream": stream.state(), **same})
+            state, end = {"step": step, "stream": stream.state(), **same}, measuring.reason_to_end
+            checkpoints.save_if_due(policy, step, state, last=end is not None)
+    if (end := measuring.reason_to_end) is not None:
+        context.record("stage_ended", stage=context.name, step=step, **end)
     finish(context, policy)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
@@ -47,8 +48,21 @@ def evaluate(
     """
     if not suites:
         return Scores({})  # nothing to ask an engine
-    samples, details = {}, {}
     rollout = roles.engines_with(hf_folder, version)
+    return score_suites(config, roles, rollout, hf_folder, label, suites, reward_models)
+
+
+def score_suites(
+    config: RunConfig,
+    roles: Roles,
+    rollout: RolloutGroup,
+    hf_folder: Path,
+    label: str,
+    suites: Mapping[str, SuiteConfig],
+    reward_models: Mapping[str, Path],
+) -> Scores:
+    """Return the scores of the weights that the engines hold; `hf_folder` has their tokenizer. See `evaluate`."""
+    samples, details = {}, {}
     total = sum(suite.num_prompts * suite.samples_per_prompt for suite in suites.values())
     with Progress(f"{label}: scoring", total, 0, config.logging) as progress:
         for domain, suite in suites.items():
@@ -110,5 +124,7 @@ def _run_suite(
         "truncation_rate": sum(answer.finish_reason == FinishReason.LENGTH for answer in answers),
         "mode_obeyed": sum(obeys_mode(text, suite.mode) for text in texts),
     }
+    if suite.sampling.thinking_budget is not None:
+        sums["thoughts_closed"] = sum(turn.forced[0] < turn.forced[1] for answer in answers for turn in answer.turns)
     scores = {group.task.task_id: group.scores for group in groups}
     return scores, {name: value / len(answers) for name, value in sums.items()}

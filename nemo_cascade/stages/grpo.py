@@ -2,7 +2,7 @@
 
     for each step:
         hand the policy's weights to the engines          # version = step; equality proven after the first
-        draw B prompts, G rollouts each; verify each as it finishes
+        draw B prompts, G rollouts each; verify each as it finishes    # max_staleness k: those of step + k, meanwhile
         A_i = (r_i - mean(r_1..r_G)) / std(r_1..r_G)      # the same on every token of rollout i
         loss = - sum over all tokens of the batch of A_i * ratio / number of tokens
         one AdamW update (no KL, no entropy term)
@@ -24,6 +24,7 @@ from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.rewards.records import record_problem
+from nemo_cascade.rl.ahead import Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.ending import Ending
@@ -31,6 +32,7 @@ from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts
 from nemo_cascade.rl.schedule import Schedule
 from nemo_cascade.rl.updates import policy_updates
+from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
@@ -74,29 +76,38 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
+    ahead = Ahead(collector, stage, context.version, roles.restore, checkpoints.resumed_from, done)
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
-    with context.metrics(done) as metrics, told as progress:
-        step = done
-        while (end := ending.reached) is None:
+    with context.metrics(done) as metrics, told as progress, ahead:
+        early, step, measuring = None, done, Measuring(context, stage, stage.steps, metrics.read())
+        while (end := ending.reached) is None and (early := measuring.reason_to_end) is None:
+            with timer.phase("generate"):
+                ahead.settle(step)
             with timer.phase("sync"):
                 hand_over(context, step, first=step == done)
-            now = collector.stage = schedule.at(step)
-            policy.score_at(now.sampling.temperature)
             profiled = profiling.if_due(step, timer)
-            batch = collector.collect(step, timer)
+            ahead.draw(step, schedule.at, timer)
+            with timer.phase("generate"):
+                drawn = ahead.take(step)
+            batch, now = drawn.batch, drawn.stage
+            policy.score_at(now.sampling.temperature)
             updates = policy_updates(policy, batch, now, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered, **profiled}
-            drawn = {**batch.metrics(), **stream.metrics(), **schedule.metrics(step)}
-            line = {**drawn, **optimizer_line(updates.results), **trained}
+            line = {**drawn.said, **schedule.metrics(now), **optimizer_line(updates.results), **trained}
+            if measuring.due(step + 1):
+                ahead.settle(step + 1)
+                line |= measuring.measured(step + 1)
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")
             schedule.see(step, line.get("entropy"))
             step += 1
             ending.see(batch.reward_mean, batch.truncation_rate)
             profiling.see(batch.reward_mean)
-            history = {"history": ending.history, "profiling": profiling.state(), "schedule": schedule.state()}
-            state = {"step": step, "stream": stream.state(), **history}
-            checkpoints.save_if_due(policy, step, state, last=ending.reached is not None)
-    context.record("stage_ended", stage=context.name, **asdict(end))
+            if checkpoints.wanted(step, last=ending.reached is not None or measuring.reason_to_end is not None):
+                ahead.settle(step)
+                history = {"history": ending.history, "profiling": profiling.state(), "schedule": schedule.state()}
+                checkpoints.save(policy, step, {"step": step, "stream": stream.state(), **history}, ahead.write)
+    reason = {"step": step, **(early or {})} if end is None else asdict(end)
+    context.record("stage_ended", stage=context.name, **reason)
     finish(context, policy)

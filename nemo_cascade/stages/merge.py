@@ -45,12 +45,16 @@ def run_merge(context: StageContext, stage: MergeStage) -> None:
 
 
 def _best(context: StageContext, stage: MergeStage) -> float:
-    """Return the ratio of the best merge, by the mean score over the domains that are promised to improve, or all."""
+    """Return the ratio of the best merge, by its mean score.
+
+    It is over the domains that are promised to improve, or where none is, over those that are held, or all.
+    """
     config, roles = context.config, context.roles
     # Engines keep the folder that they start from; the merges' are removed, the parent's stays.
     roles.rollout(context.parent_hf)
     suites = scorable_suites(config, context.reward_models)
-    promised = [domain for domain in stage.promise.improve if domain in suites] or list(suites)
+    named = (stage.promise.improve, stage.promise.hold, list(suites))
+    promised = next(found for domains in named if (found := [domain for domain in domains if domain in suites]))
     few = {d: replace(suites[d], num_prompts=min(stage.select_prompts, suites[d].num_prompts)) for d in promised}
     merits: dict[float, float] = {}
     for ratio in stage.ratios:
@@ -60,8 +64,8 @@ def _best(context: StageContext, stage: MergeStage) -> float:
             version = evaluation_version(context.index)
             evaluate(config, roles, hf, version, label, few, context.reward_models).save(target)
             pause_if_asked(label)
-        found = {name: entry["score"] or 0.0 for name, entry in Scores.load(target).summary().items()}
-        merits[ratio] = merit(found, promised)
+        scored = {name: entry["score"] or 0.0 for name, entry in Scores.load(target).summary().items()}
+        merits[ratio] = merit(scored, promised)
     best = max(merits, key=lambda ratio: merits[ratio])
     told = {f"{ratio:g}": value for ratio, value in merits.items()}
     context.record("merges_scored", stage=context.name, merits=told, best=best, prompts=stage.select_prompts)

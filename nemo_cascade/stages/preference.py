@@ -27,6 +27,7 @@ from nemo_cascade.errors import PausedError
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.round import Round
+from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
@@ -79,12 +80,19 @@ def run_preference(context: StageContext, stage: PreferenceStage) -> None:
     timer = PhaseTimer()
     told = Progress(context.name, steps, done, config.logging, last_line=True)
     with context.metrics(done) as metrics, told as progress:
-        for step in range(done, steps):
+        measuring = Measuring(context, stage, steps, metrics.read())
+        step = done
+        while step < steps and measuring.reason_to_end is None:
             with timer.phase("train"):
                 result = policy.train_step(source, step)
-            metrics.log(step + 1, {**optimizer_line([result]), **timer.report(tokens=result.tokens)})
+            step += 1
+            measured = measuring.measured(step)
+            metrics.log(step, {**optimizer_line([result]), **measured, **timer.report(tokens=result.tokens)})
             progress.advance(f"loss {result.loss:.3f}")
-            checkpoints.save_if_due(policy, step + 1, {"step": step + 1, **same})
+            end = measuring.reason_to_end
+            checkpoints.save_if_due(policy, step, {"step": step, **same}, last=end is not None)
+    if (end := measuring.reason_to_end) is not None:
+        context.record("stage_ended", stage=context.name, step=step, **end)
     finish(context, policy)
 
 

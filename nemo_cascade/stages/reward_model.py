@@ -26,7 +26,7 @@ from nemo_cascade.data.pairs import For, build_pair_stores
 from nemo_cascade.data.ratings import build_rated_stores
 from nemo_cascade.data.responses import HoldoutSource, ResponseSource, ResponseStore
 from nemo_cascade.errors import DataError
-from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
+from nemo_cascade.evaluation.preference import PreferenceScores, correlation, preference_scores
 from nemo_cascade.evaluation.statistics import Float64
 from nemo_cascade.losses.units import RATING
 from nemo_cascade.stages.context import StageCheckpoints, StageContext
@@ -156,9 +156,12 @@ def measure(model: TrainerGroup, held_out: HeldOut) -> PreferenceScores:
     store = source.store
     length_D = np.diff(store.offsets)
     names, rated_DK = store.stats["values"], np.asarray(store.values, np.float64)
-    errors = {}
+    errors: dict[str, float] = {}
+    agreement: dict[str, float | None] = {}
     if store.stats["per_item"] == 1:
-        squared_K = np.nanmean((outputs_DK - rated_DK) ** 2, axis=0)
-        errors = {name.removeprefix(RATING): float(e) for name, e in zip(names, squared_K, strict=True)}
+        for name, told_D, rated_D in zip(names, outputs_DK.T, rated_DK.T, strict=True):
+            errors[name.removeprefix(RATING)] = float(np.nanmean((told_D - rated_D) ** 2))
+            agreement[name.removeprefix(RATING)] = correlation(told_D, rated_D)
     margin_n = scores_D[chosen_n] - scores_D[rejected_n]
-    return preference_scores(margin_n, held_out.gaps, (length_D[chosen_n] - length_D[rejected_n]), errors)
+    longer_n = length_D[chosen_n] - length_D[rejected_n]
+    return preference_scores(margin_n, held_out.gaps, longer_n, errors, agreement)

@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Any
 
 from nemo_cascade.actors.cluster import Cluster
+from nemo_cascade.actors.fleet import Member
 from nemo_cascade.actors.frozen import FrozenGroup
 from nemo_cascade.actors.genrm import GenRMGroup
 from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.scorer import ScorerGroup
-from nemo_cascade.actors.sync import SyncReport, sync_weights
+from nemo_cascade.actors.sync import SyncReport, sync_one, sync_weights
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
@@ -157,6 +158,17 @@ class Roles:
         report = sync_weights(self._policy, self._rollout, version, self.config.rollout.weight_sync, verify=verify)
         self._rollout_holds, self._rollout_version = self._policy_holds, version
         return report
+
+    def restore(self, engine: Member, version: int) -> None:
+        """Give a new engine the policy's present weights, which are `version`."""
+        assert self._policy is not None, "weights are a policy's"
+        assert self._rollout is not None, "an engine is one of them"
+        sync_one(self._policy, self._rollout, engine, version, self.config.rollout.weight_sync)
+
+    @property
+    def rollout_version(self) -> int:
+        """The weight version that the engines were given last; 0: what they started from."""
+        return self._rollout_version
 
     def policy_now_holds(self, hf_folder: Path) -> None:
         """Record that the policy's weights are those of `hf_folder` (just loaded or just exported)."""

@@ -5,7 +5,7 @@ for each step:
     take global_batch_size packs                  # a pure function of the step: resuming needs no reader state
     loss = sum of -log p over trained tokens / their count in the whole global batch
     one AdamW update
-    measure the validation loss, where rows are held out for it; end where it no longer falls
+    measure the validation loss, where rows are held out for it, and suites; end where they get no better
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.stages.between.measuring import Measuring
+from nemo_cascade.stages.between.validation import Validation, validation_source
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
-from nemo_cascade.stages.validation import Validation, validation_source
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 
@@ -57,7 +58,8 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
             if held_out is None or stage.validation is None
             else Validation(stage.validation, held_out, replicas, steps, metrics.read())
         )
-        end = None if validation is None else validation.reason_to_end
+        measuring = Measuring(context, stage, steps, metrics.read())
+        end = measuring.reason_to_end if validation is None else validation.reason_to_end or measuring.reason_to_end
         step = done
         while step < steps and end is None:
             with timer.phase("train"):
@@ -68,6 +70,8 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
                 with timer.phase("logprob"):
                     measured = validation.measured(policy, step)
                 end = validation.reason_to_end
+            measured |= measuring.measured(step)
+            end = end or measuring.reason_to_end
             metrics.log(step, {**optimizer_line([result]), **measured, **timer.report(tokens=result.tokens)})
             progress.advance(f"loss {result.loss:.3f}")
             checkpoints.save_if_due(policy, step, {"step": step, "data": data}, last=end is not None)

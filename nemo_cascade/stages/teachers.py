@@ -61,7 +61,12 @@ def check_speaks(teacher: Path, policy: Path, family: str | None) -> None:
         )
     if arch.vocab_size <= max(own.values()):
         value, limit = f"{teacher}: vocab_size={arch.vocab_size}", f"above {max(own.values())}"
-        raise ModelError("a teacher lacks embeddings for the policy's tokens", value=value, limit=limit)
+        raise ModelError(
+            "a teacher lacks embeddings for the policy's tokens",
+            value=value,
+            limit=limit,
+            mend="name a teacher with the policy's tokenizer",
+        )
 
 
 def teachers_hash(folders: Mapping[str, str]) -> str:

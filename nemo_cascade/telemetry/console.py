@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
 from rich.console import Console
 
 # Piped output has no width of its own; tables then stay on one line each.
 _PIPED = 200
 _PADDING = re.compile(r"[ \t]+(?=\n)")
+
+
+Kind = TypeVar("Kind", bound=Console)
 
 
 class _Unpadded:
@@ -45,13 +48,13 @@ class _Unpadded:
         return False
 
 
-def console(name: str) -> Console:
+def console(name: str, kind: type[Kind]) -> Kind:
     """Return a console on a standard stream, `stdout` or `stderr`."""
     stream = getattr(sys, name)
     if stream is not None and stream.isatty():
-        return Console(stderr=name == "stderr", highlight=False, soft_wrap=name == "stderr")
+        return kind(stderr=name == "stderr", highlight=False, soft_wrap=name == "stderr")
     file = cast(IO[str], _Unpadded(name))
-    return Console(file=file, highlight=False, soft_wrap=name == "stderr", width=_PIPED)
+    return kind(file=file, highlight=False, soft_wrap=name == "stderr", width=_PIPED)
 
 
-err = console("stderr")
+err = console("stderr", Console)

@@ -10,42 +10,17 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
-import random
-import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError, RuntimeUnavailableError
+from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError
+from nemo_cascade.processes.ports import free_port
 from nemo_cascade.sandbox.inside.foreign import Attempt
 
 # Longest that siblings of a failed rank may go on, so that they can report what they saw of it.
 _GRACE_S = 2.0
-_PORTS = range(15000, 32000)
-_handed_out: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a loopback TCP port that nobody listens on; never the same one twice in a process.
-
-    It lies below the range that the kernel gives to outgoing connections, so that none of those can take it between
-    now and its use.
-
-    Raises:
-        RuntimeUnavailableError: all ports tried are taken.
-    """
-    for port in random.SystemRandom().sample(_PORTS, 200):
-        if port in _handed_out:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _handed_out.add(port)
-        return port
-    raise RuntimeUnavailableError("no free loopback port was found", limit=f"{_PORTS.start}..{_PORTS.stop - 1}")
 
 
 def run_ranks(

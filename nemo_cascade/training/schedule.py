@@ -22,7 +22,7 @@ def check_warm_up(config: OptimizerConfig, total_steps: int, stage: str) -> None
             "warm-up takes the whole schedule",
             value=f"stages.{stage}.optimizer: {warm_up} steps of warm-up",
             limit=f"less than {horizon} steps",
-            mend="lower it, or train on more data",
+            mend=f"stages.{stage}.optimizer.lr_warmup_steps={horizon // 10}, or train on more data",
         )
     if config.lr_decay_style == "wsd" and warm_up + _wsd_steps(config, horizon) > horizon:
         raise TrainingError(

@@ -100,7 +100,7 @@ class RunView:
         for stage in self.folder.stages():
             if stage.name == name:
                 return stage
-        raise RunFolderError("the run has no such stage yet", value=name)
+        raise RunFolderError("the run has no such stage yet", value=name, mend="name one that the page lists")
 
     def _lines(self, stage: StageFolder) -> list[dict[str, Any]]:
         if not stage.metrics.is_file():
@@ -153,7 +153,9 @@ class RunView:
                 lines = read_rollouts(path)
                 if 0 <= row < len(lines):
                     return lines[row]
-        raise RunFolderError("no such rollout was kept", value=f"{stage}, step {step}, row {row}")
+        raise RunFolderError(
+            "no such rollout was kept", value=f"{stage}, step {step}, row {row}", mend="name one that the page lists"
+        )
 
     def prompts(self, stage: str, offset: int, limit: int) -> dict[str, Any]:
         """Return the prompts' mean rewards over the steps."""

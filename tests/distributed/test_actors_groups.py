@@ -16,7 +16,7 @@ from nemo_cascade.actors.fleet import Fleet
 from nemo_cascade.actors.last_words import FETCH_DEADLINE_S
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.rollout import RolloutGroup
-from nemo_cascade.actors.sync import sync_weights
+from nemo_cascade.actors.sync import sync_one, sync_weights
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig, WeightSyncConfig
@@ -285,6 +285,26 @@ def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(
     assert time.monotonic() - started < 10
     with pytest.raises(ActorDiedError, match="can't be used any more"):
         list(flat(rollout.generate(questions(prompts(), 1), LONG, 5)))
+
+
+def test_an_engine_that_died_while_the_policy_went_on_gets_its_later_weights_alone(policy, cluster, folder):
+    group = RolloutGroup(cluster, CONFIG, folder, seed=3)
+    try:
+        sync_weights(policy, group, 30, SYNC, verify=False)
+        group.hold(30, lambda member: sync_one(policy, group, member, 31, SYNC))
+        stream = flat(group.generate(questions(prompts(), 8), LONG, 5))
+        answers = [next(stream)]
+        policy.train_step(TinySource(), 1)
+        os.kill(group.pids[0], signal.SIGKILL)
+        answers += list(stream)
+        versions = [turn.version for answer in answers for turn in answer.turns]
+        assert versions[0] == 30
+        assert versions[-1] == 31
+        assert len({(answer.task_id, answer.sample) for answer in answers}) == len(answers) == 4 * 8
+        report = sync_weights(policy, group, 31, SYNC, verify=True)
+        assert (report.buckets, report.agreement.engines.mean < 1e-4) == (0, True)
+    finally:
+        group.close()
 
 
 def test_a_dead_rank_ends_the_step_and_not_the_deadline(policy):

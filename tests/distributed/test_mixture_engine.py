@@ -61,7 +61,7 @@ def buckets_of(folder, dtype):
     return list(write_buckets(weights.items(), 1 << 18, dtype, checksums=True, fp32=kept))
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
 def test_the_engine_holds_what_was_trained_and_computes_it(trained, dtype):
     from transformers import AutoModelForCausalLM
 

@@ -1,4 +1,9 @@
-"""Tokens that an environment gave are context for the real trainer: seen, and without a gradient of their own."""
+"""Tokens that were given are context for the real trainer: seen, and without a gradient of their own.
+
+An environment gave them between two turns, or an engine forced them into one, to end its thought.
+"""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,9 +28,15 @@ def two_turns():
     return one.followed_by(first_turn("p", 0, asked, second, np.full(6, -6.0), FinishReason.STOP, 2))
 
 
-def _steps(worker, setup):
-    """Return tokens, loss and norm of a step from the same weights on each document."""
+def one_turn():
+    """The same tokens; those that an environment gave there were forced here."""
     said = two_turns()
+    ids, forced = said.token_ids, (GIVEN.start - 5, GIVEN.stop - 5)
+    return first_turn("p", 0, ids[:5], ids[5:], said.sampled_logprobs, FinishReason.STOP, 2, forced)
+
+
+def _steps(worker, setup, said):
+    """Return tokens, loss and norm of a step from the same weights on each document."""
     extras = {"advantages": np.where(said.trained > 0, np.float32(0.7), 0), "behaviour_logprobs": said.logprobs}
     poisoned = {name: values.copy() for name, values in extras.items()}
     other = said.token_ids.copy()
@@ -46,10 +57,11 @@ def _steps(worker, setup):
     return found
 
 
-def test_what_an_environment_gave_is_seen_and_has_no_gradient(tmp_path):
+@pytest.mark.parametrize("said", [two_turns(), one_turn()], ids=["environment", "budget"])
+def test_what_was_given_is_seen_and_has_no_gradient(tmp_path, said):
     setup = policy_setup(write_tiny_folder(tmp_path / "tiny"), objective=PolicyLoss(PolicyLossConfig()))
-    (found,) = launch_jobs([Job("steps", (0,), _steps, setup)], world_size=1)["steps"]
-    assert found["plain"][0] == two_turns().num_sampled == 10
+    (found,) = launch_jobs([Job("steps", (0,), partial(_steps, said=said), setup)], world_size=1)["steps"]
+    assert found["plain"][0] == said.num_sampled == 10
     assert found["poisoned"] == found["plain"]
     assert found["other words"][0] == 10
     assert found["other words"][2] != found["plain"][2]

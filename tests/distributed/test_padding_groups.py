@@ -6,6 +6,9 @@ from safetensors.torch import load_file
 
 from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
+# hf_parity has the same padding's logits in the suite; training with it is of `make matrix`.
+pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(900)]
+
 # Three key/value heads under TP 2: a fourth group of zeros, on the second rank.
 THREE = {"num_attention_heads": 9, "num_key_value_heads": 3}
 MODELS = {
@@ -75,7 +78,6 @@ def outcome(tmp_path_factory):
     return root, launch_jobs(jobs)
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize("title", ["padded", "plain to padded", "padded to padded", "padded to plain"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_padded_model_trains_as_the_model_itself_from_either_ones_checkpoint(outcome, name, title):
@@ -93,7 +95,6 @@ def test_a_padded_model_trains_as_the_model_itself_from_either_ones_checkpoint(o
         assert changed > 1e-3
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize("name", MODELS)
 def test_the_padding_stays_exactly_zero_and_is_told(outcome, name):
     _, answers = outcome

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -47,7 +48,7 @@ MICRO = [
     "gate.on_regression=promote",
     "logging.progress=false",
 ]
-TIMINGS = {"seconds", "tokens_per_s"}
+TIMINGS = {"seconds", "tokens_per_s", "seconds_ahead"}
 
 
 def start(runs_dir: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:
@@ -55,13 +56,15 @@ def start(runs_dir: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]
     return start_run(runs_dir, name, [*MICRO, *overrides])
 
 
-def start_run(runs_dir: Path, name: str, overrides: list[str]) -> subprocess.Popen[bytes]:
-    """Start `nemo-cascade run`; its output goes to `<name>.log` beside the run folder.
+def start_run(
+    runs_dir: Path, name: str, overrides: list[str], verb: Sequence[str] = ("run",)
+) -> subprocess.Popen[bytes]:
+    """Start `nemo-cascade run`, or `fork`; its output goes to `<name>.log` beside the run folder.
 
     Data and models are those of the whole test session: what one run has made, the next ones find.
     """
     places = [f"runs_dir={runs_dir}", f"data_dir={runs_dir.parent / 'data'}"]
-    command = [sys.executable, "-m", "nemo_cascade", "run", f"name={name}", *places, *overrides]
+    command = [sys.executable, "-m", "nemo_cascade", *verb, f"name={name}", *places, *overrides]
     log = (runs_dir / f"{name}.log").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -22,6 +22,13 @@ OVERRIDES = [
     "+stages.brief.optimizer={lr: 1.0e-3}",
     "+stages.brief.prompts={path: '${data_dir}/nano/math_train.jsonl', domain: math, reward: {kind: math}}",
     "+stages.brief.sampling={max_tokens: 12}",
+    # Scores between the steps, which the engines give: what a resume must not be disturbed by.
+    "stages.sft2.measure={suites: [math], every: 3, num_prompts: 4}",
+    "stages.math_rl.measure={suites: [math, instruction], every: 2, num_prompts: 4}",
+    "stages.math_rl.keep_best=reward_mean",
+    "stages.math_rl.keep_checkpoints=1",
+    # Batches lie drawn and untrained in a checkpoint.
+    "stages.math_rl.max_staleness=1",
 ]
 
 
@@ -72,6 +79,24 @@ def test_the_second_epoch_leaves_prompts_out(undisturbed):
     assert told[0][1] == {"prompts": 10, "easy": 0, "hard": 0, "readmitted": 0}
     assert told[2][1]["hard"] > 0
     assert 4 <= told[2][1]["prompts"] < 10
+
+
+def test_scores_between_the_steps_stand_in_the_lines_and_beside_them(undisturbed):
+    lines = metrics_of(undisturbed)
+    for stage, every in (("01-sft2", 3), ("02-math_rl", 2)):
+        measured = [line["step"] for line in lines[stage] if "measured_mean" in line]
+        assert measured == list(range(every, len(lines[stage]), every))
+        files = sorted((undisturbed / "stages" / stage / "measured").glob("*.json"))
+        assert [int(file.stem.removeprefix("step_")) for file in files] == measured
+    assert all(0 <= line["measured_math"] <= 1 for line in lines["02-math_rl"] if "measured_math" in line)
+
+
+def test_the_best_checkpoint_by_a_metric_stays_beside_the_newest(undisturbed):
+    rewards = {line["step"]: line["reward_mean"] for line in metrics_of(undisturbed)["02-math_rl"]}
+    due = {step: rewards[step] for step in (2, 4, 5)}
+    best = max(due, key=lambda step: (due[step], -step))
+    kept = {path.name for path in (undisturbed / "stages" / "02-math_rl" / "checkpoints").iterdir()}
+    assert kept == {f"step_{best:06d}", "step_000005"}
 
 
 def test_killed_in_every_stage_and_resumed_equals_undisturbed(runs, undisturbed, overrides):

@@ -94,7 +94,8 @@ def test_every_user_turn_has_the_flag_and_a_failed_tool_leaves_nothing(model, tm
     assert (out / "server.log").stat().st_size > 0
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_or_killed_it_leaves_no_process(model, tmp_path, probe, number):
     out = tmp_path / "out"
     process = begin(model, out, "ns", "--benchmarks", "probe:2", PROBE="hang")

@@ -121,6 +121,7 @@ def test_a_hold_is_ruled_away_by_the_commands_that_were_told(held, tmp_path, opt
     assert "by hand: why" in (run / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_held_stage_is_made_anew_by_the_command_that_was_told(held, tmp_path):
     run, first = as_held(held)
     mended = ["stages.sft2.optimizer={lr: 1e-3, lr_warmup_steps: 0, min_lr: 1e-3}", "~stages.math_rl"]

@@ -63,6 +63,7 @@ def ends_as(slurm, job, run, log, plain):
     assert events(run, "trained") == events(plain, "trained")
 
 
+@pytest.mark.long
 def test_a_run_that_paused_and_was_requeued_ends_as_one_without_slurm(slurm, runs, plain):
     job = slurm.submit(runs, "paused", *ONE_STAGE, "cluster.num_nodes=2", "slurm.wall_time_minutes=60")
     run = runs / "paused"

@@ -91,9 +91,27 @@ def reply(rng, thinks, explicit):
     return message
 
 
+def adapted(row, form):
+    """A row that a format takes: Nano 2 reads flags wherever they stand, Nemotron-4 has no tools."""
+    messages = row["messages"]
+    if form == "nano_v2":
+        plain = [{**m, "content": m["content"].replace("/think", "/thin k")} for m in messages]
+        messages = [p if m["role"] in ("system", "user") else m for m, p in zip(messages, plain, strict=True)]
+    if form == "nemotron_4":
+        messages = [m for m in messages if m["role"] != "tool" and "tool_calls" not in m]
+        row = {key: value for key, value in row.items() if key != "tools"}
+    return {**row, "messages": messages}
+
+
 def written(row, form):
     """Write a row in a format: a list of samples."""
-    samples = written_cascade2(row, form) if form in ("cascade2", "nano3") else [written_chatml(row, form)]
+    if form == "nano_v2":
+        replies = [i for i, m in enumerate(row["messages"]) if m["role"] == "assistant"]
+        samples = [written_nano_v2(row, i + 1) for i in replies]
+    elif form == "nemotron_4":
+        samples = [written_nemotron_4(row)]
+    else:
+        samples = written_cascade2(row, form) if form in ("cascade2", "nano3") else [written_chatml(row, form)]
     return [sample for sample in samples if any(trained for _, trained in sample)]
 
 
@@ -101,7 +119,9 @@ def written_whole(row, form):
     """Write a row as one sample, whatever it hides."""
     if form in ("cascade2", "nano3"):
         return written_cascade2_sample(row, form, len(row["messages"]), -1)
-    return written_chatml(row, form)
+    if form == "nano_v2":
+        return written_nano_v2(row, len(row["messages"]))
+    return written_nemotron_4(row) if form == "nemotron_4" else written_chatml(row, form)
 
 
 def thought_and_answer(message):
@@ -264,4 +284,67 @@ def written_cascade2_sample(row, form, end, first_trained):
             own_words = thought is None or i > last_user
             w.reply(text + "<|im_end|>", own_words and m.get("trained", True) and i > first_trained)
             w.put("\n")
+    return w.done()
+
+
+LIST_FORMAT = """If you decide to call any tool(s), use the following format:
+<TOOLCALL>[{{"name": "tool_name1", "arguments": "tool_args1"}}, {{"name": "tool_name2", "arguments": "tool_args2"}}]</TOOLCALL>
+
+The user will execute tool-calls and return responses from tool(s) in this format:
+<TOOL_RESPONSE>[{{"tool_response1"}}, {{"tool_response2"}}]</TOOL_RESPONSE>
+
+Based on the tool responses, you can call additional tools if needed, correct tool calls if any errors are found, or just respond to the user."""  # noqa: E501
+
+
+def written_nano_v2(row, end):
+    """The first `end` messages; only a reply that ends them is as the model writes it."""
+    w, messages = Writer(), row["messages"][:end]
+    given = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
+    w.put("<SPECIAL_10>System\n" + given)
+    if "tools" in row:
+        w.put("\n\n" if given else "")
+        w.put("You can use the following tools to assist the user if required:\n<AVAILABLE_TOOLS>[")
+        w.put(", ".join(json.dumps(t.get("function", t), ensure_ascii=False) for t in row["tools"]))
+        w.put("]</AVAILABLE_TOOLS>\n\n" + LIST_FORMAT)
+    w.put("\n")
+    for i, m in enumerate(messages):
+        if m["role"] == "user":
+            w.put(f"<SPECIAL_11>User\n{m['content'].strip()}\n")
+        elif m["role"] == "tool":
+            w.put("<SPECIAL_11>User\n<TOOL_RESPONSE>[" if messages[i - 1]["role"] != "tool" else ", ")
+            w.put(m["content"] + ("]</TOOL_RESPONSE>\n" if messages[i + 1]["role"] != "tool" else ""))
+        elif m["role"] == "assistant":
+            thought, answer = thought_and_answer(m)
+            w.put("<SPECIAL_11>Assistant\n")
+            text = answer.strip()
+            if i + 1 == end and thought is None:
+                w.put("<think></think>")
+            elif i + 1 == end:
+                w.put("<think>\n")
+                text = (thought + "\n</think>\n\n" + answer).strip()
+            calls = [
+                f'{{"name": "{c["name"]}", "arguments": {json.dumps(c["arguments"], ensure_ascii=False)}}}'
+                for c in calls_of(m)
+            ]
+            if calls:
+                text += ("\n\n" if text else "") + f"<TOOLCALL>[{', '.join(calls)}]</TOOLCALL>"
+            w.reply(text + "\n<SPECIAL_12>", m.get("trained", True) and i + 1 == end)
+            w.put("\n")
+    return w.done()
+
+
+def written_nemotron_4(row):
+    w, messages, opened = Writer(), row["messages"], False
+    w.put("<extra_id_0>System\n" + (messages[0]["content"] if messages[0]["role"] == "system" else "") + "\n")
+    for m in messages:
+        if m["role"] == "user":
+            w.put(("" if opened else "<extra_id_1>") + f"User\n{m['content']}\n")
+        elif m["role"] == "assistant":
+            thought, answer = thought_and_answer(m)
+            w.put("<extra_id_1>Assistant\n")
+            w.reply(
+                ("" if thought is None else f"<think>\n{thought}\n</think>\n") + answer + "\n<extra_id_1>",
+                m.get("trained", True),
+            )
+            opened = True
     return w.done()

@@ -236,7 +236,8 @@ def run_jobs(rank, world_size, port, jobs_and_ports):
 
 def launch_jobs(jobs, world_size=4, deadline_s=200.0):
     """Run jobs in one launch; returns {job name: [result of each of its ranks]}."""
-    from nemo_cascade.training.launch import free_port, run_ranks
+    from nemo_cascade.processes.ports import free_port
+    from nemo_cascade.training.launch import run_ranks
 
     answers = run_ranks(run_jobs, world_size, [(job, free_port()) for job in jobs], deadline_s=deadline_s)
     return {job.name: [answers[rank][job.name] for rank in job.ranks] for job in jobs}

@@ -59,11 +59,11 @@ def examine(nodes: Sequence[str], arguments: Sequence[str]) -> Iterator[Finding]
 def _told(process: subprocess.Popen[str], deadline_s: float) -> list[Finding]:
     try:
         output, errors = process.communicate(timeout=deadline_s)
-        return [Finding(**entry) for entry in json.loads(output)]
+        return [Finding(**entry) for entry in json.loads(output)["facts"]["findings"]]
     except subprocess.TimeoutExpired:
         process.kill()
         return [Finding("node", "bad", f"no answer within {_EXAMINE_S:g} s", "drain it")]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         return [Finding("node", "bad", " ".join(errors.split())[-300:] or "no answer", "look at it by srun")]
 
 

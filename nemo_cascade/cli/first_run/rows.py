@@ -98,14 +98,22 @@ def deal(data: Path, folder: Path) -> Dealt:
     rows = list(_numbered(data))
     if len(rows) < 2:
         raise DataError(
-            "too few rows", value=f"{len(rows)} in {data}", limit="2 or more: one is held out to measure on"
+            "too few rows",
+            value=f"{len(rows)} in {data}",
+            limit="2 or more: one is held out to measure on",
+            mend="give --data a file with more rows",
         )
     columns = columns_of(rows[0][1], rows[0][0])
     asked = [_asks(row, columns) for _, row in rows]
     prompts = list(dict.fromkeys(asked))
     if len(prompts) < 2:
         limit = "2 or more different ones: one is held out to measure on"
-        raise DataError("too few prompts", value=f"{len(prompts)} in {data}", limit=limit)
+        raise DataError(
+            "too few prompts",
+            value=f"{len(prompts)} in {data}",
+            limit=limit,
+            mend="give --prompts a file with more rows",
+        )
     stride = max(_PART_HELD_OUT, -(-len(prompts) // MOST_HELD_OUT))
     # A prompt that is measured on is never trained on, however often it stands in the rows.
     kept_out = set(prompts[stride - 1 :: stride] or prompts[-1:])

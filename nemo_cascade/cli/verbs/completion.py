@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from nemo_cascade.cli.screen.terminal import out
 
+TELLS_FACTS = False
 TAKES_OVERRIDES = False
 
 _BASH = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.config.checks.host import gpu_present
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.plugins import anchored
@@ -20,6 +20,7 @@ from nemo_cascade.models.fit import layout_problems, padding_note
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.rules import tied_names
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = False
 
 
@@ -38,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     """Convert there and back over local processes and compare every tensor."""
     architecture = read_architecture(args.source, args.family)
     if min(args.tensor_model_parallel_size, args.pipeline_model_parallel_size) < 1:
-        raise ConfigError([CascadeError("a parallel size is at least 1", value="0 or less")])
+        raise ConfigError([CascadeError("a parallel size is at least 1", value="0 or less", mend="give 1 or more")])
     parallel = ParallelConfig(
         tensor_model_parallel_size=args.tensor_model_parallel_size,
         pipeline_model_parallel_size=args.pipeline_model_parallel_size,
@@ -70,6 +71,7 @@ def execute(args: argparse.Namespace) -> int:
             limit="bit-identical",
             mend="--dtype fp32, unless the model is stored in bf16" if args.dtype == "bf16" else None,
         )
+    tell(folder=str(args.target), tensors=tensors, ranks=parallel.layout.ranks)
     out.print(f"{tensors} tensors came back bit-identical: {escape(str(args.target))}")
     return 0
 

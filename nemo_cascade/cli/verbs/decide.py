@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = False
 
 
@@ -39,6 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     decision = rule(args.folder, args.stage, args.ruling, args.because)
     write_report(args.folder)
     done = "to be recovered" if args.ruling == "recover" else decision.outcome
+    tell(stage=args.stage, outcome=done, command=run_command(args.folder))
     out.print(f"{escape(args.stage)}: {done}; the run goes on with", soft_wrap=True)
     out.print(f"    {escape(run_command(args.folder))}", soft_wrap=True)
     return 0

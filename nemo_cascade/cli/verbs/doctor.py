@@ -19,8 +19,9 @@ from nemo_cascade.cli.examination.machine import file_systems, limits, memory, s
 from nemo_cascade.cli.examination.network import addresses, infiniband
 from nemo_cascade.cli.examination.nodes import all_nodes, examine
 from nemo_cascade.cli.examination.packages import own_lock, packages
-from nemo_cascade.cli.screen.terminal import out, show_json, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = False
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     device, memory, limits, sandbox, file_systems, addresses, infiniband, tools,
@@ -32,7 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     lock = "versions to compare with (the lock of this machine's device under containers/)"
     parser.add_argument("--lock", type=Path, metavar="FILE", help=lock)
     parser.add_argument("--all-nodes", action="store_true", help="inside an allocation: look at all of its nodes")
-    parser.add_argument("--json", action="store_true", help="print a list of findings for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -41,10 +41,8 @@ def execute(args: argparse.Namespace) -> int:
         findings = list(examine(all_nodes(), ["--lock", str(args.lock)] if args.lock is not None else []))
     else:
         findings = [*packages(args.lock or own_lock()), *(finding for look in LOOKS for finding in look())]
-    if args.json:
-        show_json([asdict(finding) for finding in findings])
-    else:
-        _show(findings)
+    tell(findings=[asdict(finding) for finding in findings])
+    _show(findings)
     return 2 if any(finding.state == "bad" for finding in findings) else 0
 
 

@@ -17,8 +17,9 @@ from rich.markup import escape
 from nemo_cascade.cli import external
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 
@@ -54,6 +55,7 @@ def execute(args: argparse.Namespace) -> int:
         scores = evaluate(config, roles, args.folder, 0, args.folder.name, suites, trained)
     if args.save is not None:
         scores.save(args.save)
+    tell(model=str(args.folder), scores=scores.summary())
     named = {
         "score": "score#",
         "stderr": "standard error#",

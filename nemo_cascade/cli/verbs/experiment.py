@@ -23,10 +23,11 @@ from nemo_cascade.cascade.experiments import (
 )
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.cli.verbs import run
 from nemo_cascade.config.reading.compose import compose
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 
@@ -88,6 +89,7 @@ def _compare(name: str, question: str, folders: list[Path]) -> None:
 
     title = Path(name).stem
     page = write_comparison(folders, folders[0].parent / f"{title}.html", title=title, question=question)
+    tell(comparison=str(page))
     out.print(f"comparison: {escape(str(page))}", soft_wrap=True)
 
 
@@ -98,4 +100,5 @@ def _over_seeds(name: str, experiment: Experiment, ready: Mapping[int | None, Ma
     folders = {seed: [entry.folder for entry in arms.values()] for seed, arms in ready.items() if seed is not None}
     target = next(iter(first.values())).folder.parent / f"{title}-over-seeds.html"
     page = write_over_seeds(folders, list(experiment.arms), target, title=title, question=experiment.question)
+    tell(over_seeds=str(page))
     out.print(f"over seeds: {escape(str(page))}", soft_wrap=True)

@@ -13,12 +13,13 @@ from dataclasses import asdict
 from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
-from nemo_cascade.cli.screen.terminal import out, show_json, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 from nemo_cascade.config.reading.compose import ConfigDirs, compose
 from nemo_cascade.config.reading.explain import Explanation, explain
 from nemo_cascade.config.reading.keys import block_fields
 from nemo_cascade.config.schema import RunConfig
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 
@@ -26,7 +27,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("key", metavar="KEY", help="dotted key, block or config group")
     add_overrides(parser)
-    parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -38,11 +38,9 @@ def execute(args: argparse.Namespace) -> int:
         origins = provenance["origins"]
     only_a_group = choices and args.key not in block_fields(RunConfig)
     answers = [] if only_a_group else explain(args.key, config, origins)
-    if choices and not args.json:
+    tell(group=choices or [], keys=[asdict(answer) for answer in answers])
+    if choices:
         out.print(f"[bold]{args.key}[/]=...  config group: {' | '.join(choices)}")
-    if args.json:
-        show_json({"group": choices or [], "keys": [asdict(answer) for answer in answers]})
-        return 0
     for answer in answers:
         _show(answer)
     return 0

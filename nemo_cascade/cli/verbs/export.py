@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.errors import CheckpointError, ModelError, RunFolderError
 
 if TYPE_CHECKING:
     from nemo_cascade.cascade.folder import RunFolder, StageFolder
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = False
 
 
@@ -49,6 +50,7 @@ def execute(args: argparse.Namespace) -> int:
             _convert(folder, place, args.step, building)
         (building / "README.md").write_text(card, encoding="utf-8")
         (building / "config.yaml").write_bytes(folder.config.read_bytes())
+    tell(folder=str(args.target), stage=place.name, step=args.step)
     out.print(escape(str(args.target)), soft_wrap=True)
     return 0
 
@@ -59,7 +61,12 @@ def _place(folder: RunFolder, name: str) -> StageFolder:
         if stage.name == name:
             return stage
     limit = ", ".join(stage.name for stage in there) or "none yet"
-    raise RunFolderError("no trained model of this stage", value=f"{folder.path}, {name}", limit=limit)
+    raise RunFolderError(
+        "no trained model of this stage",
+        value=f"{folder.path}, {name}",
+        limit=limit,
+        mend="name one of these, or wait for the stage's end",
+    )
 
 
 def _convert(folder: RunFolder, place: StageFolder, step: int, target: Path) -> None:

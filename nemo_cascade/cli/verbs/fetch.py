@@ -12,8 +12,9 @@ from dataclasses import asdict
 from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
-from nemo_cascade.cli.screen.terminal import out, show_json, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 
@@ -21,7 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_overrides(parser)
     parser.add_argument("--dry", action="store_true", help="look only, fetch and write nothing")
-    parser.add_argument("--json", action="store_true", help="print a list of files for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -34,9 +34,8 @@ def execute(args: argparse.Namespace) -> int:
     if not args.dry:
         prepare_data(config)
     files = list(recipe_files(config, fetch=not args.dry))
-    if args.json:
-        show_json([asdict(file) for file in files])
-    else:
+    tell(files=[asdict(file) for file in files])
+    if files:
         shown = table(f"files of {escape(config.name)}", "", "what", "where", "bytes#", "blake3", "licence")
         colours = {"there": "green", "made by the run": "green", "missing": "red"}
         for file in files:

@@ -13,6 +13,7 @@ from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.verbs import run
 from nemo_cascade.errors import ConfigError
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 

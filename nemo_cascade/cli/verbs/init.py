@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.errors import CascadeError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nemo_cascade.cli.screen.samples import Shown
     from nemo_cascade.config.schema import RunConfig
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = False
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -201,4 +202,9 @@ def _tell(run: FirstRun, config: RunConfig, samples: list[Shown]) -> None:
     if not samples:
         fetch = f"nemo-cascade fetch cascade={run.name} --config-dir {run.conf}"
         out.print(f"the model isn't here yet: {escape(fetch)}, then `init` again for numbers that fit", soft_wrap=True)
+    tell(
+        cascade=str(run.cascade),
+        next=command,
+        rows={} if run.data is None else {"train": run.data.count, "held_out": run.data.held},
+    )
     out.print(f"next: {escape(command)}", soft_wrap=True)

@@ -26,7 +26,7 @@ from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.machine_use import show_machine_use
 from nemo_cascade.cli.preflight import Preflight, preflight
 from nemo_cascade.cli.screen.paper_table import show_beside_paper
-from nemo_cascade.cli.screen.terminal import out, show_json, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
@@ -41,6 +41,7 @@ from nemo_cascade.planner.fitted import FOLDER
 from nemo_cascade.report.story import held_stage, ways_on_text
 from nemo_cascade.rl.rewards import stage_formula
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 
@@ -55,7 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     figures.add_argument("--against", type=Path, metavar="RUN", help="show a run's measurements beside the plan")
     figures.add_argument("--calibrate", type=Path, metavar="RUN", help="make a run's steps what later plans start from")
     parser.add_argument("--into", type=Path, metavar="PATH", help="where --fit and --calibrate write")
-    parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -73,10 +73,7 @@ def execute(args: argparse.Namespace) -> int:
         return against.calibrate(ready, args.calibrate, args.into or Path("calibration.json"))
     if args.ranks:
         return dry_ranks.show_ranks(ready)
-    if getattr(args, "json", False):
-        show_json(as_facts(ready))
-    else:
-        show(ready)
+    show(ready)
     return 0
 
 
@@ -113,6 +110,7 @@ def as_facts(ready: Preflight) -> dict[str, Any]:
 
 def show(ready: Preflight) -> None:
     """Print a checked run: what, on what, stage by stage."""
+    tell(**as_facts(ready))
     config, model = ready.config, ready.architecture
     parallel, rollout = config.parallel, config.rollout
     folder = RunFolder(ready.folder)

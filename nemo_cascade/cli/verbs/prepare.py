@@ -7,16 +7,18 @@ nemo-cascade prepare cascade=nano stage=sft1 --show 3
 from __future__ import annotations
 
 import argparse
+import difflib
 from pathlib import Path
 
 from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 _STAGE = "stage="
 
@@ -36,7 +38,10 @@ def execute(args: argparse.Namespace) -> int:
     unknown = [name for name in named if name not in config.stages]
     if unknown or (args.show is not None and (len(named) != 1 or args.show < 1)):
         what = "no such stage" if unknown else "--show takes a number of samples, and one stage=NAME"
-        raise ConfigError([CascadeError(what, value=", ".join(named), limit=", ".join(config.stages))])
+        near = [*difflib.get_close_matches(unknown[0], config.stages, n=1)] if unknown else named[:1]
+        mend = f"stage={[*near, next(iter(config.stages))][0]}" + (" --show 3" if args.show is not None else "")
+        value = ", ".join(named) or f"--show {args.show} without a stage"
+        raise ConfigError([CascadeError(what, value=value, limit=", ".join(config.stages), mend=mend)])
     from nemo_cascade.cascade.inputs import prepared_tokenizer
 
     tokenizer = prepared_tokenizer(config)
@@ -66,6 +71,7 @@ def _build(config: RunConfig, name: str, tokenizer: Path) -> None:
     stage = config.stages[name]
     prepared = kind_of(stage).prepare(config, name, stage, tokenizer, Path(config.data_dir) / "tokenised")
     stats = prepared.stats
+    tell(**{name: {"told": prepared.told, "folder": prepared.folder, **stats}})
     if "domains" not in stats or prepared.folder is None:
         out.print(f"{escape(name)}: {escape(prepared.told)}\n")
         return

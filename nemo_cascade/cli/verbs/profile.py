@@ -18,11 +18,12 @@ from rich.markup import escape
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.machine_profile import profile_machine
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.screen.terminal import out, table
+from nemo_cascade.cli.screen.terminal import out, table, tell
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.prompts.profiles import PassRate
 from nemo_cascade.errors import ConfigError
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 _BARS = 8
 
@@ -59,6 +60,7 @@ def execute(args: argparse.Namespace) -> int:
     prepare_data(config)
     with tempfile.TemporaryDirectory(prefix="nemo-cascade-profile-") as logs, Roles(config, Path(logs)) as roles:
         path, rates = profile_prompts(config, roles, stage, args.model, args.samples)
+    tell(file=str(path), rates={prompt: found.rate for prompt, found in rates.items()})
     _show(args.stage, rates)
     out.print(escape(str(path)))
     return 0

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.errors import RunFolderError
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = False
 
 
@@ -37,14 +38,19 @@ def execute(args: argparse.Namespace) -> int:
 
         names = "-".join(folder.resolve().name for folder in args.folders)
         page = args.out or args.folders[0].resolve().parent / f"compare-{names}.html"
-        out.print(escape(str(write_comparison(args.folders, page))))
+        page = write_comparison(args.folders, page)
+        tell(page=str(page), runs=[str(run) for run in args.folders])
+        out.print(escape(str(page)))
         return 0
     folder = args.folders[0]
     # An old run whose configuration this version would refuse still has its report.
     if not (folder / "config.yaml").is_file():
         mend = "name a folder that `nemo-cascade run` made"
         raise RunFolderError("this is no run folder: it has no config.yaml", value=folder, mend=mend)
+    from nemo_cascade.cli.screen.run_facts import run_facts
     from nemo_cascade.report.page import write_report
 
-    out.print(escape(str(write_report(folder))))
+    page = write_report(folder)
+    tell(page=str(page), **run_facts(folder))
+    out.print(escape(str(page)))
     return 0

@@ -14,11 +14,12 @@ from rich.markup import escape
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.machine_use import refuse_misfits
 from nemo_cascade.cli.preflight import preflight
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.cli.verbs import plan
 from nemo_cascade.config.checks.host import installed
 from nemo_cascade.errors import PausedError, RuntimeUnavailableError
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 
 PAUSED = 75  # sysexits.h: try again later
@@ -49,6 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.cascade.folder import RunFolder
     from nemo_cascade.cascade.ledger import read_ledger
     from nemo_cascade.cascade.runner import run_cascade
+    from nemo_cascade.cli.screen.run_facts import run_facts
     from nemo_cascade.report.matrix import collect_matrix, matrix_tables
     from nemo_cascade.report.story import held_stage, outcome_line, ways_on_text
     from nemo_cascade.stages import pause
@@ -60,6 +62,7 @@ def execute(args: argparse.Namespace) -> int:
         out.print(escape(str(paused)), soft_wrap=True)
         return PAUSED
     folder = RunFolder(ready.folder)
+    tell(report=str(folder.report), **run_facts(ready.folder))
     for table in matrix_tables(collect_matrix(folder)):
         out.print(table)
     out.print(escape(outcome_line(read_ledger(folder.ledger), list(ready.config.stages))), soft_wrap=True)

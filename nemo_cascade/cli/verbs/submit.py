@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.preflight import Preflight, preflight
-from nemo_cascade.cli.screen.terminal import out
+from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.slurm import slurm_violations
 from nemo_cascade.errors import ConfigError, RunFolderError
@@ -24,6 +24,7 @@ from nemo_cascade.slurm import jobs
 from nemo_cascade.slurm.script import Job, render, write
 from nemo_cascade.telemetry.console import err
 
+TELLS_FACTS = True
 TAKES_OVERRIDES = True
 _LOG_LINES = 60
 # What the job finds out by itself: where its Ray and its judge are.
@@ -53,10 +54,12 @@ def execute(args: argparse.Namespace) -> int:
         jobs.check_slurm()
     job = _job(args)
     if args.dry:
-        # Not through the console, which would wrap it.
-        out.file.write(render(job))
+        tell(script=render(job))
+        if out.facts is None:  # not through the console, which would wrap it
+            out.file.write(render(job))
         return 0
     number = jobs.submit(write(job))
+    tell(job=number, log=str(jobs.log_file(job.run_folder, number)))
     out.print(f"job {number}: {escape(str(jobs.log_file(job.run_folder, number)))}", soft_wrap=True)
     return 0
 
@@ -85,11 +88,13 @@ def _job(args: argparse.Namespace) -> Job:
 
 def _status(folder: Path) -> None:
     found = jobs.state(jobs.newest(folder))
+    tell(job=found.job, state=found.state, detail=found.detail)
     out.print(f"job {found.job}: {found.state}, {escape(found.detail)}", soft_wrap=True)
 
 
 def _logs(folder: Path) -> None:
     log = jobs.log_file(folder, jobs.newest(folder))
+    tell(job=jobs.newest(folder), log=str(log), logs=str(folder / "logs"))
     if log.is_file():
         with log.open(encoding="utf-8", errors="replace") as lines:
             for line in deque(lines, _LOG_LINES):
@@ -101,4 +106,5 @@ def _logs(folder: Path) -> None:
 def _cancel(folder: Path) -> None:
     job = jobs.newest(folder)
     jobs.cancel(job)
+    tell(job=job, state="ended")
     out.print(f"job {job} is ended", soft_wrap=True)

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from nemo_cascade.cli.screen.terminal import out
 
+TELLS_FACTS = False
 TAKES_OVERRIDES = False
 
 

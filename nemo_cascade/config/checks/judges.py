@@ -55,7 +55,7 @@ def _deadlines(config: RunConfig) -> Problems:
                 "a verifier's own limits don't fit into its deadline",
                 value=f"{key} of {reward.kind}: {reward.needs_s:g} s",
                 limit=f"under reward.deadlines.{reward.kind}={deadline_s:g}",
-                mend=f"raise reward.deadlines.{reward.kind}, or lower the limits",
+                mend=f"reward.deadlines.{reward.kind}={2 * reward.needs_s:g}, or lower limits",
             )
 
 
@@ -79,7 +79,12 @@ def _preference(config: RunConfig) -> Problems:
             yield CascadeError("no reward model is asked there", value=value, mend=f"{prefix}.reward_model=null")
         elif reference in config.stages and reference not in trained:
             limit = f"reward models by then: {', '.join(trained) or 'none'}"
-            yield CascadeError("that stage is no reward model by then", value=value, limit=limit, mend="name another")
+            yield CascadeError(
+                "that stage is no reward model by then",
+                value=value,
+                limit=limit,
+                mend=f"{prefix}.reward_model={next(iter(trained), 'null')}",
+            )
 
 
 def _genrm(config: RunConfig) -> Problems:
@@ -101,7 +106,9 @@ def _genrm(config: RunConfig) -> Problems:
             yield CascadeError("genrm compares responses to one prompt", value=f"{key}: {size}", limit="2", mend=mend)
     if used and not (config.reward.genrm.url and config.reward.genrm.model):
         yield CascadeError(
-            "genrm needs a judge's server", value=next(iter(used)), mend="set reward.genrm.url and .model"
+            "genrm needs a judge's server",
+            value=next(iter(used)),
+            mend="reward.genrm.url=http://HOST:PORT/v1 reward.genrm.model=NAME",
         )
 
 
@@ -114,4 +121,9 @@ def _scorer_room(config: RunConfig) -> Problems:
     need = config.scorer.tensor_parallel_size * config.scorer.num_replicas
     if need > have:
         value = f"scorer.num_replicas x scorer.tensor_parallel_size = {need}"
-        yield CascadeError("the reward model needs more GPUs than there are", value=value, limit=have, mend="fewer")
+        yield CascadeError(
+            "the reward model needs more GPUs than there are",
+            value=value,
+            limit=have,
+            mend=f"scorer.num_replicas={max(1, have // config.scorer.tensor_parallel_size)}",
+        )

@@ -79,7 +79,9 @@ def _template(config: RunConfig) -> Problems:
     wanted = config.model.chat_template
     if wanted not in CHAT_TEMPLATES and not Path(wanted).is_file():
         limit = f"{', '.join(CHAT_TEMPLATES)}, or the path of a .jinja file"
-        yield CascadeError("no such chat template", value=f"model.chat_template={wanted}", limit=limit)
+        yield CascadeError(
+            "no such chat template", value=f"model.chat_template={wanted}", limit=limit, mend="model.chat_template=own"
+        )
 
 
 def _data(config: RunConfig) -> Problems:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
@@ -17,6 +18,7 @@ from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.rollout import room_problems
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import START, TrainedStage
+from nemo_cascade.config.stages.measure import measure_problems
 from nemo_cascade.errors import CascadeError
 
 Problems = Iterator[CascadeError]
@@ -33,6 +35,7 @@ def violations(config: RunConfig) -> list[CascadeError]:
         if (trained := stage.trained()) is not None:
             found += _optimizer(f"stages.{name}.optimizer", trained)
             found += _carry(config, index, name, trained)
+            found += measure_problems(config, name, trained)
             found += trained.router.problems(f"stages.{name}.router")
         found += stage.problems(config, name)
     return found + list(judge_violations(config))
@@ -40,17 +43,22 @@ def violations(config: RunConfig) -> list[CascadeError]:
 
 def _run(config: RunConfig) -> Problems:
     if not config.name.strip(".") or set(config.name) & set("/\\\0"):
-        yield CascadeError("name can't be a folder", value=repr(config.name), mend="name=letters_and_digits")
+        mend = f"name={re.sub(r'[^A-Za-z0-9_.-]+', '_', config.name).strip('._') or 'run'}"
+        yield CascadeError("name can't be a folder", value=repr(config.name), limit="no / and \\", mend=mend)
     elif len(config.name.encode()) > _LONGEST_NAME:
         limit = f"{_LONGEST_NAME} bytes"
-        yield CascadeError("name is too long for a folder", value=f"{len(config.name.encode())} bytes", limit=limit)
+        mend = f"name={config.name.encode()[: _LONGEST_NAME // 4].decode(errors='ignore')}"
+        value = f"{len(config.name.encode())} bytes"
+        yield CascadeError("name is too long for a folder", value=value, limit=limit, mend=mend)
     for key, folder in (("runs_dir", config.runs_dir), ("data_dir", config.data_dir)):
         if not folder.strip():
-            yield CascadeError(f"{key} names no folder", value=repr(folder), mend=f"{key}=FOLDER, or . for this one")
+            mend = f"{key}=. for this folder, or another"
+            yield CascadeError(f"{key} names no folder", value=repr(folder), limit="a path", mend=mend)
     for key, value in flatten(asdict(config)).items():  # type: ignore[call-overload]
         # An upper bound may be absent; every other number has to be one.
         if isinstance(value, float) and not math.isfinite(value) and not key.endswith("loss.correction_max"):
-            yield CascadeError("the number is not finite", value=f"{key}={value}")
+            mend = f"leave {key} out, or give it a number: `nemo-cascade explain {key}`"
+            yield CascadeError("the number is not finite", value=f"{key}={value}", limit="a finite number", mend=mend)
 
 
 def _device(config: RunConfig) -> Problems:
@@ -59,7 +67,7 @@ def _device(config: RunConfig) -> Problems:
             "an engine on CPU is one process",
             value=f"rollout.tensor_parallel_size={config.rollout.tensor_parallel_size}",
             limit=1,
-            mend="raise rollout.num_engines instead",
+            mend="rollout.tensor_parallel_size=1, with more of rollout.num_engines",
         )
 
 
@@ -67,7 +75,8 @@ def _model(config: RunConfig) -> Problems:
     model = config.model
     if (date := model.chat_template_date) is not None and not _is_date(date):
         value = f"model.chat_template_date={date}"
-        yield CascadeError("no date", value=value, limit="a day of the calendar, as in 2026-11-29")
+        mend = "'model.chat_template_date=\"2026-11-29\"'"
+        yield CascadeError("no date", value=value, limit="a day of the calendar", mend=mend)
     if model.source == "hf" and model.path is None:
         yield CascadeError("model.source=hf needs a folder", value="model.path=null", mend="model.path=FOLDER")
     elif model.source == "random" and not model.architecture:
@@ -110,7 +119,7 @@ def _machines(config: RunConfig) -> Problems:
             "the same bits every time need the same number of KV cache blocks",
             value="rollout.kv_cache_blocks=null with cluster.deterministic=true",
             limit="a number",
-            mend="take what a run without it logs, or max_num_seqs x max_model_len / block_size",
+            mend=f"rollout.kv_cache_blocks={rollout.max_num_seqs * -(-rollout.max_model_len // 16)}",
         )
     have = cluster.num_nodes * cluster.gpus_per_node
     trainer, engines = config.parallel.layout.ranks, rollout.num_engines * rollout.tensor_parallel_size
@@ -118,10 +127,14 @@ def _machines(config: RunConfig) -> Problems:
         layout = stage.layout(config)
         if layout is not config.parallel and layout.layout.ranks > have:
             value, limit = f"stages.{name}.parallel: {layout.layout.ranks} ranks", f"{have} GPUs"
-            yield CascadeError("the stage's layout needs more GPUs than there are", value=value, limit=limit)
+            mend = f"cluster.num_nodes={_nodes(config, layout.layout.ranks)}, or a smaller stages.{name}.parallel"
+            yield CascadeError("the stage's layout needs more GPUs than there are", value=value, limit=limit, mend=mend)
         if (teachers := stage.teacher_layout()) is not None and teachers.layout.ranks > have:
             value, limit = f"stages.{name}.teacher_parallel: {teachers.layout.ranks} ranks", f"{have} GPUs"
-            yield CascadeError("the teachers' layout needs more GPUs than there are", value=value, limit=limit)
+            mend = f"cluster.num_nodes={_nodes(config, teachers.layout.ranks)}, or fewer under teacher_parallel"
+            yield CascadeError(
+                "the teachers' layout needs more GPUs than there are", value=value, limit=limit, mend=mend
+            )
     need = max(trainer, engines) if rollout.placement == "colocated" else trainer + engines
     if need > have:
         yield CascadeError(
@@ -129,18 +142,23 @@ def _machines(config: RunConfig) -> Problems:
             f"{rollout.placement}) need more GPUs than there are",
             value=need,
             limit=f"{have} = cluster.num_nodes x cluster.gpus_per_node",
-            mend="fewer replicas or engines, or more nodes",
+            mend=f"parallel=single rollout.num_engines=1, or cluster.num_nodes={_nodes(config, need)}",
         )
+
+
+def _nodes(config: RunConfig, ranks: int) -> int:
+    """Return how many machines have a GPU for each of so many ranks."""
+    return -(-ranks // max(1, config.cluster.gpus_per_node))
 
 
 def _suites(config: RunConfig) -> Problems:
     for name, suite in config.evaluation.suites.items():
         prefix = f"evaluation.suites.{name}"
-        yield from room_problems(config.rollout, prefix, suite.sampling.max_tokens)
+        yield from room_problems(config.rollout, prefix, suite.sampling)
         if suite.sampling.temperature == 0 and suite.samples_per_prompt > 1:
             value = f"{prefix}.samples_per_prompt={suite.samples_per_prompt}"
             yield CascadeError(
-                "greedy answers are all the same", value=value, limit=1, mend=f"{prefix}.sampling.temperature>0"
+                "greedy answers are all the same", value=value, limit=1, mend=f"{prefix}.samples_per_prompt=1"
             )
 
 
@@ -149,28 +167,38 @@ def _optimizer(prefix: str, stage: TrainedStage) -> Problems:
     if optimizer.min_lr > optimizer.lr:
         value = f"{prefix}.min_lr={optimizer.min_lr}"
         yield CascadeError(
-            "the schedule ends above its peak", value=value, limit=f"at most lr={optimizer.lr}", mend="lower it"
+            "the schedule ends above its peak",
+            value=value,
+            limit=f"at most lr={optimizer.lr:g}",
+            mend=f"{prefix}.min_lr={optimizer.lr:g}",
         )
     if optimizer.lr_warmup_init > optimizer.lr:
-        value, limit = f"{prefix}.lr_warmup_init={optimizer.lr_warmup_init}", f"at most lr={optimizer.lr}"
-        yield CascadeError("the warm-up begins above the peak", value=value, limit=limit, mend="lower it")
+        value, limit = f"{prefix}.lr_warmup_init={optimizer.lr_warmup_init}", f"at most lr={optimizer.lr:g}"
+        mend = f"{prefix}.lr_warmup_init={optimizer.lr:g}"
+        yield CascadeError("the warm-up begins above the peak", value=value, limit=limit, mend=mend)
     horizon = optimizer.lr_decay_steps or stage.size().updates
     if horizon is not None and optimizer.lr_warmup_steps >= horizon and optimizer.lr_warmup_steps > 0:
         value = f"{prefix}.lr_warmup_steps={optimizer.lr_warmup_steps}"
         yield CascadeError(
-            "warm-up takes the whole schedule", value=value, limit=f"less than {horizon} steps", mend="lower it"
+            "warm-up takes the whole schedule",
+            value=value,
+            limit=f"less than {horizon} steps",
+            mend=f"{prefix}.lr_warmup_steps={max(horizon // 10, min(1, horizon - 1))}",
         )
     if optimizer.lr_warmup_fraction is not None and optimizer.lr_warmup_steps:
         value = (
             f"{prefix}: lr_warmup_steps={optimizer.lr_warmup_steps}, lr_warmup_fraction={optimizer.lr_warmup_fraction}"
         )
-        yield CascadeError("warm-up is given twice", value=value, mend=f"{prefix}.lr_warmup_fraction=null")
+        mend = f"{prefix}.lr_warmup_steps=0 takes the share, {prefix}.lr_warmup_fraction=null the steps"
+        yield CascadeError("warm-up is given twice", value=value, limit="one of both", mend=mend)
     if optimizer.lr_decay_style != "wsd" and optimizer.lr_wsd_decay_steps is not None:
         value = f"{prefix}.lr_wsd_decay_steps={optimizer.lr_wsd_decay_steps} with {optimizer.lr_decay_style}"
-        yield CascadeError("only wsd has steps of decay at its end", value=value, mend=f"{prefix}.lr_decay_style=wsd")
+        mend = f"{prefix}.lr_decay_style=wsd"
+        yield CascadeError("only wsd has steps of decay at its end", value=value, limit="null", mend=mend)
     for beta in ("adam_beta1", "adam_beta2"):
         if getattr(optimizer, beta) >= 1:
-            yield CascadeError("Adam forgets nothing", value=f"{prefix}.{beta}={getattr(optimizer, beta)}", limit="< 1")
+            value, mend = f"{prefix}.{beta}={getattr(optimizer, beta)}", f"{prefix}.{beta}=0.95"
+            yield CascadeError("Adam forgets nothing", value=value, limit="below 1", mend=mend)
 
 
 def _carry(config: RunConfig, index: int, name: str, stage: TrainedStage) -> Problems:

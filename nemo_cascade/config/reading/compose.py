@@ -173,10 +173,10 @@ def _sort(
             problems.append(CascadeError("several values for one key", value=line, mend=mend))
         elif name not in groups and (override.package is not None or "/" in name):
             near = keys.nearest(name, list(groups))
-            hint = f"did you mean {near}?" if near else None
+            hint = f"did you mean {line.replace(name, near, 1)}?" if near else f"write {name.replace('/', '.')}=..."
             problems.append(CascadeError("unknown config group", value=name, limit=", ".join(groups), mend=hint))
         elif name not in groups:
-            if "." not in name and name not in top_level and (near := keys.nearest(name, top_level)):
+            if "." not in name and name not in top_level and (near := keys.nearest(name, top_level, cutoff=0.7)):
                 mend = f"did you mean {line.replace(name, near, 1)}?"
                 problems.append(CascadeError("unknown key", value=line, mend=mend))
             else:
@@ -217,7 +217,9 @@ def _hydra(lines: Sequence[str]) -> DictConfig:
         raise CascadeError("a config file is no YAML", value=place, mend=error.problem) from None
     except (UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         # Neither says which file it is about: those that were chosen are looked at behind this.
-        raise CascadeError("a config file can't be read", value=" ".join(str(error).split())) from None
+        raise CascadeError(
+            "a config file can't be read", value=" ".join(str(error).split()), mend="save it as YAML in UTF-8"
+        ) from None
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) not in str(error) else ""
         raise _translate(f"{error}{cause}") from None
@@ -229,7 +231,14 @@ def _translate(message: str) -> CascadeError:
     if required:
         group, options = required[1], required[2].split()
         return CascadeError(f"no {group} chosen", limit=", ".join(options), mend=f"add {group}={options[0]}")
-    return CascadeError(text.partition(" Config search path:")[0])
+    if (found := re.search(r"full_key: (\S+)", text)) is not None:
+        what, key = text[: found.start()].strip(), found[1]
+        cause = re.sub(r"^\w+ raised while resolving interpolation: ", "", what)
+        limit = "${KEY} of a key with a value, ${oc.env:NAME} of a variable that is set"
+        mend = f"{key}=VALUE, one of its own"
+        return CascadeError(f"{key}: its ${{...}} can't be filled in", value=cause, limit=limit, mend=mend)
+    mend = "nemo-cascade explain GROUP lists what a group has"
+    return CascadeError(text.partition(" Config search path:")[0], mend=mend)
 
 
 def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Override], list[CascadeError]]:
@@ -257,6 +266,8 @@ def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Overr
 
 def _seed_default(composed: DictConfig, override: Override) -> None:
     """Before one entry of a mapping is set, fill in the schema's other entries; they would be lost otherwise."""
+    if not keys.takes(override.key_or_group, _plain(composed), may_add=True):
+        return
     for field in keys.find(override.key_or_group, _plain(composed)):
         inside = field.key != override.key_or_group and isinstance(field.default, dict)
         if inside and field.default and OmegaConf.select(composed, field.key, throw_on_missing=False) is None:
@@ -283,7 +294,8 @@ def _apply_one(composed: DictConfig, override: Override) -> None:
     if present is None:
         raise CascadeError("nothing to delete: no file sets the key", value=key, mend=f"{key}=VALUE sets it")
     if value is not None and value != present:
-        raise CascadeError("not deleted, because the value is another", value=f"{key}={present}", limit=value)
+        what = "not deleted, because the value is another"
+        raise CascadeError(what, value=f"{key}={present}", limit=value, mend=f"~{key}")
     above, _, name = key.rpartition(".")
     del (OmegaConf.select(composed, above) if above else composed)[name]
 

@@ -136,22 +136,36 @@ def find(key: str, data: Mapping[str, Any] | None = None, *, may_add: bool = Tru
     Raises:
         CascadeError: there is no such key; names the closest.
     """
+    found, stop = _walk(key, data, may_add)
+    if stop is not None:
+        raise unknown_key(stop, key, data, may_add)
+    return found
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """Where a key leaves the schema: after how many of its names, what would be known there, and in what."""
+
+    depth: int
+    known: tuple[str, ...]
+    is_entry: bool
+
+
+def _walk(key: str, data: Mapping[str, Any] | None, may_add: bool) -> tuple[list[SchemaField], _Stop | None]:
+    """Follow a key path; see `find`. Returns the fields that it ends at, and where it left the schema if it did."""
     here: list[tuple[Any, SchemaField | None]] = [(RunConfig, None)]
     value: Any = data
     parts = key.split(".")
     for depth, part in enumerate(parts):
-        path = ".".join(parts[: depth + 1])
-        above = ".".join(parts[:depth])
-        following, known = _follow(here, part, path, value)
+        following, known = _follow(here, part, ".".join(parts[: depth + 1]), value)
         if not following:
-            raise unknown_key(path, above, part, known, data=data)
-        opened = _is_mapping(here)
+            return [], _Stop(depth, tuple(known), is_entry=False)
         there = value if isinstance(value, Mapping) else {}
-        if opened and not may_add and part not in there:
-            raise unknown_key(path, above, part, [str(k) for k in there], data=data, adding=key)
+        if _is_mapping(here) and not may_add and part not in there:
+            return [], _Stop(depth, tuple(str(name) for name in there), is_entry=True)
         value = _item(value, part)
         here = following
-    return list({(found.block, found.name): found for _, found in here if found is not None}.values())
+    return list({(found.block, found.name): found for _, found in here if found is not None}.values()), None
 
 
 def _is_mapping(here: Sequence[tuple[Any, SchemaField | None]]) -> bool:
@@ -189,69 +203,109 @@ def _item(value: Any, part: str) -> Any:
     return None
 
 
-def unknown_key(
-    path: str,
-    above: str,
-    part: str,
-    known: Sequence[str],
-    *,
-    data: Mapping[str, Any] | None = None,
-    adding: str | None = None,
-) -> CascadeError:
-    """Build the refusal of a key, with the nearest known one, or where else in the schema its name stands.
+def unknown_key(stop: _Stop, key: str, data: Mapping[str, Any] | None, may_add: bool) -> CascadeError:
+    """Build the refusal of a key: what it suggests is a key that this configuration takes.
 
     Args:
-        path: the offending path up to and with `part`.
-        above: the path of the block or mapping that lacks it.
-        part: the unknown name.
-        known: names that would have been accepted there.
-        data: the composed configuration, which tells the names of stages and suites.
-        adding: the whole key, if `+key=value` would be the way to add an entry.
+        stop: where it left the schema.
+        key: the whole key.
+        data: the composed configuration, which tells the names and kinds of stages and suites.
+        may_add: whether names that `data` lacks may be used in free mappings.
     """
-    prefix = f"{above}." if above else ""
+    parts = key.split(".")
+    path, above = ".".join(parts[: stop.depth + 1]), ".".join(parts[: stop.depth])
     moved = next((m.expand(new) for old, new in _RENAMED if (m := re.fullmatch(old, path))), None)
-    close = None if moved else nearest(part, known)
-    likely = None if close is None else difflib.SequenceMatcher(None, part, close).ratio() >= _ALIKE
-    others = [] if moved or likely else elsewhere(part, data, above)
-    near = " or ".join(others) or (f"{prefix}{close}" if close else None)
-    mend = f"write {moved}" if moved else f"did you mean {near}?" if near else None
-    if adding and not mend:
-        mend = f"to add an entry write +{adding}=..."
-    nothing = f"{above} is empty" if adding else f"{above} is a single value and has no keys"
-    limit = None if near or moved else (", ".join(known) or nothing)
+    near = [] if moved else _meant(stop, parts, data, may_add)
+    if data is not None:
+        near = [name if takes(name, data) else f"+{name}" for name in near]
+    nothing = f"{above} is empty" if stop.is_entry else f"{above} is a single value and has no keys"
+    limit = None if near or moved else (", ".join(stop.known) or nothing)
+    if near or moved:
+        mend = f"write {moved}" if moved else f"did you mean {' or '.join(near)}?"
+    elif stop.is_entry and takes(key, data, may_add=True):
+        mend = f"+{key}=VALUE adds an entry"
+    elif not stop.known and above:
+        mend = f"{above}=VALUE"
+    else:
+        mend = f"take one of these; `nemo-cascade explain {above or 'stages'}` tells about them"
     return CascadeError("unknown key", value=path, limit=limit, mend=mend)
 
 
-def elsewhere(word: str, data: Mapping[str, Any] | None = None, above: str = "") -> list[str]:
-    """Return the keys anywhere in the schema whose last name is a word, or nearly: three at most, the shortest first.
+def _meant(stop: _Stop, parts: Sequence[str], data: Mapping[str, Any] | None, may_add: bool) -> list[str]:
+    """Return what a wrong key may have meant, at most three: its like in the same block, or its name elsewhere."""
+    unknown, rest = parts[stop.depth], parts[stop.depth + 1 :]
+    here: list[str] = []
+    close = nearest(unknown, stop.known)
+    if close is not None:
+        block = ".".join([*parts[: stop.depth], close])
+        here = [key for key in (".".join([block, *rest]), block) if takes(key, data, may_add)][:1]
+        if here and difflib.SequenceMatcher(None, unknown, close).ratio() >= _ALIKE:
+            return here
+    # A stage's or a suite's name: what else is called so is no stage, and an entry of another name may be meant.
+    if stop.is_entry and (not rest or (not here and takes(".".join(parts), data, may_add=True))):
+        return here
+    others = elsewhere(parts[-1], data, parts[:-1], may_add=may_add)
+    inside = all(other.split(".")[: stop.depth] == list(parts[: stop.depth]) for other in others)
+    return others if others and inside else [*here, *others][:3]
+
+
+def takes(key: str, data: Mapping[str, Any] | None = None, may_add: bool = False) -> bool:
+    """Tell whether a configuration has a key; without one, whether some may have it."""
+    return _walk(key, data, may_add)[1] is None
+
+
+def elsewhere(
+    word: str, data: Mapping[str, Any] | None = None, above: Sequence[str] = (), *, may_add: bool = True
+) -> list[str]:
+    """Return the keys anywhere in the configuration whose last name is a word, or nearly: three at most, best first.
 
     Args:
         word: the last name of a key, such as `lr` or `hiden_size`.
         data: the composed configuration; without one, names of stages, tasks and suites are `NAME`.
-        above: where the word stands: a key below the same names is meant there.
+        above: the names before the word: of several keys, those that share the most of them are meant.
+        may_add: whether a stage or suite that `above` names may be a new one.
     """
     every = {key: key.rpartition(".")[2] for key in [*(leaf.key for leaf in leaves()), *_architecture_keys()]}
-    alike = difflib.get_close_matches(word, set(every.values()), n=1, cutoff=_ALIKE)
-    found: dict[str, None] = {}
-    for key in sorted((key for key, name in every.items() if name in alike), key=lambda key: (key.count("."), key)):
-        found[_named(key, data, above.split(".")) if data is not None else key.replace("*", "NAME")] = None
-    return [key for key in found if key][:3]
+    alike = _alike(word, set(every.values()))
+    keys = {key for pattern, name in every.items() if name == alike for key in _named(pattern, data, above)}
+    if data is not None:
+        keys = {key for key in keys if takes(key, data, may_add)}
+    shared = {key: _shared(key.split("."), above) for key in keys}
+    best = [key for key in keys if shared[key] == max(shared.values())]
+    return sorted(best, key=lambda key: (key.count("."), key))[:3]
 
 
-def _named(key: str, data: Any, above: Sequence[str]) -> str:
-    """Return a key with names of the configuration in place of `*`, those of `above` if need be; empty without any."""
-    done: list[str] = []
-    for part in key.split("."):
-        if part == "*" and isinstance(data, Mapping) and data:
-            same = above[len(done)] if list(above[: len(done)]) == done and len(above) > len(done) else None
-            part = same if same is not None and same in data else next(iter(data))
-        elif part == "*" and isinstance(data, list) and data:
-            part = "0"
-        elif part == "*":
-            return ""
-        data = _item(data, part)
-        done.append(part)
-    return ".".join(done)
+def _alike(word: str, names: set[str]) -> str | None:
+    """Return the name that a word is, nearly is, or is with two letters changed over; None without one."""
+    close = difflib.get_close_matches(word, names, n=1, cutoff=_ALIKE)
+    turned = sorted(name for name in names if sorted(name) == sorted(word))
+    return next(iter([*close, *turned]), None)
+
+
+def _shared(parts: Sequence[str], names: Sequence[str]) -> tuple[int, int]:
+    """Return how many names two paths share from their beginning on, and how many anywhere."""
+    begin = next((i for i, (one, other) in enumerate(zip(parts, names, strict=False)) if one != other), None)
+    return min(len(parts), len(names)) if begin is None else begin, len(set(parts) & set(names))
+
+
+def _named(pattern: str, data: Any, above: Sequence[str]) -> Iterator[str]:
+    """Yield a key for every name of the configuration, and that of `above`, in place of each `*`."""
+    head, star, tail = pattern.partition("*")
+    if not star:
+        yield pattern
+        return
+    if data is None:
+        yield pattern.replace("*", "NAME")
+        return
+    inside = data
+    path = head.rstrip(".").split(".")
+    for part in path:
+        inside = _item(inside, part)
+    found = list(inside) if isinstance(inside, Mapping) else []
+    found = [str(index) for index in range(len(inside))] if isinstance(inside, list) else found
+    own = [above[len(path)]] if list(above[: len(path)]) == path and len(above) > len(path) else []
+    for name in dict.fromkeys([*own, *map(str, found)]):
+        yield from _named(f"{head}{name}{tail}", data, above)
 
 
 @cache
@@ -264,9 +318,9 @@ def _architecture_keys() -> tuple[str, ...]:
     return tuple(found)
 
 
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known name most like a word, or None if none is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
+def nearest(word: str, known: Sequence[str], cutoff: float = 0.55) -> str | None:
+    """Return the known name most like a word, or None if none is close: 1 is the same, 0 has nothing of it."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     if close:
         return close[0]
     longer = [name for name in known if len(word) >= 3 and (name.startswith(word) or name.endswith(word))]

@@ -38,14 +38,20 @@ def file_faults(files: Sequence[Path], groups: Mapping[str, Sequence[str]]) -> I
             yield CascadeError("a config file is no YAML", value=f"{file}{line}", mend=error.problem)
             continue
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            yield CascadeError("a config file is no YAML", value=f"{file}: {' '.join(str(error).split())}")
+            yield CascadeError(
+                "a config file is no YAML",
+                value=f"{file}: {' '.join(str(error).split())}",
+                mend="mend the line that is named",
+            )
             continue
         if text.startswith("\ufeff"):
             mend = "save it as UTF-8 without one: Hydra doesn't see the first line otherwise"
             yield CascadeError("a config file begins with a byte order mark", value=file, mend=mend)
         elif not isinstance(found, Mapping):
             limit = "keys and values, `key: value`"
-            yield CascadeError("a config file holds no mapping", value=file, limit=limit)
+            yield CascadeError(
+                "a config file holds no mapping", value=file, limit=limit, mend="write `key: value` lines"
+            )
         else:
             yield from _mapping_faults(file, text, found, groups)
 
@@ -69,7 +75,12 @@ def _mapping_faults(
         return
     entries = found["defaults"]
     if not isinstance(entries, list):
-        yield CascadeError("`defaults` is no list", value=f"{file}: {entries!r}", limit="a list of `group: choice`")
+        yield CascadeError(
+            "`defaults` is no list",
+            value=f"{file}: {entries!r}",
+            limit="a list of `group: choice`",
+            mend="write `- override /GROUP: CHOICE`, one a line",
+        )
         return
     for entry in entries:
         yield from _entry_faults(file, entry, groups)
@@ -80,12 +91,19 @@ def _entry_faults(file: Path, entry: Any, groups: Mapping[str, Sequence[str]]) -
         return  # a file of the same group, or _self_: Hydra names one that is missing
     if not isinstance(entry, Mapping) or len(entry) != 1:
         limit = f"`group: choice`, the name of a file, or {_SELF}"
-        yield CascadeError("an entry of `defaults` can't be read", value=f"{file}: {entry!r}", limit=limit)
+        yield CascadeError(
+            "an entry of `defaults` can't be read",
+            value=f"{file}: {entry!r}",
+            limit=limit,
+            mend="write `- override /GROUP: CHOICE`",
+        )
         return
     [(key, choice)] = entry.items()
     match = _ENTRY.fullmatch(str(key).strip())
     if match is None:
-        yield CascadeError("an entry of `defaults` can't be read", value=f"{file}: {key}")
+        yield CascadeError(
+            "an entry of `defaults` can't be read", value=f"{file}: {key}", mend="write `- override /GROUP: CHOICE`"
+        )
         return
     absolute, group = bool(match[1]), match[2]
     if absolute and group not in groups:

@@ -32,7 +32,8 @@ UNCOUNTED = (
     "cluster.gpus_per_node", "cluster.ray_address",
     "cluster.object_store_mib", "cluster.*deadline_s", "rollout.*deadline_s", "rollout.gpu_memory_utilization",
     "rollout.kv_cache_gib", "rollout.weight_sync.bucket_mib", "reward.workers",
-    "stages.*.checkpoint_every", "stages.*.keep_checkpoints", "stages.*.rollouts_to_keep",
+    "stages.*.checkpoint_every", "stages.*.keep_checkpoints", "stages.*.keep_best",
+    "stages.*.rollouts_to_keep",
 )  # fmt: skip
 
 PACKAGES = (
@@ -62,7 +63,7 @@ def _choosing(config: RunConfig) -> dict[str, Any]:
         if stage.trained() is not None
         if stage.selection_prompts() is not None
         or stage.gate.applied_to(config.gate).on_regression in ("recover", "checkpoint")
-        for key in ("checkpoint_every", "keep_checkpoints")
+        for key in ("checkpoint_every", "keep_checkpoints", "keep_best")
     }
 
 

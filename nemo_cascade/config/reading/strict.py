@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -82,42 +83,59 @@ def _violation(
         except CascadeError as unknown:
             value = f"{unknown.value}{origin}"
             return CascadeError(unknown.what, value=value, limit=unknown.limit, mend=unknown.mend)
-        return CascadeError("unknown key", value=f"{key}{origin}")
+        return CascadeError("unknown key", value=f"{key}{origin}", mend=f"leave {key} out")
     if kind == "refused":
         told: CascadeError = error["ctx"]["problem"]
         value = f"{'nothing' if told.value is None else told.value}{origin}"
-        return CascadeError(f"{key}: {told.what}", value=value, limit=told.limit, mend=told.mend)
+        meant = re.sub(r"^did you mean (\w+)\?$", rf"did you mean {key}=\1?", told.mend or "") or None
+        return CascadeError(f"{key}: {told.what}", value=value, limit=told.limit, mend=meant)
     if kind == "missing":
         return CascadeError(f"{key} is missing", mend=_mend_missing(key, data))
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         allowed = str(error.get("ctx", {}).get("expected_tags", "sft, grpo")).replace("'", "")
         tag = value.get("kind") if isinstance(value, Mapping) else value
-        how = f"set {key}.kind, or take a family: stage@{key}=sft"
-        return CascadeError(f"{key}.kind names no kind of stage", value=tag, limit=allowed, mend=how)
+        near = keys.nearest(str(tag), allowed.split(", ")) if tag is not None else None
+        how = f"did you mean {key}.kind={near}?" if near else f"set {key}.kind, or take a family: stage@{key}=sft"
+        value = "nothing" if tag is None else tag
+        return CascadeError(f"{key}.kind names no kind of stage", value=value, limit=allowed, mend=how)
     limit = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ").replace("'", "")
     mend: str | None = None
     if kind == "literal_error" and isinstance(value, str):
         near = keys.nearest(value, [word.strip() for word in limit.replace(" or ", ",").split(",")])
         mend = f"did you mean {key}={near}?" if near else None
-    mend = mend or _nearest_allowed(key, kind, value, error.get("ctx") or {})
+    mend = mend or _nearest_allowed(key, kind, value, error.get("ctx") or {}) or _number_in(key, kind, value)
     if kind == "string_type" and isinstance(value, bool | int | float):
+        text = origin.removesuffix(")").rpartition("=")[2] if "command line" in origin else str(value).lower()
         mend = (
-            f'YAML reads it as {_YAML_KINDS[type(value)]}: quote it, {key}: "..." in a file, \'{key}="..."\' in a shell'
+            f"""'{key}="{text}"' in a shell, {key}: "{text}" in a file: YAML reads it as {_YAML_KINDS[type(value)]}"""
         )
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
-        mend = f"write {int(value)}"
+        mend = f"{key}={int(value)}"
     if isinstance(value, Mapping):
         value = "a mapping" if value else "an empty mapping"
-    return CascadeError(f"{key} does not fit", value=f"{value!r}{origin}", limit=limit, mend=mend)
+    if value is None and limit == "an object":
+        mend = f"~{key}"
+    mend = mend or f"leave it out, or see `nemo-cascade explain {key}`"
+    shown = "null" if value is None else value if isinstance(error.get("input"), Mapping) else repr(value)
+    return CascadeError(f"{key} does not fit", value=f"{shown}{origin}", limit=limit, mend=mend)
 
 
 def _nearest_allowed(key: str, kind: str, value: Any, bounds: Mapping[str, Any]) -> str | None:
     """Return the override that is nearest to a number out of its bounds; None where no number is nearest."""
     if kind in ("less_than_equal", "greater_than_equal"):
         return f"{key}={bounds.get('le', bounds.get('ge'))}"
-    if kind in ("greater_than", "less_than") and isinstance(value, int) and float(bounds[_BOUND[kind]]).is_integer():
+    whole = isinstance(value, int) and not isinstance(bounds.get(_BOUND.get(kind, "")), float)
+    if kind in _BOUND and whole:
         return f"{key}={int(bounds[_BOUND[kind]]) + (1 if kind == 'greater_than' else -1)}"
     return None
+
+
+def _number_in(key: str, kind: str, value: Any) -> str | None:
+    """Return the override that a text was meant for which begins as a number."""
+    begin = re.match(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", value, re.IGNORECASE) if isinstance(value, str) else None
+    if kind not in ("float_type", "int_type") or begin is None:
+        return None
+    return f"did you mean {key}={begin[0]}?"
 
 
 def _mend_missing(key: str, data: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from nemo_cascade.config.gate import GateOverride
 from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.router import RouterConfig
+from nemo_cascade.config.stages.measure import MeasureConfig, Metric
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.config.stages.reward_loss import RewardLossConfig
@@ -216,8 +217,9 @@ def policies_by_then(run: RunConfig, name: str, uses: Iterable[ModelUse]) -> Pro
     before = [stage for stage in stages[: stages.index(name)] if run.stages[stage].moves_policy]
     for use in uses:
         if use.reference in run.stages and use.reference not in before:
-            limit = ", ".join([START, *before, "or an HF folder"])
-            yield CascadeError("no policy by then", value=f"stages.{name}.{use.key}={use.reference}", limit=limit)
+            key, limit = f"stages.{name}.{use.key}", ", ".join([START, *before, "or an HF folder"])
+            mend = f"{key}={[START, *before][-1]}"
+            yield CascadeError("no policy by then", value=f"{key}={use.reference}", limit=limit, mend=mend)
 
 
 @block
@@ -234,6 +236,9 @@ class TrainedStage(StageBase):
     """Steps between checkpoints; the last step always has one."""
     keep_checkpoints: PositiveInt = 2
     """Newest complete checkpoints that stay on disk."""
+    keep_best: Metric | None = None
+    """Metric of metrics.jsonl by which the best checkpoint stays, too, however old; null: none does. measured_mean: of
+    `measure`; validation_loss: of SFT's `validation`; reward_mean: of RL; holdout_accuracy: of a reward model."""
     carry: CarryConfig = field(default_factory=CarryConfig)
     """What is taken over from the parent."""
 
@@ -241,9 +246,22 @@ class TrainedStage(StageBase):
         """Return the stage: its ranks train."""
         return self
 
+    def measures(self) -> MeasureConfig | None:
+        """Return what is scored between its steps; None: its model answers no prompts."""
+        return None
+
+    def metrics_every(self) -> dict[str, int]:
+        """Return the metrics that checkpoints can be kept by, and the steps between their values."""
+        measure = self.measures()
+        return {} if measure is None or not measure.suites else {"measured_mean": measure.every}
+
     def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
         """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
         return None
+
+    def steps_ahead(self) -> int:
+        """Return how many steps before they train its responses are drawn, while others train; 0: in turns."""
+        return 0
 
     def teacher_advantage(self) -> TeacherAdvantageConfig | None:
         """Return how a teacher's log-probs are the advantages of its policy loss; None: they come with the batch."""
@@ -262,11 +280,17 @@ class TrainedStage(StageBase):
 class PolicyStage(TrainedStage):
     """What the stages have that change the policy."""
 
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    """Suites that are scored between its steps; a kind of your own does it by stages/between/measuring.py."""
     select: Literal["last", "best"] = "last"
     """Which model is the stage's result: the last, or the best of its kept checkpoints (`keep_checkpoints` of them)."""
     select_prompts: PositiveInt = 64
     """best: prompts of each suite of the domains in `promise.improve` (of all, where none is) that the checkpoints are
     scored on: the first so many. The gate judges the best one on the whole suites."""
+
+    def measures(self) -> MeasureConfig | None:
+        """Return what is scored between its steps."""
+        return self.measure
 
     def selection_prompts(self) -> int | None:
         """Return of how many prompts its checkpoints are scored to find its result; None: its last model is that."""

@@ -106,7 +106,7 @@ class DistillStage(PolicyStage):
         """Yield what is wrong with its teachers, lengths, batch and sampling."""
         prefix = f"stages.{name}"
         yield from _teachers(run, name, self)
-        yield from room_problems(run.rollout, prefix, self.sampling.max_tokens)
+        yield from room_problems(run.rollout, prefix, self.sampling)
         for key, task in self.asked().items():
             lengths = run.rollout.max_model_len, self.sampling.max_tokens
             yield from task.problems(f"{prefix}.{key}", *lengths, f"{prefix}.sampling.max_tokens")
@@ -117,10 +117,20 @@ class DistillStage(PolicyStage):
         responses, replicas = self.prompts_per_step * self.num_generations, run.parallel.data_parallel_size
         if responses < replicas:
             value, limit = f"{prefix}: {responses}", f"at least parallel.data_parallel_size={replicas}"
-            yield CascadeError("a step has fewer responses than there are replicas", value=value, limit=limit)
+            yield CascadeError(
+                "a step has fewer responses than there are replicas",
+                value=value,
+                limit=limit,
+                mend=f"{prefix}.prompts_per_step={-(-replicas // self.num_generations)}",
+            )
         if self.sampling.temperature == 0:
             value = f"{prefix}.sampling.temperature=0"
-            yield CascadeError("greedy responses say nothing of the policy's distribution", value=value, mend="1.0")
+            yield CascadeError(
+                "greedy responses say nothing of the policy's distribution",
+                value=value,
+                limit="above 0",
+                mend=f"{prefix}.sampling.temperature=1.0",
+            )
         yield from share_problems(prefix, self.tasks)
         yield from sampled_is_scored(prefix, self.sampling, self.loss)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -50,6 +50,12 @@ class GrpoStage(PolicyStage):
     """Rollouts per prompt (the papers' G)."""
     updates_per_batch: PositiveInt = 1
     """Optimizer steps per rollout batch; 1 is strictly on-policy."""
+    max_staleness: NonNegativeInt = 0
+    """Steps by which the weights that drew a rollout may be older than those it trains. 0: engines and policy take
+    turns, strictly on-policy. k: engines draw the batch of step t + k while step t trains."""
+    correct_staleness: bool = True
+    """Where max_staleness is above 0 and loss.correction is none, weigh tokens by policy / engine, truncated to
+    [0.2, 5]."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How rollouts are drawn."""
     schedule: list[ScheduleEntry] = field(default_factory=list)
@@ -109,7 +115,18 @@ class GrpoStage(PolicyStage):
 
     def policy_loss(self) -> tuple[PolicyLossConfig, float]:
         """Return its loss, and the temperature that rollouts are drawn and scored with."""
-        return self.loss, self.sampling.temperature
+        return self.trained_loss, self.sampling.temperature
+
+    def steps_ahead(self) -> int:
+        """Return how many steps before they train its responses are drawn."""
+        return self.max_staleness
+
+    @property
+    def trained_loss(self) -> PolicyLossConfig:
+        """Its loss, with the correction that stale rollouts have by default."""
+        if not (self.max_staleness and self.correct_staleness and self.loss.correction == "none"):
+            return self.loss
+        return replace(self.loss, correction="truncated", correction_min=0.2, correction_max=5.0)
 
     def size(self) -> StageSize:
         """Return how large the stage is."""
@@ -121,10 +138,14 @@ class GrpoStage(PolicyStage):
         planned = f"{self.steps}{self.end_when.early()}"
         return StageSize(self.steps, planned, batch, tokens, length, self.updates_per_batch)
 
+    def metrics_every(self) -> dict[str, int]:
+        """Return the metrics that checkpoints can be kept by, and the steps between their values."""
+        return {"reward_mean": 1} | super().metrics_every()
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with lengths, batches, sampling and rules."""
         prefix = f"stages.{name}"
-        yield from room_problems(run.rollout, prefix, self.longest_response)
+        yield from room_problems(run.rollout, prefix, self.sampling, self.longest_response)
         if not self.tasks:
             yield CascadeError(f"{prefix}.tasks is empty", mend="name at least one task")
         for key, task in self.judged().items():
@@ -146,10 +167,24 @@ class GrpoStage(PolicyStage):
         if self.sampling.temperature == 0:
             value = f"{prefix}.sampling.temperature=0"
             yield CascadeError(
-                "greedy rollouts of a prompt are all the same: no group has a signal", value=value, mend="1.0"
+                "greedy rollouts of a prompt are all the same: no group has a signal",
+                value=value,
+                limit="above 0",
+                mend=f"{prefix}.sampling.temperature=1.0",
             )
-        yield from sampled_is_scored(prefix, self.sampling, self.loss)
+        yield from sampled_is_scored(prefix, self.sampling, self.trained_loss)
+        yield from _staleness(run, prefix, self)
         yield from _filter_and_end(prefix, self)
+
+
+def _staleness(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
+    value = f"{prefix}.max_staleness={stage.max_staleness}"
+    if stage.max_staleness >= stage.steps:
+        limit, mend = f"below steps={stage.steps}", f"{prefix}.max_staleness={stage.steps - 1}"
+        yield CascadeError("the stage ends before a rollout is that old", value=value, limit=limit, mend=mend)
+    if stage.max_staleness and run.cluster.gpus_per_node and run.rollout.placement == "colocated":
+        mend = f"rollout.placement=disaggregated, or {prefix}.max_staleness=0"
+        yield CascadeError("engines that share the policy's GPUs can't draw while it trains", value=value, mend=mend)
 
 
 def _curriculum(prefix: str, stage: GrpoStage) -> Problems:
@@ -162,25 +197,46 @@ def _curriculum(prefix: str, stage: GrpoStage) -> Problems:
             yield CascadeError("a curriculum needs the prompts' pass rates", value=f"{key}: neither", mend=mend)
     if stage.prompt_filter.enabled:
         value = f"{prefix}.prompt_filter.enabled=true"
-        yield CascadeError("a curriculum has no epochs to filter", value=value, mend="one of the two")
+        yield CascadeError(
+            "a curriculum has no epochs to filter", value=value, mend=f"{prefix}.prompt_filter.enabled=false"
+        )
 
 
 def _schedule(prefix: str, stage: GrpoStage) -> Problems:
     steps = [entry.from_step for entry in stage.schedule]
     if steps != sorted(set(steps)) or any(step >= stage.steps for step in steps):
         value, limit = f"{prefix}.schedule: {steps}", f"rising, below steps={stage.steps}"
-        yield CascadeError("steps of a schedule that never come, or not in this order", value=value, limit=limit)
+        yield CascadeError(
+            "steps of a schedule that never come, or not in this order",
+            value=value,
+            limit=limit,
+            mend="number them upwards, each below `steps`",
+        )
     if any(entry.temperature == 0 for entry in stage.schedule):
-        yield CascadeError("greedy rollouts of a prompt are all the same", value=f"{prefix}.schedule: temperature=0")
+        yield CascadeError(
+            "greedy rollouts of a prompt are all the same",
+            value=f"{prefix}.schedule: temperature=0",
+            mend="a temperature above 0",
+        )
     rule = stage.entropy_target
     if rule.nats is None:
         return
     if not rule.lowest < rule.highest:
         value = f"{prefix}.entropy_target: lowest={rule.lowest}, highest={rule.highest}"
-        yield CascadeError("a temperature that is steered needs room", value=value, limit="lowest below highest")
+        yield CascadeError(
+            "a temperature that is steered needs room",
+            value=value,
+            limit="lowest below highest",
+            mend=f"{prefix}.entropy_target.lowest={rule.highest / 2}",
+        )
     if any(entry.temperature is not None for entry in stage.schedule):
         value = f"{prefix}.schedule gives temperatures, {prefix}.entropy_target steers them"
-        yield CascadeError("a temperature is given and steered", value=value, mend="one of the two")
+        yield CascadeError(
+            "a temperature is given and steered",
+            value=value,
+            limit="one of both",
+            mend=f"{prefix}.entropy_target.nats=null",
+        )
 
 
 def _batch(run: RunConfig, prefix: str, stage: GrpoStage, group: int) -> Problems:
@@ -197,7 +253,7 @@ def _batch(run: RunConfig, prefix: str, stage: GrpoStage, group: int) -> Problem
             "an update has fewer rollouts than there are replicas",
             value=rollouts // stage.updates_per_batch,
             limit=f"at least parallel.data_parallel_size={run.parallel.data_parallel_size}",
-            mend=f"raise {prefix}.prompts_per_step",
+            mend=f"{prefix}.prompts_per_step={-(-run.parallel.data_parallel_size * stage.updates_per_batch // group)}",
         )
 
 
@@ -207,6 +263,7 @@ def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
         yield CascadeError(
             "a reward model's scores don't tell which prompts are solved",
             value=f"{prefix}.prompt_filter.enabled=true with {', '.join(unsolvable)}",
+            limit="verifiers, whose full score is a solution",
             mend=f"{prefix}.prompt_filter.enabled=false",
         )
     rules = stage.end_when
@@ -216,5 +273,5 @@ def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
             "no rule can end the stage before its last step",
             value=f"{prefix}.end_when: window={rules.window}, min_steps={rules.min_steps}",
             limit=f"less than steps={stage.steps}",
-            mend="a smaller window or min_steps, or no rule",
+            mend=f"{prefix}.end_when.window={max(1, stage.steps // 2)} {prefix}.end_when.min_steps=0",
         )

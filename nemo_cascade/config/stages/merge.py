@@ -39,8 +39,9 @@ class MergeStage(StageBase):
     ratios: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
     """linear, slerp: the second model's share, 0 to 1. task_arithmetic, ties: scale of the differences."""
     select_prompts: PositiveInt = 64
-    """Several ratios: prompts of each suite of the domains in `promise.improve` (of all, where none is) that they are
-    scored on: the first so many. The gate judges the best one on the whole suites."""
+    """Several ratios: prompts of each suite of the domains in `promise.improve` (where none is, of those that
+    `promise.hold` names, or all) that they are scored on: the first so many. The gate judges the best one on the whole
+    suites."""
 
     def reads(self) -> Iterator[DataUse]:
         """Yield nothing: it has no data."""
@@ -65,9 +66,21 @@ class MergeStage(StageBase):
             yield CascadeError("differences are from a base, and only they", value=value, mend=mend)
         if not by_differences and len(self.of) != 2:
             limit = "2; task_arithmetic and ties take any number"
-            yield CascadeError(f"{self.method} merges two models", value=f"{key}.of={self.of}", limit=limit)
+            yield CascadeError(
+                f"{self.method} merges two models",
+                value=f"{key}.of={self.of}",
+                limit=limit,
+                mend=f"{key}.of=[{','.join(self.of[:2])}]",
+            )
         if not by_differences and max(self.ratios) > 1:
-            yield CascadeError("a share is at most 1", value=f"{key}.ratios={self.ratios}", limit="0 to 1")
+            yield CascadeError(
+                "a share is at most 1", value=f"{key}.ratios={self.ratios}", limit="0 to 1", mend=f"{key}.ratios=[0.5]"
+            )
         if len(set(self.ratios)) < len(self.ratios):
-            yield CascadeError("a ratio stands twice", value=f"{key}.ratios={self.ratios}", mend="name each once")
+            yield CascadeError(
+                "a ratio stands twice",
+                value=f"{key}.ratios={self.ratios}",
+                limit="each once",
+                mend=f"{key}.ratios={sorted(set(self.ratios))}".replace(" ", ""),
+            )
         yield from policies_by_then(run, name, self.models())

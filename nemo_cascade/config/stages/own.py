@@ -36,7 +36,9 @@ def own_block(kind: str) -> type[StageBase]:
     # A class that isn't declared by itself has the fields of its base only: its own would be taken for unknown keys.
     if not (isinstance(found, type) and issubclass(found, StageBase) and "__pydantic_fields__" in vars(found)):
         limit = "a class below StageBase or PolicyStage (nemo_cascade.config.stages.base), declared by @block"
-        raise CascadeError("this is no kind of stage", value=kind, limit=limit)
+        raise CascadeError(
+            "this is no kind of stage", value=kind, limit=limit, mend="derive it from TrainedStage or PolicyStage"
+        )
     block: type[StageBase] = found
     return block
 

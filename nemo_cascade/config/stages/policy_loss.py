@@ -98,7 +98,11 @@ def sampled_is_scored(prefix: str, sampling: SamplingConfig, loss: PolicyLossCon
     if loss.correction not in ("none", "uncapped") and loss.correction_min >= loss.correction_max:
         value = f"{prefix}.loss.correction_min={loss.correction_min}"
         limit = f"less than correction_max={loss.correction_max}"
-        yield CascadeError("no importance weight is allowed", value=value, limit=limit, mend="widen the bounds")
+        yield CascadeError(
+            "no importance weight is allowed", value=value, limit=limit, mend=f"{prefix}.loss.correction_min=0"
+        )
     if loss.clip_ratio_low >= 1:
         value = f"{prefix}.loss.clip_ratio_low={loss.clip_ratio_low}"
-        yield CascadeError("the ratio is clipped at or below 0", value=value, limit="< 1", mend="0.2")
+        yield CascadeError(
+            "the ratio is clipped at or below 0", value=value, limit="below 1", mend=f"{prefix}.loss.clip_ratio_low=0.2"
+        )

@@ -133,14 +133,18 @@ class PreferenceStage(PolicyStage):
             return
         if not sampled.tasks:
             yield CascadeError(f"{key}.sampled.tasks is empty", mend="name at least one set of prompts")
-        longest = sampled.sampling.max_tokens
-        yield from room_problems(run.rollout, f"{key}.sampled", longest)
+        yield from room_problems(run.rollout, f"{key}.sampled", sampled.sampling)
         for task_key, task in self.judged().items():
-            lengths = run.rollout.max_model_len, longest, f"{key}.sampled.sampling.max_tokens"
+            lengths = run.rollout.max_model_len, sampled.sampling.max_tokens, f"{key}.sampled.sampling.max_tokens"
             yield from task.problems(f"{key}.{task_key}", *lengths)
         if sampled.sampling.temperature == 0:
             value = f"{key}.sampled.sampling.temperature=0"
-            yield CascadeError("greedy responses are all the same, so they make no pair", value=value, mend="above 0")
+            yield CascadeError(
+                "greedy responses are all the same, so they make no pair",
+                value=value,
+                limit="above 0",
+                mend=f"{key}.sampled.sampling.temperature=1.0",
+            )
         if any(task.reward.kind == GENRM for task in sampled.tasks.values()):
             value = f"{key}.sampled.tasks"
             yield CascadeError("a generative reward model makes no pairs", value=value, mend="kind: preference")

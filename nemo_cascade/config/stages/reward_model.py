@@ -83,6 +83,10 @@ class RewardModelStage(TrainedStage):
         """Return its promise in words."""
         return f"accuracy >= {self.min_accuracy:g}"
 
+    def metrics_every(self) -> dict[str, int]:
+        """Return the metrics that checkpoints can be kept by, and the steps between their values."""
+        return {"holdout_accuracy": self.checkpoint_every}
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with its promise and its attributes."""
         key, attributes = f"stages.{name}.loss.attributes", self.loss.attributes

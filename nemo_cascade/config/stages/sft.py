@@ -55,6 +55,11 @@ class SftStage(PolicyStage):
         """Return how large the stage is."""
         return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "packs", self.seq_length)
 
+    def metrics_every(self) -> dict[str, int]:
+        """Return the metrics that checkpoints can be kept by, and the steps between their values."""
+        own = {} if self.validation is None else {"validation_loss": self.validation.every}
+        return own | super().metrics_every()
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with batch and blend."""
         if not self.data.sources:
@@ -65,7 +70,7 @@ class SftStage(PolicyStage):
                 "packs can't be dealt evenly to the replicas",
                 value=f"stages.{name}.global_batch_size={self.global_batch_size}",
                 limit=f"a multiple of parallel.data_parallel_size={data_parallel}",
-                mend=f"{-(-self.global_batch_size // data_parallel) * data_parallel}",
+                mend=f"stages.{name}.global_batch_size={-(-self.global_batch_size // data_parallel) * data_parallel}",
             )
         yield from _blend(f"stages.{name}.data", self.data)
 
@@ -81,15 +86,30 @@ def _blend(prefix: str, data: SftDataConfig) -> Problems:
     for number, thoughts in enumerate(source.thoughts for source in sources):
         if thoughts.least_tokens > thoughts.most_tokens:
             value = f"{prefix}.sources.{number}.thoughts.least_tokens={thoughts.least_tokens}"
-            yield CascadeError("no budget lies between", value=value, limit=f"most_tokens={thoughts.most_tokens}")
+            yield CascadeError(
+                "no budget lies between",
+                value=value,
+                limit=f"most_tokens={thoughts.most_tokens}",
+                mend=f"{prefix}.sources.{number}.thoughts.least_tokens={thoughts.most_tokens}",
+            )
     balance = data.domain_weights
     if balance and balance.keys() != domains:
         value = f"{prefix}.domain_weights names {', '.join(sorted(balance))}"
         limit = f"the domains of the sources: {', '.join(sorted(domains))}"
-        yield CascadeError("domain_weights must name every domain of the sources", value=value, limit=limit)
+        yield CascadeError(
+            "domain_weights must name every domain of the sources",
+            value=value,
+            limit=limit,
+            mend="name them all, or none",
+        )
     # With a balance of domains, weights are compared inside each domain; without, over all sources.
     for group in [[s for s in sources if s.domain == d] for d in sorted(domains)] if balance else [sources]:
         if len({s.weight is None for s in group}) > 1:
             without = ", ".join(s.path for s in group if s.weight is None)
             limit = "a weight for all sources that share, or for none"
-            yield CascadeError(f"some of {prefix}.sources have a weight", value=f"none: {without}", limit=limit)
+            yield CascadeError(
+                f"some of {prefix}.sources have a weight",
+                value=f"none: {without}",
+                limit=limit,
+                mend="give all of them one, or none",
+            )

@@ -118,14 +118,24 @@ class PromptsConfig(DataFileConfig):
         """
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             value, most = f"{key}.min_tokens={self.min_tokens}", f"max_tokens={self.max_tokens}"
-            yield CascadeError("no prompt is long enough and short enough", value=value, limit=most)
+            yield CascadeError(
+                "no prompt is long enough and short enough",
+                value=value,
+                limit=most,
+                mend=f"{key}.min_tokens={self.max_tokens}",
+            )
         if self.repair.enabled and self.max_tokens is None:
             way = f"{key}.max_tokens=16384"
             yield CascadeError(
                 "repair prompts are built up to a length that isn't given", value=f"{key}.repair", mend=way
             )
         if self.repair.enabled and not self.repair.kinds:
-            yield CascadeError("no kind of repair prompt", value=f"{key}.repair.kinds=[]", limit="ground_truth, mixed")
+            yield CascadeError(
+                "no kind of repair prompt",
+                value=f"{key}.repair.kinds=[]",
+                limit="ground_truth, mixed",
+                mend=f"{key}.repair.kinds=[ground_truth,mixed]",
+            )
         longest, room = self.max_tokens or 0, model_length - response
         if longest > room > 0:
             value, limit = f"{key}.max_tokens={longest}", f"{room} = rollout.max_model_len - {response_key}"

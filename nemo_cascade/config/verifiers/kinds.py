@@ -79,7 +79,7 @@ def _part(given: object, info: ValidationInfo) -> Settings:
     kind = given.get("kind") if isinstance(given, Mapping) else None
     if kind in (MIX, PREFERENCE, GENRM):
         allowed = ", ".join(known for known in SETTINGS if known not in (MIX, PREFERENCE, GENRM))
-        raise _refusal(CascadeError("no part of a mix", value=kind, limit=allowed), kind)
+        raise _refusal(CascadeError("no part of a mix", value=kind, limit=allowed, mend="name one of these"), kind)
     return _typed(given, info)
 
 
@@ -381,7 +381,11 @@ def plugin_settings(name: str) -> type[Settings]:
     defaults: dict[str, Any] = {"kind": name}
     for key, kind, default in plugin_fields(found, 0 if isinstance(found, type) else 2):
         if key in ("kind", "limits", "needs_s", "options"):
-            raise CascadeError("a plug-in's setting has a name that every reward has", value=f"{name}: {key}")
+            raise CascadeError(
+                "a plug-in's setting has a name that every reward has",
+                value=f"{name}: {key}",
+                mend="give it another name in your code",
+            )
         types[key] = kind
         if default is not MISSING:
             defaults[key] = field(default_factory=partial(copy, default))

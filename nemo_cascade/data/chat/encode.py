@@ -65,7 +65,11 @@ def encode_prompt(tokenizer: ChatTokenizer, messages: Messages, mode: Mode | Non
         DataError: the messages break the format, end with a reply, or leave its mode open.
     """
     if messages and messages[-1].get("role") == "assistant":
-        raise DataError("a prompt must end with a user turn", value=f"{messages[-1]}"[:200])
+        raise DataError(
+            "a prompt must end with a user turn",
+            value=f"{messages[-1]}"[:200],
+            mend="drop the turns behind the last user turn",
+        )
     return encode_segments(tokenizer, [tokenizer.template.render(messages, mode, tools)])[0][0]
 
 

@@ -138,7 +138,11 @@ def load_tokenizer(path: str | Path) -> ChatTokenizer:
     try:
         backend = Tokenizer.from_buffer(raw)
     except ValueError as error:
-        raise DataError(f"not a fast tokenizer: {error}", value=str(file)) from error
+        raise DataError(
+            f"not a fast tokenizer: {error}",
+            value=str(file),
+            mend="give the folder a tokenizer.json (save_pretrained of a fast one; `git lfs pull` for a pointer)",
+        ) from error
     # What it would add or cut of its own is no part of any text.
     backend.no_padding()
     backend.no_truncation()

@@ -1,7 +1,8 @@
-r"""Read the calls of tools out of a reply, in the two forms in which the named templates write them.
+r"""Read the calls of tools out of a reply, in the three forms in which the named templates write them.
 
     <tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>                               JSON
     <tool_call>\n<function=NAME>\n<parameter=KEY>\nVALUE\n</parameter>\n</function>\n</tool_call>      XML
+    <TOOLCALL>[{"name": ..., "arguments": {...}}, ...]</TOOLCALL>                               a JSON list
 
 An XML value is text. The tool's specification says what it is meant as: a text stays as it is, anything else is read as
 JSON where it can be. A call that can't be read is an invalid call; it says why.
@@ -17,7 +18,7 @@ from typing import Any
 
 from nemo_cascade.data.chat.templates.turns import function_of
 
-_CALL = re.compile(r"<tool_call>(.*?)(</tool_call>|\Z)", re.DOTALL)
+_CALL = re.compile(r"<tool_call>(.*?)(</tool_call>|\Z)|<TOOLCALL>(.*?)(</TOOLCALL>|\Z)", re.DOTALL)
 _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*", re.DOTALL)
 _MOST_CALLS = 64
@@ -48,19 +49,35 @@ def read_calls(reply: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, lis
         tools: specifications of the tools that there are.
     """
     functions = {str(function_of(tool).get("name")): function_of(tool) for tool in tools}
-    calls = [_read(match[1], bool(match[2]), functions) for match in _CALL.finditer(reply)]
+    calls = [call for match in _CALL.finditer(reply) for call in _read(match, functions)]
     if len(calls) > _MOST_CALLS:
         calls = [*calls[:_MOST_CALLS], ToolCall("", {}, f"{len(calls)} calls in one reply, {_MOST_CALLS} at most")]
     return _CALL.sub("", reply).strip(), calls
 
 
-def _read(body: str, closed: bool, functions: Mapping[str, Mapping[str, Any]]) -> ToolCall:
-    if not closed:
-        return ToolCall("", {}, "the call never ends")
-    call = _xml(body, functions) if "<function" in body else _json(body)
+def _read(match: re.Match[str], functions: Mapping[str, Mapping[str, Any]]) -> list[ToolCall]:
+    body, closed, listed, listed_closed = match.groups()
+    if not (closed or listed_closed):
+        return [ToolCall("", {}, "the call never ends")]
+    if listed is not None:
+        return [_known(call, functions) for call in _listed(listed)]
+    return [_known(_xml(body, functions) if "<function" in body else _json(body), functions)]
+
+
+def _known(call: ToolCall, functions: Mapping[str, Mapping[str, Any]]) -> ToolCall:
     if call.problem is None and call.name not in functions:
         return ToolCall(call.name, call.arguments, f"there is no tool {call.name!r}")
     return call if call.problem else _checked(call, functions[call.name])
+
+
+def _listed(body: str) -> list[ToolCall]:
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        return [ToolCall("", {}, f"the calls are no JSON: {str(error)[:100]}")]
+    if not isinstance(values, list) or not values:
+        return [ToolCall("", {}, "the calls are no list, or an empty one")]
+    return [_call(value) for value in values]
 
 
 def _json(body: str) -> ToolCall:
@@ -68,6 +85,10 @@ def _json(body: str) -> ToolCall:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         return ToolCall("", {}, f"the call is no JSON: {str(error)[:100]}")
+    return _call(value)
+
+
+def _call(value: Any) -> ToolCall:
     name, arguments = (value.get("name"), value.get("arguments", {})) if isinstance(value, dict) else (None, None)
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return ToolCall("", {}, "the call has no name, or arguments that are no object")

@@ -86,7 +86,7 @@ def read_profile(path: str | Path) -> dict[str, PassRate]:
     lines = iter(read_lines(Path(path)))
     _, head = next(lines, (1, {}))
     if "profile" not in head:
-        raise DataError("not a profile of pass rates", value=str(path))
+        raise DataError("not a profile of pass rates", value=str(path), mend="make one: nemo-cascade profile prompts")
     return {line["key"]: PassRate(int(line["passed"]), int(line["judged"])) for _, line in lines}
 
 

@@ -239,7 +239,11 @@ class PromptSet:
         rates = rates_of(self.prompts, rule.path)
         places = admitted(rates, rule)
         if not places:
-            raise DataError("no prompt has a pass rate that is asked for", value=f"{len(self)} in {self.source}")
+            raise DataError(
+                "no prompt has a pass rate that is asked for",
+                value=f"{len(self)} in {self.source}",
+                mend="wider limits of the pass rate, or another profile",
+            )
         quick = [self.quick[i] for i in places] if self.quick else ()
         kept = PromptSet([self.prompts[i] for i in places], self.source, quick, self.left_out)
         kept.bad, kept.rates = self.bad, [rates[i] for i in places]

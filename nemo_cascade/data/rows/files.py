@@ -63,11 +63,18 @@ def data_files(path: str | Path) -> list[Path]:
     if root.is_dir():
         files = _below(root)
         if not files:
-            raise DataError("no data file in the folder", value=str(root), limit=" or ".join(SUFFIXES))
+            raise DataError(
+                "no data file in the folder",
+                value=str(root),
+                limit=" or ".join(SUFFIXES),
+                mend="put one there, or name the file",
+            )
     elif not root.is_file():
         raise DataError("no such data file or folder", value=str(root), mend="check the path, or prepare the data")
     elif root.suffix not in SUFFIXES:
-        raise DataError("unknown kind of data file", value=str(root), limit=" or ".join(SUFFIXES))
+        raise DataError(
+            "unknown kind of data file", value=str(root), limit=" or ".join(SUFFIXES), mend="convert it to one of these"
+        )
     else:
         files = [root]
     unreadable = [file for file in files if not os.access(file, os.R_OK)]
@@ -102,7 +109,11 @@ def _splits(root: Path) -> list[str]:
     try:
         return [str(name) for name in json.loads((root / SPLITS).read_text(encoding="utf-8"))["splits"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"a folder of splits that can't be read: {error!r}", value=str(root / SPLITS)) from error
+        raise DataError(
+            f"a folder of splits that can't be read: {error!r}",
+            value=str(root / SPLITS),
+            mend="name one of its data files",
+        ) from error
 
 
 def _below(root: Path) -> list[Path]:

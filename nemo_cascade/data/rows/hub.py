@@ -129,7 +129,7 @@ def _fetch(folder: Path, recipe: Mapping[str, Any], files: Mapping[str, Any]) ->
         mend = "check name, subset, split and revision; offline, give the path of local files"
         raise DataError(f"a set of the hub can't be read: {error}", value=dict(recipe), mend=mend) from error
     if not done["rows"]:
-        raise DataError("a set of the hub has no rows", value=dict(recipe))
+        raise DataError("a set of the hub has no rows", value=dict(recipe), mend="name another split or subset")
     write_json(folder / _DONE, {**recipe, "rows": done["rows"], "files": files})
     (folder / _STATE).unlink()
 

@@ -139,7 +139,7 @@ def schema_of(name: str, columns: Mapping[str, str] | None = None) -> Schema:
         DataError: no set of that name, or a mapping that names the conversation twice or in part.
     """
     if name not in SCHEMAS:
-        raise DataError("unknown schema", value=name, limit=", ".join(SCHEMAS))
+        raise DataError("unknown schema", value=name, limit=", ".join(SCHEMAS), mend="name one of these")
     schema = SCHEMAS[name]
     if not columns:
         return schema
@@ -149,5 +149,10 @@ def schema_of(name: str, columns: Mapping[str, str] | None = None) -> Schema:
         schema = replace(schema, basis="configuration", kept=UNDOUBTED if made or "messages" in fields else OURS)
     if ("messages" in fields and made) or (made and "user" not in fields):
         limit = "`messages`, or `user` and perhaps `reasoning` and `assistant`; `system` beside either"
-        raise DataError("columns that make no one conversation", value=", ".join(sorted(fields)), limit=limit)
+        raise DataError(
+            "columns that make no one conversation",
+            value=", ".join(sorted(fields)),
+            limit=limit,
+            mend="rename the columns, or name a schema",
+        )
     return replace(schema, fields=fields)

@@ -58,7 +58,11 @@ def without_nulls(value: Any) -> Any:
 
 
 def _unreadable(file: Path, row: int, error: Exception) -> DataError:
-    return DataError(f"not {file.suffix[1:]}, or damaged, behind row {row}: {error}", value=str(file))
+    return DataError(
+        f"not {file.suffix[1:]}, or damaged, behind row {row}: {error}",
+        value=str(file),
+        mend="write the file again; it is cut or damaged",
+    )
 
 
 def _rows_at_once(row_bytes: int) -> int:

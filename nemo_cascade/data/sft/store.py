@@ -119,7 +119,12 @@ def open_store(folder: str | Path) -> PackedStore:
         raise DataError("no packed data", value=str(root), mend="build it with build_packed_store")
     stats = read_json_object(root / STATS, DataError)
     if stats.get("format") != FORMAT_VERSION:
-        raise DataError("packed data of another format", value=stats.get("format"), limit=FORMAT_VERSION)
+        raise DataError(
+            "packed data of another format",
+            value=stats.get("format"),
+            limit=FORMAT_VERSION,
+            mend="delete the folder: it is made again",
+        )
     prove_files(root, stats.get("files"), "packed data")
     shards = []
     for key, facts in stats["shards"].items():

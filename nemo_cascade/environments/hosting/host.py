@@ -129,7 +129,7 @@ def turn_by_turn(said: Trajectory) -> list[Trajectory]:
     for part in said.parts:
         for count in range(1, len(part.turns) + 1):
             turns = part.turns[:count]
-            sampled = sum(turn.end - turn.begin for turn in turns)
+            sampled = sum(turn.num_sampled for turn in turns)
             whole = count == len(part.turns)
             reason = part.finish_reason if whole else FinishReason.STOP
             tokens, logprobs = part.token_ids[: turns[-1].end], part.sampled_logprobs[:sampled]

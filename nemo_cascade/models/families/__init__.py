@@ -37,5 +37,10 @@ def family_named(name: str) -> Family:
     except CascadeError as error:
         raise ModelError(error.what, value=error.value, limit=error.limit, mend=error.mend) from error
     if not (isinstance(found, type) and issubclass(found, Family)):
-        raise ModelError("not a family of models", value=name, limit="a subclass of models.families.family.Family")
+        raise ModelError(
+            "not a family of models",
+            value=name,
+            limit="a subclass of models.families.family.Family",
+            mend="derive it from Family",
+        )
     return found()

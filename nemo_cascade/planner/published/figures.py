@@ -67,10 +67,18 @@ def read_rows(path: Path) -> ReadRows:
         try:
             row = json.loads(line)
         except ValueError as error:
-            problems.append(CascadeError(f"line {number} of {path} isn't JSON", value=error))
+            problems.append(
+                CascadeError(f"line {number} of {path} isn't JSON", value=error, mend="write one JSON object a line")
+            )
             continue
         if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or "id" not in row:
-            problems.append(CascadeError(f"line {number} of {path} isn't a figure", limit="an object with kind and id"))
+            problems.append(
+                CascadeError(
+                    f"line {number} of {path} isn't a figure",
+                    limit="an object with kind and id",
+                    mend="write one JSON object a line with kind and id",
+                )
+            )
             continue
         rows.append(row)
     if problems:

@@ -61,8 +61,20 @@ def prepare(header: Mapping[str, Any], module: types.ModuleType) -> None:
     for name, source, attribute in header.get("provided", ()):
         loaded = importlib.import_module(source)
         setattr(module, name, getattr(loaded, attribute) if attribute else loaded)
+    _count_frames_from(len(list(traceback.walk_stack(sys._getframe(1)))) + _OWN_FRAMES)
     if header.get("contest"):
         sys.setrecursionlimit(CONTEST_FRAMES)
+
+
+def _count_frames_from(depth: int) -> None:
+    """Have limits of recursion mean what they mean where a program is at the bottom of the stack.
+
+    A chain of 100,000 under `sys.setrecursionlimit(100_010)` is one that judges of contests let through.
+    """
+    set_limit, limit = sys.setrecursionlimit, sys.getrecursionlimit
+    sys.setrecursionlimit = lambda frames: set_limit(frames + depth if 0 < frames <= _MOST_FRAMES else frames)
+    sys.getrecursionlimit = lambda: limit() - depth
+    sys.setrecursionlimit(limit())
 
 
 def run(job: Job, started: Callable[[], None]) -> None:
@@ -100,6 +112,7 @@ def execute(source: bytes, path: str, module: types.ModuleType) -> None:
 CONTEST_FRAMES = 50_000
 """Depth of recursion that LiveCodeBench sets; Python's own is 1,000."""
 _OWN_FRAMES = 3
+_MOST_FRAMES = 2**30
 
 
 def guarded(body: Callable[[], object], any_status: bool = False) -> int:

@@ -94,11 +94,13 @@ def _check(job: Job, started: Callable[[], None]) -> None:
 def _no_trace() -> Iterator[None]:
     modules = {name: sys.modules[name] for name in _REPLACED_MODULES if name in sys.modules}
     arguments, frames, digits = sys.argv, sys.getrecursionlimit(), sys.get_int_max_str_digits()
+    set_limit, limit = sys.setrecursionlimit, sys.getrecursionlimit
     yield
     for name in _REPLACED_MODULES:
         sys.modules.pop(name, None)
     sys.modules.update(modules)
     sys.argv = arguments
+    sys.setrecursionlimit, sys.getrecursionlimit = set_limit, limit
     sys.setrecursionlimit(frames)
     sys.set_int_max_str_digits(digits)
 

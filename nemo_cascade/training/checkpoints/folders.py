@@ -34,6 +34,7 @@ class CheckpointStore:
             goes as soon as there is a newer one, so that a run that paused keeps the same as one that didn't.
 
     Attributes:
+        best: step of one that `prune` leaves, too; None: there is none such.
         damaged: one line for every checkpoint that `newest` refused: folder, file and what is wrong with it.
     """
 
@@ -42,6 +43,7 @@ class CheckpointStore:
             raise CheckpointError("too few checkpoints kept", value=keep, limit=">= 1", mend="raise keep_checkpoints")
         self.folder, self.keep, self.every = Path(folder), keep, every
         self.damaged: list[str] = []
+        self.best: int | None = None
 
     @contextmanager
     def saving(self, step: int) -> Iterator[Path]:
@@ -71,10 +73,10 @@ class CheckpointStore:
         return None
 
     def prune(self) -> None:
-        """Remove all but the newest `keep` checkpoints, and folders of interrupted saves."""
+        """Remove all but the newest `keep` checkpoints and the best, and folders of interrupted saves."""
         complete = self._complete()
         counted = [entry for entry in complete if entry[0] % self.every == 0 or entry == complete[-1]]
-        kept = counted[-self.keep :]
+        kept = [*counted[-self.keep :], *(entry for entry in counted if entry[0] == self.best)]
         for _, folder in (entry for entry in complete if entry not in kept):
             discard(folder)
         remove_unfinished(self.folder, alone=True)

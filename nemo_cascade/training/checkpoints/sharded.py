@@ -146,7 +146,11 @@ def load(
         f"{key}: saved {saved.kind.get(key)!r}, here {kind[key]!r}" for key in kind if saved.kind.get(key) != kind[key]
     ]
     if different:
-        raise CheckpointError(f"the checkpoint {folder} is of another kind", value="; ".join(different))
+        raise CheckpointError(
+            f"the checkpoint {folder} is of another kind",
+            value="; ".join(different),
+            mend="resume with the configuration that wrote it, or under another name",
+        )
     metadata = _metadata()
     sharded: dict[str, Any] = {"model": _model_state(chunks, metadata)}
     same_layout = saved.layout == layout
@@ -162,7 +166,11 @@ def load(
             warnings.simplefilter("ignore")  # Megatron reads through torch's older entry points, which say so at length
             loaded = dist_checkpointing.load(sharded, str(folder), sharded_strategy=strategy)
     except (CheckpointException, CheckpointingException, KeyError, OSError) as error:
-        raise CheckpointError("the checkpoint does not fit this model", value=f"{folder}: {error}") from error
+        raise CheckpointError(
+            "the checkpoint does not fit this model",
+            value=f"{folder}: {error}",
+            mend="resume with the model that wrote it, or under another name",
+        ) from error
     for number, chunk in enumerate(chunks):
         chunk.load_state_dict(loaded["model"][str(number)])
     optimizer.load_state_dict(loaded["optimizer"] if same_layout else _regrouped(loaded["optimizer"], optimizer))
@@ -182,7 +190,11 @@ def read_state(folder: Path) -> Saved:
     try:
         return Saved(**json.loads((folder / STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError("this is not a readable checkpoint", value=f"{folder / STATE}: {error}") from error
+        raise CheckpointError(
+            "this is not a readable checkpoint",
+            value=f"{folder / STATE}: {error}",
+            mend="delete the folder: the checkpoint before it is taken",
+        ) from error
 
 
 def _metadata() -> dict[str, Any]:

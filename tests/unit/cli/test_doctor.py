@@ -88,8 +88,8 @@ def test_nodes_that_differ_are_named_and_a_clock_that_is_off(tool, monkeypatch):
         '  *nodelist=n3*) echo "node is drained" >&2; exit 1 ;;\n'
         '  *nodelist=n2*date*) date --date="-90 seconds" +%s.%N ;;\n'
         "  *date*) date +%s.%N ;;\n"
-        f"  *nodelist=n2*) echo '{json.dumps([same, full])}' ;;\n"
-        f"  *) echo '{json.dumps([same])}' ;;\n"
+        f"  *nodelist=n2*) echo '{json.dumps({'facts': {'findings': [same, full]}})}' ;;\n"
+        f"  *) echo '{json.dumps({'facts': {'findings': [same]}})}' ;;\n"
         "esac\n",
     )
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-3]")

@@ -82,7 +82,7 @@ def test_all_that_is_wrong_is_named_at_once(model, capsys):
 def test_half_a_request_starts_nothing(model, capsys):
     code, _, said = dry(capsys, model, "--benchmarks", "aime24:64", "--yarn", "2")
     assert code == REFUSED
-    assert "need --with ns" in said
+    assert "mend: --with ns" in said
 
 
 def test_a_missing_tool_is_refused_with_its_package(model, monkeypatch, capsys):

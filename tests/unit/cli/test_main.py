@@ -116,7 +116,10 @@ REFUSALS = {
             "got: chess",
         ],
     ),
-    "no such verifier": (["stages.math_rl.tasks.math.reward.kind=maths"], ["did you mean math?"]),
+    "no such verifier": (
+        ["stages.math_rl.tasks.math.reward.kind=maths"],
+        ["did you mean stages.math_rl.tasks.math.reward.kind=math?"],
+    ),
     "no such architecture": (["model.architecture.model_type=mamba"], ["unsupported model_type", "qwen3"]),
 }
 

@@ -6,15 +6,20 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nemo_cascade.cli import main as command
+from tests.support.decided_run import decided_run
 
 
 def facts(capsys, *arguments):
     assert command.main(arguments) == 0
-    return json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["verb", "exit_code", "facts", "tables", "lines", "refusals"]
+    assert (told["verb"], told["exit_code"], told["refusals"]) == (arguments[0], 0, [])
+    return told["facts"]
 
 
 def test_help_comes_without_importing_what_runs_need():
@@ -34,7 +39,9 @@ def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main([verb, "--help"])
     assert ended.value.code == 0
-    assert f"nemo-cascade {verb}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"nemo-cascade {verb}" in told
+    assert ("--json" in told) == (verb not in ("view", "completion"))
 
 
 def test_facts_are_told_to_programs(capsys):
@@ -45,15 +52,42 @@ def test_facts_are_told_to_programs(capsys):
     assert (key["default"], key["unit"]) == ("2048", "tokens")
 
 
+def test_a_decided_run_is_told_to_programs_as_people_are_told_of_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    decided_run(tmp_path / "runs")
+    dry = facts(capsys, "run", "cascade=nano", "--dry", "--json")
+    assert dry == facts(capsys, "plan", "cascade=nano", "--json")
+    report = facts(capsys, "report", "runs/nano", "--json")
+    assert report["held_after"] == "math_rl"
+    assert {row["name"]: row["outcome"] for row in report["stages"]}["math_rl"] == "hold"
+    assert Path(report["page"]).is_file()
+    ruled = facts(capsys, "decide", "runs/nano", "--stage", "math_rl", "--accept", "--because", "so", "--json")
+    assert ruled["command"].startswith("nemo-cascade run")
+    fork = ("fork", "runs/nano", "--at", "math_rl", "name=hot", "--dry", "--json")
+    assert facts(capsys, *fork)["name"] == "hot"
+    assert facts(capsys, "submit", "cascade=nano", "--dry", "--json")["script"].startswith("#!")
+
+
+def test_tables_and_refusals_are_told_to_programs_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["plan", "cascade=nano", "--optimize", "gpus=2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert all(row["overrides"].startswith("parallel.") for row in told["tables"][0]["rows"])
+    assert command.main(["plan", "cascade=nano", "seed=-1", "gate.on_regression=hld", "--json"]) == command.REFUSED
+    told = json.loads(capsys.readouterr().out)
+    assert (told["exit_code"], len(told["refusals"]), told["facts"]) == (command.REFUSED, 2, {})
+    assert command.main(["report", "runs/none", "--json"]) == command.REFUSED
+    assert "no run folder" in json.loads(capsys.readouterr().out)["refusals"][0]
+
+
 def test_a_recipe_s_files_are_told_with_hashes_licences_and_what_is_missing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.main(["fetch", "cascade=nemotron_cascade/8b", "--dry", "--json"]) == command.REFUSED
-    files = {file["key"]: file for file in json.loads(capsys.readouterr().out)}
+    files = {file["key"]: file for file in json.loads(capsys.readouterr().out)["facts"]["files"]}
     assert "gets Qwen/Qwen3-8B-Base" in files["model.path"]["needs"]
     assert "60 or more rows" in files["evaluation.suites.math.path"]["needs"]
     assert "`answer` for the verifier math" in files["evaluation.suites.math.path"]["needs"]
-    assert command.main(["fetch", "cascade=nano", "--json"]) == 0
-    files = {file["key"]: file for file in json.loads(capsys.readouterr().out)}
+    files = {file["key"]: file for file in facts(capsys, "fetch", "cascade=nano", "--json")["files"]}
     test_set = files["evaluation.suites.math.path"]
     assert (test_set["state"], test_set["licence"]) == ("there", "written by this program")
     assert len(test_set["hash"]) == 64

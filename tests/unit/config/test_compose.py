@@ -77,14 +77,14 @@ def test_every_violation_is_reported_at_once_with_the_nearest_name():
         "did you mean model=smol?",
         "did you mean model=nano?",
         "did you mean rollout.max_model_len?",
-        "did you mean stages.math_rl?",
+        "did you mean stages.math_rl.steps?",
         "did you mean rollout.placement=colocated?",
         "did you mean stages.sft1.gate.alpha?",
         "stages.sft1.gate.tolerance does not fit; got: -1",
         "unknown config group; got: foo/bar",
         "no override; got: a=b=c",
         "seed=1,2; mend: write a list as key=[a,b]",
-        "mend: write 1000",
+        "mend: stages.sft1.seq_length=1000",
     ]
     for words in expected:
         assert sum(words in line for line in found) == 1, (words, found)
@@ -147,7 +147,7 @@ def test_entries_of_mappings_are_added_on_request_and_keep_the_schema_s_others()
     assert set(config.reward.deadlines) > {"code", "math"}
     found = violations("cascade=nano", "reward.deadlines.cod=90", "evaluation.suites.physics.num_prompts=1")
     assert any("did you mean reward.deadlines.code?" in line for line in found)
-    assert any("mend: to add an entry write +evaluation.suites.physics.num_prompts=" in line for line in found)
+    assert any("mend: +evaluation.suites.physics.num_prompts=VALUE adds an entry" in line for line in found)
 
 
 def test_adding_what_exists_and_removing_what_does_not_are_refused_like_in_hydra():

@@ -86,7 +86,7 @@ def test_a_value_that_does_not_fit_is_refused(override, words):
 def test_a_composition_is_checked_down_to_its_parts():
     place = "++evaluation.suites.math={reward:{kind:mix%s}}"
     assert any("reward.terms is missing" in line for line in refused(place % ""))
-    assert any("did you mean math?" in line for line in refused(place % ",terms:[{reward:{kind:maths}}]"))
+    assert any("reward.kind=math?" in line for line in refused(place % ",terms:[{reward:{kind:maths}}]"))
     assert any("no part of a mix; got: mix" in line for line in refused(place % ",terms:[{reward:{kind:mix}}]"))
     wrong = refused(place % ",terms:[{reward:{kind:math,langage:ru}}]")
     assert any("did you mean evaluation.suites.math.reward.terms.0.reward.language?" in line for line in wrong)

@@ -213,5 +213,23 @@ def test_what_a_template_itself_writes_of_an_episode_is_what_the_policy_is_given
         dialogue = Dialogue(tokenizer, Task("t", "x", "math", np.array([1], np.int32), row))
         _, calls = read_calls(before[-1].text.removesuffix("<|im_end|>").rpartition("</think>")[2], row["tools"])
         assert [(c.name, c.arguments, c.problem) for c in calls] == [(REPLY[0], REPLY[1], None)]
-        given = tokenizer.decode(dialogue.results(calls, ["sent"]))
+        given = tokenizer.decode(dialogue.results(calls, ["sent"]).observation)
         assert "".join(s.text for s in before) + given == whole
+
+
+def test_a_format_that_rewrites_an_episode_is_followed_anew_and_its_lists_of_calls_are_read(tokenizers, tables):
+    form = tokenizers("nano_v2")
+    player = Player(form, WorkplaceAssistant(form, tables), record("think"))
+    wrong, right = (json.dumps({**REPLY[1], "email_id": email}) for email in ("57", "00000057"))
+    first, second = (f'<TOOLCALL>[{{"name": "{REPLY[0]}", "arguments": {text}}}]</TOOLCALL>' for text in (wrong, right))
+    # As the published template writes an episode: earlier replies without their thoughts, results as a list.
+    told, step = player.says(f"hm\n</think>\n\n{first}")
+    assert step.anew
+    assert "hm\n</think>" not in told
+    assert f"<SPECIAL_11>Assistant\n{first}\n<SPECIAL_12>\n<SPECIAL_11>User\n<TOOL_RESPONSE>[" in told
+    assert told.endswith("]</TOOL_RESPONSE>\n<SPECIAL_11>Assistant\n<think>\n")
+    told, _ = player.says(f"so\n</think>\n\n{second}")
+    assert "replied successfully" in told
+    assert player.says("so\n</think>\n\nDone.")[1].verdict.score == 1.0
+    _, calls = read_calls("<TOOLCALL>[1, {}]</TOOLCALL> <TOOLCALL>[", EMAIL_TOOLS)
+    assert [bool(call.problem) for call in calls] == [True] * 3

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nemo_cascade.errors import RunFolderError
-from nemo_cascade.evaluation.preference import PreferenceScores, preference_scores
+from nemo_cascade.evaluation.preference import PreferenceScores, correlation, preference_scores
 
 
 def test_a_calibrated_model_has_no_calibration_error_and_an_overconfident_one_has(tmp_path):
@@ -54,3 +54,11 @@ def test_many_gaps_are_told_in_a_few_bins_of_about_as_many_pairs():
     assert [b.gap for b in bins] == sorted(b.gap for b in bins)
     assert bins[0].accuracy == 0.0
     assert bins[-1].accuracy == 1.0
+
+
+def test_ratings_that_are_missing_or_all_the_same_have_no_part_in_a_correlation():
+    told, given = np.array([0.0, 1.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0, np.nan])
+    assert correlation(told, given) == pytest.approx(1.0)
+    assert correlation(told, -given) == pytest.approx(-1.0)
+    assert correlation(told, np.array([1.0, 1.0, 1.0, np.nan])) is None
+    assert correlation(told, np.full(4, np.nan)) is None

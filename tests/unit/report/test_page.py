@@ -4,11 +4,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 from rich.console import Console
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.evaluation.preference import preference_scores
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.report.budgets import budget_charts
 from nemo_cascade.report.matrix import Cell, Matrix, MatrixRow, collect_matrix, matrix_tables
 from nemo_cascade.report.page import write_report
 from nemo_cascade.report.samples import stage_samples
@@ -168,3 +170,20 @@ def test_many_domains_take_several_tables_of_the_terminal():
     domains = tuple(f"domain{i}" for i in range(7))
     tables = list(matrix_tables(Matrix(domains, (MatrixRow("start", dict.fromkeys(domains, cell), None),))))
     assert [[c.header for c in table.columns][1:-1] for table in tables] == [list(domains[:5]), list(domains[5:])]
+
+
+def test_suites_that_differ_in_their_budgets_are_a_curve_of_every_stage(run_folder):
+    folder = RunFolder(run_folder.path)
+    stored = yaml.safe_load(folder.config.read_text())
+    suites = stored["evaluation"]["suites"]
+    for domain, budget in (("math", 64), ("code", 16)):
+        suites[domain]["sampling"] |= {"thinking_budget": budget, "max_tokens": budget + 32}
+    folder.config.write_text(yaml.safe_dump(stored))
+    (chart,) = budget_charts(collect_matrix(folder), suites)
+    assert chart.unit == "tokens; code, math"
+    assert [label for label, _ in chart.legend] == ["start", "sft1", "math_rl"]
+    last = collect_matrix(folder).rows[-1].cells
+    assert chart.last == f"16: {last['code'].score:.3f}, 64: {last['math'].score:.3f}"
+    assert "Score by budget of thoughts" in " ".join(parse(write_report(run_folder.path)).text)
+    suites["code"]["mode"] = "no_think"
+    assert budget_charts(collect_matrix(folder), suites) == []

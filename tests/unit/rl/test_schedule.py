@@ -23,12 +23,12 @@ def test_values_hold_from_their_step_on(stage):
         ScheduleEntry(from_step=8, temperature=0.8, max_tokens=32),
     ]
     schedule = Schedule(replace(stage, schedule=entries))
-    told = [schedule.metrics(step) for step in (0, 4, 8, 15)]
+    told = [schedule.metrics(schedule.at(step)) for step in (0, 4, 8, 15)]
     groups = [stage.num_generations, 16, 16, 16]
     assert [line["num_generations"] for line in told] == groups
     assert [line["temperature"] for line in told] == [1.0, 1.0, 0.8, 0.8]
     assert [line["max_tokens"] for line in told] == [48, 48, 32, 32]
-    assert Schedule(stage).metrics(3) == {}
+    assert Schedule(stage).metrics(stage) == {}
     assert Schedule(stage).at(3) == stage
 
 

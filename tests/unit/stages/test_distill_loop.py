@@ -40,6 +40,7 @@ class Actors:
 
     def __init__(self, dies_at=None):
         self.weights, self.dies_at, self.done, self.held = 0.0, dies_at, [], None
+        self.rollout_version = 0
 
     def policy(self, setup):
         self.objective = setup.training.objective

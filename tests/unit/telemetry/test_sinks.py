@@ -94,7 +94,9 @@ def test_a_sink_that_raises_hangs_or_dies_costs_the_run_nothing_but_its_deadline
 
 
 def test_a_sink_that_isn_t_there_or_is_asked_for_more_than_it_takes_is_refused():
-    with pytest.raises(ConfigError, match=r"one of tensorboard, wandb, mlflow, prometheus"):
+    with pytest.raises(
+        ConfigError, match=r"unknown sink; got: neptune.*allowed: tensorboard, wandb, mlflow, prometheus"
+    ):
         compose(["cascade=nano", "logging.sinks=[{kind: neptune}]"])
     with pytest.raises(ConfigError, match=r"settings of WandbSink: project, entity, mode; not projct"):
         compose(["cascade=nano", "logging.sinks=[{kind: wandb, settings: {projct: x}}]"])

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from nemo_cascade.errors import ActorDiedError, DeadlineError, TrainingError
-from nemo_cascade.training.launch import free_port, run_ranks
+from nemo_cascade.processes.ports import free_port
+from nemo_cascade.training.launch import run_ranks
 
 
 def _square(rank, world_size, port, offset):

@@ -1,4 +1,4 @@
-"""Chat templates: Cascade 1, Cascade 2, Nano 3, plain ChatML, and any HF template whose replies can be proven.
+"""Chat templates: of each published system, plain ChatML, and any HF template whose replies can be proven.
 
 A model folder's `chat_template` says which one is used: for SFT, for RL prompts and by whoever loads the exported
 model. `install` puts the configured one there.
@@ -8,6 +8,8 @@ from nemo_cascade.data.chat.templates.base import Segment, Template
 from nemo_cascade.data.chat.templates.cascade2 import Cascade2, Nano3
 from nemo_cascade.data.chat.templates.chatml import Cascade1, ChatMl
 from nemo_cascade.data.chat.templates.jinja import JinjaTemplate
+from nemo_cascade.data.chat.templates.nano_v2 import NanoV2
+from nemo_cascade.data.chat.templates.nemotron_4 import Nemotron4
 from nemo_cascade.data.chat.templates.render import Tokens
 from nemo_cascade.data.chat.templates.turns import NO_REPLY, Messages, Mode, split_reasoning
 
@@ -21,11 +23,13 @@ __all__ = [
     "Messages",
     "Mode",
     "Nano3",
+    "NanoV2",
+    "Nemotron4",
     "Segment",
     "Template",
     "Tokens",
     "split_reasoning",
 ]
 
-NAMED: dict[str, Template] = {t.name: t for t in (Cascade1(), Cascade2(), Nano3(), ChatMl())}
+NAMED: dict[str, Template] = {t.name: t for t in (Cascade1(), Cascade2(), Nano3(), NanoV2(), Nemotron4(), ChatMl())}
 """Templates that a configuration can name."""

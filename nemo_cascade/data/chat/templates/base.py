@@ -43,6 +43,7 @@ class Template(ABC):
         control: tokens that may not stand in a message.
         jinja: the same format as an HF chat template.
         key: changes with every change of the rendered text: part of the key of packed data.
+        thought_end: what stands between a thought and its answer.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Template(ABC):
     control: tuple[str, ...]
     jinja: str
     key: str
+    thought_end: str = "\n</think>\n"
 
     def render(self, messages: Messages, mode: Mode | None = None, tools: Any = None) -> list[Segment]:
         """Render a conversation into segments; concatenated, they are its text.

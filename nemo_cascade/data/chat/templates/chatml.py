@@ -42,7 +42,7 @@ class ChatMl(Template):
     """Raised with every change of the rendered text."""
     default_system = ""
     turn_end, ends = TURN_END, (TURN_END,)
-    control = (TURN_START, TURN_END)
+    control: tuple[str, ...] = (TURN_START, TURN_END)
 
     source = "chatml.jinja"
     constants: Mapping[str, Any] = {"FLAGS": False}

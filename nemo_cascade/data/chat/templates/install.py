@@ -30,7 +30,11 @@ def chat_template_of(folder: Path) -> str | None:
     if not isinstance(found, str):
         return None
     if any("\ud800" <= c <= "\udfff" for c in found):
-        raise TemplateError("holds half a character (a lone surrogate)", value=str(folder / _SETTINGS))
+        raise TemplateError(
+            "holds half a character (a lone surrogate)",
+            value=str(folder / _SETTINGS),
+            mend="write the file again in UTF-8",
+        )
     return found
 
 
@@ -54,7 +58,9 @@ def pinned_date(settings: Mapping[str, Any]) -> str | None:
     try:
         return None if found is None else datetime.date.fromisoformat(found).isoformat()
     except (TypeError, ValueError) as error:
-        raise TemplateError("no date", value=f"{_DATE}={found!r}", limit="a date as in 2026-11-29") from error
+        raise TemplateError(
+            "no date", value=f"{_DATE}={found!r}", limit="a date as in 2026-11-29", mend="write a day of the calendar"
+        ) from error
 
 
 def install(folder: Path, wanted: str, beside: Path, date: str | None = None) -> Path:
@@ -100,7 +106,12 @@ def _wanted_text(folder: Path, wanted: str) -> str:
             raise TemplateError("the tokenizer has no chat template of its own", value=str(folder), mend=_known())
         return own
     if not Path(wanted).is_file():
-        raise TemplateError("no such chat template", value=f"model.chat_template={wanted}", limit=_known())
+        raise TemplateError(
+            "no such chat template",
+            value=f"model.chat_template={wanted}",
+            limit=_known(),
+            mend="model.chat_template=own takes the folder's",
+        )
     text = _read_text(Path(wanted))
     # Editors end a file with a newline, and may end lines as on Windows.
     return next((t.jinja for t in NAMED.values() if is_text_of(t, text)), text)

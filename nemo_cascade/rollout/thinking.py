@@ -1,0 +1,165 @@
+"""An answer that is asked for in stretches, so that its thought ends at a budget (arXiv 2508.14444).
+
+    1  at most `thinking_budget` tokens
+    2  still thinking: at most `thinking_overrun` more, up to a token that holds the end of a line
+    3  still thinking: the thought's closing is put there, as the chat template writes it, given and not sampled
+    4  what is left of `max_tokens`
+
+An answer that ends or has closed its thought by then goes on as if nothing had been; so does one that never opened one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nemo_cascade.config.rollout import SamplingConfig
+from nemo_cascade.data.chat.encode import response_text
+from nemo_cascade.data.chat.templates.turns import THINK_CLOSE, THINK_OPEN
+from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
+from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory, first_turn
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An answer as far as it goes.
+
+    Attributes:
+        key: what the engine knows it by.
+        question: what is answered.
+        sample: which of its answers.
+        seed: of its generation.
+        token_ids: [n], what was sampled and forced.
+        logprobs: [sampled], of the sampled ones.
+        forced: [begin, end) of the forced ones; empty: none.
+        stretches: how many were asked for.
+        reason: why the last of them ended.
+    """
+
+    key: str
+    question: Question
+    sample: int
+    seed: int
+    token_ids: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    logprobs: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    forced: tuple[int, int] = (0, 0)
+    stretches: int = 0
+    reason: FinishReason = FinishReason.LENGTH
+
+    @property
+    def context(self) -> list[int]:
+        """What the next stretch goes on from."""
+        return [*self.question.token_ids.tolist(), *self.token_ids.tolist()]
+
+    def followed_by(self, ids: Int32, logprobs: Float32, reason: FinishReason) -> Draft:
+        """Return the draft with one more stretch."""
+        token_ids, found = np.concatenate([self.token_ids, ids]), np.concatenate([self.logprobs, logprobs])
+        return replace(self, token_ids=token_ids, logprobs=found, reason=reason)
+
+    def trajectory(self, version: int) -> Trajectory:
+        """Return the whole answer."""
+        return first_turn(
+            self.question.task_id,
+            self.sample,
+            self.question.token_ids,
+            self.token_ids,
+            self.logprobs,
+            self.reason,
+            version,
+            self.forced,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What is asked for next.
+
+    Attributes:
+        draft: what it goes on from.
+        max_tokens: at most.
+        stops: tokens that end it, beside those that end an answer.
+    """
+
+    draft: Draft
+    max_tokens: int
+    stops: Sequence[int] = ()
+
+    @property
+    def key(self) -> str:
+        """What the engine knows it by."""
+        return self._numbered(self.draft.key)
+
+    @property
+    def place(self) -> str:
+        """The answer's place, as the seed of its stretch knows it; the first stretch's is the answer's own."""
+        return self._numbered(self.draft.question.task_id)
+
+    def _numbered(self, name: str) -> str:
+        return name if self.draft.stretches == 1 else f"{name}+{self.draft.stretches - 1}"
+
+
+class Thoughts:
+    """Which stretches an answer is asked for in.
+
+    Args:
+        sampling: the answers' settings.
+        folder: HF folder of the model, whose tokenizer is read where there is a budget.
+    """
+
+    def __init__(self, sampling: SamplingConfig, folder: Path) -> None:
+        self.sampling = sampling
+        self._tokenizer: ChatTokenizer | None = None
+        self._line_ends: list[int] = []
+        if sampling.thinking_budget is not None:
+            self._tokenizer = load_tokenizer(folder)
+            if sampling.thinking_overrun:
+                every = range(self._tokenizer.vocab_size)
+                self._line_ends = [token for token in every if "\n" in self._tokenizer.decode([token])]
+
+    def first(self, draft: Draft) -> Stretch:
+        """Return the first stretch of an answer."""
+        budget = self.sampling.thinking_budget
+        return _asked(draft, min(budget or self.sampling.max_tokens, self.sampling.max_tokens))
+
+    def next(self, draft: Draft, ends: Sequence[int]) -> Stretch | Draft:
+        """Return what is asked for next, or the draft where it is done.
+
+        Args:
+            draft: with the stretch that just ended.
+            ends: tokens that end an answer.
+        """
+        left = self.sampling.max_tokens - len(draft.token_ids)
+        if draft.reason is FinishReason.ABORT or int(draft.token_ids[-1]) in ends:
+            return draft
+        if left <= 0:
+            return replace(draft, reason=FinishReason.LENGTH)
+        if draft.stretches > 2 or not self._thinks(draft):
+            # The overrun is for thoughts alone; what is said behind one has no lines to end at.
+            return _asked(replace(draft, stretches=max(draft.stretches, 2)), left)
+        if draft.stretches == 1 and self.sampling.thinking_overrun:
+            return _asked(draft, min(self.sampling.thinking_overrun, left), self._line_ends)
+        closed = self._closed(replace(draft, stretches=2))
+        left -= len(closed.token_ids) - len(draft.token_ids)
+        return _asked(closed, left) if left > 0 else replace(draft, reason=FinishReason.LENGTH)
+
+    def _text(self, draft: Draft) -> str:
+        assert self._tokenizer is not None, "only a budget asks for a second stretch"
+        return response_text(self._tokenizer, draft.token_ids, draft.question.token_ids)
+
+    def _thinks(self, draft: Draft) -> bool:
+        text = self._text(draft)
+        return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE)
+
+    def _closed(self, draft: Draft) -> Draft:
+        assert self._tokenizer is not None, "only a budget closes a thought"
+        closing = self._tokenizer.template.thought_end
+        ids = self._tokenizer.encode(closing.lstrip("\n") if self._text(draft).endswith("\n") else closing)
+        begin = len(draft.token_ids)
+        return replace(draft, token_ids=np.concatenate([draft.token_ids, ids]), forced=(begin, begin + len(ids)))
+
+
+def _asked(draft: Draft, max_tokens: int, stops: Sequence[int] = ()) -> Stretch:
+    return Stretch(replace(draft, stretches=draft.stretches + 1), max_tokens, stops)
