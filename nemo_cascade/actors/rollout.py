@@ -353,9 +353,11 @@ class Turns:
 
     def close(self) -> None:
         """Give up what isn't answered."""
-        if self._group.fleet.broken is None:
+        fleet = self._group.fleet
+        left = [member for member, open_ones in zip(fleet.members, self._open, strict=True) if open_ones]
+        if left and fleet.broken is None:
             with suppress(CascadeError):
-                self._group.fleet.call("end_turns", deadline_s=self._group.config.generate_deadline_s)
+                fleet.call_on(left, "end_turns", deadline_s=self._group.config.generate_deadline_s)
 
     def _send(self, index: int, patience_s: float) -> None:
         """Keep an engine that has something to do at it, and tell it what is new."""

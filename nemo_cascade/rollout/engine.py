@@ -142,16 +142,17 @@ class RolloutWorker:
     ) -> list[Trajectory]:
         """Take up questions, and go on with all that are under way until an answer ends, or for a while.
 
-        X
+        So questions may keep coming, those of conversations that don't wait for each other, until `end_turns`. What an
+        answer is depends on its own question and seed, but for the rounding of the batch that it stands in.
 
-                Args:
-                    asked: questions, and the seed of each one's generation; none of their answers is under way.
-                    sampling: how answers are drawn.
-                    patience_s: return without an answer after so long.
-                    first: of these calls.
+        Args:
+            asked: questions, and the seed of each one's generation; none of their answers is under way.
+            sampling: how answers are drawn.
+            patience_s: return without an answer after so long.
+            first: of these calls.
 
-                Raises:
-                    As `generate`.
+        Raises:
+            As `generate`.
         """
         self._state.require(SyncPhase.GENERATING, "generate")
         if first and self._engine.has_unfinished_requests():
