@@ -44,15 +44,11 @@ class RolloutActor(Actor):
         """Yield answers as they end; those that end together in one message."""
         yield from self.worker.generate(questions, sampling, seed)
 
-    def begin_turns(self) -> None:
-        """Get ready for questions that keep coming."""
-        self.worker.begin_turns()
-
     def advance(
-        self, asked: list[tuple[Question, int]], sampling: SamplingConfig, patience_s: float
+        self, asked: list[tuple[Question, int]], sampling: SamplingConfig, patience_s: float, first: bool
     ) -> list[Trajectory]:
         """Take up questions, and return the answers that end next."""
-        answers: list[Trajectory] = self.worker.advance(asked, sampling, patience_s)
+        answers: list[Trajectory] = self.worker.advance(asked, sampling, patience_s, first)
         return answers
 
     def end_turns(self) -> None:
@@ -195,9 +191,9 @@ class RolloutGroup:
         """Open a generation whose questions keep coming; leaving it gives up what isn't answered.
 
         Raises:
-            CascadeError: an engine is busy, or died.
+            ActorDiedError: an engine can't be used any more.
         """
-        self._fleet.call("begin_turns", deadline_s=self.config.generate_deadline_s)
+        self._fleet.check()
         turns = Turns(self, sampling)
         try:
             yield turns
@@ -254,9 +250,6 @@ class RolloutGroup:
     def revive(self, index: int, death: ActorDiedError) -> None:
         """Replace a dead engine that was asked turn by turn; raises as `generate`."""
         self._revive(index, death, time.monotonic() + self.config.generate_deadline_s + DEADLINE_MARGIN_S)
-        self._fleet.call_on(
-            self._fleet.members[index : index + 1], "begin_turns", deadline_s=self.config.generate_deadline_s
-        )
 
     def _start_engines(self, members: Sequence[Member]) -> list[float]:
         refs = {
@@ -313,6 +306,7 @@ class Turns:
         self._unsent: list[list[tuple[Question, int]]] = [[] for _ in range(count)]
         self._calls: list[deque[Any]] = [deque() for _ in range(count)]
         self._home: dict[Place, int] = {}
+        self._begun = [False] * count
         self._heard = time.monotonic()
 
     @property
@@ -359,17 +353,20 @@ class Turns:
 
     def close(self) -> None:
         """Give up what isn't answered."""
-        if self._group.fleet.broken is None:
+        fleet = self._group.fleet
+        left = [member for member, open_ones in zip(fleet.members, self._open, strict=True) if open_ones]
+        if left and fleet.broken is None:
             with suppress(CascadeError):
-                self._group.fleet.call("end_turns", deadline_s=self._group.config.generate_deadline_s)
+                fleet.call_on(left, "end_turns", deadline_s=self._group.config.generate_deadline_s)
 
     def _send(self, index: int, patience_s: float) -> None:
         """Keep an engine that has something to do at it, and tell it what is new."""
         if not self._open[index] or len(self._calls[index]) == 2:
             return
         handle = self._group.fleet.members[index].handle
-        self._calls[index].append(handle.advance.remote(self._unsent[index], self._sampling, patience_s))
-        self._unsent[index] = []
+        new, first = self._unsent[index], not self._begun[index]
+        self._calls[index].append(handle.advance.remote(new, self._sampling, patience_s, first))
+        self._unsent[index], self._begun[index] = [], True
 
     def _taken(self, index: int) -> list[Trajectory]:
         """Return the answers of an engine's oldest call."""
@@ -379,6 +376,7 @@ class Turns:
         except ActorDiedError as death:
             self._group.revive(index, death)
             self._calls[index].clear()
+            self._begun[index] = False
             self._unsent[index] = list(self._open[index].values())
             return []
         for answer in answers:

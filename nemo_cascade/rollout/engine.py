@@ -137,33 +137,28 @@ class RolloutWorker:
             if waiting:
                 self._engine.abort_request(sorted(waiting))
 
-    def begin_turns(self) -> None:
-        """Get ready for questions that keep coming, those of conversations that don't wait for each other.
-
-        Raises:
-            RolloutError: the engine is busy.
-            WeightSyncError: it is in the middle of a weight hand-over.
-        """
-        self._state.require(SyncPhase.GENERATING, "generate")
-        if self._engine.has_unfinished_requests():
-            raise RolloutError("the engine is still busy with another generation")
-        self._empty_prefix_cache()
-
     def advance(
-        self, asked: list[tuple[Question, int]], sampling: SamplingConfig, patience_s: float
+        self, asked: list[tuple[Question, int]], sampling: SamplingConfig, patience_s: float, first: bool
     ) -> list[Trajectory]:
         """Take up questions, and go on with all that are under way until an answer ends, or for a while.
 
-        What an answer is depends on its own question and seed, but for the rounding of the batch that it stands in.
+        So questions may keep coming, those of conversations that don't wait for each other, until `end_turns`. What an
+        answer is depends on its own question and seed, but for the rounding of the batch that it stands in.
 
         Args:
             asked: questions, and the seed of each one's generation; none of their answers is under way.
             sampling: how answers are drawn.
             patience_s: return without an answer after so long.
+            first: of these calls.
 
         Raises:
             As `generate`.
         """
+        self._state.require(SyncPhase.GENERATING, "generate")
+        if first and self._engine.has_unfinished_requests():
+            raise RolloutError("the engine is still busy with another generation")
+        if first:
+            self._empty_prefix_cache()
         check_questions([q for q, _ in asked], sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
         thoughts, under_way = self._thoughts_of(sampling), {stretch.draft.key for stretch in self._under_way.values()}
         for question, seed in asked:

@@ -88,6 +88,7 @@ def test_a_generation_that_is_left_leaves_engines_that_work(engines):
 
 def test_an_engine_that_dies_is_asked_again_what_it_had_not_answered(engines):
     calm = played(engines, "streaming")
+    os.kill(engines.pids[1], signal.SIGKILL)  # between two generations
     killed = []
 
     def kill(over):
@@ -97,6 +98,6 @@ def test_an_engine_that_dies_is_asked_again_what_it_had_not_answered(engines):
 
     found = played(engines, "streaming", kill)
     assert killed
-    assert engines.restarts == {"rollout-0": 1}
+    assert engines.restarts == {"rollout-0": 1, "rollout-1": 1}
     same = [p for p in calm if calm[p].trajectory.token_ids.tolist() == found[p].trajectory.token_ids.tolist()]
     assert len(same) > 0.95 * len(calm)

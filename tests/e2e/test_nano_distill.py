@@ -41,7 +41,7 @@ def test_what_reinforcement_learning_forgot_comes_back_and_what_it_taught_stays(
 
 def test_a_teacher_that_is_the_student_teaches_nothing(tmp_path):
     alike = ["~stages.chat_rl", "stages.mopd.teachers={math: sft, chat: sft}", "gate.on_regression=promote"]
-    short = ["stages.sft.max_steps=60", "stages.mopd.steps=3", "evaluation.suites.math.num_prompts=8"]
+    short = ["stages.sft.max_steps=60", "stages.mopd.steps=4", "evaluation.suites.math.num_prompts=8"]
     none = [f"stages.{stage}.promise.{what}=[]" for stage in ("sft", "mopd") for what in ("improve", "hold")]
     first = lines_of(run_of(tmp_path, *alike, *short, *none), "mopd")[0]
     assert abs(first["loss"]) < 1e-5
