@@ -48,10 +48,10 @@ def test_all_problems_of_a_plan_are_named_at_once(config, tmp_path):
     text = str(error.value)
     assert len(error.value.violations) == 6
     for expected in (
-        "stages.a/b: a stage's name",
-        "stages.start: a stage's name",
+        "a stage's name is a folder's; got: stages.a/b",
+        "got: stages.start",
         "got: swe",
-        "`code` is promised",
+        "promised to improve and to hold; got: code",
     ):
         assert expected in text
     with pytest.raises(ConfigError, match="no stages"):

@@ -213,10 +213,14 @@ def test_released_sets_columns_become_ours(name):
 
 def test_tools_written_into_the_text_are_written_again_by_each_template_in_its_own_way():
     row, _ = schema_of("nemotron_cascade_sft").apply({"messages": WITH_TOOLS})
-    whole = {name: "".join(s.text for s in NAMED[name].render(row["messages"], tools=row["tools"])) for name in NAMED}
+    with_tools = [name for name in NAMED if name != "nemotron_4"]  # whose format has none
+    whole = {
+        name: "".join(s.text for s in NAMED[name].render(row["messages"], tools=row["tools"])) for name in with_tools
+    }
     assert whole["cascade1"].count("# Tools") == whole["cascade2"].count("# Tools") == 1
     assert '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>' in whole["cascade1"]
     assert "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>" in whole["cascade2"]
+    assert whole.pop("nano_v2").count("<TOOL_RESPONSE>[2]</TOOL_RESPONSE>") == 1
     for text in whole.values():
         assert text.count("<tool_response>\n2\n</tool_response>") == 1
 
