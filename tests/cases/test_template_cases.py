@@ -137,7 +137,8 @@ def load(tmp_path):
     train_nano_tokenizer(["user assistant: It is four. That is six."] * 5, tmp_path)
     file = tmp_path / "tokenizer.json"
     facts = json.loads(file.read_text(encoding="utf-8"))
-    for token in SPECIAL[3:]:
+    control = sorted({token for template in NAMED.values() for token in template.control} - {*SPECIAL})
+    for token in [*SPECIAL[3:], *control]:
         number = max(t["id"] for t in facts["added_tokens"]) + 1
         facts["added_tokens"].append({**facts["added_tokens"][0], "id": number, "content": token})
     file.write_text(json.dumps(facts), encoding="utf-8")

@@ -328,8 +328,8 @@ def test_k5_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
         ("stages.math_rl.optimizer.lr_warmup_steps=20", "warm-up takes the whole schedule"),
         ("stages.sft1.optimizer.lr_decay_style=inverse_sqrt", "constant"),
         # K15: what YAML makes of a name
-        ("name=2024_01", "quote it"),
-        ("name=1e5", "quote it"),
+        ("name=2024_01", """'name="2024_01"' in a shell"""),
+        ("name=1e5", """'name="1e5"' in a shell"""),
         # C8: what nobody could use as a folder, a date or a template
         (f"name={'x' * 300}", "too long for a folder"),
         ("runs_dir=", "runs_dir names no folder"),

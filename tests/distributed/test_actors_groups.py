@@ -267,16 +267,16 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
 
 def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(policy, rollout):
     sync_weights(policy, rollout, 20, SYNC, verify=False)
-    undisturbed = bits(flat(rollout.generate(questions(prompts(), 24), LONG, 5)))
-    stream = flat(rollout.generate(questions(prompts(), 24), LONG, 5))
+    undisturbed = bits(flat(rollout.generate(questions(prompts(), 12), LONG, 5)))
+    stream = flat(rollout.generate(questions(prompts(), 12), LONG, 5))
     disturbed = [next(stream)]
     os.kill(rollout.pids[0], signal.SIGKILL)
     disturbed += list(stream)
-    assert len(disturbed) == 4 * 24
+    assert len(disturbed) == 4 * 12
     assert bits(disturbed) == undisturbed
     assert rollout.restarts == {"rollout-0": 1}
 
-    stream = flat(rollout.generate(questions(prompts(), 24), LONG, 5))
+    stream = flat(rollout.generate(questions(prompts(), 12), LONG, 5))
     next(stream)
     os.kill(rollout.pids[0], signal.SIGKILL)
     started = time.monotonic()
@@ -287,6 +287,7 @@ def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(
         list(flat(rollout.generate(questions(prompts(), 1), LONG, 5)))
 
 
+@pytest.mark.long
 def test_an_engine_that_died_while_the_policy_went_on_gets_its_later_weights_alone(policy, cluster, folder):
     group = RolloutGroup(cluster, CONFIG, folder, seed=3)
     try:

@@ -80,6 +80,7 @@ def probe(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.mark.long
 def test_every_user_turn_has_the_flag_and_a_failed_tool_leaves_nothing(model, tmp_path, probe):
     out = tmp_path / "out"
     process = begin(model, out, "ns", "--benchmarks", "probe:2", "--mode", "no_think", PROBE="fail")

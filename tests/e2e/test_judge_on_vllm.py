@@ -22,7 +22,7 @@ from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.verifier import VerifierError
 from nemo_cascade.types import FinishReason, Task, first_turn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.long]
 
 QUESTION = [{"role": "user", "content": "Is Paris the capital of France? Answer with one word, YES or NO."}]
 # A model of 135M parameters writes no such line by itself; the server's grammar makes it.

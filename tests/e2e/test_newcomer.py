@@ -49,7 +49,8 @@ class Newcomer:
         return self.run([sys.executable, "-m", "nemo_cascade", *words])
 
 
-@pytest.mark.parametrize("model", ["nano", pytest.param("smol", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["nano", "smol"])
 def test_own_rows_and_an_own_reward_give_an_sft_and_a_grpo_result(tmp_path, model):
     begun, newcomer = time.monotonic(), Newcomer(tmp_path)
     told = newcomer.cascade("init", "mine", "--model", model, "--data", "rows.jsonl", "--reward", "my_reward.py:score")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 SUPPORT = Path(__file__).parents[1] / "support"
 LENGTHS = f"{SUPPORT}/own_environment.py:Lengths"
