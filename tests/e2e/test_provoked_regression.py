@@ -16,7 +16,7 @@ from nemo_cascade.cascade.ledger import read_ledger
 from nemo_cascade.cascade.runner import HELD
 from tests.e2e.cascade_process import finish, start, tail
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 # SFT teaches polite replies, which takes a hundred steps; the next stage forgets them at once; RL goes on from SFT.
 PROVOKED = [
