@@ -62,7 +62,12 @@ def place(tmp_path, monkeypatch):
 
 def looked_at(words):
     """Open the page of a run, and end it as a user does."""
-    view = subprocess.Popen([sys.executable, "-m", "nemo_cascade", *words], stdout=subprocess.PIPE, text=True)
+    view = subprocess.Popen(
+        [sys.executable, "-m", "nemo_cascade", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the suite runs in the background
+    )
     assert "http://127.0.0.1:" in view.stdout.readline()
     view.send_signal(signal.SIGINT)
     assert view.wait(60) == 0
