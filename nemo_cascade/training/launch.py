@@ -10,9 +10,11 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError
@@ -21,6 +23,10 @@ from nemo_cascade.sandbox.inside.foreign import Attempt
 
 # Longest that siblings of a failed rank may go on, so that they can report what they saw of it.
 _GRACE_S = 2.0
+# What every rank imports, some five CPU seconds: done once, in the server that the ranks are forked from.
+_IMPORTED = ["nemo_cascade.training.runtime", "nemo_cascade.models.megatron.build", "nemo_cascade.training.worker"]
+# A fork of a process that has looked at a GPU can't use it, and imports may look.
+_SIGNS_OF_A_GPU = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def run_ranks(
@@ -29,7 +35,7 @@ def run_ranks(
     """Call `function(rank, world_size, port, *arguments)` in `world_size` fresh processes and return their results.
 
     Args:
-        function: importable by name (the processes are spawned, not forked).
+        function: importable by name (the processes are no forks of this one).
         world_size: number of processes.
         arguments: picklable.
         threads: CPU threads of each process.
@@ -43,14 +49,16 @@ def run_ranks(
         ActorDiedError: a rank raised something else or its process ended without an answer.
         DeadlineError: not all were done in time.
     """
-    context = multiprocessing.get_context("spawn")
+    context, environment = _context(), {**os.environ, "OMP_NUM_THREADS": str(threads)}
     port, end = free_port(), time.monotonic() + deadline_s
     processes, pipes = [], []
     with _threads_of_children(threads):
         for rank in range(world_size):
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
-                target=_rank_main, args=(theirs, function, rank, world_size, port, arguments), daemon=True
+                target=_rank_main,
+                args=(theirs, environment, function, rank, world_size, port, arguments),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -67,6 +75,15 @@ def run_ranks(
             if process.exitcode is None:
                 process.kill()
                 process.join()
+
+
+def _context() -> Any:
+    """Return what starts processes: forks of a server that has imported what ranks need, or fresh interpreters."""
+    if any(Path(sign).exists() for sign in _SIGNS_OF_A_GPU):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    return context
 
 
 def _collect(pipes: Sequence[Any], processes: Sequence[Any], end: float, deadline_s: float) -> list[Any]:
@@ -107,10 +124,19 @@ def _died(rank: int, exitcode: int | None) -> ActorDiedError:
 
 
 def _rank_main(
-    pipe: Any, function: Callable[..., Any], rank: int, world_size: int, port: int, arguments: tuple[Any, ...]
+    pipe: Any,
+    environment: Mapping[str, str],
+    function: Callable[..., Any],
+    rank: int,
+    world_size: int,
+    port: int,
+    arguments: tuple[Any, ...],
 ) -> None:
     answer: tuple[bool, Any]
     with Attempt(BaseException) as attempt:
+        os.environ.update(environment)  # the server's is that of its first use
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
         answer = (True, function(rank, world_size, port, *arguments))
     if (error := attempt.error) is not None:  # handed to the parent, which raises it
         carried = error if isinstance(error, CascadeError) and _pickles(error) else None
