@@ -206,7 +206,9 @@ class RolloutIndex:
             # A step's few rollouts are together in the table.
             by = "NOT INDEXED" if index is None or wanted.step is not None else f"INDEXED BY {index}"
             keys = f"SELECT stage, step, row FROM rollouts {by} WHERE {clause} ORDER BY {order} LIMIT ? OFFSET ?"
-            query = f"SELECT {', '.join(_COLUMNS)} FROM ({keys}) JOIN rollouts USING (stage, step, row) ORDER BY {order}"
+            query = (
+                f"SELECT {', '.join(_COLUMNS)} FROM ({keys}) JOIN rollouts USING (stage, step, row) ORDER BY {order}"
+            )
             rows = base.execute(query, [*values, limit, offset]).fetchall()
         return [dict(zip(_COLUMNS, row, strict=True)) for row in rows], int(total)
 
