@@ -271,7 +271,7 @@ def _not_applied(composed: DictConfig, override: Override, error: Exception) -> 
         entries = OmegaConf.select(composed, above, throw_on_missing=False)
         if isinstance(entries, ListConfig) and part.isdigit() and int(part) >= len(entries):
             last = ".".join([above, str(len(entries) - 1), *parts[depth + 1 :]])
-            value = override.input_line.partition("=")[2]
+            value = str(override.input_line).partition("=")[2]
             mend = f"{last}={value}, or give the whole list" if len(entries) else f"give the whole list: {above}=[...]"
             limit = f"0 to {len(entries) - 1}" if len(entries) else "none, the list is empty"
             return CascadeError("the list has no such entry", value=override.input_line, limit=limit, mend=mend)
