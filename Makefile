@@ -5,6 +5,7 @@ LOCK   := containers/cpu.lock
 STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/peers
 SINKS  := $(VENV)/sinks
+BROWSER := $(VENV)/browser
 RUN    := $(VENV)/bin
 LOG    := $(VENV)-setup.log
 # The second leg: Python 3.12 and the newest megatron-core, what a GPU image has. A pyenv shim may exist without its
@@ -23,7 +24,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-newest matrix has-newest peers sinks bench robust lint format setup gpu-lock clean
+.PHONY: demo test test-newest matrix has-newest peers sinks browser bench robust lint format setup gpu-lock clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -86,6 +87,13 @@ sinks: $(SINKS)
 $(SINKS): $(STAMP)
 	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ $$($(RUN)/python -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["sinks"])') >> $(LOG) 2>&1
+
+# axe-core (MPL-2.0), which checks the pages' accessibility in Chromium; tests only, nothing of it is shipped.
+browser: $(BROWSER)
+
+$(BROWSER): $(STAMP)
+	@$(RUN)/pip install -q --no-deps --disable-pip-version-check --target $@ $$($(RUN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["browser"])') >> $(LOG) 2>&1
 
 bench: $(STAMP) $(PEERS)
 	@PYTHONPATH=$(PEERS) $(RUN)/pytest tests/benchmarks -m bench -s -q

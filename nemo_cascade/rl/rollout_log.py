@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.rl.distill import Distilled, Response, response_gaps
@@ -92,7 +94,7 @@ def _said(task: Task, answer: Trajectory, tokenizer: ChatTokenizer, pieces: dict
         "turns": _turns(answer, tokenizer),
         "tokens": _pieces(answer, tokenizer, pieces),
         **_forced(answer, tokenizer),
-        "logprobs": _rounded(answer.sampled_logprobs),
+        "logprobs": _rounded(np.concatenate([part.sampled_logprobs for part in answer.parts])),
     }
 
 
@@ -113,7 +115,7 @@ def _write(folder: Path, step: int, lines: Sequence[dict[str, Any]]) -> None:
 
 def _pieces(answer: Trajectory, tokenizer: ChatTokenizer, known: dict[int, str]) -> list[str]:
     """Return the text of each sampled token; part of a character is written as the replacement character."""
-    sampled: list[int] = answer.token_ids[answer.trained > 0].tolist()
+    sampled: list[int] = [t for part in answer.parts for t in part.token_ids[part.trained > 0].tolist()]
     for token in sampled:
         if token not in known:
             known[token] = tokenizer.decode([token])
@@ -129,7 +131,10 @@ def _of_trainer(answer: Trajectory, trainer: Sequence[Float32], place: int) -> l
 
 
 def _turns(answer: Trajectory, tokenizer: ChatTokenizer) -> list[dict[str, Any]]:
-    """Return what the policy was given before each of its turns, and what it said; nothing where it said but one."""
+    """Return what the policy was given before each of its turns, what it said, in how many sampled tokens.
+
+    Nothing where it said but one.
+    """
     if answer.num_turns == 1:
         return []
     return [
@@ -137,6 +142,7 @@ def _turns(answer: Trajectory, tokenizer: ChatTokenizer) -> list[dict[str, Any]]
             "given": tokenizer.decode(part.token_ids[begin : turn.begin]),
             "said": tokenizer.decode(part.token_ids[turn.begin : turn.end]),
             "version": turn.version,
+            "tokens": turn.num_sampled,
         }
         for part in answer.parts
         for begin, turn in zip([0, *(turn.end for turn in part.turns)], part.turns, strict=False)

@@ -26,15 +26,26 @@ _POLL_S = 3.0
 _BATCH_FILES = 50
 _KEPT = ("prompt_id", "domain", "reward", "advantage", "error", "finish_reason")
 _COLUMNS = ("stage", "step", "row", *_KEPT, "tokens", "turns")
-SORTS: Mapping[str, str] = {
-    "newest": "step DESC, row",
-    "oldest": "step, row",
-    "best": "reward DESC, step DESC, row",
-    "worst": "reward IS NULL, reward, step DESC, row",
-    "longest": "tokens DESC, step DESC, row",
-    "shortest": "tokens, step DESC, row",
+_LAYOUT = 2  # of the file; one of another layout is made again
+_UNJUDGED_LAST = "ifnull(reward, 9e999)"
+# An order's index holds all that is filtered by: a page far behind is found without a look at the rollouts before it.
+_INDEXED: Mapping[str, str] = {"by_reward": "reward", "by_merit": _UNJUDGED_LAST, "by_tokens": "tokens"}
+_FILTERED = "step, row, reward, tokens, domain, finish_reason, error, prompt_id"
+SORTS: Mapping[str, tuple[str, str | None]] = {
+    "newest": ("step DESC, row", None),
+    "oldest": ("step, row", None),
+    "best": ("reward DESC, step DESC, row DESC", "by_reward"),
+    "worst": (f"{_UNJUDGED_LAST}, step, row", "by_merit"),
+    "longest": ("tokens DESC, step DESC, row DESC", "by_tokens"),
+    "shortest": ("tokens, step, row", "by_tokens"),
 }
-"""Name -> order of rollouts."""
+"""Name -> order of rollouts, and the index that is in it; None: the table is."""
+
+
+_MEANS = (
+    "SELECT stage, step, prompt_id, avg(reward), count(*) FROM rollouts "
+    "WHERE stage = ? AND step = ? AND reward IS NOT NULL GROUP BY prompt_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +111,25 @@ class RolloutIndex:
         self._whole: dict[Path, int] = {}  # a folder that was taken in whole -> when it last got a file
         with self._open() as base:
             base.execute("PRAGMA journal_mode = WAL")
-            base.execute("CREATE TABLE IF NOT EXISTS files (stage, step INTEGER, mtime_ns, PRIMARY KEY (stage, step))")
-            columns = f"{', '.join(_COLUMNS)}, PRIMARY KEY (stage, step, row)"
-            base.execute(f"CREATE TABLE IF NOT EXISTS rollouts ({columns}) WITHOUT ROWID")
-            for name in ("reward", "tokens", "prompt_id"):
-                base.execute(f"CREATE INDEX IF NOT EXISTS by_{name} ON rollouts (stage, {name})")
+            if base.execute("PRAGMA user_version").fetchone() != (_LAYOUT,):
+                self._lay_out(base)
+
+    @staticmethod
+    def _lay_out(base: sqlite3.Connection) -> None:
+        for table in ("files", "rollouts", "asked"):
+            base.execute(f"DROP TABLE IF EXISTS {table}")
+        base.execute("CREATE TABLE files (stage, step INTEGER, mtime_ns, PRIMARY KEY (stage, step))")
+        base.execute(f"CREATE TABLE rollouts ({', '.join(_COLUMNS)}, PRIMARY KEY (stage, step, row)) WITHOUT ROWID")
+        for index, first in _INDEXED.items():
+            base.execute(f"CREATE INDEX {index} ON rollouts (stage, {first}, {_FILTERED})")
+        base.execute("CREATE TABLE asked (stage, step, prompt_id, mean, n, PRIMARY KEY (stage, step, prompt_id))")
+        base.execute(f"PRAGMA user_version = {_LAYOUT}")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file; one connection a thread and call."""
         with closing(sqlite3.connect(self._file, timeout=30.0)) as base, base:
+            base.execute("PRAGMA synchronous = NORMAL")  # with WAL: whole after a crash, without a wait at each commit
             yield base
 
     def start(self) -> None:
@@ -170,9 +190,11 @@ class RolloutIndex:
     def _take(self, entries: Sequence[tuple[StageFolder, int, Path, int]]) -> None:
         with self._open() as base:
             for stage, step, path, time in entries:
-                base.execute("DELETE FROM rollouts WHERE stage = ? AND step = ?", (stage.name, step))
+                for table in ("rollouts", "asked"):
+                    base.execute(f"DELETE FROM {table} WHERE stage = ? AND step = ?", (stage.name, step))
                 marks = ", ".join("?" * len(_COLUMNS))
                 base.executemany(f"INSERT INTO rollouts VALUES ({marks})", _entries(stage.name, step, path))
+                base.execute(f"INSERT INTO asked {_MEANS}", (stage.name, step))
                 base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (stage.name, step, time))
 
     def page(self, wanted: Wanted, sort: str, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
@@ -180,8 +202,13 @@ class RolloutIndex:
         clause, values = wanted.clause()
         with self._open() as base:
             (total,) = base.execute(f"SELECT count(*) FROM rollouts WHERE {clause}", values).fetchone()
-            order = SORTS.get(sort, SORTS["newest"])
-            query = f"SELECT {', '.join(_COLUMNS)} FROM rollouts WHERE {clause} ORDER BY {order} LIMIT ? OFFSET ?"
+            order, index = SORTS.get(sort, SORTS["newest"])
+            # A step's few rollouts are together in the table.
+            by = "NOT INDEXED" if index is None or wanted.step is not None else f"INDEXED BY {index}"
+            keys = f"SELECT stage, step, row FROM rollouts {by} WHERE {clause} ORDER BY {order} LIMIT ? OFFSET ?"
+            query = (
+                f"SELECT {', '.join(_COLUMNS)} FROM ({keys}) JOIN rollouts USING (stage, step, row) ORDER BY {order}"
+            )
             rows = base.execute(query, [*values, limit, offset]).fetchall()
         return [dict(zip(_COLUMNS, row, strict=True)) for row in rows], int(total)
 
@@ -194,12 +221,9 @@ class RolloutIndex:
 
     def prompts(self, stage: str, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Return each prompt's mean reward over the steps that it was asked in, those that changed most first."""
-        means = (
-            "SELECT prompt_id, step, avg(reward) AS mean, count(*) AS n FROM rollouts "
-            "WHERE stage = ? AND reward IS NOT NULL GROUP BY prompt_id, step"
-        )
         with self._open() as base:
-            rows = base.execute(f"{means} ORDER BY prompt_id, step", (stage,)).fetchall()
+            query = "SELECT prompt_id, step, mean, n FROM asked WHERE stage = ? ORDER BY step, prompt_id"
+            rows = base.execute(query, (stage,)).fetchall()
         by_prompt: dict[str, list[tuple[int, float, int]]] = {}
         for prompt, step, mean, n in rows:
             by_prompt.setdefault(prompt, []).append((step, mean, n))

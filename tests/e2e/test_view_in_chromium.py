@@ -1,94 +1,112 @@
-"""The page of runs in a real browser: every view at two widths, light and dark, without a word on the console."""
+"""The page of runs and the written pages in a real browser: two widths, light and dark, axe-core, an empty console."""
 
-from __future__ import annotations
-
-import json
-import shutil
-import subprocess
 import threading
-import time
-import urllib.request
 from contextlib import contextmanager
+from itertools import product
 
 import pytest
 
+from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.report.compare import write_comparison
+from nemo_cascade.report.page import write_report
 from nemo_cascade.view.server import serving
+from tests.support.chromium import needs_axe, needs_chromium, opened
 from tests.support.decided_run import decided_run
+from tests.support.turns_log import write_turns
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), needs_chromium]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-VIEWS = {"scores": "math_rl", "curves": "Reward", "time": "generate", "rollouts": "prompt", "prompts": "math/0",
-         "ledger": "run started"}  # fmt: skip
-SERIOUS = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+VIEWS = {"scores": "math_rl", "curves": "Reward", "time": "generate", "rollouts": "3 turns",
+         "prompts": "changed most first", "ledger": "run started", "compare": "Scores at the end"}  # fmt: skip
+SCHEMES, WIDTHS = ("light", "dark"), (1400, 420)
+LAST_TURN = "turn 3 of 3: said"
+UNFOLD = "document.querySelectorAll('details').forEach((part) => { part.open = true; })"
 
 
-class Browser:
-    """One tab, driven by Chromium's own protocol."""
-
-    def __init__(self, socket):
-        self.socket, self.number, self.events = socket, 0, []
-
-    def call(self, method, **parameters):
-        self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
-        while (message := json.loads(self.socket.recv(timeout=120))).get("id") != self.number:
-            self.events.append(message)
-        return message.get("result", {})
-
-    def value(self, script):
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
-
-    def until(self, script, seconds=60):
-        deadline = time.monotonic() + seconds
-        while not self.value(script):
-            assert time.monotonic() < deadline, f"{script}\n{self.value('document.body.innerText')}"
-            time.sleep(0.1)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return two runs; the first has rollouts of several turns."""
+    scratch = tmp_path_factory.mktemp("runs")
+    first = decided_run(scratch)
+    second = decided_run(scratch / "second")
+    second.path.rename(scratch / "anew")
+    write_turns(next(stage.path for stage in first.stages() if stage.name == "math_rl"), 9, scratch)
+    return first, RunFolder(scratch / "anew")
 
 
 @contextmanager
-def opened(folder):
-    """Start Chromium without a window; yields its tab."""
-    client = pytest.importorskip("websockets.sync.client")
-    line = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
-    process = subprocess.Popen([*line, f"--user-data-dir={folder}", "about:blank"], stderr=subprocess.PIPE, text=True)
-    try:
-        said = next(text for text in process.stderr if "DevTools listening" in text)
-        port = said.rpartition("ws://127.0.0.1:")[2].partition("/")[0]
-        threading.Thread(target=lambda: [None for _ in process.stderr], daemon=True).start()
-        tabs = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))
-        address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-        with client.connect(address, max_size=None) as socket:
-            tab = Browser(socket)
-            for domain in ("Runtime", "Log", "Page"):
-                tab.call(f"{domain}.enable")
-            yield tab
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_every_view_fits_and_the_console_stays_empty(tmp_path):
-    run = decided_run(tmp_path / "runs")
-    with serving([run.path], 0) as server, opened(tmp_path / "profile") as tab:
+def served(runs, profile):
+    """Open the page in a tab; yields both."""
+    with serving([run.path for run in runs], 0) as server, opened(profile) as tab:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = f"http://127.0.0.1:{server.server_port}/"
-        tab.call("Page.navigate", url=page)
-        for scheme in ("light", "dark"):
-            tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-            for width in (1400, 420):
-                tab.call(
-                    "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-                )
-                tab.until("document.querySelectorAll('#tabs button').length > 0")
-                for view, words in VIEWS.items():
-                    tab.value(f"document.querySelector('[data-tab={view}]').click()")
-                    tab.until(f"document.querySelector('main').innerText.includes({json.dumps(words)})")
-                    wide = tab.value("document.documentElement.scrollWidth")
-                    assert wide <= width, f"{view} at {width}: {wide}"
-        for key in ("4", "j", "d", "k"):
-            tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
-        tab.until("document.querySelector('main').innerText.includes('Difference')")
+        tab.open(f"http://127.0.0.1:{server.server_port}/")
+        tab.until("document.querySelectorAll('#tabs button').length > 0")
+        yield tab
         server.shutdown()
-        assert [event for event in tab.events if event.get("method") in SERIOUS] == []
+
+
+def choose(tab, view):
+    tab.value(f"document.querySelector('[data-tab={view}]').click()")
+    tab.shows(VIEWS[view])
+    if view == "rollouts":
+        tab.shows(LAST_TURN)
+        tab.value(UNFOLD)
+
+
+def test_every_view_fits_and_the_console_stays_empty(runs, tmp_path):
+    with served(runs, tmp_path / "profile") as tab:
+        for scheme, width in product(SCHEMES, WIDTHS):
+            tab.looks(scheme, width)
+            for view in VIEWS:
+                choose(tab, view)
+                assert tab.width() <= width, f"{view} at {width}: {tab.width()}"
+        choose(tab, "rollouts")
+        for key in ("j", "d", "k"):
+            tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+        tab.shows("Difference")
+        assert tab.said() == []
+
+
+def test_a_rollout_of_several_turns_is_told_turn_by_turn(runs, tmp_path):
+    with served(runs, tmp_path / "profile") as tab:
+        choose(tab, "rollouts")
+        told = tab.value("document.querySelector('.split section').innerText")
+        heads = ["turn 1 of 3: prompt", "turn 1 of 3: said calls email_reply_email", "turn 2 of 3: given", LAST_TURN]
+        places = [told.index(head) for head in heads]
+        assert places == sorted(places)
+        assert "Email not found." in told[places[2] : places[3]]
+        turns = tab.value("[...document.querySelectorAll('pre.said')].map((said) => said.innerText)")
+        tokens = "[...document.querySelectorAll('pre:has(.token)')]"
+        assert tab.value(f"{tokens}.map((told) => told.innerText)") == turns
+        of_first = tab.value(f"[...{tokens}[0].querySelectorAll('.token')].map((token) => token.title)")
+        assert all(title.startswith("log-prob -") and ", trainer " in title for title in of_first)
+
+
+@pytest.mark.long
+@needs_axe
+def test_no_view_has_a_serious_fault_of_accessibility(runs, tmp_path):
+    with served(runs, tmp_path / "profile") as tab:
+        for scheme, width in product(SCHEMES, WIDTHS):
+            tab.looks(scheme, width)
+            for view in VIEWS:
+                choose(tab, view)
+                assert tab.findings() == [], f"{view}, {scheme} at {width}"
+        # The check itself finds what is wrong.
+        tab.value("document.querySelector('select').removeAttribute('id'); document.querySelector('.run').replaceWith("
+                  "document.querySelector('select'))")  # fmt: skip
+        assert [rule for rule, _, _ in tab.findings()] == ["select-name"]
+
+
+@pytest.mark.long
+@needs_axe
+def test_the_written_pages_have_no_serious_fault_of_accessibility(runs, tmp_path):
+    report = write_report(runs[0].path)
+    comparison = write_comparison([run.path for run in runs], tmp_path / "compare.html")
+    with opened(tmp_path / "profile") as tab:
+        for page, (scheme, width) in product((report, comparison), zip(SCHEMES, WIDTHS, strict=True)):
+            tab.looks(scheme, width)
+            tab.open(page.absolute().as_uri())
+            tab.value(UNFOLD)
+            assert tab.width() <= width, f"{page.name} at {width}: {tab.width()}"
+            assert tab.findings() == [], f"{page.name}, {scheme} at {width}"
+        assert tab.said() == []

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_cascade.config.plugins import is_plugin
@@ -258,10 +258,26 @@ def _apply(composed: DictConfig, values: Sequence[Override]) -> tuple[list[Overr
         except CascadeError as error:
             problems.append(error)
         except OmegaConfBaseException as error:
-            problems.append(CascadeError("the override can't be applied", value=override.input_line, mend=str(error)))
+            problems.append(_not_applied(composed, override, error))
         else:
             applied.append(override)
     return applied, problems
+
+
+def _not_applied(composed: DictConfig, override: Override, error: Exception) -> CascadeError:
+    parts = override.key_or_group.split(".")
+    for depth, part in enumerate(parts[1:], 1):
+        above = ".".join(parts[:depth])
+        entries = OmegaConf.select(composed, above, throw_on_missing=False)
+        if isinstance(entries, ListConfig) and part.isdigit() and int(part) >= len(entries):
+            last = ".".join([above, str(len(entries) - 1), *parts[depth + 1 :]])
+            value = str(override.input_line).partition("=")[2]
+            mend = f"{last}={value}, or give the whole list" if len(entries) else f"give the whole list: {above}=[...]"
+            limit = f"0 to {len(entries) - 1}" if len(entries) else "none, the list is empty"
+            return CascadeError("the list has no such entry", value=override.input_line, limit=limit, mend=mend)
+    what = f"the override can't be applied: {str(error).splitlines()[0]}"
+    mend = f"leave it out, or see `nemo-cascade explain {override.key_or_group}`"
+    return CascadeError(what, value=override.input_line, mend=mend)
 
 
 def _seed_default(composed: DictConfig, override: Override) -> None:

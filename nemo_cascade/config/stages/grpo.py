@@ -172,7 +172,8 @@ class GrpoStage(PolicyStage):
                 limit="above 0",
                 mend=f"{prefix}.sampling.temperature=1.0",
             )
-        yield from sampled_is_scored(prefix, self.sampling, self.trained_loss)
+        stale = self.trained_loss != self.loss
+        yield from sampled_is_scored(prefix, self.sampling, self.trained_loss, stale=stale)
         yield from _staleness(run, prefix, self)
         yield from _filter_and_end(prefix, self)
 

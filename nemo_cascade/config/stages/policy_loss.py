@@ -79,21 +79,28 @@ class PolicyLossConfig:
     """Weight of the entropy bonus."""
 
 
-def sampled_is_scored(prefix: str, sampling: SamplingConfig, loss: PolicyLossConfig) -> Iterator[CascadeError]:
+def sampled_is_scored(
+    prefix: str, sampling: SamplingConfig, loss: PolicyLossConfig, *, stale: bool = False
+) -> Iterator[CascadeError]:
     """Yield why log-probabilities of what is sampled can't be compared with the engine's, or bounds that allow none.
 
     Importance weights compare the trainer's full softmax with the engine's; truncated sampling is another law.
+    `stale`: the correction isn't the loss' own, but what stale rollouts have by default.
     """
     truncated = [f"top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"top_k={sampling.top_k}"] * (sampling.top_k > 0)
     compared = [f"correction={loss.correction}"] * (loss.correction != "none")
     compared += ["kl_correction=true"] * loss.kl_correction
     compared += [f"sequence_error_max={loss.sequence_error_max}"] * (loss.sequence_error_max is not None)
+    otherwise = f"none of these in {prefix}.loss"
+    if stale:
+        without = f"{prefix}.correct_staleness=false: stale rollouts are then trained as if they were fresh"
+        otherwise = without if len(compared) == 1 else f"{without}, and {otherwise}"
     if compared and truncated:
         yield CascadeError(
             "importance weights need the sampled distribution to be the scored one",
             value=f"{prefix}.loss: {', '.join(compared)} with sampling {', '.join(truncated)}",
             limit="top_p=1 and top_k=0",
-            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or none of these in {prefix}.loss",
+            mend=f"{prefix}.sampling.top_p=1.0 {prefix}.sampling.top_k=0, or {otherwise}",
         )
     if loss.correction not in ("none", "uncapped") and loss.correction_min >= loss.correction_max:
         value = f"{prefix}.loss.correction_min={loss.correction_min}"

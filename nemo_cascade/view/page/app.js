@@ -68,6 +68,7 @@ async function showCurves() {
   const choice = stageChoice(showCurves);
   if (!stageShown) { main.replaceChildren(el("p", { class: "note" }, "No step has been logged yet.")); return; }
   const told = await ask("curves", { stage: stageShown });
+  if (tab !== "curves") return;
   const errors = Object.entries(told.errors);
   main.replaceChildren(choice,
     el("div", { class: "card charts" }, told.charts.map((chart) => lineChart(chart.title, chart.unit, chart.curves, chart.log)).filter(Boolean)),
@@ -82,6 +83,7 @@ async function showTime() {
   const count = 40;
   const last = overview.stages.find((stage) => stage.name === stageShown).steps;
   const told = await ask("timeline", { stage: stageShown, first: firstStep, count });
+  if (tab !== "time") return;
   const turn = (by) => { firstStep = Math.max(1, firstStep + by * count); showTime(); };
   choice.append(el("button", { type: "button", disabled: firstStep === 1, onclick: () => turn(-1) }, "earlier"),
     el("button", { type: "button", disabled: firstStep + count > last, onclick: () => turn(1) }, "later"),
@@ -102,13 +104,14 @@ async function showPrompts() {
   if (!stageShown) { main.replaceChildren(el("p", { class: "note" }, "No rollouts yet.")); return; }
   const limit = 50;
   const told = await ask("prompts", { stage: stageShown, offset: promptOffset, limit });
+  if (tab !== "prompts") return;
   const values = told.rows.flatMap((row) => row.points.map(([, mean]) => mean));
   const [least, most] = [Math.min(0, ...values), Math.max(1, ...values)];
   const turn = (by) => { promptOffset += by * limit; showPrompts(); };
   choice.append(el("button", { type: "button", disabled: promptOffset === 0, onclick: () => turn(-1) }, "previous"),
     el("button", { type: "button", disabled: promptOffset + limit >= told.total, onclick: () => turn(1) }, "next"),
     el("span", { class: "note" }, `${told.total} prompts of the kept rollouts, those whose mean reward changed most first`));
-  main.replaceChildren(choice, el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "prompts" }, el("table", {},
+  main.replaceChildren(choice, el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "prompts" }, el("table", { class: "prompts" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "prompt"), el("th", { scope: "col" }, "mean reward over the steps"), ["first", "last", "times asked"].map((name) => el("th", { scope: "col", class: "num" }, name)))),
     el("tbody", {}, told.rows.map((row) => el("tr", {},
       el("td", {}, el("button", { type: "button", onclick: () => { rollouts.query = { stage: stageShown, prompt: row.prompt_id, sort: "oldest" }; rollouts.offset = 0; choose("rollouts"); } }, row.prompt_id)),
@@ -117,7 +120,8 @@ async function showPrompts() {
 
 async function showLedger() {
   const told = await ask("ledger");
-  main.replaceChildren(el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "ledger" }, el("table", {},
+  if (tab !== "ledger") return;
+  main.replaceChildren(el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "ledger" }, el("table", { class: "ledger" },
     el("thead", {}, el("tr", {}, ["time (UTC), newest first", "event", "stage", "details"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, told.rows.map((row) => el("tr", {}, el("td", { class: "note" }, row.time.slice(0, 19).replace("T", " ")), el("td", {}, el("b", {}, row.event.replaceAll("_", " "))), el("td", {}, row.stage ?? ""),
       el("td", { class: "details" }, el("code", {}, Object.entries(row.details).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ").slice(0, 600)))))))));
@@ -129,13 +133,14 @@ async function showCompare() {
   if (!shared.includes(stageShown)) stageShown = shared.at(-1) ?? null;
   const choice = el("div", { class: "bar" }, el("label", {}, "stage", el("select", { onchange: (event) => { stageShown = event.target.value; showCompare(); } }, shared.map((name) => el("option", { selected: name === stageShown }, name)))));
   const curves = await Promise.all(all.map((told, number_) => (told.stages.some((stage) => stage.name === stageShown && stage.steps) ? ask("curves", { stage: stageShown }, number_) : { charts: [] })));
+  if (tab !== "compare") return;
   const titles = [...new Set(curves.flatMap((told) => told.charts.map((chart) => chart.title)))];
   const over = titles.map((title) => {
     const lines = {};
     let unit = "", log = false;
     curves.forEach((told, number_) => {
       const chart = told.charts.find((found) => found.title === title);
-      if (chart) { lines[runs[number_].name] = Object.values(chart.curves)[0]; unit = `${Object.keys(chart.curves)[0]}${chart.unit ? `, ${chart.unit}` : ""}`; log = chart.log; }
+      if (chart) { lines[runs[number_].name] = Object.values(chart.curves)[0]; unit = [Object.keys(chart.curves).length > 1 ? Object.keys(chart.curves)[0] : "", chart.unit].filter(Boolean).join(", "); log = chart.log; }
     });
     return lineChart(title, unit, lines, log);
   }).filter(Boolean);
@@ -145,7 +150,7 @@ async function showCompare() {
     el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "scores at the end" }, el("h2", { class: "small" }, "Scores at the end"), el("table", {},
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "run"), domains.map((name) => el("th", { scope: "col", class: "num" }, name)))),
       el("tbody", {}, all.map((told) => el("tr", {}, el("th", { scope: "row" }, told.name), domains.map((domain) => { const cell = end(told, domain); return el("td", { class: "num" }, cell ? `${cell.score.toFixed(3)} ± ${(cell.stderr ?? 0).toFixed(3)}` : "-"); }))))),
-      el("p", { class: "note" }, "Differences with intervals, paired by prompt: nemo-cascade report RUN RUN")),
+      el("p", { class: "note" }, "Differences with intervals, paired by prompt: ", el("code", {}, "nemo-cascade report RUN RUN"))),
     choice, el("div", { class: "card charts" }, over));
 }
 
@@ -164,7 +169,7 @@ async function draw() {
     chip.className = `chip ${told.state.split(",")[0]}`;
     await TABS[tab][1]();
   } catch (error) {
-    main.replaceChildren(el("p", { class: "notices", role: "alert" }, String(error.message)));
+    if (mine === drawing) main.replaceChildren(el("p", { class: "notices", role: "alert" }, String(error.message)));
   }
 }
 
@@ -172,6 +177,7 @@ function choose(name) {
   tab = name;
   location.hash = name;
   document.querySelectorAll("#tabs button").forEach((button) => (button.dataset.tab === name ? button.setAttribute("aria-current", "page") : button.removeAttribute("aria-current")));
+  document.querySelector("#tabs [aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
   return draw();
 }
 

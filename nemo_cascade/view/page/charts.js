@@ -63,7 +63,7 @@ export function lineChart(title, unit, curves, log = false) {
   for (const tick of ticks(y0, y1, 4)) {
     const y = 6 + (1 - (tick - y0) / (y1 - y0)) * (height - bottom - 6);
     chart.append(svg("line", { x1: left, x2: width, y1: y, y2: y, style: "stroke:var(--grid)" }));
-    chart.append(svg("text", { x: left - 6, y: y + 3.5, "text-anchor": "end" }, log ? `1e${number(tick)}` : number(tick)));
+    chart.append(svg("text", { x: left - 6, y: y + 3.5, "text-anchor": "end" }, number(log ? 10 ** tick : tick)));
   }
   for (const tick of ticks(x0, x1, 5)) {
     if (Number.isInteger(tick)) chart.append(svg("text", { x: px(tick), y: height - 4, "text-anchor": "middle" }, number(tick)));

@@ -23,6 +23,11 @@ export function wordDiff(before, after) {
   return found;
 }
 
+/** Names of the tools that a turn calls, as the shipped chat templates write calls: JSON or <function=NAME>. */
+function called(said) {
+  return [...said.matchAll(/<tool_call>\s*(?:<function=([^>\s]+)|\{[^{}]*?"name":\s*"([^"]+)")/g)].map(([, xml, json]) => xml ?? json);
+}
+
 export class Rollouts {
   /**
    * @param ask (what, query) -> answer of the server for the run that is shown
@@ -34,6 +39,7 @@ export class Rollouts {
     this.query = { sort: "newest" };
     this.offset = 0;
     this.held = null;
+    this.asked = 0;
   }
 
   async show(main, overview) {
@@ -76,7 +82,9 @@ export class Rollouts {
 
   async load(keep = false) {
     const query = Object.fromEntries(FIELDS.filter((name) => this.query[name]).map((name) => [name, this.query[name]]));
+    const mine = (this.asked += 1);
     const found = await this.ask("rollouts", { ...query, offset: this.offset, limit: PAGE });
+    if (mine !== this.asked) return;
     const wanted = keep && this.rows ? this.rows[this.at] : null;
     this.rows = found.rows;
     this.total = found.total;
@@ -101,7 +109,7 @@ export class Rollouts {
     const reward = row.error ? el("span", { class: "chip hold" }, row.error) : el("b", {}, number(row.reward));
     return el("button", { class: "item", type: "button", onclick: () => this.open(at) },
       el("span", {}, `step ${row.step}`), el("span", {}, reward),
-      el("span", { class: "unit" }, `${row.tokens} tokens`),
+      el("span", { class: "unit" }, `${row.tokens} ${row.tokens === 1 ? "token" : "tokens"}`),
       row.finish_reason === "length" ? el("span", { class: "chip rollback" }, "cut off") : null,
       row.turns > 1 ? el("span", { class: "chip" }, `${row.turns} turns`) : null,
       el("div", { class: "who" }, `${row.domain} · ${row.prompt_id}`));
@@ -117,7 +125,8 @@ export class Rollouts {
     this.#mark();
     if (reveal) this.list.children[at].scrollIntoView({ block: "nearest" });
     const row = this.rows[at];
-    this.#show(await this.ask("rollout", { stage: row.stage, step: row.step, row: row.row }), row);
+    const line = await this.ask("rollout", { stage: row.stage, step: row.step, row: row.row });
+    if (this.rows[this.at] === row) this.#show(line, row);
   }
 
   #show(line, row) {
@@ -131,26 +140,34 @@ export class Rollouts {
     if (line.detail) parts.push(el("p", {}, line.detail));
     if (this.held && this.held.line !== line) parts.push(this.#difference(line, row));
     const turns = line.turns?.length ? line.turns : [{ given: line.prompt, said: line.response, version: line.version }];
-    turns.forEach((turn, number_) => parts.push(
-      el("h2", { class: "small" }, number_ ? `given, turn ${number_ + 1}` : "prompt"), el("pre", { tabindex: "0" }, turn.given),
-      el("h2", { class: "small" }, turns.length > 1 ? `said, turn ${number_ + 1}` : "response"), el("pre", { class: "said", tabindex: "0" }, turn.said)));
-    if (line.tokens?.length) parts.push(this.#tokens(line));
+    const apart = line.tokens?.length && turns.length > 1 && turns.every((turn) => turn.tokens !== undefined);
+    let first = 0;
+    turns.forEach((turn, number_) => {
+      const of = turns.length > 1 ? `turn ${number_ + 1} of ${turns.length}: ` : "";
+      const calls = called(turn.said).map((name) => el("span", { class: "chip" }, `calls ${name}`));
+      parts.push(
+        el("h2", { class: "small" }, of + (number_ ? "given" : "prompt")), el("pre", { tabindex: "0" }, turn.given),
+        el("h2", { class: "small" }, of + (of ? "said " : "response "), calls), el("pre", { class: "said", tabindex: "0" }, turn.said));
+      if (apart) parts.push(this.#tokens(line, first, (first += turn.tokens)));
+    });
+    if (line.tokens?.length && !apart) parts.push(this.#tokens(line, 0, line.tokens.length));
     this.one.replaceChildren(...parts);
     this.line = line;
     this.row = row;
   }
 
-  #tokens(line) {
-    const told = line.tokens.map((piece, i) => {
-      const engine = line.logprobs[i], trainer = line.trainer_logprobs?.[i];
+  #tokens(line, first, last) {
+    const engines = line.logprobs.slice(first, last), trainers = line.trainer_logprobs?.slice(first, last);
+    const told = line.tokens.slice(first, last).map((piece, i) => {
+      const engine = engines[i], trainer = trainers?.[i];
       const unlikely = Math.round(Math.min(1, -engine / 6) * 55);
       const title = `log-prob ${engine.toFixed(3)}${trainer === undefined ? "" : `, trainer ${trainer.toFixed(3)}, difference ${(trainer - engine).toFixed(3)}`}`;
       return el("span", { class: "token", title, style: `background:color-mix(in srgb, var(--c1) ${unlikely}%, transparent)` }, piece);
     });
-    const sum = line.logprobs.reduce((a, b) => a + b, 0);
-    const off = line.trainer_logprobs ? Math.max(...line.trainer_logprobs.map((value, i) => Math.abs(value - line.logprobs[i]))) : null;
+    const sum = engines.reduce((a, b) => a + b, 0);
+    const off = trainers?.length ? trainers.reduce((most, value, i) => Math.max(most, Math.abs(value - engines[i])), 0) : null;
     return el("details", {}, el("summary", {}, el("b", {}, "Tokens"), el("span", { class: "unit" },
-      ` ${line.tokens.length}, mean log-prob ${number(sum / line.tokens.length)} of the engine${off === null ? "" : `, trainer differs by ${number(off)} at most`}; the darker, the less likely`)),
+      ` ${told.length}, mean log-prob ${number(sum / told.length)} of the engine${off === null ? "" : `, trainer differs by ${number(off)} at most`}; the darker, the less likely`)),
       el("pre", { tabindex: "0" }, told));
   }
 

@@ -166,6 +166,32 @@ def test_each_mend_works_as_it_is_printed(group, tmp_path, monkeypatch):
     assert not set(first) & set(violations(overrides))
 
 
+TERM = f"{RL}.tasks.math.reward.terms.0"
+MIX = f"{RL}.tasks.math.reward={{kind: mix, terms: [{{reward: {{kind: math}}, weight: 0.5}}]}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong", "mend"),
+    [
+        ([MIX.replace("math}", "mth}")], [], f"{TERM}.reward.kind=math"),
+        ([MIX], [f"{TERM}.weigt=2"], f"{TERM}.weight"),
+        ([MIX], [f"{TERM}.verifier=math"], f"{TERM}.reward={{kind: ...}}"),
+        ([MIX], [f"{TERM}.weight=abc"], f"nemo-cascade explain {TERM}.weight"),
+        ([MIX], [f"{RL}.tasks.math.reward.terms.1.weight=2"], f"{TERM}.weight=2"),
+        ([f"{RL}.max_staleness=1", f"{RL}.sampling.top_p=0.9"], [], f"{RL}.correct_staleness=false"),
+    ],
+)
+def test_mends_of_a_list_s_parts_and_second_ways_work_as_they_are_printed(given, wrong, mend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (told,) = violations(["cascade=nano", *given, *wrong])
+    assert mend in told.rpartition("mend: ")[2]
+    if mend.startswith("nemo-cascade "):
+        assert command.main([*mend.split()[1:], "cascade=nano", *given]) == 0
+        return
+    typed = mend.replace("...", "math") if "=" in mend else f"{mend}=2"
+    assert violations(["cascade=nano", *given, typed]) == []
+
+
 def test_a_suggested_key_is_one_that_the_stage_has(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = violations(["cascade=nano", f"{SFT}.bta=1", f"{RL}.lr=1e-4", "model.hiden_size=64"])
