@@ -66,7 +66,8 @@ def looked_at(words):
         [sys.executable, "-m", "nemo_cascade", *words],
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the suite runs in the background
+        # Else it would ignore Ctrl-C where the suite itself runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert "http://127.0.0.1:" in view.stdout.readline()
     view.send_signal(signal.SIGINT)
