@@ -1,4 +1,4 @@
-"""bf16 in trainer and engine: a GRPO step behind a proof that bf16 can pass; nano, and SmolLM2 with its real weights."""
+"""bf16 in trainer and engine: a GRPO step behind a proof that bf16 can pass; nano, and SmolLM2 with real weights."""
 
 from __future__ import annotations
 
