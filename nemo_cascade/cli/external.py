@@ -15,6 +15,7 @@ from rich.markup import escape
 from nemo_cascade.actors.openai_server import Served, serve, server_command
 from nemo_cascade.cli.screen.terminal import out, tell
 from nemo_cascade.config.reading.json_file import read_json_object
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import ConfigError, DeadlineError, RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import SERVED_NAME, Settings, require_tool, results_of, tool_version
 from nemo_cascade.processes.ports import free_port
@@ -63,9 +64,11 @@ def execute(args: argparse.Namespace) -> int:
     args.budget = args.budget or min(_BUDGET, reach)
     args.prompt_tokens = args.prompt_tokens or min(_PROMPT_TOKENS, args.budget // 4)
     _check(args, config, reach)
+    # NeMo-Skills asks for no stop string; a template that can't be proven is no matter then.
+    ends = load_tokenizer(model).template.ends if args.tool == "lm-eval" else ()
     settings = Settings(args.tool, args.benchmarks, args.mode, args.temperature, args.top_p,
-                        args.budget - args.prompt_tokens, args.concurrency, args.limit,
-                        args.task_folder)  # fmt: skip
+                        args.budget - args.prompt_tokens, args.concurrency, ends,
+                        args.limit, args.task_folder)  # fmt: skip
     folder = (args.out or model.parent / "external" / f"{args.tool}-{args.mode}").absolute()
     port = free_port()
     # `mode` is what our own templates read, `enable_thinking` what Qwen3's and Cascade 2's do.

@@ -40,6 +40,7 @@ class Settings:
         top_p: nucleus mass.
         max_tokens: most tokens of a response.
         concurrency: requests in flight.
+        ends: what ends a reply by the model's chat template.
         limit: only so many prompts of each benchmark; None takes all.
         task_folder: lm-eval's further task definitions.
     """
@@ -51,6 +52,7 @@ class Settings:
     top_p: float
     max_tokens: int
     concurrency: int
+    ends: Sequence[str]
     limit: int | None = None
     task_folder: Path | None = None
 
@@ -76,7 +78,7 @@ class Settings:
         drawn = [f"temperature={self.temperature}", f"top_p={self.top_p}", "do_sample=True"]
         # Its one fixed seed for every request would draw the repeats of a prompt alike and tie the luck of the prompts
         # together; without it the server draws on from its own seed.
-        drawn += [f"max_gen_toks={self.max_tokens}", "until=['<|im_end|>']", "seed=None"]
+        drawn += [f"max_gen_toks={self.max_tokens}", f"until={list(self.ends)}", "seed=None"]
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", model]
         command += ["--tasks", *self.benchmarks, "--apply_chat_template", "--gen_kwargs", *drawn]
         command += ["--log_samples", "--output_path", str(folder)]

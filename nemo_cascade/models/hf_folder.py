@@ -216,7 +216,8 @@ def write_hf_folder(
         tensors: names and whole tensors; taken one at a time, at most one shard is held in memory.
         companions: folder whose config.json and tokenizer files are copied.
         shard_bytes: size at which a new file begins.
-        config_changes: fields of config.json that differ from the companions'.
+        config_changes: fields of config.json that differ from the companions'; those that a generation_config.json
+            has, too, differ there as well.
     """
     with publishing(target) as scratch:
         files, dtypes = _write_shards(scratch, tensors, shard_bytes)
@@ -228,6 +229,7 @@ def write_hf_folder(
         config.update(config_changes or {})
         config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _change_shared(scratch / "generation_config.json", config_changes or {})
         if len(files) > 1:
             total = sum(size for _, size in files.values())
             weight_map = {name: file for name, (file, _) in files.items()}
@@ -235,22 +237,11 @@ def write_hf_folder(
             (scratch / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def padding_token(folder: Path, end_of_turn: str) -> int | None:
-    """Return an id that a padded batch may be filled with: not the end of turn, which classifiers read the score at.
-
-    Args:
-        folder: HF folder with a fast tokenizer; without one there is no id.
-        end_of_turn: the token that must not be taken for padding, although some tokenizers name it so.
-    """
-    if not (folder / "tokenizer.json").is_file():
-        return None
-    added = read_json_object(folder / "tokenizer.json").get("added_tokens", [])
-    ids = {token["content"]: int(token["id"]) for token in added}
-    settings = folder / "tokenizer_config.json"
-    named = read_json_object(settings).get("pad_token") if settings.is_file() else None
-    named = named["content"] if isinstance(named, Mapping) else named
-    usable = [ids[token] for token in (named, "<|endoftext|>") if token in ids and token != end_of_turn]
-    return usable[0] if usable else None
+def _change_shared(file: Path, changes: Mapping[str, Any]) -> None:
+    """Change what a file says of these fields; who generates reads it before config.json."""
+    said = read_json_object(file) if file.is_file() else {}
+    if shared := {name: value for name, value in changes.items() if name in said and said[name] != value}:
+        file.write_text(json.dumps({**said, **shared}, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_shards(

@@ -12,16 +12,15 @@ import torch
 import torch.distributed as dist
 
 from nemo_cascade.config.reading.json_file import read_json_object
+from nemo_cascade.data.chat.end_of_turn import eos_token_id, padding_id, writes_chats
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.axes import Axes, Axis
 from nemo_cascade.models.cuts import Shape
 from nemo_cascade.models.hf_config import changed_fields
-from nemo_cascade.models.hf_folder import HfTensors, padding_token, write_hf_folder
+from nemo_cascade.models.hf_folder import HfTensors, write_hf_folder
 from nemo_cascade.models.megatron import backend  # before anything of megatron
 from nemo_cascade.models.rules import OUTPUT_LAYER, Rule, rules_by_name
-
-_END_OF_TURN = "<|im_end|>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +154,14 @@ def save_hf(
 
 
 def _config_changes(arch: Architecture, source: Path) -> dict[str, Any]:
-    """Return what config.json has to say differently; nothing for a language model."""
+    """Return what config.json has to say differently: of a score head, and how replies end that the model learnt."""
     changed = changed_fields(arch, read_json_object(source / "config.json"))
-    padding = padding_token(source, _END_OF_TURN) if arch.scores else None
-    return {**changed, **({} if padding is None else {"pad_token_id": padding})}
+    if not writes_chats(source):
+        return changed
+    if not arch.scores:
+        return {**changed, "eos_token_id": eos_token_id(source)}
+    padding = padding_id(source)
+    return changed if padding is None else {**changed, "pad_token_id": padding}
 
 
 def mapped_parameters(chunks: Sequence[Any], arch: Architecture, axes: Axes) -> list[Mapped]:

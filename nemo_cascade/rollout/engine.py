@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
+from nemo_cascade.data.chat.end_of_turn import stop_token_ids
 from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.hf_config import read_architecture
@@ -27,7 +28,7 @@ from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, Weight
 from nemo_cascade.rollout.environment import Device, prepare_vllm
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
 from nemo_cascade.rollout.manifest import WeightManifest
-from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params, stop_token_ids
+from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params
 from nemo_cascade.rollout.thinking import Draft, Stretch, Thoughts
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
 from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory

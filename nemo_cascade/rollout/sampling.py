@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from nemo_cascade.config.reading.json_file import read_json_object
 from nemo_cascade.config.rollout import SamplingConfig
-from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import RolloutError
 from nemo_cascade.types import Question
 
@@ -19,48 +16,6 @@ def request_seed(seed: int, task_id: str, sample: int) -> int:
     """Return the sampling seed of one rollout: 63 bits, a pure function of its place in the run."""
     digest = hashlib.blake2b(f"{seed}/{task_id}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def stop_token_ids(model_path: Path) -> list[int]:
-    """Return the ids that end a response.
-
-    The token with which the chat template ends a turn does: it is what the model is trained to end with. Where the
-    folder's EOS ids (of generation_config.json, else config.json) name it among others, those do, too; where they don't
-    name it, they are about another way of writing, as those of a base model. A folder without a tokenizer has nothing
-    but its EOS ids.
-
-    Raises:
-        RolloutError: the folder names no such token, or something else as one.
-        DataError: the tokenizer or its template can't be used.
-    """
-    own = _eos_ids(model_path)
-    if (model_path / "tokenizer.json").is_file():
-        turn_end = load_tokenizer(model_path).end_id
-        return own if turn_end in own else [turn_end]
-    if not own:
-        raise RolloutError(
-            "the model has no end-of-turn token",
-            value=model_path,
-            limit="tokenizer.json with a chat template, or eos_token_id in generation_config.json or config.json",
-            mend="add eos_token_id to generation_config.json",
-        )
-    return own
-
-
-def _eos_ids(model_path: Path) -> list[int]:
-    for file in (model_path / "generation_config.json", model_path / "config.json"):
-        ids = read_json_object(file, RolloutError).get("eos_token_id") if file.is_file() else None
-        if ids is not None:
-            found = ids if isinstance(ids, list) else [ids]
-            if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in found):
-                raise RolloutError(
-                    "eos_token_id is no token id",
-                    value=f"{file}: {ids!r}",
-                    limit="an id, or a list",
-                    mend="write the number of the token",
-                )
-            return found
-    return []
 
 
 def check_questions(questions: Sequence[Question], max_tokens: int, max_model_len: int, vocab_size: int) -> None:

@@ -31,6 +31,7 @@ from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConf
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.explain import explain
 from nemo_cascade.config.rollout import WeightSyncConfig
+from nemo_cascade.data.chat.end_of_turn import stop_token_ids
 from nemo_cascade.data.chat.templates.install import install
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import CascadeError, CheckpointError, ConfigError, DataError, ModelError, TrainingError
@@ -41,7 +42,6 @@ from nemo_cascade.models.rules import hf_shapes
 from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.report.page import write_report
 from nemo_cascade.rollout.manifest import WeightManifest
-from nemo_cascade.rollout.sampling import stop_token_ids
 from nemo_cascade.stages.context import StageCheckpoints
 from nemo_cascade.stages.evaluate import evaluate
 from nemo_cascade.training.checkpoints.folders import MANIFEST, CheckpointStore, verify

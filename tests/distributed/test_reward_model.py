@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer
 
-from nemo_cascade.data.chat.tokenizer import TURN_END
+from nemo_cascade.data.chat.templates import NAMED
+from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import ModelError
 from nemo_cascade.losses.objective import BradleyTerry, Regression
 from nemo_cascade.models.hf_config import read_architecture
-from nemo_cascade.models.hf_folder import padding_token
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from tests.support.tiny_policy import (
     Job,
     TinyPairs,
@@ -23,6 +25,7 @@ from tests.support.tiny_policy import (
 )
 
 STEPS, CUT = 4, 2
+ENDED_BY = 7
 LAYOUTS = {
     "single": ({}, (0,)),
     "dp2": ({"dp": 2}, (1, 2)),
@@ -54,6 +57,26 @@ def _train(worker, argument):
     return steps, resumed, scores
 
 
+def _export(worker, argument):
+    setup, folder = argument
+    worker.setup(setup)
+    worker.export_hf(str(Path(folder, "hf")))
+
+
+def _write_chats(folder):
+    """Write a model whose EOS is a base model's and whose chats, Nemotron-4's, end otherwise."""
+    write_tiny_folder(folder, vocab_size=512, eos_token_id=ENDED_BY)
+    train_nano_tokenizer((), folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in NAMED["nemotron_4"].control])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"chat_template": NAMED["nemotron_4"].jinja, "pad_token": NAMED["nemotron_4"].turn_end}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ENDED_BY, "temperature": 0.6}))
+    return str(folder)
+
+
 def _refuse(worker, setup):
     try:
         worker.setup(setup)
@@ -80,6 +103,10 @@ def answers(root):
     for name, (layout, ranks) in RATED.items():
         setup = policy_setup(qwen3, objective=Regression((("a", 0.0), ("b", 0.7), ("c", -0.3))), **layout)
         jobs.append(Job(name, ranks, _train, (setup, str(root / name), make_rated)))
+    chats = _write_chats(root / "chats")
+    jobs.append(Job("policy", (1,), _export, (policy_setup(chats), str(root / "policy"))))
+    rewards = policy_setup(chats, objective=BradleyTerry())
+    jobs.append(Job("rewards", (2,), _export, (rewards, str(root / "rewards"))))
     jobs.append(Job("as policy", (0,), _refuse, policy_setup(str(root / "single" / "hf"))))
     return launch_jobs(jobs, deadline_s=300)
 
@@ -138,10 +165,15 @@ def test_a_reward_model_is_refused_as_a_policy(answers):
     assert "can't be a policy" in answers["as policy"][0]
 
 
-def test_padding_is_never_the_token_that_the_score_is_read_at(tmp_path):
-    added = [{"content": "<|endoftext|>", "id": 7}, {"content": TURN_END, "id": 9}, {"content": "<pad>", "id": 8}]
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    assert padding_token(tmp_path, TURN_END) == 7
-    for named, expected in ((TURN_END, 7), ("<pad>", 8), ({"content": "<pad>"}, 8)):
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": named}))
-        assert padding_token(tmp_path, TURN_END) == expected
+@pytest.mark.parametrize("kind", ["policy", "rewards"])
+def test_an_exported_folder_says_what_ends_a_reply_and_what_may_fill_a_batch(answers, root, kind):
+    tokenizer = load_tokenizer(root / "chats")
+    config, generation = (
+        json.loads((root / kind / "hf" / name).read_text()) for name in ("config.json", "generation_config.json")
+    )
+    assert tokenizer.end_id != ENDED_BY
+    if kind == "policy":
+        assert config["eos_token_id"] == generation["eos_token_id"] == tokenizer.end_id
+        assert generation["temperature"] == 0.6  # nothing else is changed
+    else:
+        assert config["pad_token_id"] == tokenizer.special_ids["<|endoftext|>"]

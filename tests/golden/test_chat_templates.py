@@ -1,7 +1,10 @@
-"""Conversations of our own as the published templates write them: Nemotron Nano 2's card, and Nemotron-4's.
+"""Conversations of our own as published templates write them, and Nemotron-4's format as its card states it.
 
-Made with the templates on the cards of NVIDIA-Nemotron-Nano-9B-v2 and Nemotron-4-340B-Instruct; modes are flags in the
-text. A reply's end is the next turn's opening in Nemotron-4's format, so there ours ends with it.
+Nano 2's rows were made with the template on NVIDIA-Nemotron-Nano-9B-v2's card; modes are flags in the text.
+Nemotron-4-340B-Instruct's card has no template. It states the format as text, below word for word; the rows were made
+with a Jinja template that others wrote for it, so where the card is silent (white space in a message, a system turn
+that says something) they hold no more than that template's word. A reply's end is the next
+turn's opening in that format (the card's client stops at it and strips it), so there ours ends with it.
 """
 
 import json
@@ -26,3 +29,33 @@ def test_conversations_are_written_as_the_published_template_writes_them(form, b
         else:
             assert ours == row["text"], row
     assert 0 < replies < len(rows)
+
+
+SINGLE_TURN = """<extra_id_0>System
+
+<extra_id_1>User
+{prompt}
+<extra_id_1>Assistant
+"""
+TURNS = """<extra_id_0>System
+
+<extra_id_1>User
+{prompt 1}
+<extra_id_1>Assistant
+{response 1}
+<extra_id_1>User
+{prompt 2}
+<extra_id_1>Assistant
+{response 2}
+<extra_id_1>User
+{prompt N}
+<extra_id_1>Assistant
+"""
+
+
+def test_nemotron_4_is_written_as_its_card_states_the_format():
+    several = [("user", "{prompt 1}"), ("assistant", "{response 1}"), ("user", "{prompt 2}")]
+    several += [("assistant", "{response 2}"), ("user", "{prompt N}")]
+    for stated, turns in ((SINGLE_TURN, [("user", "{prompt}")]), (TURNS, several)):
+        messages = [{"role": role, "content": text} for role, text in turns]
+        assert "".join(s.text for s in NAMED["nemotron_4"].render(messages)) == stated

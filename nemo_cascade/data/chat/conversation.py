@@ -55,7 +55,8 @@ _FOREIGN_THOUGHT = re.compile(
 )
 # What other models end a text or a turn with; `</s>` also closes what is struck out in HTML.
 _FOREIGN_END = re.compile(
-    r"(<\|(?:\w|\u2581)+\|>|<\uff5c(?:\w|\u2581)+\uff5c>|<(?:end_of_turn|eos|end_of_text|end_of_utterance)>|</s>)\s*\Z"
+    r"(<\|(?:\w|\u2581)+\|>|<\uff5c(?:\w|\u2581)+\uff5c>|<(?:end_of_turn|eos|end_of_text|end_of_utterance)>|</s>"
+    r"|<SPECIAL_\d+>|<extra_id_\d+>)\s*\Z"
 )
 _PLAIN = {"role", "content"}
 # Keys of a JSON schema under which null is a value.

@@ -52,21 +52,22 @@ class ChatTokenizer:
         template: the chat format that its folder names.
         end_id: id of the token that ends a turn.
         end_ids: of all tokens that end a reply; some templates end a call with another than an answer.
+        special_ids: of all special tokens, by their text.
         vocab_size: one more than the largest id.
         fingerprint: hash of tokenizer.json.
     """
 
     def __init__(self, backend: Tokenizer, folder: str, fingerprint: str, template: Template) -> None:
-        control = {*template.control, *_special(backend)}
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = {token.content: number for number, token in added.items() if token.special}
+        control = {*template.control, *self.special_ids}
         # Think tags are structure where the template writes them, whether or not the tokenizer has them as tokens.
         tags = {tag for tag in (THINK_OPEN, THINK_CLOSE) if tag in template.jinja}
         self._control = any_of(control), any_of(control | tags)
         self._backend, self.folder, self.fingerprint, self.template = backend, folder, fingerprint, template
-        end_id = backend.token_to_id(template.turn_end)
         self._proven = False
-        assert end_id is not None, "load_tokenizer checks the control tokens"
-        self.end_id = int(end_id)
-        self.end_ids = frozenset(backend.token_to_id(token) for token in template.ends)
+        self.end_id = _number(backend, template.turn_end)
+        self.end_ids = frozenset(_number(backend, token) for token in template.ends)
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def control_in(self, text: str, *, tags: bool = False) -> str | None:
@@ -183,6 +184,12 @@ def _prove_exact(tokenizer: ChatTokenizer, backend: Tokenizer) -> None:
     )
 
 
+def _number(backend: Tokenizer, token: str) -> int:
+    number = backend.token_to_id(token)
+    assert number is not None, "load_tokenizer checks the control tokens"
+    return int(number)
+
+
 def _special(backend: Tokenizer) -> frozenset[str]:
     return frozenset(t.content for t in backend.get_added_tokens_decoder().values() if t.special)
 
@@ -202,7 +209,7 @@ def _template(backend: Tokenizer, folder: Path) -> Template:
                 raise TemplateError(
                     f"the tokenizer has no single token for {', '.join(missing)}",
                     value=str(folder),
-                    limit=f"{' and '.join(template.control)} as added special tokens (ChatML)",
+                    limit=f"{' and '.join(template.control)} as added special tokens",
                     mend="add them to the tokenizer and resize the model's embedding",
                 )
             return template

@@ -1,13 +1,17 @@
 """The command lines of public evaluation tools, and what is refused before anything starts."""
 
 import json
+import shlex
 
 import pytest
+from tokenizers import AddedToken, Tokenizer
 
 from nemo_cascade.cli.external import hf_folder, yarn_overrides
 from nemo_cascade.cli.main import REFUSED, main
+from nemo_cascade.data.chat.templates import NAMED
 from nemo_cascade.errors import RunFolderError, RuntimeUnavailableError
 from nemo_cascade.evaluation.external import Settings, results_of
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
 CONFIG = {"max_position_embeddings": 32768, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
 
@@ -17,6 +21,17 @@ def model(tmp_path):
     folder = tmp_path / "run" / "stages" / "06-math_rl" / "hf"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
+    return chatting(folder, "cascade1")
+
+
+def chatting(folder, form):
+    """Give a model folder a tokenizer and a chat template."""
+    train_nano_tokenizer((), folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in NAMED[form].control])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": NAMED[form].jinja}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
 
@@ -59,13 +74,16 @@ def test_ns_gets_the_papers_sampling_and_the_server_the_mode_and_yarn(model, cap
     assert "parse_reasoning" not in printed
 
 
-def test_lm_eval_stops_at_the_end_of_the_turn_and_reads_behind_the_thoughts(tmp_path):
-    settings = Settings("lm-eval", ["gsm8k"], "think", 0.6, 0.95, 100, 8)
-    command = settings.command("http://127.0.0.1:1", tmp_path)
-    assert "until=['<|im_end|>']" in command
+@pytest.mark.parametrize("form", ["cascade1", "nano_v2", "nemotron_4"])
+def test_lm_eval_stops_at_the_end_of_the_turn_and_reads_behind_the_thoughts(model, capsys, tmp_path, form):
+    _, printed, _ = dry(capsys, chatting(model, form), "--with", "lm-eval", "--benchmarks", "gsm8k")
+    command = shlex.split(printed.splitlines()[1])
+    assert f"until=['{NAMED[form].turn_end}']" in command
     assert any("think_end_token=</think>" in word for word in command)
     assert "seed=None" in command[command.index("--gen_kwargs") :]  # else the repeats of a prompt are drawn alike
-    other = Settings("lm-eval", ["gsm8k"], "no_think", 0.6, 0.95, 100, 8).command("http://127.0.0.1:1", tmp_path)
+    other = Settings("lm-eval", ["gsm8k"], "no_think", 0.6, 0.95, 100, 8, ["</s>", "<|call|>"])
+    other = other.command("http://127.0.0.1:1", tmp_path)
+    assert "until=['</s>', '<|call|>']" in other
     assert not any("think_end_token" in word for word in other)
 
 

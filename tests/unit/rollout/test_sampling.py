@@ -1,10 +1,8 @@
-import json
-
 import numpy as np
 import pytest
 
 from nemo_cascade.errors import RolloutError
-from nemo_cascade.rollout.sampling import check_questions, request_seed, stop_token_ids
+from nemo_cascade.rollout.sampling import check_questions, request_seed
 from nemo_cascade.types import Question
 
 
@@ -40,16 +38,3 @@ def test_prompts_that_would_share_their_seeds_are_refused():
 def test_a_prompt_of_another_tokenizer_is_refused_by_name():
     with pytest.raises(RolloutError, match=r"b; allowed: ids below vocab_size=50"):
         check_questions([prompt("a", 50), prompt("b", 51)], 8, 100, 50)
-
-
-def test_a_folder_without_a_tokenizer_ends_responses_by_its_eos_ids(tmp_path):
-    with pytest.raises(RolloutError, match="end-of-turn"):
-        stop_token_ids(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 2}))
-    assert stop_token_ids(tmp_path) == [2]
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 8]}))
-    assert stop_token_ids(tmp_path) == [7, 8]
-    for wrong in ("7", [True], [-1], {"a": 1}):
-        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": wrong}))
-        with pytest.raises(RolloutError, match="eos_token_id is no token id"):
-            stop_token_ids(tmp_path)

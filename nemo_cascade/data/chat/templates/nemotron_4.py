@@ -1,10 +1,10 @@
-r"""The format of Nemotron-4 340B (arXiv 2406.11704; the model's card and NeMo-Aligner's prompt tokens).
+r"""The format of Nemotron-4 340B (arXiv 2406.11704), as the model's card states it in words: it has no template.
 
     not trained: <extra_id_0>System\n...\n<extra_id_1>User\n...\n<extra_id_1>Assistant\n
     trained:     ...\n<extra_id_1>
 
-The token that opens the next turn is what ends a reply. A system turn is always written; there are no tools, and no
-mode: a thought is written as any text.
+The token that opens the next turn is what ends a reply. A system turn is always written, empty as the card recommends
+it where none is given; there are no tools, and no mode: a thought is written as any text.
 """
 
 from __future__ import annotations
