@@ -26,7 +26,7 @@ NANO_VERSION = 12
 
 _TEMPLATE = (f"system\n{DEFAULT_SYSTEM}", "user\n", "assistant\n", *FLAGS.values())
 _NAMES = [*(f" {word}" for word in (*WORDS, *NAMES)), *NAMES]
-_CODE_SFT, _FEW = 5000, 192
+_CODE_SFT, _FEW = 5000, 512
 # A set that came later stands last: the tokens of the others keep their numbers.
 _TASKS = (code, instruction, math, preference, swe, lookup)
 
