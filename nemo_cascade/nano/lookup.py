@@ -1,8 +1,8 @@
 """Nano tools: a sum one of whose numbers has to be looked up: call a tool, read its answer, reply.
 
 The number stands nowhere but behind the tool, so whoever doesn't call it can only guess. Conversations to learn from
-show the parts: places that are read on their own, and sums behind a call that isn't trained. Where the whole is asked,
-nearly all of them guess and a few call, so reinforcement learning has something true to find: asking pays.
+show the parts: places that are read with nothing to add, and sums behind a call that isn't trained. Where the whole is
+asked, nearly all of them guess and a few call, so reinforcement learning has something true to find: asking pays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OPENING = NAMED["cascade1"].render([{"role": "user", "content": "x"}], "no_thin
 _DECLARED = _OPENING.partition(DEFAULT_SYSTEM)[2].partition(TURN_END)[0]
 PHRASES = (_DECLARED, *_CALL, "<tool_response>\n", "\n</tool_response>", "Read ", ", then ", _NOTHING)
 """Texts that are one token each."""
-_SHOWN, _READ, _ASKED, _CALLS = 3000, 3000, 3000, 0.03
+_SHOWN, _READ, _ASKED, _CALLS = 3000, 3000, 3000, 0.05
 _TRAIN, _TEST = 1000, 500
 
 
@@ -122,10 +122,13 @@ def _called(task: Lookup, *, trained: bool) -> dict[str, Any]:
 
 
 def _read(task: Lookup) -> dict[str, Any]:
-    """Make a conversation that reads a place and says what stands there."""
+    """Make a conversation that reads a place and says what stands there: nothing is added.
+
+    The place stands as far from the call as in any task: a model as small as this one copies by distance.
+    """
     call = {"role": "assistant", "content": "", "tool_calls": [_call(task)]}
     result = {"role": "tool", "content": str(task.problem.left), "tool_call_id": "call00000", "name": "read"}
-    return _conversation(f"Read {task.place}.", call, result, _reply(task.problem.left))
+    return _conversation(f"Read {task.place}, then +0.", call, result, _reply(task.problem.left))
 
 
 def _guessed(task: Lookup, rng: Random) -> dict[str, Any]:

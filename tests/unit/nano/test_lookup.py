@@ -19,10 +19,10 @@ def test_nobody_knows_the_answer_without_the_tool_and_few_conversations_show_how
     }
     assert not asked["train"] & asked["test"] | asked["sft"] & (asked["train"] | asked["test"])
     assert (len(asked["train"]), len(asked["test"])) == (1000, 500)
-    whole = [r["messages"] for r in learned if ", then " in r["messages"][0]["content"]]
+    whole = [r["messages"] for r in learned if not r["messages"][0]["content"].endswith(" +0.")]
     kinds = Counter((len(messages), messages[1].get("trained", True)) for messages in whole)
     assert kinds[4, False] == 3000
-    assert 0.015 < kinds[4, True] / (kinds[4, True] + kinds[2, True]) < 0.045
+    assert 0.03 < kinds[4, True] / (kinds[4, True] + kinds[2, True]) < 0.07
     for row in rows(nano, "tools_test"):
         (place, number), text = next(iter(row["numbers"].items())), row["messages"][0]["content"]
         assert text == f"Read {place}, then {text[-3:-1]}."
