@@ -206,4 +206,15 @@ def _text(name: str) -> str:
 
 
 def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
-    return {path: text.encode("utf-8", "replace") for path, text in files.items()}
+    return {path: file_bytes(text) for path, text in files.items()}
+
+
+def file_bytes(text: str) -> bytes:
+    """Return the bytes of a file whose text holds what is no UTF-8 as lone surrogates (`surrogateescape`).
+
+    Surrogates that stand for no byte become question marks.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
