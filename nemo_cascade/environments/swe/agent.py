@@ -1,4 +1,6 @@
-"""An agent that works on a repository until it hands it in; hidden tests judge what it leaves (arXiv 2603.19220, section 4).
+"""An agent that works on a repository until it hands it in; hidden tests judge what it leaves.
+
+So is the agentic half of software engineering in Nemotron-Cascade 2 (arXiv 2603.19220, section 4).
 
 Each sample has a tree of its own, which begins as the task's repository and is carried from command to command
 (`shell.py`). The sandbox keeps nothing between them, so nothing of a sample outlives it. The same commands make the
