@@ -1,4 +1,4 @@
-"""Data that a run writes before its first stage: procedural (nano, nano_agent), or of installed packages (the others)."""
+"""Data that a run writes before its first stage: procedural (nano, nano_agent), or of installed packages."""
 
 from __future__ import annotations
 

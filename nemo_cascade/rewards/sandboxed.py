@@ -68,7 +68,7 @@ class ConfinedRuns:
         memory_mib: memory of one run.
         forks: programs may start processes of their own.
         waiting_s: most seconds that the programs of one verdict may wait for anything but the CPU.
-        files_mib: size of a run's /tmp.
+        files_mib: size of a run's /tmp; None: the sandbox's own.
     """
 
     def __init__(

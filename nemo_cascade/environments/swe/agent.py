@@ -58,7 +58,7 @@ class SweAgent(ToolLoop):
         self._repositories, self._files_mib = repositories, files_mib
         # A character is a byte at least, and beside what is said stands how the command ended.
         self._shell = _shell(command_s, memory_mib, files_mib, max(2, max_result_chars - 100))
-        self._tests = _hidden_tests(test_s, memory_mib)
+        self._tests = _hidden_tests(test_s, memory_mib, files_mib)
 
     @staticmethod
     def longest_step_s(settings: dict[str, Any]) -> float:

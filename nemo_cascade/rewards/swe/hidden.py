@@ -41,10 +41,11 @@ class HiddenTests:
     Args:
         test_s: CPU seconds of all tests together.
         memory_mib: memory of the run.
+        files_mib: size of the /tmp that the repository must fit; None: the sandbox's own.
     """
 
-    def __init__(self, test_s: float, memory_mib: int) -> None:
-        self._trials = ApartTrialRunner(test_s, memory_mib)
+    def __init__(self, test_s: float, memory_mib: int, files_mib: int | None = None) -> None:
+        self._trials = ApartTrialRunner(test_s, memory_mib, files_mib)
         self._fails_golden: dict[bytes, str] = {}
 
     def score(self, hidden: Hidden, patched: Mapping[str, str]) -> Score:

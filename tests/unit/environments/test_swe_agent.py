@@ -246,7 +246,7 @@ def test_a_sandbox_whose_workers_are_killed_is_an_error_and_no_score(tokenizer):
     finally:
         over.set()
         killer.join()
-    assert "calc.py" in plays(sample, ["ls"])[0]
+    assert "calc.py" in plays(player(tokenizer, memory_mib=777), ["ls"])[0]
 
 
 def test_a_row_whose_golden_patch_fails_its_own_tests_is_an_error(tokenizer):
