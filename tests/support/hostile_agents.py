@@ -124,7 +124,7 @@ ESCAPES = {
         "truncate -s 100G sparse",
         "for i in {1..40000}; do : > f$i; done",
     ],
-    "hands in what is large": ["head -c 30000000 /dev/zero > big; for i in {1..3000}; do : > f$i; done; ls | wc -l"],
+    "hands in what is large": ["yes | head -c 30000000 > big; for i in {1..3000}; do : > f$i; done; ls | wc -l"],
     "makes what can't be carried": [
         "mkfifo pipe; mknod dev c 1 3; ln -s loop loop; mkdir -p 'a b'; touch $'new\\nline' $'\\xff\\xfe' -- '-rf' ' '",
         "chmod 000 calc.py; mkdir closed; touch closed/x; chmod 000 closed",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from nemo_cascade.environments.swe.tree import folders_above
 from nemo_cascade.errors import DataError
 from nemo_cascade.rewards.swe.paths import unwritable
 
@@ -72,8 +73,9 @@ def _sound(entries: Iterator[Entry], place: Path) -> Repository:
         files[path] = content.decode("utf-8", "surrogateescape")
         if mode & 0o100:
             executable.append(path)
-    if not files:
-        raise DataError("a repository holds no files", value=str(place))
+    if not files or (both := sorted(folders_above(files) & files.keys())):
+        value = f"{place}: {both[0]}" if files else str(place)
+        raise DataError("a repository holds no files, or a file that is a folder, too", value=value)
     return Repository(files, tuple(executable))
 
 

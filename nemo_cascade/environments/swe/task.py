@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_cascade.environments.swe.repository import Repository, read_repository
-from nemo_cascade.environments.swe.tree import Tree, tree_of
+from nemo_cascade.environments.swe.tree import Tree, folders_above, tree_of
 from nemo_cascade.errors import DataError
 from nemo_cascade.rewards.swe.hidden import Hidden
 from nemo_cascade.rewards.swe.modules import belongs_to_tests
@@ -70,8 +70,9 @@ def read_task(row: Mapping[str, Any], repositories: str | None, most_mib: int) -
 def _repository(row: Mapping[str, Any], repositories: str | None) -> Repository:
     if "files" in row:
         files = _decoded(row, "files", Mapping)
+        folders = folders_above(files)
         for path, text in files.items():
-            if not isinstance(text, str) or unwritable(path, files.keys() - {path}):
+            if not isinstance(text, str) or unwritable(path, ()) or path in folders:
                 raise DataError("field 'files' must map paths to texts", value=f"{path!r:.200}")
         return Repository(files, ())
     name = row.get("instance_id") or row.get("commit_hash")

@@ -101,6 +101,7 @@ def test_a_row_of_r2e_gym_names_tests_without_files(tmp_path):
     ({"files": {"/etc/x": ""}}, "map paths to texts"),
     ({"files": {"a": 1}}, "map paths to texts"),
     ({"files": []}, "is no mapping"),
+    ({"files": {"calc.py": CALC, "calc.py/x": ""}}, "map paths to texts"),
     ({"files": {"calc.py": CALC}}, "doesn't fit the repository"),
     ({"patch": PATCH.replace("x // 2", "x % 2")}, "doesn't fit the repository"),
     ({"test_patch": None}, "is no text"),
