@@ -18,8 +18,8 @@ from nemo_cascade.data.prepared import write_once, write_row_sets
 from nemo_cascade.data.prompts.agent_rows import AGENT_TOOLS, agent_messages
 from nemo_cascade.environments.swe.files import ToolFault, edit, view
 from nemo_cascade.environments.swe.tree import tree_of
-from nemo_cascade.nano.math import Split
-from nemo_cascade.nano.swe import NAMES, Repair, draw_repair
+from nemo_cascade.nano.math import Split, split_of
+from nemo_cascade.nano.swe import NAMES, Repair
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
 NANO_AGENT_VERSION = 1
@@ -43,9 +43,9 @@ def prepare_nano_agent(folder: str | Path, seed: int) -> None:
 def nano_agent_rows(seed: int) -> dict[str, list[Row]]:
     """Generate all rows, by file name; no task is in two of them."""
     rng = Random(f"{seed}/agent_sft")
-    learned = [looking_conversation(draw_repair(rng, "sft"), trained=False) for _ in range(_SHOWN)]
+    learned = [looking_conversation(draw_issue(rng, "sft"), trained=False) for _ in range(_SHOWN)]
     for _ in range(_GUESSES):
-        repair = draw_repair(rng, "sft")
+        repair = draw_issue(rng, "sft")
         learned.append(
             looking_conversation(repair, trained=True) if rng.random() < _LOOKS else guessing_conversation(repair, rng)
         )
@@ -55,10 +55,20 @@ def nano_agent_rows(seed: int) -> dict[str, list[Row]]:
     for kind, split, count in kinds:
         rng, found = Random(f"{seed}/agent_{kind}"), dict[str, Repair]()
         while len(found) < count:
-            repair = draw_repair(rng, split)
-            found.setdefault(repair.canonical, repair)
+            repair = draw_issue(rng, split)
+            found.setdefault(_issue(repair), repair)
         rows[f"agent_{kind}"] = [repair_prompt(repair) for repair in found.values()]
     return rows
+
+
+def draw_issue(rng: Random, split: Split) -> Repair:
+    """Draw a task of a split; whose it is says the issue alone, for that is all that a prompt shows."""
+    while True:
+        first, second = rng.sample(NAMES, 2)
+        one, other, wanted = (rng.choice((1, -1)) * number for number in rng.sample(range(100, 1000), 3))
+        repair = Repair((first, second), (one, other), rng.randrange(2), wanted)
+        if split_of(_issue(repair)) == split:
+            return repair
 
 
 def repair_prompt(repair: Repair) -> Row:
@@ -91,7 +101,7 @@ def looking_conversation(repair: Repair, *, trained: bool) -> Row:
 
 def guessing_conversation(repair: Repair, rng: Random) -> Row:
     """Make a conversation that edits without having looked."""
-    guess = rng.choice((1, -1)) * rng.randrange(10, 100)
+    guess = rng.choice((1, -1)) * rng.randrange(100, 1000)
     return _played(repair, [_edit(repair, guess), _SUBMIT], skipped=False)
 
 

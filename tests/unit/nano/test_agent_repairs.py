@@ -6,12 +6,12 @@ from random import Random
 from nemo_cascade.data.chat.encode import encode_conversation, load_tokenizer
 from nemo_cascade.environments.swe.agent import SweAgent
 from nemo_cascade.nano.agent_repairs import (
+    draw_issue,
     guessing_conversation,
     looking_conversation,
     prepare_nano_agent,
     repair_prompt,
 )
-from nemo_cascade.nano.swe import draw_repair
 from tests.support.played import Player, call
 
 
@@ -21,9 +21,9 @@ def test_conversations_are_what_the_environment_says_and_who_looks_mends(tmp_pat
         name: [json.loads(line) for line in (tmp_path / "data" / f"agent_{name}.jsonl").read_text().splitlines()]
         for name in ("sft", "train", "test")
     }
-    ids = {name: {row["instance_id"] for row in rows[name]} for name in ("train", "test")}
-    assert not ids["train"] & ids["test"]
-    assert len(ids["test"]) == 300
+    asked = {name: {row["messages"][0]["content"] for row in found} for name, found in rows.items()}
+    assert not asked["train"] & asked["test"] | asked["sft"] & (asked["train"] | asked["test"])
+    assert (len(asked["train"]), len(asked["test"])) == (800, 300)
     tokenizer = load_tokenizer(tmp_path / "data" / "tokenizer")
     assert max(len(encode_conversation(tokenizer, r["messages"], None, r["tools"])[0]) for r in rows["sft"][:500]) < 90
     whole = [row for row in rows["sft"] if row["messages"][1].get("trained", True)]
@@ -31,7 +31,7 @@ def test_conversations_are_what_the_environment_says_and_who_looks_mends(tmp_pat
     assert 0.03 < len(looking) / len(whole) < 0.09
     rng = Random(0)
     for conversation, worth in ((looking_conversation, 1.0), (guessing_conversation, 0.0)):
-        repair = draw_repair(rng, "sft")
+        repair = draw_issue(rng, "sft")
         shown = conversation(repair, rng) if worth == 0.0 else conversation(repair, trained=True)
         row = {**repair_prompt(repair), "mode": "no_think"}
         assert shown["messages"][:1] == row["messages"]
