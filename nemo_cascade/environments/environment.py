@@ -38,6 +38,9 @@ class Environment(Protocol):
 
     What it does must follow from the task and the turns alone: a resumed run plays the same samples again. What it
     raises is an error of the sample, never a score; so is a step that takes longer than `reward.deadline_s`.
+
+    One whose steps have limits of their own may say so by a static method, `longest_step_s(settings) -> seconds`: a run
+    whose deadline of a step is too short for them is refused.
     """
 
     def start(self, task: Task) -> Int32:

@@ -19,9 +19,13 @@ class ToolLoop(ABC):
     Args:
         tokenizer: the policy's.
         max_result_chars: longest result of a call; of a longer one the end is left out, and said to be.
+
+    Attributes:
+        over: a tool has ended the sample; calls behind its own aren't run.
     """
 
     dialogue: Dialogue
+    over = False
 
     def __init__(self, tokenizer: ChatTokenizer, max_result_chars: int) -> None:
         self._tokenizer, self._most = tokenizer, max_result_chars
@@ -33,11 +37,15 @@ class ToolLoop(ABC):
         return task.token_ids
 
     def step(self, trajectory: Trajectory) -> Step:
-        """Run the calls of the last turn; it is over where there are none."""
+        """Run the calls of the last turn; it is over where there are none, or where one of them ends it."""
         reply = self.dialogue.reply(trajectory)
         if trajectory.finish_reason is not FinishReason.STOP or not reply.calls:
             return Step(verdict=self.verdict())
-        results = [cut(self._result(call), self._most) for call in reply.calls]
+        results = []
+        for call in reply.calls:
+            results.append(cut(self._result(call), self._most))
+            if self.over:
+                return Step(verdict=self.verdict())
         return self.dialogue.results(reply.calls, results, self.verdict())
 
     def _result(self, call: ToolCall) -> str:

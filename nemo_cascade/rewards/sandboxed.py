@@ -6,6 +6,7 @@ verifier processes are forked from.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -67,11 +68,15 @@ class ConfinedRuns:
         memory_mib: memory of one run.
         forks: programs may start processes of their own.
         waiting_s: most seconds that the programs of one verdict may wait for anything but the CPU.
+        files_mib: size of a run's /tmp; None: the sandbox's own.
     """
 
-    def __init__(self, memory_mib: int, forks: bool = True, waiting_s: float = _WAITING_S) -> None:
-        self._memory_mib, self._forks, self._waiting_s = memory_mib, forks, waiting_s
+    def __init__(
+        self, memory_mib: int, forks: bool = True, waiting_s: float = _WAITING_S, files_mib: int | None = None
+    ) -> None:
+        self._memory_mib, self._forks, self._waiting_s, self._files_mib = memory_mib, forks, waiting_s, files_mib
         self._sandbox: Sandbox | None = None
+        self._starting = threading.Lock()
         # Imported here, once for all workers that are forked later; the sandbox itself holds threads and can't be.
         import nemo_cascade.sandbox.sandbox  # noqa: F401
 
@@ -119,6 +124,7 @@ class ConfinedRuns:
         from nemo_cascade.config.sandbox import Limits
 
         return Limits(
+            files_mib=self._files_mib or Limits().files_mib,
             cpu_s=cpu_s,
             wall_s=left.clock_s,
             waiting_s=left.waiting_s,
@@ -127,13 +133,24 @@ class ConfinedRuns:
             forks=self._forks,
         )
 
-    def _started(self) -> Sandbox:
-        if self._sandbox is None:
-            from nemo_cascade.config.sandbox import SandboxConfig
-            from nemo_cascade.sandbox.sandbox import Sandbox
+    def need_namespaces(self) -> None:
+        """Refuse a sandbox whose programs have no processes of their own.
 
-            self._sandbox = Sandbox(_settings or SandboxConfig())
-        return self._sandbox
+        Raises:
+            VerifierError: it has only resource limits (kind `infrastructure`).
+        """
+        if _settings is not None and _settings.isolation != "bubblewrap":
+            told = f"sandbox.isolation={_settings.isolation} lets no program start another; bubblewrap is needed"
+            raise VerifierError("infrastructure", told)
+
+    def _started(self) -> Sandbox:
+        with self._starting:  # environments ask from several threads
+            if self._sandbox is None:
+                from nemo_cascade.config.sandbox import SandboxConfig
+                from nemo_cascade.sandbox.sandbox import Sandbox
+
+                self._sandbox = Sandbox(_settings or SandboxConfig())
+            return self._sandbox
 
 
 def python_or_cpp(language: str) -> Literal["python", "cpp"]:

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterator
 
 from nemo_cascade.config.checks import host
-from nemo_cascade.config.plugins import is_plugin
+from nemo_cascade.config.environments import ENVIRONMENTS
+from nemo_cascade.config.plugins import is_plugin, load_plugin
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.verifiers.base import Settings
 from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE, SETTINGS, MixSettings
@@ -18,6 +19,7 @@ Problems = Iterator[CascadeError]
 def judge_violations(config: RunConfig) -> Problems:
     """Yield everything that keeps a judge from judging."""
     yield from _deadlines(config)
+    yield from _steps(config)
     yield from _preference(config)
     yield from _genrm(config)
     yield from _scorer_room(config)
@@ -56,6 +58,32 @@ def _deadlines(config: RunConfig) -> Problems:
                 value=f"{key} of {reward.kind}: {reward.needs_s:g} s",
                 limit=f"under reward.deadlines.{reward.kind}={deadline_s:g}",
                 mend=f"reward.deadlines.{reward.kind}={2 * reward.needs_s:g}, or lower limits",
+            )
+
+
+def _steps(config: RunConfig) -> Problems:
+    """A step of an environment that has limits of its own must fit into its deadline, behind others of its process.
+
+    The steps of a process take turns in one sandbox, so the last waits for all others. One that is ended at its
+    deadline is an error: a policy that uses all its time would leave its group so.
+    """
+    places = {f"evaluation.suites.{name}": suite.environment for name, suite in config.evaluation.suites.items()}
+    for name, stage in config.stages.items():
+        places |= {f"stages.{name}.{key}": rules.environment for key, rules in stage.asked().items()}
+    for key, environment in places.items():
+        made = load_plugin(ENVIRONMENTS.get(environment.kind, environment.kind))
+        longest_step_s = getattr(made, "longest_step_s", None)
+        if longest_step_s is None:
+            continue
+        threads = config.environments.threads
+        need_s = threads * longest_step_s(environment.settings)
+        deadline_s = environment.step_deadline_s or config.reward.deadline_s
+        if need_s > deadline_s:
+            yield CascadeError(
+                "an environment's own limits don't fit into the deadline of a step",
+                value=f"{key} of {environment.kind}: {need_s:g} s for {threads} at a time",
+                limit=f"{key}.environment.step_deadline_s={deadline_s:g}",
+                mend=f"{key}.environment.step_deadline_s={need_s:g}, or lower limits, or environments.threads",
             )
 
 

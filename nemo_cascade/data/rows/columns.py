@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_cascade.data.chat.inline_tools import lift_tools
+from nemo_cascade.data.prompts.agent_rows import AGENT_TOOLS, agent_messages
 from nemo_cascade.data.rows.gym_rows import lift_request
 from nemo_cascade.data.rows.json_text import read_json
 
@@ -53,6 +54,7 @@ class Schema:
         guessed: columns that are assumed.
         kept: columns that have our names and stay without being mapped.
         request: the conversation is a request to the Responses API, as in NeMo Gym's rows.
+        agent: what the user says is an issue that an agent is asked to resolve with its tools.
     """
 
     basis: str = ""
@@ -62,12 +64,14 @@ class Schema:
     guessed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     request: bool = False
+    agent: bool = False
 
     @property
     def key(self) -> str:
         """Everything that a mapped row depends on beside the row."""
         facts = [sorted(self.fields.items()), self.inline_tools, self.preference, self.kept]
-        return json.dumps([*facts, "request"] if self.request else facts) if self.basis else OWN
+        facts += [name for name in ("request", "agent") if getattr(self, name)]
+        return json.dumps(facts) if self.basis else OWN
 
     @property
     def columns_read(self) -> frozenset[str] | None:
@@ -90,6 +94,8 @@ class Schema:
                 row["messages"] = [*_system(found), *_turns(found["messages"])]
             elif "user" in found:
                 row["messages"] = _conversation(found)
+            if self.agent:
+                row |= {"messages": agent_messages(_text(found["user"], "user")), "tools": AGENT_TOOLS}
             if self.preference is not None:
                 row |= _preferred(raw, self.preference)
             return (lift_tools(row) if self.inline_tools else row), None

@@ -128,6 +128,26 @@ SCHEMAS: dict[str, Schema] = {
         "modified_files, relevant_files, expected_output_json, ...)",
         {"user": "problem_statement", "problem": "problem_statement", "gold_files": "modified_files | json"},
     ),
+    # Tasks of an agent (environment swe_agent), which reads the sets' other columns itself.
+    "swe_bench_agent": Schema(
+        "as swe_bench; the repositories lie in a folder, by instance_id",
+        {"user": "problem_statement", "instance_id": "instance_id", "test_patch": "test_patch"},
+        agent=True,
+    ),
+    "r2e_gym_agent": Schema(
+        "R2E-Gym's own runtime and public graders of R2E-Gym/R2E-Gym-Subset (execution_result_content with "
+        "test_file_names and test_file_codes, expected_output_json, parsed_commit_content); the repositories lie in a "
+        "folder, by commit_hash",
+        {
+            "user": "problem_statement",
+            "commit_hash": "commit_hash",
+            "execution_result_content": "execution_result_content | json",
+            "expected_output_json": "expected_output_json | json",
+            "parsed_commit_content": "parsed_commit_content | json",
+        },
+        agent=True,
+        guessed=("parsed_commit_content",),
+    ),
 }
 """Sets by name."""
 

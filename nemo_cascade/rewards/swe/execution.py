@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nemo_cascade.rewards.code.block import last_program
 from nemo_cascade.rewards.response import Response, split_response
 from nemo_cascade.rewards.swe.edits import EditError, apply_edits, parse_edits, solution_part
-from nemo_cascade.rewards.swe.modules import share_out
+from nemo_cascade.rewards.swe.hidden import Hidden, HiddenTests
 from nemo_cascade.rewards.swe.pytest_ids import pytest_id
 from nemo_cascade.rewards.swe.repair import fixed_files
-from nemo_cascade.rewards.swe.trial import ApartTrialRunner, WrittenTrialRunner
+from nemo_cascade.rewards.swe.trial import WrittenTrialRunner
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _FILES = {"calc.py": "def half(x):\n    return x // 2\n"}
@@ -31,7 +29,6 @@ _EXECUTE = {
 _WRITE = {"files": _FILES, "fixed_files": {"calc.py": "def half(x):\n    return x / 2\n"}}
 _EDIT = "### calc.py\n<<<<<<< SEARCH\n    return x // 2\n=======\n    return {}\n>>>>>>> REPLACE\n"
 _GENERATED = "test_generated.py"
-_MOST_REMEMBERED = 4096
 
 
 class ExecuteVerifier:
@@ -43,9 +40,8 @@ class ExecuteVerifier:
 
     The tests never share a process with the patched code, so a patch can't forge a pass; what that asks of tests, and
     what it leaves open, says `ApartTrialRunner`. Where the row has the golden patch (`fixed_files` or `patch`), no
-    answer scores 0 by tests that the golden patch fails, too: that is an error `record`, except for an answer that
-    brings the very module that its tests would judge by (a `numpy.py` of its own): it can't leave its group so. Rows
-    without a golden patch should hold only tests that are known to run so.
+    answer scores 0 by tests that the golden patch fails, too (`HiddenTests`). Rows without a golden patch should hold
+    only tests that are known to run so.
 
     Args:
         test_s: CPU seconds of all tests together.
@@ -68,9 +64,8 @@ class ExecuteVerifier:
         memory_mib: int = 512,
         unparsable_score: float = 0.0,
     ) -> None:
-        self._trials = ApartTrialRunner(test_s, memory_mib)
+        self._hidden = HiddenTests(test_s, memory_mib)
         self._unparsable_score = unparsable_score
-        self._fails_golden: dict[bytes, str] = {}
         self.needs_s = 2 * test_s
 
     def verify(self, record: Mapping[str, Any], response: Response) -> float:
@@ -88,28 +83,7 @@ class ExecuteVerifier:
         except EditError as error:
             return Score(self._unparsable_score, f"no patch: {error}")
         golden = fixed_files(record) if "fixed_files" in record or "patch" in record else None
-        modules = share_out(files, patched, test_files, golden)
-        trial = self._trials.run(patched, modules, tests)
-        if trial.passed(tests):
-            return Score(1.0, f"{len(tests)} tests passed")
-        if golden is not None and (problem := self._golden_problem(files, golden, test_files, tests)):
-            if supplied := modules.supplied():
-                return Score(0.0, f"the patch brings what its tests judge by: {', '.join(sorted(supplied))}")
-            raise VerifierError("record", f"the golden patch fails its tests: {problem}")
-        return Score(0.0, trial.told(tests))
-
-    def _golden_problem(
-        self, files: Mapping[str, str], golden: Mapping[str, str], test_files: Mapping[str, str], tests: list[str]
-    ) -> str:
-        """Say which tests the golden patch fails; each row's is tried once."""
-        told = json.dumps([dict(files), dict(golden), dict(test_files), tests], sort_keys=True).encode()
-        key = hashlib.blake2b(told).digest()
-        if key not in self._fails_golden:
-            if len(self._fails_golden) >= _MOST_REMEMBERED:
-                self._fails_golden.clear()
-            trial = self._trials.run(golden, share_out(files, golden, test_files, golden), tests)
-            self._fails_golden[key] = "" if trial.passed(tests) else trial.told(tests)
-        return self._fails_golden[key]
+        return self._hidden.score(Hidden(files, test_files, tests, golden), patched)
 
 
 class WriteTestVerifier:

@@ -166,11 +166,12 @@ class ApartTrialRunner:
     Args:
         test_s: CPU seconds of one trial.
         memory_mib: memory of one trial.
+        files_mib: size of the patched tree's /tmp; None: the sandbox's own.
     """
 
-    def __init__(self, test_s: float, memory_mib: int) -> None:
+    def __init__(self, test_s: float, memory_mib: int, files_mib: int | None = None) -> None:
         self._test_s = test_s
-        self._runs = ConfinedRuns(memory_mib)
+        self._runs = ConfinedRuns(memory_mib, files_mib=files_mib)
 
     def run(self, patched: Mapping[str, str], modules: Modules, tests: Sequence[str]) -> Trial:
         """Run tests on patched files.
@@ -206,4 +207,15 @@ def _text(name: str) -> str:
 
 
 def _encoded(files: Mapping[str, str]) -> dict[str, bytes]:
-    return {path: text.encode("utf-8", "replace") for path, text in files.items()}
+    return {path: file_bytes(text) for path, text in files.items()}
+
+
+def file_bytes(text: str) -> bytes:
+    """Return the bytes of a file whose text holds what is no UTF-8 as lone surrogates (`surrogateescape`).
+
+    Surrogates that stand for no byte become question marks.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")

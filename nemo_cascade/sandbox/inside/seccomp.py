@@ -58,11 +58,9 @@ def zygote_filter(machine: str) -> bytes:
         KeyError: on a machine for which no system call numbers are known.
     """
     inspected = numbers("inspected", machine)
-    rules = {
-        number: [verdict]
-        for which, verdict in (("allowed", _PASS), ("refused", _REFUSE), ("setup", _PASS))
-        for number in numbers(which, machine).values()
-    }
+    unsupported = _refuse(errno.EOPNOTSUPP)
+    tables = (("allowed", _PASS), ("refused", _REFUSE), ("unsupported", unsupported), ("setup", _PASS))
+    rules = {number: [verdict] for which, verdict in tables for number in numbers(which, machine).values()}
     rules[inspected["clone"]] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_SET, 0, 1, _CLONE_FORBIDDEN), _REFUSE, _PASS]
     rules[inspected["socketpair"]] = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_EQUAL, 0, 1, _AF_UNIX), _PASS, _REFUSE]
     rules[inspected["ioctl"]] = [

@@ -10,6 +10,7 @@ from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.chat.templates import NAMED
 from nemo_cascade.data.pairs import build_pair_stores
+from nemo_cascade.data.prompts.agent_rows import AGENT_TOOLS, agent_messages
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.raw_row import RawRow
@@ -189,6 +190,20 @@ SETS = {
     ),
     "swe_smith": ({"problem_statement": "q", "patch": "breaks it", **TESTS}, {"fail_to_pass": ["t::a"], **QUESTION}),
     "r2e_gym": ({"problem_statement": "q", "modified_files": ["a.py"]}, {"gold_files": ["a.py"], **QUESTION}),
+    "swe_bench_agent": (
+        {"instance_id": "a-1", "problem_statement": "q", "patch": "diff", "test_patch": "diff", **TESTS},
+        {"messages": agent_messages("q"), "tools": AGENT_TOOLS, "test_patch": "diff", **TESTS},
+    ),
+    "r2e_gym_agent": (
+        {
+            "commit_hash": "abc",
+            "problem_statement": "q",
+            "execution_result_content": '{"test_file_names": []}',
+            "expected_output_json": "{}",
+            "parsed_commit_content": "{}",
+        },
+        {"tools": AGENT_TOOLS, "execution_result_content": {"test_file_names": []}, "expected_output_json": {}},
+    ),
 }
 
 
