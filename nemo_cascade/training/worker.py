@@ -27,6 +27,7 @@ from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
+from nemo_cascade.training.replay import check_replay
 from nemo_cascade.training.rounding import rounded_anew
 from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
 from nemo_cascade.training.step import (
@@ -268,6 +269,7 @@ class TrainerWorker(RankWorker):
         batches = list(source.micro_batches(step, replicas.rank, replicas.size))
         vocab_size = self._set_up.arch.vocab_size
         for batch in batches:
+            check_replay(batch, self._set_up.arch)
             # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
             wrong = batch.input_ids[(batch.input_ids < 0) | (batch.input_ids >= vocab_size)]
             if wrong.size:
