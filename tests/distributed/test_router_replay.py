@@ -1,4 +1,4 @@
-"""Replay of experts in the trainer: nothing changes where choices agree; where they don't, those that are given count."""
+"""Replay of experts in the trainer: nothing changes where choices agree; where they don't, the given ones count."""
 
 from dataclasses import replace
 
@@ -134,7 +134,7 @@ def test_every_layout_replays_alike(on_one_rank):
     scores, losses, metrics = curves["others"]
     jobs = []
     for layout, (ranks, sizes) in LAYOUTS.items():
-        if name == "nemotron_h" and {"cp", "vpp"} & sizes.keys() or (name, layout) == ("nemotron_h", "recompute"):
+        if (name == "nemotron_h" and {"cp", "vpp"} & sizes.keys()) or (name, layout) == ("nemotron_h", "recompute"):
             continue
         setup = policy_setup(hf, router=ROUTER, **sizes)
         if layout == "recompute":
