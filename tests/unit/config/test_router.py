@@ -25,9 +25,7 @@ def test_reinforcement_freezes_routers_and_fine_tuning_does_not():
 
 def test_replay_is_for_models_with_experts_and_measured_only_where_it_is_on():
     (problem,) = RouterReplayConfig(measure_every=5).problems("stages.math_rl.router_replay")
-    assert "stages.math_rl.router_replay.measure_every=5 with stages.math_rl.router_replay.enabled=false" in str(
-        problem
-    )
+    assert "router_replay.measure_every=5 with stages.math_rl.router_replay.enabled=false" in str(problem)
     assert list(RouterReplayConfig(enabled=True, measure_every=5).problems("")) == []
     config, _ = compose(["cascade=nano", "parallel=single", "stages.math_rl.router_replay.enabled=true"])
     (problem,) = model_problems(config, architecture_of(config))

@@ -235,5 +235,5 @@ def test_experts_are_replayed_where_the_policy_scores_and_trains_and_not_by_the_
 
 
 def test_a_rollout_without_experts_is_refused_where_they_are_replayed():
-    with pytest.raises(RolloutError, match="p sample 0.*routed_experts"):
+    with pytest.raises(RolloutError, match=r"p sample 0.*routed_experts"):
         update(Policy({0: 0.0}), batch_of([STOP], [True]), "router_replay.enabled=true")
