@@ -223,8 +223,9 @@ def first_routed(earlier: RoutedExperts | None, later: RoutedExperts | None) -> 
     if earlier is None or later is None:
         return None
     known = earlier[:, :1, :1] >= 0
-    begun = np.where(known, earlier, later[: len(earlier)])
-    return np.concatenate([begun, later[len(earlier) :]])
+    routed: RoutedExperts = later.copy()
+    routed[: len(earlier)] = np.where(known, earlier, later[: len(earlier)])
+    return routed
 
 
 def first_turn(

@@ -32,6 +32,11 @@ class Replay:
         """Where there are choices."""
         return self.chosen_TK[:, :1] >= 0
 
+    def counts_2(self) -> Tensor:
+        """Return of how many tokens there are choices, and for how many of those the router's would be others."""
+        assert self.other_T1 is not None, "counted once it was asked"
+        return torch.stack([self.given_T1.sum(), self.other_T1.sum()])
+
     def get_replay_topk(
         self,
         scores_TE: Tensor,

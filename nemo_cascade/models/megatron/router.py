@@ -70,7 +70,7 @@ class BalancedRouter(TopKRouter):  # type: ignore[misc]
         picked_TE = (chosen_TE & real_T1).detach()
         self.load_E += picked_TE.sum(0)
         if self.router_replay is not None:
-            self.replayed_2 += torch.stack([self.router_replay.given_T1.sum(), self.router_replay.other_T1.sum()])
+            self.replayed_2 += self.router_replay.counts_2()
         losses = []
         if self.balance_coefficient > 0:
             losses.append(self.balance_coefficient * self._balance(logits_TE, picked_TE, document_T, documents))
