@@ -15,6 +15,7 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
 from nemo_cascade.losses.objective import PolicyLoss, Regression, loss_spec
 from nemo_cascade.models.architecture import Architecture, ScoreHead
+from nemo_cascade.models.choices import check_replay
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
@@ -27,7 +28,6 @@ from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
-from nemo_cascade.training.replay import check_replay
 from nemo_cascade.training.rounding import rounded_anew
 from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
 from nemo_cascade.training.step import (

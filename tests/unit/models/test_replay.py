@@ -6,9 +6,9 @@ import torch
 
 from nemo_cascade.data.layout import dummy_beside, lay_out, sampled_document
 from nemo_cascade.errors import RolloutError, TrainingError
+from nemo_cascade.models.choices import check_replay
 from nemo_cascade.models.hf_config import architecture_from_hf
 from nemo_cascade.models.megatron.replay import Replay
-from nemo_cascade.training.replay import check_replay
 from nemo_cascade.types import FinishReason, first_turn
 from tests.support.hf_models import MIXTURES
 from tests.support.tiny_policy import CONFIG
