@@ -12,7 +12,7 @@ from tests.support.hf_models import write_hf_model
 from tests.support.routed import Replayed, choices
 from tests.support.tiny_policy import Job, TinySource, launch_jobs, policy_setup, write_tiny_folder
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 STEPS = 3
 # The balance loss sees the router's own scores and makes its gradient large, whatever is replayed.
 ROUTER = RouterConfig(bias_update_rate=0.01, balance_coefficient=0.05)
@@ -97,7 +97,7 @@ def replayed(worker, argument):
     return curve(worker, *argument)
 
 
-@pytest.fixture(scope="module", params=["qwen3_moe", pytest.param("nemotron_h", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["qwen3_moe", "nemotron_h"])
 def on_one_rank(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     hf = str(write_hf_model(root / "start", request.param))
@@ -128,7 +128,6 @@ def test_choices_that_agree_change_no_bit_and_others_count(on_one_rank):
     assert all(change > 1e-6 for change in gradient.values())
 
 
-@pytest.mark.long
 def test_every_layout_replays_alike(on_one_rank):
     name, hf, (curves, _, sources) = on_one_rank
     scores, losses, metrics = curves["others"]
