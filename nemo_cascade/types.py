@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+RoutedExperts = NDArray[np.int16]
+"""Experts that tokens went to: [tokens, layers with experts, experts of a token], -1 where nobody has chosen any."""
 Number = TypeVar("Number", np.uint8, np.int32)
 Place = tuple[str, int]
 """A task's id, and which of its samples."""
@@ -132,6 +134,8 @@ class Trajectory:
         finish_reason: of the last turn; LENGTH also where the next one had no room, or one too many was due.
         earlier: what was said before a chat template wrote the conversation anew without its thoughts, each a sample
             of its own; they have no earlier ones themselves.
+        routed_experts: [n, layers with experts, experts of a token], which experts each token went to when the engine
+            first computed it; -1 of a token that it never did, as the last one. None: the engine doesn't tell.
     """
 
     task_id: str
@@ -141,6 +145,7 @@ class Trajectory:
     sampled_logprobs: Float32
     finish_reason: FinishReason
     earlier: tuple[Trajectory, ...] = ()
+    routed_experts: RoutedExperts | None = None
 
     @property
     def parts(self) -> tuple[Trajectory, ...]:
@@ -194,7 +199,13 @@ class Trajectory:
         seen = len(self.token_ids)
         assert np.array_equal(answer.token_ids[:seen], self.token_ids), "what was said can't change"
         logprobs = np.concatenate([self.sampled_logprobs, answer.sampled_logprobs])
-        return replace(answer, turns=self.turns + answer.turns, sampled_logprobs=logprobs, earlier=self.earlier)
+        return replace(
+            answer,
+            turns=self.turns + answer.turns,
+            sampled_logprobs=logprobs,
+            earlier=self.earlier,
+            routed_experts=first_routed(self.routed_experts, answer.routed_experts),
+        )
 
     def _on_turns(self, dtype: type[Number], elsewhere: int, values: Sequence[int]) -> NDArray[Number]:
         aligned = np.full(len(self.token_ids), elsewhere, dtype)
@@ -202,6 +213,19 @@ class Trajectory:
             for begin, end in turn.sampled:
                 aligned[begin:end] = value
         return aligned
+
+
+def first_routed(earlier: RoutedExperts | None, later: RoutedExperts | None) -> RoutedExperts | None:
+    """Return the experts of a sequence that was computed twice, the second time farther: the first word on each token.
+
+    What was sampled behind a token stands on the experts that it went to then.
+    """
+    if earlier is None or later is None:
+        return None
+    known = earlier[:, :1, :1] >= 0
+    routed: RoutedExperts = later.copy()
+    routed[: len(earlier)] = np.where(known, earlier, later[: len(earlier)])
+    return routed
 
 
 def first_turn(
@@ -213,12 +237,14 @@ def first_turn(
     reason: FinishReason,
     version: int,
     forced: tuple[int, int] = (0, 0),
+    routed_experts: RoutedExperts | None = None,
 ) -> Trajectory:
     """Return the trajectory of one answer to tokens that were given; `forced`: [begin, end) of the response."""
     begin, end = (len(context) + place for place in forced) if forced[0] < forced[1] else (0, 0)
     turn = Turn(len(context), len(context) + len(response), version, (begin, end))
     ids = np.concatenate([context, response]).astype(np.int32)
-    return Trajectory(task_id, sample, ids, (turn,), np.asarray(logprobs, np.float32), reason)
+    found = np.asarray(logprobs, np.float32)
+    return Trajectory(task_id, sample, ids, (turn,), found, reason, routed_experts=routed_experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +282,15 @@ class PackedBatch:
         loss_mask: [T] float32, 1 where the next token of the same document is trained.
         cu_seqlens: [documents + 1] int32, document boundaries, cu_seqlens[-1] == T.
         extras: further [T] float32 arrays aligned with `labels` (advantages, behaviour_logprobs, ...).
+        routed_experts: [T, layers with experts, experts of a token], which experts the model sends each of `input_ids`
+            to, whatever its router would choose; -1: what it chooses. None: its choice for all.
     """
 
     input_ids: Int32
     loss_mask: Float32
     cu_seqlens: Int32
     extras: Mapping[str, Float32] = field(default_factory=dict)
+    routed_experts: RoutedExperts | None = None
 
     @property
     def num_tokens(self) -> int:

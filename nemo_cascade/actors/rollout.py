@@ -100,6 +100,8 @@ class RolloutGroup:
         config: engine settings; `num_engines` of them are started.
         model_path: HF folder they start from.
         seed: of the run.
+        family: of the model, where its config.json doesn't say it.
+        routed_experts: answers tell which experts their tokens went to.
 
     Attributes:
         start_seconds: of each engine.
@@ -110,9 +112,16 @@ class RolloutGroup:
     """
 
     def __init__(
-        self, cluster: Cluster, config: RolloutConfig, model_path: str, seed: int, family: str | None = None
+        self,
+        cluster: Cluster,
+        config: RolloutConfig,
+        model_path: str,
+        seed: int,
+        family: str | None = None,
+        routed_experts: bool = False,
     ) -> None:
         self.cluster, self.config, self.model_path, self.seed, self.family = cluster, config, model_path, seed, family
+        self.routed_experts = routed_experts
         self.version = 0
         self.restarts: dict[str, int] = {}
         self._alone: dict[str, int] = {}
@@ -256,6 +265,7 @@ class RolloutGroup:
             m.name: m.handle.start.remote(
                 model_path=self.model_path,
                 family=self.family,
+                routed_experts=self.routed_experts,
                 config=self.config,
                 seed=self.seed,
                 threads=self.cluster.config.rollout_threads,

@@ -147,6 +147,15 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
             for name, stage in config.stages.items()
             if (trained := stage.trained()) is not None and replace(trained.router, trainable=True) != RouterConfig()
         ]
+        problems += [
+            CascadeError(
+                f"{config.model.name} has no experts whose choice could be replayed",
+                value=f"stages.{name}.router_replay.enabled=true",
+                mend=f"~stages.{name}.router_replay",
+            )
+            for name, stage in config.stages.items()
+            if (trained := stage.trained()) is not None and trained.replays_experts()
+        ]
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
         trained = stage.trained()

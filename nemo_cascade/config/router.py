@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.errors import CascadeError
@@ -34,4 +34,25 @@ class RouterConfig:
                 "a frozen router can't learn balance from a loss",
                 value=f"{key}.trainable=false beside {key}.balance_coefficient={self.balance_coefficient:g}",
                 mend=f"set {key}.balance_coefficient=0: the bias goes on balancing",
+            )
+
+
+@block
+class RouterReplayConfig:
+    """Rollout routing replay (R3, arXiv 2510.11370): tokens go to the experts that they went to in the engine."""
+
+    enabled: bool = False
+    """Engines return the experts of each token, and the policy's routers replay them where it scores and trains; their
+    weights are those of its present logits. A reference model's routers choose for themselves."""
+    measure_every: NonNegativeInt = 0
+    """Steps between those whose rollouts are also scored without replay, one forward pass more: metrics
+    logprob_difference_mean_unreplayed and _max_unreplayed; 0: never."""
+
+    def problems(self, key: str) -> Iterator[CascadeError]:
+        """Yield what can't be had together."""
+        if self.measure_every and not self.enabled:
+            yield CascadeError(
+                "without replay there is nothing to compare it with",
+                value=f"{key}.measure_every={self.measure_every} with {key}.enabled=false",
+                mend=f"{key}.enabled=true, or {key}.measure_every=0",
             )

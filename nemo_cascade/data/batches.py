@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nemo_cascade.data.layout import dummy_document, lay_out
+from nemo_cascade.data.layout import dummy_beside, dummy_document, lay_out
 from nemo_cascade.data.sft.packing import pack_best_fit
 from nemo_cascade.data.sft.store import PackedStore, open_store
 from nemo_cascade.errors import DataError
@@ -103,7 +103,7 @@ class RolloutSource:
     def micro_batches(self, step: int, dp_rank: int, dp_size: int) -> list[PackedBatch]:
         """Return a rank's micro-batches."""
         assert dp_size == len(self.plan), "balanced for another data-parallel size"
-        dummy = dummy_document(tuple(self.documents[0].extras))
+        dummy = dummy_beside(self.documents[0])
         return [lay_out([self.documents[i] for i in members] or [dummy]) for members in self.plan[dp_rank]]
 
     def per_sample(self, values: Sequence[Sequence[Float32]]) -> list[Float32]:
@@ -132,6 +132,10 @@ class RolloutSource:
             for d, v in zip(self.documents, values, strict=True)
         )
         return replace(self, documents=documents)
+
+    def without_routed_experts(self) -> RolloutSource:
+        """Return the same source whose tokens go to the experts that the router chooses."""
+        return replace(self, documents=tuple(replace(d, routed_experts=None) for d in self.documents))
 
     def trained_only(self, keep: Sequence[bool]) -> RolloutSource:
         """Return the same source whose samples outside of `keep` aren't trained: they stay, but count for nothing."""

@@ -322,6 +322,11 @@ class Architecture:
         return _only([kind.mlp for kind in self.kinds if isinstance(kind.mlp, Experts)], "mixture of experts")
 
     @property
+    def expert_layers(self) -> tuple[int, ...]:
+        """The layers that have a mixture of experts, counted from 0."""
+        return tuple(number for number, layer in enumerate(self.layers) if isinstance(layer.mlp, Experts))
+
+    @property
     def hybrid(self) -> bool:
         """Whether layers of several kinds follow one another, each of them one half of a layer."""
         return any(kind.mixer is None or kind.mlp is None for kind in self.kinds)

@@ -96,7 +96,11 @@ SPECS = (
     Spec(
         "Trainer - engine",
         "|log-prob difference|",
-        {"logprob_difference_mean": "mean", "logprob_difference_max": "max"},
+        {
+            "logprob_difference_mean": "mean",
+            "logprob_difference_max": "max",
+            "logprob_difference_mean_unreplayed": "mean without replay of experts",
+        },
         log=True,
     ),
     Spec("KL from the teachers", "nats per token", {"reverse_kl": "student from teachers"}, zero=True),

@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from nemo_cascade.actors.agreement import Distance
 from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
@@ -36,12 +37,14 @@ class Updates:
         empty: updates that were left out, because none of their rollouts is trained.
         filtered: rollouts that `loss.sequence_error_max` took out of training.
         trainer: the trainer's log-probs of each rollout's tokens, in the batch's order; empty where none were needed.
+        unreplayed: how far trainer and engine would be apart without replay, where it was measured.
     """
 
     results: list[StepResult]
     empty: int
     filtered: int
     trainer: list[Float32]
+    unreplayed: dict[str, float]
 
 
 def policy_updates(
@@ -56,7 +59,10 @@ def policy_updates(
     sources = [_micro_batches(list(chain(*part)), stage, config.parallel) for part in parts]
     first, filtered = step * stage.updates_per_batch, 0
     trainer: list[Float32] = []
+    unreplayed: dict[str, float] = {}
     with timer.phase("logprob"):
+        if stage.router_replay.measure_every and step % stage.router_replay.measure_every == 0 and trains(sources[0]):
+            unreplayed = measure_unreplayed(policy, sources[0], first)
         for i, source in enumerate(sources):
             if trains(source):
                 sizes = [len(documents) for documents in parts[i]]
@@ -74,7 +80,22 @@ def policy_updates(
         log.warning("step %d: %d of %d updates have nothing to train: %s", step + 1, empty, len(sources), why)
     # A rollout of several documents has no one list of log-probs.
     whole = len(trainer) == sum(map(len, parts)) and all(len(documents) == 1 for part in parts for documents in part)
-    return Updates(results, empty, filtered, trainer if whole else [])
+    return Updates(results, empty, filtered, trainer if whole else [], unreplayed)
+
+
+def measure_unreplayed(policy: TrainerGroup, source: RolloutSource, step: int) -> dict[str, float]:
+    """Return how far trainer and engine are apart on trained tokens where the trainer's routers choose for themselves.
+
+    The metrics beside it, with replay, are the loss's: `logprob_difference_mean` and `_max`.
+    """
+    scored = source.per_sample(policy.logprobs(source.without_routed_experts(), step))
+    trained = [document.loss_mask > 0 for document in source.documents]
+    engine = [d.extras["behaviour_logprobs"][where] for d, where in zip(source.documents, trained, strict=True)]
+    distance = Distance.between([s[where] for s, where in zip(scored, trained, strict=True)], engine)
+    return {
+        "logprob_difference_mean_unreplayed": distance.mean,
+        "logprob_difference_max_unreplayed": distance.max,
+    }
 
 
 def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[list[PackedBatch]]:
@@ -83,14 +104,20 @@ def rollout_documents(batch: RolloutBatch, stage: GrpoStage) -> list[list[Packed
     A rollout is one document, or several where a chat template wrote its conversation anew.
     """
     return [
-        response_documents(answer, stage.trained_loss, trained=bool(is_trained), advantages=float(advantage))
+        response_documents(
+            answer,
+            stage.trained_loss,
+            trained=bool(is_trained),
+            replay=stage.router_replay.enabled,
+            advantages=float(advantage),
+        )
         for group, advantages, trained in zip(batch.groups, batch.advantages, batch.marks.trained, strict=True)
         for answer, advantage, is_trained in zip(group.answers, advantages, trained, strict=True)
     ]
 
 
 def response_documents(
-    answer: Trajectory, loss: PolicyLossConfig, *, trained: bool, **values: float
+    answer: Trajectory, loss: PolicyLossConfig, *, trained: bool, replay: bool = False, **values: float
 ) -> list[PackedBatch]:
     """Return the documents of one response, with what the loss reads of the response alone.
 
@@ -98,6 +125,7 @@ def response_documents(
         answer: the response.
         loss: that is computed of them.
         trained: False keeps them in the batch without gradient.
+        replay: routers replay the engine's choices of experts.
         values: extra -> its value on all sampled tokens.
 
     Returns:
@@ -112,7 +140,7 @@ def response_documents(
             values = values | {CONTINUED: float(number > 0)}
         extras = {name: _where(part.trained > 0, value) for name, value in values.items()}
         extras["behaviour_logprobs"] = part.logprobs
-        documents.append(sampled_document(part, extras, trained=trained))
+        documents.append(sampled_document(part, extras, trained=trained, replay=replay))
     return documents
 
 
@@ -161,7 +189,8 @@ def with_logprobs(
         if previous:
             source = source.with_extra("previous_logprobs", scored)
     if loss.kl_coefficient > 0:
-        reference = source.per_sample(policy.logprobs(source, step, which="reference"))
+        own = source.without_routed_experts()  # the reference is another model, which chooses for itself
+        reference = source.per_sample(policy.logprobs(own, step, which="reference"))
         source = source.with_extra("reference_logprobs", reference)
     return source, filtered, scored
 

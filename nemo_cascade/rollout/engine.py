@@ -31,7 +31,7 @@ from nemo_cascade.rollout.manifest import WeightManifest
 from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params
 from nemo_cascade.rollout.thinking import Draft, Stretch, Thoughts
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
-from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory
+from nemo_cascade.types import FinishReason, Float32, Int32, Question, RoutedExperts, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,15 @@ class RolloutWorker:
         seed: seeds vLLM itself; sampling has its own seeds.
         threads: CPU threads.
         device: cpu or gpu.
+        family: of the model, where its config.json doesn't say it.
+        routed_experts: tell with every answer which experts its tokens went to.
 
     Attributes:
         start_seconds: what starting took, importing vLLM included.
         stop_ids: token ids that end a response.
 
     Raises:
-        RolloutError: the folder has no end-of-turn token, or vLLM can't run the model.
+        RolloutError: the folder has no end-of-turn token, or vLLM can't run the model, or tell its experts.
         RuntimeUnavailableError: no vLLM for the device.
     """
 
@@ -66,12 +68,17 @@ class RolloutWorker:
         threads: int,
         device: Device,
         family: str | None = None,
+        routed_experts: bool = False,
     ) -> None:
         self.config, self.model_path = config, Path(model_path)
         self._version = 0
         self._pending_version = 0
         self.stop_ids = stop_token_ids(self.model_path)
         self._arch = read_architecture(self.model_path, family)
+        self._tells_experts = routed_experts
+        if routed_experts and self._arch.experts is None:
+            mend = "set router_replay.enabled=false"
+            raise RolloutError("a model without experts can't tell them", value=self.model_path, mend=mend)
         self._manifest = WeightManifest.of_folder(self.model_path, fp32_names(self._arch))
         self._state = SyncState(config.weight_sync.deadline_s)
         self._received: set[str] = set()
@@ -82,6 +89,8 @@ class RolloutWorker:
         started = time.monotonic()
         self._engine = _start_engine(self.model_path, self._arch, config, seed, threads, device)
         self._warm_up()
+        if routed_experts and self._arch.experts is not None:
+            self._call("record_experts", self._arch.expert_layers, self._arch.experts.chosen)
         self.start_seconds = time.monotonic() - started
 
     @property
@@ -191,14 +200,15 @@ class RolloutWorker:
         draft, ends = stretch.draft, [*self.stop_ids, *stretch.stops]
         drawn = replace(sampling, max_tokens=stretch.max_tokens)
         params = sampling_params(drawn, request_seed(draft.seed, stretch.place, draft.sample), ends)
-        self._engine.add_request(stretch.key, {"prompt_token_ids": draft.context}, params)
-        waiting[stretch.key] = stretch
+        name = self._engine.add_request(stretch.key, {"prompt_token_ids": draft.context}, params)
+        waiting[stretch.key] = replace(stretch, request=name)
 
     def _go_on(self, sampling: SamplingConfig, waiting: dict[str, Stretch], deadline: float) -> list[Trajectory]:
         """Take one engine step, ask for the next stretches of what it ended, and return the answers that are done."""
         thoughts, done = self._thoughts_of(sampling), []
-        for output in self._step(waiting, deadline):
-            draft = self._said(waiting.pop(output.request_id), output.outputs[0])
+        ended = [(waiting.pop(output.request_id), output.outputs[0]) for output in self._step(waiting, deadline)]
+        for (stretch, completion), routed in zip(ended, self._routed_experts(ended), strict=True):
+            draft = self._said(stretch, completion, routed)
             following = thoughts.next(draft, self.stop_ids)
             if isinstance(following, Draft):
                 done.append(following.trajectory(self._version))
@@ -218,7 +228,15 @@ class RolloutWorker:
             raise RolloutError("the engine lost requests", value=f"{len(waiting)} never finished")
         return [output for output in self._engine.step() if output.finished]
 
-    def _said(self, stretch: Stretch, completion: Any) -> Draft:
+    def _routed_experts(self, ended: list[tuple[Stretch, Any]]) -> list[RoutedExperts] | list[None]:
+        """Return the experts of what ended in this very step: with the next one its blocks are another request's."""
+        if not self._tells_experts or not ended:
+            return [None] * len(ended)
+        read = [(s.request, len(s.draft.context) + len(completion.token_ids) - 1) for s, completion in ended]
+        routed: list[RoutedExperts] = self._call("routed_experts", read)[0]
+        return routed
+
+    def _said(self, stretch: Stretch, completion: Any, routed: RoutedExperts | None) -> Draft:
         """Return the draft with the stretch that the engine sampled."""
         ids = np.asarray(completion.token_ids, dtype=np.int32)
         logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
@@ -237,7 +255,7 @@ class RolloutWorker:
         ends = (*self.stop_ids, *stretch.stops)
         if (reason is FinishReason.STOP) != (int(ids[-1]) in ends):
             raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=ends)
-        return stretch.draft.followed_by(ids, logprobs, reason)
+        return stretch.draft.followed_by(ids, logprobs, reason, routed)
 
     def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
         """Score given tokens: log-prob of each token from the second on, under the present weights.

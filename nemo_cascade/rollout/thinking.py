@@ -20,7 +20,16 @@ from nemo_cascade.config.rollout import SamplingConfig
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.templates.turns import THINK_CLOSE, THINK_OPEN
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
-from nemo_cascade.types import FinishReason, Float32, Int32, Question, Trajectory, first_turn
+from nemo_cascade.types import (
+    FinishReason,
+    Float32,
+    Int32,
+    Question,
+    RoutedExperts,
+    Trajectory,
+    first_routed,
+    first_turn,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Draft:
         forced: [begin, end) of the forced ones; empty: none.
         stretches: how many were asked for.
         reason: why the last of them ended.
+        routed_experts: of the question's and these tokens, where the engine tells them, but for forced ones at the end.
     """
 
     key: str
@@ -48,16 +58,30 @@ class Draft:
     forced: tuple[int, int] = (0, 0)
     stretches: int = 0
     reason: FinishReason = FinishReason.LENGTH
+    routed_experts: RoutedExperts | None = None
 
     @property
     def context(self) -> list[int]:
         """What the next stretch goes on from."""
         return [*self.question.token_ids.tolist(), *self.token_ids.tolist()]
 
-    def followed_by(self, ids: Int32, logprobs: Float32, reason: FinishReason) -> Draft:
-        """Return the draft with one more stretch."""
+    def followed_by(
+        self, ids: Int32, logprobs: Float32, reason: FinishReason, routed_experts: RoutedExperts | None = None
+    ) -> Draft:
+        """Return the draft with one more stretch.
+
+        Args:
+            ids: [n] tokens.
+            logprobs: [n].
+            reason: why it ended.
+            routed_experts: of all that was said by now but the last token, which the engine has not read.
+        """
         token_ids, found = np.concatenate([self.token_ids, ids]), np.concatenate([self.logprobs, logprobs])
-        return replace(self, token_ids=token_ids, logprobs=found, reason=reason)
+        if routed_experts is not None:
+            routed_experts = np.pad(routed_experts, ((0, 1), (0, 0), (0, 0)), constant_values=-1)
+            if self.routed_experts is not None:
+                routed_experts = first_routed(self.routed_experts, routed_experts)
+        return replace(self, token_ids=token_ids, logprobs=found, reason=reason, routed_experts=routed_experts)
 
     def trajectory(self, version: int) -> Trajectory:
         """Return the whole answer."""
@@ -70,6 +94,7 @@ class Draft:
             self.reason,
             version,
             self.forced,
+            self.routed_experts,
         )
 
 
@@ -81,11 +106,13 @@ class Stretch:
         draft: what it goes on from.
         max_tokens: at most.
         stops: tokens that end it, beside those that end an answer.
+        request: the engine's own name of it, once it is asked.
     """
 
     draft: Draft
     max_tokens: int
     stops: Sequence[int] = ()
+    request: str = ""
 
     @property
     def key(self) -> str:

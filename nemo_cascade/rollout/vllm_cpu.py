@@ -20,6 +20,7 @@ from vllm.model_executor.layers import utils as layer_dispatch
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.experts import cpu_moe
 from vllm.model_executor.models import nemotron_h
+from vllm.model_executor.models.utils import extract_layer_index
 
 
 def install() -> None:
@@ -83,10 +84,17 @@ class SquaredReluExperts(torch.nn.Module):
     """NemotronH's mixture of experts: sigmoid router with bias, experts of two matrices, a shared expert.
 
     Its parameters are named as in HF's files, so vLLM's loader fills them by name.
+
+    Attributes:
+        layer_id: of the model's layers, counted from 0.
+        capture_fn: is told which experts each token goes to, [T, K], as vLLM's own routers tell it.
     """
+
+    capture_fn: Callable[[Tensor], None] | None
 
     def __init__(self, config: Any, quant_config: Any = None, parallel_config: Any = None, prefix: str = "") -> None:
         super().__init__()
+        self.layer_id, self.capture_fn = extract_layer_index(prefix), None
         self.chosen, self.scaling = config.num_experts_per_tok, config.routed_scaling_factor
         # vLLM's model asks for these.
         self.n_routed_experts = self.n_logical_experts = self.n_physical_experts = config.n_routed_experts
@@ -106,6 +114,8 @@ class SquaredReluExperts(torch.nn.Module):
         score_TE = F.linear(x_TH.float(), self.gate.weight.float()).sigmoid()
         bias_E = self.gate.get_parameter("e_score_correction_bias")
         chosen_TK = (score_TE + bias_E).topk(self.chosen, -1).indices
+        if self.capture_fn is not None:
+            self.capture_fn(chosen_TK)
         weight_TK = score_TE.gather(-1, chosen_TK)
         weight_TK = weight_TK / (weight_TK.sum(-1, keepdim=True) + 1e-20) * self.scaling
         routed_TH = mixture(x_TH, chosen_TK, weight_TK, lambda number, own: self.experts[number](own))

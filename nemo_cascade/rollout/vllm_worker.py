@@ -18,6 +18,8 @@ from vllm.platforms import current_platform
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.rollout.buckets import OpenBucket, WeightBucket
 from nemo_cascade.rollout.held_weights import HeldSlice, held_slices
+from nemo_cascade.rollout.routed_experts import ExpertRecorder
+from nemo_cascade.types import RoutedExperts
 
 TRANSFER = "nemo_cascade_shared_memory"
 
@@ -77,6 +79,7 @@ class WorkerExtension:
 
     model_runner: Any
     weight_transfer_engine: SharedMemoryTransfer
+    expert_recorder: ExpertRecorder
 
     def unwritten_parameters(self) -> list[str]:
         """Return the parameters of this worker's model that the last hand-over did not reach."""
@@ -87,6 +90,14 @@ class WorkerExtension:
         """Sum what this worker's model holds, slice by slice of the HF tensors."""
         group = get_tp_group()
         return held_slices(self.model_runner.get_model(), arch, group.rank_in_group, group.world_size)
+
+    def record_experts(self, layers: tuple[int, ...], chosen: int) -> None:
+        """Keep which experts tokens go to, from now on: `chosen` of them in each of these layers."""
+        self.expert_recorder = ExpertRecorder(self.model_runner, layers, chosen)
+
+    def routed_experts(self, requests: list[tuple[str, int]]) -> list[RoutedExperts]:
+        """Return the experts of the first so many tokens of requests that just ended, [tokens, layers, experts]."""
+        return [self.expert_recorder.of_request(name, tokens) for name, tokens in requests]
 
     def set_probe_temperature(self, temperature: float) -> None:
         """Scale the log-probs of prompt tokens, which vLLM always computes at temperature 1. 1 restores vLLM's own."""

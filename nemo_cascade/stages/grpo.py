@@ -36,7 +36,7 @@ from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.hand_over import hand_over
 from nemo_cascade.stages.kind import Prepared
-from nemo_cascade.stages.log_lines import optimizer_line
+from nemo_cascade.stages.log_lines import finite_or_none, optimizer_line
 from nemo_cascade.stages.profile import profiled_at_start
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
@@ -94,6 +94,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             updates = policy_updates(policy, batch, now, config, step, timer)
             write_rollouts(context.folder, step + 1, batch, tokenizer, stage.rollouts_to_keep, updates.trainer)
             trained = {"updates_empty": updates.empty, "rollouts_filtered": updates.filtered, **profiled}
+            trained |= {name: finite_or_none(value) for name, value in updates.unreplayed.items()}
             line = {**drawn.said, **schedule.metrics(now), **optimizer_line(updates.results), **trained}
             if measuring.due(step + 1):
                 ahead.settle(step + 1)

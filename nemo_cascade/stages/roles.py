@@ -103,8 +103,14 @@ class Roles:
         if self._rollout is None:
             assert self.cluster is not None, "enter Roles first"
             self._start_beside(model_path)
+            trained = [stage.trained() for stage in self.config.stages.values()]
             self._rollout = RolloutGroup(
-                self.cluster, self.config.rollout, str(model_path), self.config.seed, self.config.model.family
+                self.cluster,
+                self.config.rollout,
+                str(model_path),
+                self.config.seed,
+                self.config.model.family,
+                routed_experts=any(stage is not None and stage.replays_experts() for stage in trained),
             )
             self._rollout_holds = str(model_path)
         return self._rollout

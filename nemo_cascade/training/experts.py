@@ -25,10 +25,13 @@ class StepLoad:
     Attributes:
         shares: by layer, counted from 0, each expert's tokens in shares of an equal one.
         losses: sums over tokens and layers of the balance loss and the z-loss.
+        choices: sums over tokens and layers of the routers' choices, those that were given to be replayed, and of those
+            the ones that the router would have made otherwise.
     """
 
     shares: dict[int, list[float]] = field(default_factory=dict)
     losses: tuple[float, float] = (0.0, 0.0)
+    choices: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class ExpertLoad:
@@ -67,8 +70,9 @@ class ExpertLoad:
         """End a step: move the biases where it was finite, and return what there is to tell; collective.
 
         Returns:
-            Metrics: the largest and smallest load of an expert in shares of an equal one, how many experts starved, and
-            the losses per token. And by name the load of every expert.
+            Metrics: the largest and smallest load of an expert in shares of an equal one, how many experts starved, the
+            losses per token, and where choices were replayed their share of all, and the share of them that the
+            router would have made otherwise (choices of a token in a layer). And by name the load of every expert.
         """
         if self._experts is None:
             return {}, {}
@@ -84,6 +88,9 @@ class ExpertLoad:
             metrics["router_balance_loss"] = load.losses[0] / tokens
         if self._config.z_coefficient > 0:
             metrics["router_z_loss"] = load.losses[1] / tokens
+        every, given, other = load.choices
+        if given:
+            metrics |= {"router_replay_share": given / every, "router_replay_disagreement": other / given}
         if dist.get_rank() == 0 and starving > self._most_starving:
             self._most_starving = starving
             _log.warning(
@@ -105,14 +112,16 @@ class ExpertLoad:
         """Add up all ranks' tokens, move this stage's biases, and tell all stages."""
         load = StepLoad()
         if self._routers:
-            numbers = torch.stack([torch.cat([r.load_E, r.losses_2]) for r in self._routers.values()])
+            numbers = torch.stack([torch.cat([r.load_E, r.losses_2, r.replayed_2]) for r in self._routers.values()])
             dist.all_reduce(numbers, group=self._axes["stage"].group)
-            loads_NE, losses_2 = numbers[:, :-2], numbers[:, -2:].sum(0)
+            loads_NE, sums = numbers[:, :-4], numbers[:, -4:].sum(0).tolist()
             for router, load_E in zip(self._routers.values(), loads_NE, strict=True):
                 if finite and router.expert_bias is not None:
                     router.expert_bias += self._config.bias_update_rate * (load_E.mean() - load_E).sign().float()
             shares_NE = (loads_NE / loads_NE.mean(-1, keepdim=True).clamp(min=1e-9)).tolist()
-            load = StepLoad(dict(zip(self._routers, shares_NE, strict=True)), (float(losses_2[0]), float(losses_2[1])))
+            made = float(loads_NE.sum()) / next(iter(self._routers.values())).topk
+            by_layer = dict(zip(self._routers, shares_NE, strict=True))
+            load = StepLoad(by_layer, (sums[0], sums[1]), (made, sums[2], sums[3]))
         stages = self._axes["pp"]
         if stages.size == 1:
             return load
@@ -121,4 +130,9 @@ class ExpertLoad:
         return StepLoad(
             {layer: own for stage in every for layer, own in stage.shares.items()},
             (sum(stage.losses[0] for stage in every), sum(stage.losses[1] for stage in every)),
+            (
+                sum(stage.choices[0] for stage in every),
+                sum(stage.choices[1] for stage in every),
+                sum(stage.choices[2] for stage in every),
+            ),
         )

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemo_cascade.data.layout import dummy_document, lay_out
+from nemo_cascade.data.layout import dummy_beside, lay_out
 from nemo_cascade.models.axes import Axis
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import packed_sequences
@@ -38,7 +38,7 @@ class MicroBatch:
         cu_seqlens: [D + 1] int32, of the whole pack; padding at its end is a document of its own.
         trained_documents: int64, the documents in which some label is trained.
         extras: further [C] float32, 0 on padding.
-        packed: Megatron's PackedSeqParams.
+        packed: Megatron's PackedSeqParams, with what routers are told.
         place: int64, where each token of the pack as it came lies in all ranks' shares, one after the other.
         context: the context-parallel axis.
     """
@@ -99,7 +99,7 @@ def longest(batches: Sequence[PackedBatch], padding: Padding) -> int:
 def filled_up(batches: Sequence[PackedBatch], group: int) -> list[PackedBatch]:
     """Return micro-batches with as many untrained ones behind them as make whole groups."""
     missing = -len(batches) % group
-    return [*batches, *(lay_out([dummy_document(tuple(batches[0].extras))]) for _ in range(missing))]
+    return [*batches, *(lay_out([dummy_beside(batches[0])]) for _ in range(missing))]
 
 
 def _boundaries(batch: PackedBatch, padding: Padding, length: int) -> Int64:
@@ -121,8 +121,8 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
     shares = [context_share(boundaries.tolist(), rank, context.size) for rank in range(context.size)]
     share_C, order_T = shares[context.rank], np.argsort(np.concatenate(shares))
 
-    def spread(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        padded = np.zeros(total, values.dtype)
+    def spread(values: np.ndarray[Any, Any], fill: int = 0) -> np.ndarray[Any, Any]:
+        padded = np.full((total, *values.shape[1:]), fill, values.dtype)
         padded[place_T] = values
         return padded
 
@@ -134,6 +134,7 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
     positions_T = np.arange(total) - boundaries[document_T]
     real_document_T = np.full(total, -1)
     real_document_T[place_T] = document_T[place_T]
+    routed = None if batch.routed_experts is None else move(spread(batch.routed_experts, -1)[share_C], torch.int16)
     return MicroBatch(
         input_ids=move(spread(batch.input_ids)[share_C], torch.int64)[None],
         position_ids=move(positions_T[share_C], torch.int64)[None],
@@ -144,7 +145,7 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
         cu_seqlens=move(boundaries, torch.int32),
         trained_documents=move(np.unique(document_T[trained_T]), torch.int64),
         extras={name: move(spread(values)[share_C], torch.float32) for name, values in batch.extras.items()},
-        packed=packed_sequences(boundaries.astype(np.int32), real_document_T[share_C]),
+        packed=packed_sequences(boundaries.astype(np.int32), real_document_T[share_C], routed),
         place=move(order_T[place_T], torch.int64),
         context=context,
     )

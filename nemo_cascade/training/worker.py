@@ -15,6 +15,7 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
 from nemo_cascade.losses.objective import PolicyLoss, Regression, loss_spec
 from nemo_cascade.models.architecture import Architecture, ScoreHead
+from nemo_cascade.models.choices import check_replay
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
@@ -268,6 +269,7 @@ class TrainerWorker(RankWorker):
         batches = list(source.micro_batches(step, replicas.rank, replicas.size))
         vocab_size = self._set_up.arch.vocab_size
         for batch in batches:
+            check_replay(batch, self._set_up.arch)
             # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
             wrong = batch.input_ids[(batch.input_ids < 0) | (batch.input_ids >= vocab_size)]
             if wrong.size:

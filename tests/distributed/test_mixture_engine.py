@@ -13,6 +13,7 @@ from nemo_cascade.rollout.buckets import write_buckets
 from tests.distributed.test_own_family import hand_over, probe
 from tests.support.engine_process import EngineProcess
 from tests.support.hf_models import write_hf_model
+from tests.support.routed import Replayed, choices
 from tests.support.tiny_policy import VOCAB, Job, TinySource, launch_jobs, policy_setup
 
 pytestmark = pytest.mark.distributed
@@ -24,6 +25,14 @@ def train(worker, argument):
     for step in range(2):
         worker.train_step(TinySource(), step)
     worker.export_hf(exported)
+
+
+def replay(worker, setup):
+    """Return scores by the router's own choices, the same ones replayed in another order, and by others."""
+    worker.setup(setup)
+    own = choices(worker, 0)
+    given = [None, [c[..., ::-1] for c in own], [(c + 1) % 8 for c in own]]
+    return [worker.logprobs(TinySource() if routed is None else Replayed({0: routed}), 0) for routed in given]
 
 
 def keep_biases(worker):
@@ -51,8 +60,17 @@ def trained(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     write_hf_model(root / "start", request.param)
     setup = policy_setup(str(root / "start"), dp=2, ep=2)
-    launch_jobs([Job("train", (0, 1), train, (setup, str(root / "trained")))], world_size=2)
-    return request.param, root / "start", root / "trained"
+    alone = policy_setup(str(root / "start"))
+    jobs = [Job("train", (0, 1), train, (setup, str(root / "trained"))), Job("replay", (0,), replay, alone)]
+    (replayed,) = launch_jobs(jobs, world_size=2)["replay"]
+    return request.param, root / "start", root / "trained", replayed
+
+
+def test_replay_changes_no_bit_where_choices_agree(trained):
+    *_, (own, same, others) = trained
+    for ours, equal, different in zip(own, same, others, strict=True):
+        np.testing.assert_array_equal(equal, ours)
+        assert np.abs(different - ours).max() > 1e-3
 
 
 def buckets_of(folder, dtype):
@@ -65,7 +83,7 @@ def buckets_of(folder, dtype):
 def test_the_engine_holds_what_was_trained_and_computes_it(trained, dtype):
     from transformers import AutoModelForCausalLM
 
-    name, start, folder = trained
+    name, start, folder, _ = trained
     config = RolloutConfig(dtype=dtype, max_model_len=128, max_num_seqs=8, kv_cache_gib=0.0625)
     engine = EngineProcess(model_path=str(start), config=config, seed=0, threads=1, device="cpu")
     try:

@@ -22,7 +22,8 @@ def run(request, tmp_path_factory):
     runs = tmp_path_factory.mktemp(request.param)
     balance = ["stages.sft1.router.balance_coefficient=1e-4", "stages.sft2.router.balance_coefficient=1e-4"]
     overrides = [setting for setting in MICRO if not setting.startswith("parallel=")]
-    process = start_run(runs, request.param, [*overrides, *MODELS[request.param], *balance])
+    replay = ["stages.math_rl.router_replay.enabled=true", "stages.math_rl.router_replay.measure_every=2"]
+    process = start_run(runs, request.param, [*overrides, *MODELS[request.param], *balance, *replay])
     log = runs / f"{request.param}.log"
     assert finish(process, log, timeout_s=1500) == 0, tail(log)
     return request.param, runs / request.param
@@ -42,6 +43,16 @@ def test_every_stage_trains_and_tells_the_load_of_the_experts(run):
             assert len(line["expert_load"]) == 16
             assert line["expert_load_max"] >= 1 >= line["expert_load_min"] >= 0
             assert ("router_balance_loss" in line) == ("sft" in stage)
+
+
+def test_the_engines_experts_were_replayed(run):
+    _, folder = run
+    (lines,) = (lines for stage, lines in metrics_of(folder).items() if stage.endswith("math_rl"))
+    for line in lines:
+        assert 0.9 < line["router_replay_share"] < 1  # all but the last token of a rollout
+        assert line["router_replay_disagreement"] < 0.01
+        assert line["logprob_difference_max"] < 1e-3
+        assert ("logprob_difference_mean_unreplayed" in line) == (line["step"] % 2 == 1)  # steps count from 1 here
 
 
 def test_the_engines_held_and_computed_what_was_trained(run):

@@ -263,6 +263,10 @@ class TrainedStage(StageBase):
         """Return how many steps before they train its responses are drawn, while others train; 0: in turns."""
         return 0
 
+    def replays_experts(self) -> bool:
+        """Tell whether its routers replay the engines' choices of experts, which these then have to return."""
+        return False
+
     def teacher_advantage(self) -> TeacherAdvantageConfig | None:
         """Return how a teacher's log-probs are the advantages of its policy loss; None: they come with the batch."""
         return None

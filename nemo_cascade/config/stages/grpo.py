@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
-from nemo_cascade.config.router import RouterConfig
+from nemo_cascade.config.router import RouterConfig, RouterReplayConfig
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
 from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig, sampled_is_scored
 from nemo_cascade.config.stages.rollout_rules import (
@@ -80,6 +80,8 @@ class GrpoStage(PolicyStage):
     """Rules that end the stage before its last step."""
     router: RouterConfig = field(default_factory=lambda: RouterConfig(trainable=False))
     """Treatment of the routers of a mixture of experts: frozen, as in the published recipes; the biases move on."""
+    router_replay: RouterReplayConfig = field(default_factory=RouterReplayConfig)
+    """Replay of the engines' choices of experts, of a mixture of experts."""
     rollouts_to_keep: NonNegativeInt = 64
     """Rollouts per step written to rollouts/ to look at."""
 
@@ -120,6 +122,10 @@ class GrpoStage(PolicyStage):
     def steps_ahead(self) -> int:
         """Return how many steps before they train its responses are drawn."""
         return self.max_staleness
+
+    def replays_experts(self) -> bool:
+        """Tell whether its routers replay the engines' choices."""
+        return self.router_replay.enabled
 
     @property
     def trained_loss(self) -> PolicyLossConfig:
@@ -176,6 +182,7 @@ class GrpoStage(PolicyStage):
         yield from sampled_is_scored(prefix, self.sampling, self.trained_loss, stale=stale)
         yield from _staleness(run, prefix, self)
         yield from _filter_and_end(prefix, self)
+        yield from self.router_replay.problems(f"{prefix}.router_replay")
 
 
 def _staleness(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -107,7 +107,10 @@ class EnvironmentHosts:
             most: tokens of an observation that are of any use.
             deadline_s: from when a host takes it up.
         """
-        return self._send(said.place, task, said, most, deadline_s)
+        # Experts are of no interest to an environment, and most of what a trajectory weighs.
+        earlier = tuple(replace(part, routed_experts=None) for part in said.earlier)
+        told = replace(said, routed_experts=None, earlier=earlier)
+        return self._send(said.place, task, told, most, deadline_s)
 
     def forget(self, places: Iterable[Place]) -> None:
         """Drop samples; what was left running by environments of a user's own is ended."""

@@ -29,7 +29,7 @@ from nemo_cascade.models.megatron import backend  # before anything of megatron
 from nemo_cascade.models.megatron.hybrid import build_hybrid
 from nemo_cascade.models.megatron.packing import rotary_table_length
 from nemo_cascade.models.megatron.rotary import scaled_frequencies, softmax_scale
-from nemo_cascade.models.megatron.router import tell_routers_of_documents
+from nemo_cascade.models.megatron.router import tell_routers_of_batches
 from nemo_cascade.models.megatron.specs import LayerSpec, block_spec, resolve_layer_spec
 from nemo_cascade.types import Int32, Int64
 
@@ -91,7 +91,7 @@ def build_model(
             chunk.output_layer = ScoreLayer(config, len(arch.head.names))
         elif chunk.post_process:
             DeferredOutput.take_over(chunk.output_layer)
-        tell_routers_of_documents(chunk)
+        tell_routers_of_batches(chunk, arch.expert_layers)
         _keep_dtypes(chunk, config.params_dtype)
         biases = (buffer for name, buffer in chunk.named_buffers() if name.endswith(".expert_bias"))
         for tensor in (*chunk.parameters(), *biases):
@@ -249,12 +249,15 @@ def _mamba(arch: Architecture) -> dict[str, Any]:
     return fields
 
 
-def packed_sequences(cu_seqlens: Int32, document: Int64 | None = None) -> Any:
+def packed_sequences(
+    cu_seqlens: Int32, document: Int64 | None = None, routed_experts: torch.Tensor | None = None
+) -> Any:
     """Return Megatron's PackedSeqParams for one packed micro-batch; every pipeline stage needs it.
 
     Args:
         cu_seqlens: [documents + 1] document boundaries, host memory, rising from 0.
         document: [C], the document of each token of this context rank, -1 of padding; None: without either.
+        routed_experts: int16 [C, layers with experts, experts of a token], what routers replay; -1: their own choice.
     """
     from megatron.core.packed_seq_params import PackedSeqParams
 
@@ -275,6 +278,7 @@ def packed_sequences(cu_seqlens: Int32, document: Int64 | None = None) -> Any:
     params.host_boundaries = boundaries
     whole = np.repeat(np.arange(len(cu_seqlens) - 1), np.diff(cu_seqlens)) if document is None else document
     params.document = torch.from_numpy(whole)
+    params.routed_experts = routed_experts
     return params
 
 

@@ -1,12 +1,16 @@
-"""Megatron-Core's router with losses and counts by document: packing and layout change neither.
+"""Megatron-Core's router with losses and counts by document, and replay: packing and layout change none of them.
 
-Megatron's own balance loss takes a whole pack for one sequence and counts padding.
+Megatron's own balance loss takes a whole pack for one sequence and counts padding. Its own replay keeps what is due
+next in lists beside the model, which pipelines and recomputation have to be kept in step with; here a micro-batch
+brings its choices along.
 
-Shapes: T tokens of this rank, E experts, D documents.
+Shapes: T tokens of this rank, C of this context rank, E experts, K experts of a token, D documents, L layers with
+experts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,21 +18,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemo_cascade.models.megatron import backend
+from nemo_cascade.models.megatron.replay import Replay
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
 from megatron.core.transformer.moe.router import TopKRouter  # isort: skip
 
 
 class BalancedRouter(TopKRouter):  # type: ignore[misc]
-    """A router that counts its experts' tokens and is trained towards balance.
+    """A router that counts its experts' tokens, is trained towards balance, and replays an engine's choices.
 
     Attributes:
+        place: which of the model's layers with experts it is in, counted from 0.
         balance_coefficient: weight of the balance loss.
         z_coefficient: weight of the z-loss.
         loss_weight: both losses are sums over tokens; their gradients are multiplied by this.
         packed: Megatron's PackedSeqParams of the micro-batch that is computed.
         load_E: tokens of each expert since they were last forgotten.
         losses_2: sums of balance and z-loss likewise.
+        replayed_2: tokens whose experts were given, and of those the ones that it would have sent elsewhere, likewise.
     """
 
     def __init__(self, config: Any, pg_collection: Any = None, **later: Any) -> None:
@@ -36,15 +43,18 @@ class BalancedRouter(TopKRouter):  # type: ignore[misc]
         self.balance_coefficient = self.z_coefficient = 0.0
         self.loss_weight = 1.0
         self.packed: Any = None
+        self.place = 0
         self.forget()
 
     def forget(self) -> None:
         """Begin to count anew."""
         self.load_E = torch.zeros(self.config.num_moe_experts, dtype=torch.float64, device=backend.device())
         self.losses_2 = torch.zeros(2, dtype=torch.float64, device=backend.device())
+        self.replayed_2 = torch.zeros(2, dtype=torch.float64, device=backend.device())
 
     def routing(self, logits: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return each token's weights of the experts and which it goes to, [T, E] both."""
+        self.router_replay = self._replay(logits.shape[:-1].numel())
         probs_TE, chosen_TE = super().routing(logits, padding_mask)
         if self.training and torch.is_grad_enabled():  # not while activations are recomputed, or nothing is learnt
             probs_TE = self._learn(logits.flatten(0, -2).float(), probs_TE, chosen_TE)
@@ -59,6 +69,8 @@ class BalancedRouter(TopKRouter):  # type: ignore[misc]
         real_T1 = (document_T >= 0)[:, None]
         picked_TE = (chosen_TE & real_T1).detach()
         self.load_E += picked_TE.sum(0)
+        if self.router_replay is not None:
+            self.replayed_2 += self.router_replay.counts_2()
         losses = []
         if self.balance_coefficient > 0:
             losses.append(self.balance_coefficient * self._balance(logits_TE, picked_TE, document_T, documents))
@@ -86,10 +98,18 @@ class BalancedRouter(TopKRouter):  # type: ignore[misc]
     def _documents(self, tokens: int) -> tuple[Tensor, int]:
         """Return the document of each token of this rank, -1 for padding, and their number."""
         document_C = self.packed.document.to(self.load_E.device)
-        documents = len(self.packed.cu_seqlens_q) - 1
+        return self._own(document_C, tokens), len(self.packed.cu_seqlens_q) - 1
+
+    def _replay(self, tokens: int) -> Replay | None:
+        """Return what is replayed for the tokens of this rank; None: the router chooses."""
+        routed_CLK = getattr(self.packed, "routed_experts", None)
+        return None if routed_CLK is None else Replay(self._own(routed_CLK[:, self.place], tokens).long())
+
+    def _own(self, values_C: Tensor, tokens: int) -> Tensor:
+        """Return the values of this rank's tokens."""
         if self.config.sequence_parallel:  # ranks hold equal parts of the pack, in order
-            document_C = document_C[self.tp_group.rank() * tokens :][:tokens]
-        return document_C, documents
+            return values_C[self.tp_group.rank() * tokens :][:tokens]
+        return values_C
 
 
 class _Attached(torch.autograd.Function):  # type: ignore[misc]
@@ -121,11 +141,17 @@ def routers_of(chunk: Any) -> dict[int, BalancedRouter]:
     }
 
 
-def tell_routers_of_documents(chunk: Any) -> None:
-    """Let every layer tell its router which documents the micro-batch holds, each time that it is computed."""
+def tell_routers_of_batches(chunk: Any, expert_layers: Sequence[int]) -> None:
+    """Let every layer tell its router of the micro-batch, its documents and replay, each time that it is computed.
+
+    Args:
+        chunk: of a model.
+        expert_layers: the whole model's layers with experts, counted from 0.
+    """
     for layer in chunk.decoder.layers:
         router = getattr(getattr(layer, "mlp", None), "router", None)
         if isinstance(router, BalancedRouter):
+            router.place = expert_layers.index(layer.layer_number - 1)
             layer.register_forward_pre_hook(_tell, with_kwargs=True)
 
 

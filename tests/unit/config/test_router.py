@@ -1,6 +1,8 @@
 """What can't be asked of a router."""
 
-from nemo_cascade.config.router import RouterConfig
+from nemo_cascade.cli.preflight import architecture_of, model_problems
+from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.router import RouterConfig, RouterReplayConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.config.stages.sft import SftStage
 
@@ -19,3 +21,17 @@ def test_reinforcement_freezes_routers_and_fine_tuning_does_not():
         for stage in (SftStage, GrpoStage)
     ]
     assert [router.trainable for router in defaults] == [True, False]
+
+
+def test_replay_is_for_models_with_experts_and_measured_only_where_it_is_on():
+    (problem,) = RouterReplayConfig(measure_every=5).problems("stages.math_rl.router_replay")
+    assert "router_replay.measure_every=5 with stages.math_rl.router_replay.enabled=false" in str(problem)
+    assert list(RouterReplayConfig(enabled=True, measure_every=5).problems("")) == []
+    config, _ = compose(["cascade=nano", "parallel=single", "stages.math_rl.router_replay.enabled=true"])
+    (problem,) = model_problems(config, architecture_of(config))
+    assert "no experts whose choice could be replayed" in str(problem)
+    assert "stages.math_rl.router_replay" in problem.mend
+    config, _ = compose(
+        ["cascade=nano", "parallel=single", "model=nano_moe", "stages.math_rl.router_replay.enabled=true"]
+    )
+    assert model_problems(config, architecture_of(config)) == []

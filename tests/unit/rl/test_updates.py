@@ -10,6 +10,7 @@ import torch
 
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
+from nemo_cascade.errors import RolloutError
 from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.policy import policy_loss
 from nemo_cascade.losses.units import count_units
@@ -182,3 +183,57 @@ def test_a_response_of_several_documents_is_filtered_as_a_whole():
     policy = Policy({0: [0.0] * 3, 1: [math.log(2.5)] * 3, 2: [0.0] * 3})
     assert update(policy, batch, "loss.sequence_error_max=2").filtered == 1
     assert policy.trained == [(5, 2 * RESPONSE)]
+
+
+def with_experts(batch):
+    """Return the batch as of an engine that tells experts: of token t its number, in one layer of one expert."""
+    (group,) = batch.groups
+    said = []
+    for answer in group.answers:
+        routed = np.arange(len(answer.token_ids), dtype=np.int16)[:, None, None]
+        routed[-1] = -1
+        said.append(replace(answer, routed_experts=routed))
+    return replace(batch, groups=[replace(group, answers=said)])
+
+
+class ReplayingPolicy(Policy):
+    """Agrees with the engine where its experts are replayed, and keeps what each pass got."""
+
+    def __init__(self, gaps):
+        super().__init__(gaps)
+        self.passes = []
+
+    def logprobs(self, source, step, which="policy"):
+        replays = [d.routed_experts is not None for d in source.documents]
+        self.passes.append((which, all(replays)))
+        assert all(replays) or not any(replays)
+        given = self.gaps
+        self.gaps = dict.fromkeys(given, 0.0) if all(replays) else given
+        scores = super().logprobs(source, step, which)
+        self.gaps = given
+        return scores
+
+    def train_step(self, source, step):
+        (pack,) = source.micro_batches(step, 0, 1)
+        assert pack.routed_experts[: PROMPT + RESPONSE, 0, 0].tolist() == [0, 1, 2, 3, -1]
+        return super().train_step(source, step)
+
+
+def test_experts_are_replayed_where_the_policy_scores_and_trains_and_not_by_the_reference():
+    policy = ReplayingPolicy({0: [0.0, 0.5, 0.0], 1: [0.0, 0.0, -0.25]})
+    batch = with_experts(batch_of([STOP] * 2, [True] * 2))
+    replay = ["router_replay.enabled=true", "router_replay.measure_every=5"]
+    updates = update(policy, batch, *replay, "loss.sequence_error_max=1.01", "loss.kl_coefficient=0.1")
+    assert policy.passes == [("policy", False), ("policy", True), ("reference", False)]
+    assert updates.filtered == 0
+    assert updates.unreplayed == {
+        "logprob_difference_mean_unreplayed": pytest.approx(0.75 / 6),
+        "logprob_difference_max_unreplayed": pytest.approx(0.5),
+    }
+    rarely = update(policy, batch, replay[0], "router_replay.measure_every=2")  # it is step 5
+    assert rarely.unreplayed == {}
+
+
+def test_a_rollout_without_experts_is_refused_where_they_are_replayed():
+    with pytest.raises(RolloutError, match=r"p sample 0.*routed_experts"):
+        update(Policy({0: 0.0}), batch_of([STOP], [True]), "router_replay.enabled=true")

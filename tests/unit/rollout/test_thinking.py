@@ -37,7 +37,9 @@ def said(folder, tokenizer, text, prompt="<|im_start|>assistant\n<think>\n", **s
         part = part[: ends[0] + 1] if ends else part
         place += len(part)
         reason = FinishReason.STOP if ends else FinishReason.LENGTH
-        draft = step.draft.followed_by(part, np.full(len(part), -1.0, np.float32), reason)
+        read = len(step.draft.context) + len(part) - 1
+        experts = np.full((read, 1, 1), len(asked), np.int16)  # a stretch's number, of all that was read for it
+        draft = step.draft.followed_by(part, np.full(len(part), -1.0, np.float32), reason, experts)
         step = thoughts.next(draft, [tokenizer.end_id])
     return step.trajectory(3), asked
 
@@ -65,6 +67,10 @@ def test_a_thought_goes_on_to_the_end_of_its_line_and_is_closed_there(folder, to
     assert answer.trained[turn.begin :].sum() == len(answer.sampled_logprobs) == 13
     assert (answer.logprobs[answer.trained > 0] == -1).all()
     assert answer.logprobs[begin:end].any() == False  # noqa: E712
+    # A stretch's last token is read with the next one; what was read before keeps its first experts.
+    first, second = turn.begin + 8 - 1, turn.begin + 11 - 1
+    wanted = np.repeat([1, 2, 3, -1], [first, second - first, len(answer.token_ids) - 1 - second, 1])
+    assert np.array_equal(answer.routed_experts[:, 0, 0], wanted)
 
 
 def test_a_line_that_never_ends_is_broken_off_at_budget_and_overrun(folder, tokenizer):
