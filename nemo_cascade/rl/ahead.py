@@ -25,7 +25,6 @@ from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.policy_side import PolicySide
-from nemo_cascade.rl.staleness import check_ages
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 ROLLOUTS_AHEAD = "rollouts_ahead.pickle"
@@ -134,7 +133,7 @@ class Ahead:
             RolloutError: a rollout is older than `max_staleness` allows.
         """
         drawn = self._wait(self._drawn.pop(step))
-        mean, oldest = check_ages(drawn.batch, self._version_of(step), self._most)
+        mean, oldest = drawn.batch.check_ages(self._version_of(step), self._most)
         if self._most:
             drawn.said.update(staleness_mean=mean, staleness_max=oldest)
         return drawn

@@ -1,8 +1,8 @@
 """Engines by a clock of their own: log-normal lengths, slots, decoding that slows down as slots fill; instant judges.
 
-An engine with n answers under way takes BASE_S + n * EACH_S for a token of each (weights are read once, a cache for each
-answer). What goes on behind a pause is read anew first, READ_PER_S tokens a second. The clock goes on only where somebody
-waits. Seconds and tokens stand for 100 of a real engine each.
+An engine with n answers under way takes BASE_S + n * EACH_S for a token of each (weights are read once, a cache for
+each answer). What goes on behind a pause is read anew first, READ_PER_S tokens a second. The clock goes on only where
+somebody waits. Seconds and tokens stand for 100 of a real engine each.
 """
 
 from __future__ import annotations
@@ -112,7 +112,10 @@ class SimulatedEngines:
 
     @contextmanager
     def turns(self, sampling):
-        yield self
+        try:
+            yield self
+        finally:
+            self.give_up({a.place for e in self.engines for a in [*e.queue, *e.running.values()]})
 
     def generate(self, questions, sampling, seed):
         self.ask(questions, seed)

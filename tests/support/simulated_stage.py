@@ -17,7 +17,6 @@ from nemo_cascade.rl.ahead import Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.continuous.generation import Generation
-from nemo_cascade.rl.staleness import check_ages
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import Task
 from tests.support.simulated_engines import InstantJudges
@@ -25,7 +24,7 @@ from tests.support.simulated_engines import InstantJudges
 
 @dataclass
 class Played:
-    """What a stage came to: each step's batch, mean and largest age of its rollouts, seconds, shares (`engines.busy`)."""
+    """What a stage came to: each step's batch, mean and largest age of its rollouts, seconds, and `engines.busy`."""
 
     drawn: list = field(default_factory=list)
     ages: list = field(default_factory=list)
@@ -53,7 +52,7 @@ def collector_of(stage, engines, tasks, judges=None, hosts=None, stream_state=No
     return Collector(stream, Answerers(engines, judges or InstantJudges(), SimpleNamespace(), config, hosts), stage)
 
 
-def play(stage, collector, train_s, sync_s=0.0, told=lambda step, generation: None):
+def play(stage, collector, train_s, sync_s=0.0, told=lambda played, generation: None):
     """Play all steps."""
     engines, played = collector.by.engines, Played()
     one = _play_continuous if stage.generation.mode == "continuous" else _play_batches
@@ -77,7 +76,7 @@ def _play_continuous(stage, collector, train_s, sync_s, played, told):
         while engines.clock < trained:
             if not generation.pump(trained - engines.clock) and not generation.is_sampling:
                 engines.idle_until(trained)
-        told(step, generation)
+        told(played, generation)
     generation.pause(stage.steps)
     played.seconds = engines.clock
     generation.close()
@@ -103,10 +102,10 @@ def _play_batches(stage, collector, train_s, sync_s, played, told):
             drawn = ahead.take(step)
             _see(played, drawn, step, stage)
             now = max(now, whole[step]) + train_s
-            told(step, None)
+            told(played, None)
     played.seconds = max(now, engines.clock)
 
 
 def _see(played, drawn, step, stage):
     played.drawn.append(drawn)
-    played.ages.append(check_ages(drawn.batch, step, stage.max_staleness))
+    played.ages.append(drawn.batch.check_ages(step, stage.max_staleness))

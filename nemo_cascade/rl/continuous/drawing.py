@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +21,6 @@ from nemo_cascade.rl.ahead import ROLLOUTS_AHEAD, Drawn
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.continuous.generation import Generation, Held
 from nemo_cascade.rl.policy_side import PolicySide
-from nemo_cascade.rl.staleness import check_ages
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 # How long engines sample before they are told of new questions, where no answer ends.
@@ -58,7 +57,7 @@ class Continuous:
             held = pickle.loads((checkpoint / ROLLOUTS_AHEAD).read_bytes())
         self._generation = Generation(collector, stage, first, held)
         self._runs = False
-        self._error: BaseException | None = None
+        self._latest: Future[None] = Future()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="generation")
 
     def __enter__(self) -> Continuous:
@@ -93,9 +92,13 @@ class Continuous:
         """Go on, with the weights of `step`, which the engines hold."""
         engines, stage = self._collector.by.engines, stage_at(step)
         engines.hold(engines.version, self._policy.give_weights)
-        self._call(lambda: self._generation.resume(step, stage))
-        self._runs = True
-        self._worker.submit(self._round)
+
+        def go_on() -> None:
+            self._generation.resume(step, stage)
+            self._runs = True
+            self._latest = self._worker.submit(self._round)
+
+        self._call(go_on)
 
     def take(self, step: int) -> Drawn:
         """Return a step's batch, waiting for it.
@@ -104,9 +107,9 @@ class Continuous:
             CascadeError: what ended the generation.
             RolloutError: a rollout is older than `max_staleness` allows.
         """
-        while (drawn := self._call(self._generation.take)) is None:  # each call lets a round of the generation pass
-            continue
-        mean, oldest = check_ages(drawn.batch, self._policy.version_of(step), self._stage.max_staleness)
+        while (drawn := self._call(self._generation.take)) is None:
+            pass  # each call lets a round of the generation pass
+        mean, oldest = drawn.batch.check_ages(self._policy.version_of(step), self._stage.max_staleness)
         drawn.said.update(staleness_mean=mean, staleness_max=oldest)
         return drawn
 
@@ -116,21 +119,14 @@ class Continuous:
 
     def _call(self, act: Callable[[], Result]) -> Result:
         """Have the generation's thread do something between two rounds."""
-        if self._error is not None:
-            raise self._error
-        result = self._policy.wait(self._worker.submit(act))
-        if self._error is not None:
-            raise self._error
-        return result
+        if self._latest.done():
+            self._latest.result()  # or what ended the generation
+        return self._policy.wait(self._worker.submit(act))
 
     def _round(self) -> None:
         if not self._runs:
             return
-        try:
-            self._policy.check_wanted()
-            if not self._generation.pump(_GLANCE_S) and not self._generation.is_sampling:
-                time.sleep(_GLANCE_S)
-        except BaseException as error:
-            self._error = error
-            return
-        self._worker.submit(self._round)
+        self._policy.check_wanted()
+        if not self._generation.pump(_GLANCE_S) and not self._generation.is_sampling:
+            time.sleep(_GLANCE_S)
+        self._latest = self._worker.submit(self._round)  # one that fails stays the latest
