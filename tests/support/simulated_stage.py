@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,8 +34,13 @@ class Played:
     slots_busy: float = 0.0
 
 
+@cache
+def nano():
+    return compose(["cascade=nano"])[0]
+
+
 def stage_of(steps, prompts_per_step, samples, staleness, mode="batches", oversampling=1.0, leftovers="carry", **more):
-    stage = compose(["cascade=nano"])[0].stages["math_rl"]
+    stage = nano().stages["math_rl"]
     rules = GenerationConfig(mode=mode, oversampling=oversampling, leftovers=leftovers)
     sizes = {"steps": steps, "prompts_per_step": prompts_per_step, "num_generations": samples}
     return replace(stage, **sizes, max_staleness=staleness, generation=rules, **more)
@@ -46,8 +52,7 @@ def tasks_of(count, use=None):
 
 
 def collector_of(stage, engines, tasks, judges=None, hosts=None, stream_state=None, turns="streaming"):
-    config = compose(["cascade=nano"])[0]
-    config = replace(config, environments=replace(config.environments, turns=turns))
+    config = replace(nano(), environments=replace(nano().environments, turns=turns))
     stream = open_stream(PromptSet(tasks), stage, config.seed, stream_state)
     return Collector(stream, Answerers(engines, judges or InstantJudges(), SimpleNamespace(), config, hosts), stage)
 
