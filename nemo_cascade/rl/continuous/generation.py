@@ -24,7 +24,7 @@ from nemo_cascade.rl.collect import Collector, check_signal, rollout_seed
 from nemo_cascade.rl.continuous.buffer import Entry, RolloutBuffer, in_order
 from nemo_cascade.rl.continuous.under_way import GroupUnderWay
 from nemo_cascade.rl.group import Group
-from nemo_cascade.types import Judged, Place, Task, Trajectory
+from nemo_cascade.types import Judged, Task, Trajectory
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Generation:
             self._buffer.add(entry)
         self._to_ask, self._dropped, self._serial = deque(held.to_ask), list(held.dropped), held.serial
         self._open: dict[str, GroupUnderWay] = {}
-        self._leaving: dict[str, set[Place]] = {}
+        self._leaving: dict[str, GroupUnderWay] = {}
         self._weights = step
         self._flow: Any = None
         self._flow_sampling: SamplingConfig | None = None
@@ -87,6 +87,8 @@ class Generation:
         Raises:
             CascadeError: what engines, environments or judges raised.
         """
+        for gone in [name for name, group in self._leaving.items() if group.is_gone]:
+            self._leaving.pop(gone).close()
         self._ask()
         heard: defaultdict[str, list[Trajectory]] = defaultdict(list)
         for answer in self._flow.answers(patience_s) if self._flow.waiting else ():
@@ -149,7 +151,7 @@ class Generation:
 
     def close(self) -> None:
         """Give up what is under way."""
-        for group in self._open.values():
+        for group in (*self._open.values(), *self._leaving.values()):
             group.close()
         self._flow_stack.close()
 
@@ -200,13 +202,11 @@ class Generation:
         """Give verdicts to the groups that they are about; return whose those are."""
         ours = set()
         for place, verdict in verdicts:
-            if (awaited := self._leaving.get(place[0])) is None:
+            if (leaving := self._leaving.get(place[0])) is None:
                 self._open[place[0]].judged(place, verdict)
                 ours.add(place[0])
-            else:  # nobody wants it any more; its prompt may be asked anew behind the last of them
-                awaited.discard(place)
-                if not awaited:
-                    del self._leaving[place[0]]
+            else:  # nobody wants it any more
+                leaving.awaited.discard(place)
         return ours
 
     def _look_at(self, name: str) -> None:
@@ -228,12 +228,8 @@ class Generation:
         if going:
             self._tokens_given_up += self._flow.give_up({place for group in going for place in group.places})
         for group in going:
-            self._tokens_given_up += group.num_ended
-            group.close()
-            for place, _ in self._by.judges.withdraw(group.task.task_id):
-                group.awaited.discard(place)
-            if group.awaited:
-                self._leaving[group.task.task_id] = group.awaited
+            self._tokens_given_up += group.give_up()
+            self._leaving[group.task.task_id] = group
         for entry in entries:
             self._buffer.remove(entry.task.task_id)
             if entry.group is not None:

@@ -42,11 +42,6 @@ class GroupUnderWay:
         return [(self.task.task_id, sample) for sample in range(self._samples)]
 
     @property
-    def num_ended(self) -> int:
-        """Tokens of the samples that are over."""
-        return sum(answer.num_sampled for answer in self._ended.values())
-
-    @property
     def is_stepping(self) -> bool:
         """Whether an environment is answering one of its samples."""
         return self._episodes.stepping > 0
@@ -99,6 +94,18 @@ class GroupUnderWay:
                 self._by.judges.compare(group.samples)
                 return None
         return self._group
+
+    def give_up(self) -> int:
+        """Ask and judge it no further; return the tokens of its samples that are over."""
+        self._episodes.cancel()
+        for place, _ in self._by.judges.withdraw(self.task.task_id):
+            self.awaited.discard(place)
+        return sum(answer.num_sampled for answer in self._ended.values())
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no judge and no environment is at it any more, once it was given up: its prompt may be asked anew."""
+        return not self.awaited and not self._episodes.in_a_step
 
     def close(self) -> None:
         """Drop its worlds."""

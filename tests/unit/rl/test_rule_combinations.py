@@ -10,7 +10,7 @@ import pytest
 
 from nemo_cascade.config.environments import EnvironmentProcessesConfig, TaskEnvironmentConfig
 from nemo_cascade.config.sandbox import SandboxConfig
-from nemo_cascade.config.stages.rollout_rules import DynamicSamplingConfig, PromptFilterConfig
+from nemo_cascade.config.stages.rollout_rules import DynamicSamplingConfig, PromptFilterConfig, ScheduleEntry
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
 from tests.support.simulated_engines import SimulatedEngines
 from tests.support.simulated_stage import collector_of, nano, play, stage_of, tasks_of
@@ -77,3 +77,18 @@ def play_all(staleness, hosts, each):
 @pytest.mark.parametrize("each", [17, pytest.param(1, marks=pytest.mark.long)])
 def test_each_combination_of_rules_runs_or_is_refused_for_a_reason(staleness, each, hosts):
     assert play_all(staleness, hosts, each) == len(RULES) * (3 + (4 if staleness else 2) * 2)
+
+
+def test_what_promises_to_be_repeatable_or_changes_under_way_is_refused():
+    stage = stage_of(8, PROMPTS, SAMPLES, 1, "continuous")
+    config = replace(nano(), cluster=replace(nano().cluster, deterministic=True))
+    stage = replace(
+        stage,
+        schedule=[ScheduleEntry(from_step=2, temperature=0.8)],
+        curriculum=replace(stage.curriculum, profile_on_plateau=3),
+    )
+    told = [str(problem) for problem in stage.problems(config, "math_rl")]
+    for words in ("cluster.deterministic=true", "math_rl.schedule; mend", "profile_on_plateau=3"):
+        assert sum(words in line for line in told) == 1, words
+    in_turns = replace(stage, max_staleness=0, generation=replace(stage.generation, leftovers="abort"))
+    assert not any("math_rl.schedule" in str(problem) for problem in in_turns.problems(config, "math_rl"))
