@@ -2,6 +2,9 @@
 
 The scheduling is the product's own; engines and trainer are clocks (tests/support/simulated_engines.py). Lengths are
 log-normal, by prompt and by sample, cut at 40,000 tokens; each batch fits all slots at once, as where caches are large.
+Came out: engines at work 82 % in turns, 85 % one step off by batches, 100 % one step off without batches, with or
+without over-sampling; slots taken 48, 50, 77 and 90 %. Tokens trained a second: 67, 70, 89 and 78: over-sampling fills
+slots with what is too old a step later, so it doesn't pay where engines slow down as they fill.
 """
 
 from __future__ import annotations
@@ -50,3 +53,4 @@ def test_engines_do_not_wait_for_the_slowest_rollout():
     assert found["one step off, over-sampling 1.25"][1] > found["one step off"][1] > found["in turns"][1]
     # Slots that over-sampling fills are paid for with what is given up: more are taken, and fewer tokens are trained.
     assert found["one step off"][2] > 1.2 * found["in turns"][2]
+    assert found["one step off"][2] > found["one step off, over-sampling 1.25"][2]
