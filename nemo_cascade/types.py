@@ -90,19 +90,26 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the policy said in one go, under one weight version: [begin, end) of a trajectory.
+    """What the policy said in one go: [begin, end) of a trajectory.
 
     Attributes:
         begin, end: its tokens.
-        version: of the weights that sampled it.
+        version: of the weights that sampled it, its end where they changed under it.
         forced: [begin, end) of those among its tokens that an engine put there, as the end of a thought that had
             reached its budget; empty: all were sampled.
+        swaps: (end, version) of each stretch that earlier weights sampled, in order; empty: one version sampled all.
     """
 
     begin: int
     end: int
     version: int
     forced: tuple[int, int] = (0, 0)
+    swaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def oldest(self) -> int:
+        """The oldest weight version that sampled a token of it."""
+        return min([self.version, *(version for _, version in self.swaps)])
 
     @property
     def sampled(self) -> tuple[tuple[int, int], ...]:
@@ -165,7 +172,14 @@ class Trajectory:
     @property
     def versions(self) -> Int32:
         """[n], the weight version that sampled each token; -1 where it was given."""
-        return self._on_turns(np.int32, -1, [turn.version for turn in self.turns])
+        aligned = self._on_turns(np.int32, -1, [turn.version for turn in self.turns])
+        for turn in self.turns:
+            begin = turn.begin
+            for end, version in turn.swaps:
+                stretch = aligned[begin:end]
+                stretch[stretch >= 0] = version
+                begin = end
+        return aligned
 
     @property
     def logprobs(self) -> Float32:
@@ -238,10 +252,12 @@ def first_turn(
     version: int,
     forced: tuple[int, int] = (0, 0),
     routed_experts: RoutedExperts | None = None,
+    swaps: Sequence[tuple[int, int]] = (),
 ) -> Trajectory:
-    """Return the trajectory of one answer to tokens that were given; `forced`: [begin, end) of the response."""
+    """Return the trajectory of one answer to tokens that were given; `forced` and `swaps` count from its first one."""
     begin, end = (len(context) + place for place in forced) if forced[0] < forced[1] else (0, 0)
-    turn = Turn(len(context), len(context) + len(response), version, (begin, end))
+    earlier = tuple((len(context) + place, earlier) for place, earlier in swaps)
+    turn = Turn(len(context), len(context) + len(response), version, (begin, end), earlier)
     ids = np.concatenate([context, response]).astype(np.int32)
     found = np.asarray(logprobs, np.float32)
     return Trajectory(task_id, sample, ids, (turn,), found, reason, routed_experts=routed_experts)

@@ -54,6 +54,12 @@ class GenRMGroup:
         """Hand in the samples of one task, in order; each one's verdict comes back with its place."""
         self._judged.append(self._threads.submit(self._judge, samples))
 
+    def collect(self) -> list[Judged]:
+        """Return the verdicts that are there."""
+        done = [future for future in self._judged if future.done()]
+        self._judged = [future for future in self._judged if future not in done]
+        return [verdict for future in done for verdict in future.result()]
+
     def drain(self) -> list[Judged]:
         """Wait for all verdicts and return them; a request has its own time limit, so this ends."""
         judged, self._judged = self._judged, []

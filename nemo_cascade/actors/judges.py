@@ -27,6 +27,10 @@ class Judge(Protocol):
         """Hand in samples; each one's verdict comes back with its place."""
         ...
 
+    def collect(self) -> Sequence[Judged]:
+        """Return the verdicts that are there, without waiting for others."""
+        ...
+
     def drain(self) -> Sequence[Judged]:
         """Wait for all verdicts in flight and return them."""
         ...
@@ -82,18 +86,44 @@ class Judges:
         for judge, some in singles.items():
             judge.submit(some)
 
+    def collect(self) -> list[Judged]:
+        """Return the verdicts that are there by now.
+
+        Raises:
+            CascadeError: a judge failed, or is too slow.
+        """
+        return [verdict for judge in (self.pools, *self._named.values()) for verdict in judge.collect()]
+
+    def withdraw(self, task_id: str) -> list[Judged]:
+        """Return errors for samples of a task that wait for others to be judged with, which won't come."""
+        group = self._gathering.pop(task_id, {})
+        lacking = Verdict(None, "group", f"{len(group)} of {self.group_size} responses to judge together")
+        return [(answer.place, lacking) for _, answer in group.values()]
+
     def drain(self) -> list[Judged]:
         """Wait for all verdicts in flight and return them; a sample whose group isn't whole can't be judged.
 
         Raises:
             CascadeError: a judge failed, or is too slow.
         """
-        apart, self._gathering = self._gathering, {}
-        verdicts: list[Judged] = []
-        for group in apart.values():
-            lacking = Verdict(None, "group", f"{len(group)} of {self.group_size} responses to judge together")
-            verdicts += [(answer.place, lacking) for _, answer in group.values()]
-        return [*(verdict for judge in (self.pools, *self._named.values()) for verdict in judge.drain()), *verdicts]
+        lacking = [verdict for task_id in list(self._gathering) for verdict in self.withdraw(task_id)]
+        return [*self.drain_submitted(), *lacking]
+
+    def drain_submitted(self) -> list[Judged]:
+        """Wait for all verdicts in flight and return them; samples that wait for others of their group go on waiting.
+
+        Raises:
+            CascadeError: a judge failed, or is too slow.
+        """
+        return [verdict for judge in (self.pools, *self._named.values()) for verdict in judge.drain()]
+
+    def compare(self, group: Sequence[Sample]) -> None:
+        """Hand a whole group that a verifier has judged to the reward model; its verdicts come like others.
+
+        Raises:
+            RewardError: no reward model is in use.
+        """
+        self._judge(PREFERENCE).submit(group)
 
     def preferences(self, groups: Sequence[Sequence[Sample]]) -> dict[Place, Verdict]:
         """Ask the reward model about whole groups that a verifier has judged.
@@ -102,10 +132,9 @@ class Judges:
             RewardError: no reward model is in use.
             CascadeError: it failed, or is too slow.
         """
-        judge = self._judge(PREFERENCE)
         for group in groups:
-            judge.submit(group)
-        return dict(judge.drain())
+            self.compare(group)
+        return dict(self._judge(PREFERENCE).drain())
 
     def _judge(self, verifier: str) -> Judge:
         """Return who judges under a verifier's name."""

@@ -88,6 +88,7 @@ class RewardGroup:
         self.cluster, self.config = cluster, config
         self._fleet = Fleet(cluster, "reward", RewardError)
         self._outstanding = 0
+        self._heard = time.monotonic()
         self._turn = 0
         self._unconfirmed: dict[Any, tuple[Member, int]] = {}
         self._deadline = cluster.config.actor_start_deadline_s
@@ -124,13 +125,15 @@ class RewardGroup:
             if share := told[(place - self._turn) % len(members) :: len(members)]:
                 self._unconfirmed[member.handle.submit.remote(share)] = member, len(share)
         self._turn += len(told)
+        self._heard = self._heard if self._outstanding else time.monotonic()
         self._outstanding += len(told)
         self._confirm(MAX_UNCONFIRMED)
 
-    def collect(self, timeout_s: float) -> list[Judged]:
+    def collect(self, timeout_s: float = 0.0) -> list[Judged]:
         """Return verdicts that are ready, waiting up to `timeout_s` for the first.
 
         Raises:
+            DeadlineError: no verdict came for longer than a verifier may take.
             RewardError: a submission was refused, or the pool broke.
         """
         self._confirm(MAX_UNCONFIRMED)
@@ -139,6 +142,14 @@ class RewardGroup:
         answers = self._fleet.call("collect", timeout_s, deadline_s=timeout_s + self._silence_s)
         results = [result for answer in answers for result in answer]
         self._outstanding -= len(results)
+        if results:
+            self._heard = time.monotonic()
+        elif time.monotonic() - self._heard > self._silence_s:
+            raise DeadlineError(
+                f"{self._outstanding} verdicts never came",
+                limit=f"{self._silence_s:g} s without one",
+                mend="look at the reward actors' logs",
+            )
         return results
 
     def drain(self) -> list[Judged]:
@@ -150,17 +161,8 @@ class RewardGroup:
         """
         self._confirm(0)
         results: list[Judged] = []
-        last = time.monotonic()
         while self._outstanding:
-            ready = self.collect(COLLECT_S)
-            results += ready
-            last = time.monotonic() if ready else last
-            if time.monotonic() - last > self._silence_s:
-                raise DeadlineError(
-                    f"{self._outstanding} verdicts never came",
-                    limit=f"{self._silence_s:g} s without one",
-                    mend="look at the reward actors' logs",
-                )
+            results += self.collect(COLLECT_S)
         return results
 
     def self_test(self, names: list[str], settings: Mapping[str, Any] = MappingProxyType({})) -> None:

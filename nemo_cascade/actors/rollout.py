@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,13 @@ from nemo_cascade.actors.actor import Actor
 from nemo_cascade.actors.cluster import Cluster
 from nemo_cascade.actors.fleet import Fleet, Member
 from nemo_cascade.actors.placement import engine_slots, placed_on
+from nemo_cascade.actors.turns import DEADLINE_MARGIN_S, Turns
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
-from nemo_cascade.errors import ActorDiedError, CascadeError, DeadlineError, RolloutError
+from nemo_cascade.errors import ActorDiedError, DeadlineError, RolloutError
 from nemo_cascade.rollout.buckets import SyncSummary, WeightBucket
 from nemo_cascade.types import Float32, Int32, Place, Question, Trajectory
 
 log = logging.getLogger(__name__)
-
-# The engine keeps its own deadline and says more about it: the group's comes a little later.
-DEADLINE_MARGIN_S = 15.0
 
 
 class RolloutActor(Actor):
@@ -50,6 +47,15 @@ class RolloutActor(Actor):
         """Take up questions, and return the answers that end next."""
         answers: list[Trajectory] = self.worker.advance(asked, sampling, patience_s, first)
         return answers
+
+    def take_back(self) -> None:
+        """Keep what is under way for the next `advance`, and be free for something else."""
+        self.worker.take_back()
+
+    def give_up(self, places: list[Place]) -> int:
+        """Give up some answers; return how many tokens they had."""
+        lost: int = self.worker.give_up(places)
+        return lost
 
     def end_turns(self) -> None:
         """Give up what is under way."""
@@ -195,6 +201,11 @@ class RolloutGroup:
                 for stream in streams.values():
                     ray.cancel(stream, force=False)
 
+    @property
+    def slots(self) -> int:
+        """Answers that all engines sample at a time, at most."""
+        return self.config.num_engines * self.config.max_num_seqs
+
     @contextmanager
     def turns(self, sampling: SamplingConfig) -> Iterator[Turns]:
         """Open a generation whose questions keep coming; leaving it gives up what isn't answered.
@@ -295,100 +306,3 @@ class RolloutGroup:
         if self.version:
             assert self._restore is not None, "a version comes with a way to restore it"
             self._restore(member)
-
-
-class Turns:
-    """Questions that keep coming, and answers as they end: for conversations that don't wait for each other.
-
-    Each engine has up to two calls in flight, so that it goes on sampling while the driver reads the first one's
-    answers. A sample's later turns go to the engine that has read its earlier ones. An engine that dies is started
-    anew, and asked again what it hadn't answered.
-
-    Args:
-        group: the engines.
-        sampling: how answers are drawn.
-    """
-
-    def __init__(self, group: RolloutGroup, sampling: SamplingConfig) -> None:
-        self._group, self._sampling = group, sampling
-        count = len(group.fleet.members)
-        self._open: list[dict[Place, tuple[Question, int]]] = [{} for _ in range(count)]
-        self._unsent: list[list[tuple[Question, int]]] = [[] for _ in range(count)]
-        self._calls: list[deque[Any]] = [deque() for _ in range(count)]
-        self._home: dict[Place, int] = {}
-        self._begun = [False] * count
-        self._heard = time.monotonic()
-
-    @property
-    def waiting(self) -> int:
-        """Answers that are to come."""
-        return sum(map(len, self._open))
-
-    def ask(self, questions: Sequence[Question], seed: int) -> None:
-        """Ask questions, each with the seed of this generation."""
-        for question in questions:
-            places = [(question.task_id, sample) for sample in question.samples]
-            emptiest = min(range(len(self._open)), key=lambda i: len(self._open[i]))
-            index = self._home.get(places[0], emptiest)
-            self._unsent[index].append((question, seed))
-            for place in places:
-                self._home[place] = index
-                single = Question(question.task_id, question.token_ids, range(place[1], place[1] + 1))
-                self._open[index][place] = single, seed
-        self._heard = time.monotonic()
-
-    def answers(self, patience_s: float) -> list[Trajectory]:
-        """Return what ended by now; nothing where nothing does for so long.
-
-        Raises:
-            ActorDiedError: an engine died and can't be replaced.
-            DeadlineError: no answer came for rollout.generate_deadline_s.
-            CascadeError: what an engine raised.
-        """
-        for index in range(len(self._calls)):
-            self._send(index, patience_s)
-        heads = {calls[0]: index for index, calls in enumerate(self._calls) if calls}
-        ready, _ = ray.wait(list(heads), num_returns=len(heads), timeout=0.0)
-        if not ready:
-            ready, _ = ray.wait(list(heads), num_returns=1, timeout=patience_s)
-        answers = [answer for ref in ready for answer in self._taken(heads[ref])]
-        limit = self._group.config.generate_deadline_s + DEADLINE_MARGIN_S
-        if answers:
-            self._heard = time.monotonic()
-        elif time.monotonic() > self._heard + limit:
-            names = [self._group.fleet.members[i].name for i, open_ones in enumerate(self._open) if open_ones]
-            self._group.fleet.broken = f"{', '.join(names)} did not finish generating"
-            raise self._group.fleet.silence(names, "advance", limit)
-        return answers
-
-    def close(self) -> None:
-        """Give up what isn't answered."""
-        fleet = self._group.fleet
-        left = [member for member, open_ones in zip(fleet.members, self._open, strict=True) if open_ones]
-        if left and fleet.broken is None:
-            with suppress(CascadeError):
-                fleet.call_on(left, "end_turns", deadline_s=self._group.config.generate_deadline_s)
-
-    def _send(self, index: int, patience_s: float) -> None:
-        """Keep an engine that has something to do at it, and tell it what is new."""
-        if not self._open[index] or len(self._calls[index]) == 2:
-            return
-        handle = self._group.fleet.members[index].handle
-        new, first = self._unsent[index], not self._begun[index]
-        self._calls[index].append(handle.advance.remote(new, self._sampling, patience_s, first))
-        self._unsent[index], self._begun[index] = [], True
-
-    def _taken(self, index: int) -> list[Trajectory]:
-        """Return the answers of an engine's oldest call."""
-        ref = self._calls[index].popleft()
-        try:
-            answers: list[Trajectory] = self._group.fleet.value_of(self._group.fleet.members[index], ref, "advance")
-        except ActorDiedError as death:
-            self._group.revive(index, death)
-            self._calls[index].clear()
-            self._begun[index] = False
-            self._unsent[index] = list(self._open[index].values())
-            return []
-        for answer in answers:
-            del self._open[index][answer.place]
-        return answers

@@ -7,6 +7,7 @@ resumed.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class _Batch:
     places: list[Place]
     requests: list[Request]
     refs: dict[str, Any] = field(default_factory=dict)
+    sent: float = 0.0
 
 
 @dataclass(slots=True)
@@ -123,10 +125,20 @@ class ScorerGroup:
             for task, answer in samples
         ]
         self._waiting.append(_Batch([answer.place for _, answer in samples], requests))
+        self._take_answered()
+        self._dispatch()
+
+    def collect(self) -> list[Judged]:
+        """Return the verdicts that are there. Raises as `drain`."""
+        self._take_answered()
+        self._dispatch()
+        done, self._done = self._done, []
+        return done
+
+    def _take_answered(self) -> None:
         for replica in self._replicas:
             while replica.at_work and self._has_answered(replica.at_work[0]):
                 self._finish(replica)
-        self._dispatch()
 
     def drain(self) -> list[Judged]:
         """Wait for all verdicts and return them.
@@ -157,12 +169,14 @@ class ScorerGroup:
             batch = self._waiting.popleft()
             requests = ray.put(batch.requests)
             batch.refs = {m.name: m.handle.invoke.remote("score", requests) for m in replica.members}
+            batch.sent = time.monotonic()
             replica.at_work.append(batch)
 
-    @staticmethod
-    def _has_answered(batch: _Batch) -> bool:
+    def _has_answered(self, batch: _Batch) -> bool:
+        """Tell whether a batch is to be waited for no longer: it is scored, or late."""
         refs = list(batch.refs.values())
-        return len(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) == len(refs)
+        late = time.monotonic() > batch.sent + 2 * self.config.deadline_s  # that of the one before it, and its own
+        return late or len(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) == len(refs)
 
     def _finish(self, replica: _Replica) -> None:
         """Take the oldest batch's verdicts, waiting for them."""

@@ -6,16 +6,12 @@
 Weights change between batches alone, when the engines have nothing to do, and which weights draw a batch follows from
 its number: a stage that is stopped goes on as if it hadn't been, from the batches that its checkpoint holds.
 
-One worker draws one batch after another, and the policy waits for nobody else. A new engine in a dead one's place waits
-for the policy: between two updates it gets the weights as they are then, and its rollouts say so. So nothing waits in a
-circle.
+One worker draws one batch after another, and the policy waits for nobody else (policy_side.py).
 """
 
 from __future__ import annotations
 
 import pickle
-import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
@@ -26,18 +22,13 @@ from typing import Any
 
 from nemo_cascade.actors.fleet import Member
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.errors import RolloutError
 from nemo_cascade.rl.batch import RolloutBatch
 from nemo_cascade.rl.collect import Collector
+from nemo_cascade.rl.policy_side import PolicySide
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 ROLLOUTS_AHEAD = "rollouts_ahead.pickle"
 _ENDING_S = 20.0
-_LOOK_S = 0.2
-
-
-class _Unwanted(RolloutError):
-    """The stage is at an end, and nobody wants what is being drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +67,11 @@ class Ahead:
         checkpoint: Path | None = None,
         first: int = 0,
     ) -> None:
-        self._collector, self._version_of, self._restore = collector, version_of, restore
+        self._collector, self._policy = collector, PolicySide(version_of, restore, first)
+        self._version_of = version_of
         self._most, self._steps = stage.max_staleness, stage.steps
         self._drawn: dict[int, Drawn | Future[Drawn]] = dict(enumerate(self._read(checkpoint), first))
         self._next = first + len(self._drawn)
-        self._now, self._owner = first, threading.current_thread()
-        self._lost: queue.SimpleQueue[tuple[Member, Future[None]]] = queue.SimpleQueue()
-        self._unwanted = threading.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="rollouts-ahead")
 
     def __enter__(self) -> Ahead:
@@ -93,7 +82,7 @@ class Ahead:
     ) -> None:
         """Let the batch that is being drawn come to its end, or after an error give it up."""
         if error is not None:
-            self._unwanted.set()
+            self._policy.end()
         self._worker.shutdown(wait=error is None, cancel_futures=True)
         for drawn in self._drawn.values():
             if error is not None and isinstance(drawn, Future) and not drawn.cancelled():
@@ -108,9 +97,13 @@ class Ahead:
         Raises:
             CascadeError: what ended the drawing.
         """
-        self._now = step
+        self._policy.step = step
         for number, drawn in self._drawn.items():
             self._drawn[number] = self._wait(drawn)
+
+    def lend(self, step: int) -> None:
+        """As `settle`: judges are done by then, too."""
+        self.settle(step)
 
     def draw(self, step: int, stage_at: Callable[[int], GrpoStage], timer: PhaseTimer) -> None:
         """Draw, or begin to, all batches that the weights of `step` are for.
@@ -124,7 +117,7 @@ class Ahead:
         self._next = max(self._next, due.stop)
         if self._most and due:
             engines = self._collector.by.engines
-            engines.hold(engines.version, self._wait_for_weights)
+            engines.hold(engines.version, self._policy.give_weights)
         for number in due:
             stage = stage_at(number)
             if self._most:
@@ -140,19 +133,9 @@ class Ahead:
             RolloutError: a rollout is older than `max_staleness` allows.
         """
         drawn = self._wait(self._drawn.pop(step))
-        now = self._version_of(step)
-        ages = [
-            now - turn.version
-            for group in drawn.batch.groups
-            for answer in group.answers
-            for part in answer.parts
-            for turn in part.turns
-        ]
-        if min(ages) < 0 or max(ages) > self._most:
-            value, limit = f"{min(ages)} to {max(ages)} steps", f"0 to max_staleness={self._most}"
-            raise RolloutError("rollouts of other weights than this step may train", value=value, limit=limit)
+        mean, oldest = drawn.batch.check_ages(self._version_of(step), self._most)
         if self._most:
-            drawn.said.update(staleness_mean=sum(ages) / len(ages), staleness_max=max(ages))
+            drawn.said.update(staleness_mean=mean, staleness_max=oldest)
         return drawn
 
     def write(self, folder: Path) -> None:
@@ -176,38 +159,12 @@ class Ahead:
         ]
 
     def _wait(self, drawn: Drawn | Future[Drawn]) -> Drawn:
-        """Wait for a batch, and meanwhile give new engines their weights: the policy has nothing else to do."""
-        while isinstance(drawn, Future):
-            try:
-                return drawn.result(_LOOK_S)
-            except NotYetError:
-                if drawn.done():
-                    raise  # a deadline of its own
-            while not self._lost.empty():
-                member, given = self._lost.get()
-                self._restore(member, self._version_of(self._now))
-                given.set_result(None)
-        return drawn
-
-    def _wait_for_weights(self, member: Member) -> None:
-        """Have a new engine wait until the policy is between two updates."""
-        if threading.current_thread() is self._owner:  # nobody draws ahead, and the engines are asked something else
-            self._restore(member, self._version_of(self._now))
-            return
-        given: Future[None] = Future()
-        self._lost.put((member, given))
-        while not given.done():
-            self._go_on(0)
-            self._unwanted.wait(_LOOK_S)
+        return self._policy.wait(drawn) if isinstance(drawn, Future) else drawn
 
     def _collect(self, step: int, stage: GrpoStage, timer: PhaseTimer, *, apart: bool) -> Drawn:
         self._collector.stage = stage
-        batch = self._collector.collect(step, timer, self._go_on)
+        batch = self._collector.collect(step, timer, self._policy.check_wanted)
         said = {**batch.metrics(), **self._collector.stream.metrics()}
         if apart:
             said["seconds_ahead"] = timer.finish()
         return Drawn(batch, stage, said)
-
-    def _go_on(self, _: int) -> None:
-        if self._unwanted.is_set():
-            raise _Unwanted("the stage is at an end")

@@ -87,7 +87,7 @@ def ask(
         if told is not None and over:
             told(len(over))
 
-    with timer.phase("generate"), _episodes(tasks, samples, sampling, by) as episodes:
+    with timer.phase("generate"), episodes_of(tasks, samples, sampling, by) as episodes:
         play(episodes, by.engines, sampling, seed, judge, by.config.environments.turns)
     with timer.phase("verify"):
         verdicts.update(by.judges.drain())
@@ -142,7 +142,8 @@ def _stream(
     told(episodes.settled())
 
 
-def _episodes(tasks: Sequence[Task], samples: int, sampling: SamplingConfig, by: Answerers) -> Episodes:
+def episodes_of(tasks: Sequence[Task], samples: int, sampling: SamplingConfig, by: Answerers) -> Episodes:
+    """Return the samples of some tasks as episodes that are yet to be played; enter them."""
     room = by.config.rollout.max_model_len - sampling.max_tokens
     return Episodes(tasks, samples, by.environments, room, by.config.reward.deadline_s)
 

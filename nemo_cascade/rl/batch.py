@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
+from nemo_cascade.errors import RolloutError
 from nemo_cascade.losses.advantage import count_unpaired_groups
 from nemo_cascade.rewards.judgement import FALLBACK
 from nemo_cascade.rl.group import Group
@@ -58,6 +59,23 @@ class RolloutBatch:
     @property
     def _lengths(self) -> NDArray[np.int64]:
         return np.array([[answer.num_sampled for answer in group.answers] for group in self.groups])
+
+    def check_ages(self, version: int, most: int) -> tuple[float, int]:
+        """Return mean and maximum of the rollouts' ages in steps, turn by turn; a turn is as old as its oldest token.
+
+        Args:
+            version: of the weights that the batch trains.
+            most: steps that a rollout may be old.
+
+        Raises:
+            RolloutError: a rollout is older, or of weights that are yet to come.
+        """
+        parts = [part for group in self.groups for answer in group.answers for part in answer.parts]
+        ages = [version - turn.oldest for part in parts for turn in part.turns]
+        if min(ages) < 0 or max(ages) > most:
+            value, limit = f"{min(ages)} to {max(ages)} steps", f"0 to max_staleness={most}"
+            raise RolloutError("rollouts of other weights than this step may train", value=value, limit=limit)
+        return sum(ages) / len(ages), max(ages)
 
     def metrics(self) -> dict[str, Any]:
         """Return what a step's log line says of its rollouts."""

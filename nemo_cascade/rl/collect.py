@@ -64,11 +64,11 @@ class Collector:
             tasks, seed = self.stream.take(wanted - len(kept)), rollout_seed(self.by.config.seed, step, round_index)
             self.by.judges.group_size = stage.num_generations
             groups = ask(tasks, stage.num_generations, stage.sampling, seed, self.by, f"step {step + 1}", timer, told)
-            self._tell(groups)
+            self.tell(groups)
             if stage.shaping.combine == "preference":
                 with timer.phase("verify"):
                     self._ask_reward_model(groups, step)
-            useful = [g for g in groups if self._has_signal(g)] if dynamic.enabled else groups
+            useful = [g for g in groups if self.has_signal(g)] if dynamic.enabled else groups
             for group in groups:
                 if not any(group is kept_one for kept_one in useful):
                     self.stream.passed_over(group.task.task_id)
@@ -76,14 +76,7 @@ class Collector:
             dropped += len(groups) - len(useful)
             if len(kept) == wanted:
                 break
-        if not kept:
-            raise RolloutError(
-                "no group of the step has any variance in its rewards",
-                value=f"{dropped} groups in {dynamic.max_rounds} rounds at step {step + 1}",
-                mend="easier or harder prompts, more rounds, or dynamic_sampling.enabled=false",
-            )
-        if len(kept) < wanted:
-            log.warning("step %d trains on %d of %d groups: the rest had no variance", step + 1, len(kept), wanted)
+        check_signal(len(kept), wanted, dropped, dynamic.max_rounds, step)
         return self.batch_of(kept, dropped, round_index + 1)
 
     def batch_of(self, groups: list[Group], dropped: int, rounds: int) -> RolloutBatch:
@@ -92,7 +85,7 @@ class Collector:
         advantages = group_advantages(marks.rewards, marks.valid, self.stage.advantage)
         return RolloutBatch(groups, marks, advantages, dropped, rounds)
 
-    def _tell(self, groups: Sequence[Group]) -> None:
+    def tell(self, groups: Sequence[Group]) -> None:
         """Let the stream know of which tasks all valid rollouts are right, and of which none; not if none is valid."""
         marks = marked(groups, self._outcome, self.by.tokenizer)
         for group, rewards, valid in zip(groups, marks.rewards, marks.valid, strict=True):
@@ -101,18 +94,39 @@ class Collector:
                 solved_all, solved_none = bool(right.min() >= 1.0), bool(right.max() <= 0.0)
                 self.stream.note(group.task.task_id, solved_all=solved_all, solved_none=solved_none)
 
-    def _has_signal(self, group: Group) -> bool:
+    def has_signal(self, group: Group) -> bool:
         """Tell whether two valid rollouts of a group have other rewards, all of the stage's rules applied to it."""
         marks = marked([group], self._rules, self.by.tokenizer)
         return bool(np.unique(marks.rewards[marks.valid]).size > 1)
 
     def _ask_reward_model(self, groups: list[Group], step: int) -> None:
         """Have the reward model score the groups whose rewards it decides: those with a verified response."""
-        asked = [g for g in groups if any(score is not None and score >= 1.0 for score in g.scores)]
+        asked = [g for g in groups if preference_counts(g)]
         liked = self.by.judges.preferences([g.samples for g in asked])
         for group in asked:
             group.preferences = {answer.sample: liked[answer.place] for answer in group.answers}
         check_errors(groups, self.by.config.reward.max_error_fraction, f"step {step + 1}")
+
+
+def check_signal(kept: int, wanted: int, dropped: int, rounds: int, step: int) -> None:
+    """Say so where dynamic sampling left a step fewer groups than it wanted.
+
+    Raises:
+        RolloutError: it left none.
+    """
+    if not kept:
+        raise RolloutError(
+            "no group of the step has any variance in its rewards",
+            value=f"{dropped} groups in {rounds} rounds at step {step + 1}",
+            mend="easier or harder prompts, more rounds, or dynamic_sampling.enabled=false",
+        )
+    if kept < wanted:
+        log.warning("step %d trains on %d of %d groups: the rest had no variance", step + 1, kept, wanted)
+
+
+def preference_counts(group: Group) -> bool:
+    """Tell whether the reward model has a say in a group's rewards: one of its responses is verified."""
+    return any(score is not None and score >= 1.0 for score in group.scores)
 
 
 def rollout_seed(seed: int, step: int, round_index: int) -> int:

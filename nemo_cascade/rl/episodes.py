@@ -89,10 +89,19 @@ class Episodes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for step in self._stepping:
-            step.cancel()
+        self.cancel()
         if worlds := [place for place, e in self._order.items() if e.task.environment.name != SINGLE_TURN]:
             self._hosts.forget(worlds)
+
+    def cancel(self) -> None:
+        """Take back the steps that no environment has begun."""
+        for step in self._stepping:
+            step.cancel()
+
+    @property
+    def in_a_step(self) -> bool:
+        """Whether an environment is at a step of one of them."""
+        return any(not step.done() for step in self._stepping)
 
     def questions(self) -> list[Question]:
         """Return what the engines are asked next: all samples that go on by now.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,22 +20,21 @@ import numpy as np
 
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.data.chat.end_of_turn import stop_token_ids
-from nemo_cascade.errors import DeadlineError, RolloutError, RuntimeUnavailableError, WeightSyncError
-from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.errors import DeadlineError, RolloutError, WeightSyncError
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.rules import fp32_names, tied_names
 from nemo_cascade.rollout.buckets import DTYPES, OpenBucket, SyncSummary, WeightBucket
-from nemo_cascade.rollout.environment import Device, prepare_vllm
+from nemo_cascade.rollout.environment import Device
 from nemo_cascade.rollout.held_weights import SentWeight, check_held
 from nemo_cascade.rollout.manifest import WeightManifest
+from nemo_cascade.rollout.partial import sampled_so_far
 from nemo_cascade.rollout.sampling import check_questions, request_seed, sampling_params
+from nemo_cascade.rollout.starting import start_engine
 from nemo_cascade.rollout.thinking import Draft, Stretch, Thoughts
 from nemo_cascade.rollout.weight_sync import SyncPhase, SyncState
-from nemo_cascade.types import FinishReason, Float32, Int32, Question, RoutedExperts, Trajectory
+from nemo_cascade.types import FinishReason, Float32, Int32, Place, Question, RoutedExperts, Trajectory
 
 log = logging.getLogger(__name__)
-
-GIB = 1 << 30
 
 
 class RolloutWorker:
@@ -85,9 +84,10 @@ class RolloutWorker:
         self._buckets: list[WeightBucket] = []
         self._transfer_open = False
         self._under_way: dict[str, Stretch] = {}
+        self._taken_back: list[Stretch] = []
         self._thoughts: Thoughts | None = None
         started = time.monotonic()
-        self._engine = _start_engine(self.model_path, self._arch, config, seed, threads, device)
+        self._engine = start_engine(self.model_path, self._arch, config, seed, threads, device)
         self._warm_up()
         if routed_experts and self._arch.experts is not None:
             self._call("record_experts", self._arch.expert_layers, self._arch.experts.chosen)
@@ -170,6 +170,9 @@ class RolloutWorker:
         if first:
             self._empty_prefix_cache()
         check_questions([q for q, _ in asked], sampling.max_tokens, self.config.max_model_len, self._arch.vocab_size)
+        taken_back, self._taken_back = self._taken_back, []
+        for stretch in taken_back:
+            self._ask(stretch, sampling, self._under_way)
         thoughts, under_way = self._thoughts_of(sampling), {stretch.draft.key for stretch in self._under_way.values()}
         for question, seed in asked:
             for sample in question.samples:
@@ -184,11 +187,42 @@ class RolloutWorker:
                 return ended
         return []
 
-    def end_turns(self) -> None:
-        """Give up what is under way."""
-        if self._under_way:
-            self._engine.abort_request(sorted(self._under_way))
-            self._under_way = {}
+    def take_back(self) -> None:
+        """Take what is under way out of vLLM, with what was sampled of it; the next `advance` goes on with it.
+
+        Meanwhile the engine is free for new weights or another generation. What goes on is read anew, so that all that
+        is sampled from there on is the new weights' alone.
+        """
+        completions = sampled_so_far(self._engine)
+        for key, stretch in self._under_way.items():
+            ids, logprobs = self._sampled(stretch, completions[key])
+            self._taken_back.append(stretch.taken_back(ids, logprobs, self._version))
+        self.end_turns(list(self._under_way.values()))
+
+    def give_up(self, places: Collection[Place]) -> int:
+        """Give up answers that are under way or taken back; return how many tokens they had."""
+        given_up = set(places)
+
+        def ours(stretch: Stretch) -> bool:
+            return (stretch.draft.question.task_id, stretch.draft.sample) in given_up
+
+        lost = sum(len(stretch.draft.token_ids) for stretch in self._taken_back if ours(stretch))
+        self._taken_back = [stretch for stretch in self._taken_back if not ours(stretch)]
+        under_way = [stretch for stretch in self._under_way.values() if ours(stretch)]
+        if under_way:
+            completions = sampled_so_far(self._engine)
+            lost += sum(len(s.draft.token_ids) + len(completions[s.key].token_ids) for s in under_way)
+            self.end_turns(under_way)
+        return lost
+
+    def end_turns(self, stretches: Sequence[Stretch] | None = None) -> None:
+        """Give up what is under way; None: all of it, and what was taken back."""
+        if stretches is None:
+            self._taken_back, stretches = [], list(self._under_way.values())
+        if keys := sorted(stretch.key for stretch in stretches):
+            self._engine.abort_request(keys)
+            for key in keys:
+                del self._under_way[key]
 
     def _thoughts_of(self, sampling: SamplingConfig) -> Thoughts:
         if self._thoughts is None or self._thoughts.sampling != sampling:
@@ -238,13 +272,24 @@ class RolloutWorker:
 
     def _said(self, stretch: Stretch, completion: Any, routed: RoutedExperts | None) -> Draft:
         """Return the draft with the stretch that the engine sampled."""
-        ids = np.asarray(completion.token_ids, dtype=np.int32)
-        logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
-        name = f"{stretch.draft.question.task_id} sample {stretch.draft.sample}"
+        name = stretch.name
         if completion.finish_reason not in list(FinishReason):
             raise RolloutError(f"{name}: the engine gave up", value=f"finish reason {completion.finish_reason}")
         reason = FinishReason(completion.finish_reason)
-        if ids.size == 0 or logprobs.shape != ids.shape:
+        ids, logprobs = self._sampled(stretch, completion)
+        if ids.size == 0:
+            raise RolloutError(f"{name}: the engine ended an answer without a token")
+        ends = (*self.stop_ids, *stretch.stops)
+        if (reason is FinishReason.STOP) != (int(ids[-1]) in ends):
+            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=ends)
+        return stretch.draft.followed_by(ids, logprobs, reason, routed)
+
+    def _sampled(self, stretch: Stretch, completion: Any) -> tuple[Int32, Float32]:
+        """Return what the engine sampled of a stretch, and the log-probs."""
+        ids = np.asarray(completion.token_ids, dtype=np.int32)
+        logprobs = np.asarray(completion.logprobs.logprobs, dtype=np.float32)
+        name = stretch.name
+        if logprobs.shape != ids.shape:
             raise RolloutError(f"{name}: tokens and log-probs differ", value=f"{ids.size} and {logprobs.size}")
         if not np.isfinite(logprobs).all():
             raise RolloutError(
@@ -252,10 +297,7 @@ class RolloutWorker:
                 value=f"{int((~np.isfinite(logprobs)).sum())} log-probs are not finite",
                 mend="the weights hold NaN or infinite values: look at the trainer's grad norm",
             )
-        ends = (*self.stop_ids, *stretch.stops)
-        if (reason is FinishReason.STOP) != (int(ids[-1]) in ends):
-            raise RolloutError(f"{name}: finish reason {reason} with last token {int(ids[-1])}", limit=ends)
-        return stretch.draft.followed_by(ids, logprobs, reason, routed)
+        return ids, logprobs
 
     def probe(self, sequences: list[Int32], temperature: float = 1.0) -> list[Float32]:
         """Score given tokens: log-prob of each token from the second on, under the present weights.
@@ -425,59 +467,3 @@ class RolloutWorker:
         """Forget cached prefixes: they hold what other weights, or another generation, computed."""
         if not self._engine.reset_prefix_cache():
             raise RolloutError("the engine's prefix cache can't be reset while requests hold its blocks")
-
-
-def _start_engine(
-    path: Path, arch: Architecture, config: RolloutConfig, seed: int, threads: int, device: Device
-) -> Any:
-    if device == "cpu" and config.tensor_parallel_size > 1:
-        raise RuntimeUnavailableError(
-            "an engine on CPU has one process",
-            value=f"rollout.tensor_parallel_size={config.tensor_parallel_size}",
-            limit=1,
-            mend="use rollout.num_engines instead",
-        )
-    prepare_vllm(device, threads)
-    from vllm.config.weight_transfer import WeightTransferConfig
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.v1.engine.llm_engine import LLMEngine
-
-    from nemo_cascade.rollout import vllm_worker
-
-    batched_tokens = max(config.max_num_batched_tokens, config.max_num_seqs)
-    by_device: dict[str, Any] = {
-        "gpu_memory_utilization": config.gpu_memory_utilization,
-        "num_gpu_blocks_override": config.kv_cache_blocks,
-        "enable_prefix_caching": True,
-    }
-    if device == "cpu":
-        # A prompt that is prefilled in pieces has its seeded generator rewound after each, which torch's CPU generators
-        # can't do: prompts go in whole, so one must fit.
-        batched_tokens = max(batched_tokens, config.max_model_len)
-        by_device = {
-            "kv_cache_memory_bytes": int(config.kv_cache_gib * GIB),
-            "enable_chunked_prefill": False,
-            # The states of a state space are cached at the ends of pieces only.
-            "enable_prefix_caching": arch.mamba is None,
-        }
-    arguments = EngineArgs(
-        model=str(path),
-        dtype=DTYPES[config.dtype],
-        seed=seed,
-        max_model_len=config.max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=batched_tokens,
-        block_size=config.block_size,
-        enforce_eager=config.enforce_eager,
-        tensor_parallel_size=config.tensor_parallel_size,
-        async_scheduling=False,  # a batch must not depend on how fast the host is
-        logprobs_mode="processed_logprobs",
-        generation_config="vllm",  # sampling is ours alone, never the folder's
-        skip_tokenizer_init=True,
-        disable_log_stats=True,
-        load_format="safetensors",
-        weight_transfer_config=WeightTransferConfig(backend=vllm_worker.TRANSFER),
-        worker_extension_cls=f"{vllm_worker.__name__}.{vllm_worker.WorkerExtension.__name__}",
-        **by_device,
-    )
-    return LLMEngine.from_engine_args(arguments)

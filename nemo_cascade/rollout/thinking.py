@@ -47,6 +47,9 @@ class Draft:
         stretches: how many were asked for.
         reason: why the last of them ended.
         routed_experts: of the question's and these tokens, where the engine tells them, but for forced ones at the end.
+        swaps: (end, version) of what was sampled before the engine was taken away from it; what is behind the last of
+            them the present weights sample.
+        times_taken_back: how often that was.
     """
 
     key: str
@@ -59,6 +62,8 @@ class Draft:
     stretches: int = 0
     reason: FinishReason = FinishReason.LENGTH
     routed_experts: RoutedExperts | None = None
+    swaps: tuple[tuple[int, int], ...] = ()
+    times_taken_back: int = 0
 
     @property
     def context(self) -> list[int]:
@@ -95,6 +100,7 @@ class Draft:
             version,
             self.forced,
             self.routed_experts,
+            [(end, earlier) for end, earlier in self.swaps if earlier != version],
         )
 
 
@@ -114,10 +120,28 @@ class Stretch:
     stops: Sequence[int] = ()
     request: str = ""
 
+    def taken_back(self, ids: Int32, logprobs: Float32, version: int) -> Stretch:
+        """Return what is left of it to ask for.
+
+        Args:
+            ids: [n], what was sampled of it so far; fewer than `max_tokens`.
+            logprobs: [n].
+            version: of the weights that sampled them.
+        """
+        draft = self.draft.followed_by(ids, logprobs, self.draft.reason)
+        swaps = (*draft.swaps, (len(draft.token_ids), version)) if len(ids) else draft.swaps
+        draft = replace(draft, swaps=swaps, times_taken_back=draft.times_taken_back + 1)
+        return replace(self, draft=draft, max_tokens=self.max_tokens - len(ids))
+
     @property
     def key(self) -> str:
         """What the engine knows it by."""
         return self._numbered(self.draft.key)
+
+    @property
+    def name(self) -> str:
+        """What people know the answer by."""
+        return f"{self.draft.question.task_id} sample {self.draft.sample}"
 
     @property
     def place(self) -> str:
@@ -125,7 +149,9 @@ class Stretch:
         return self._numbered(self.draft.question.task_id)
 
     def _numbered(self, name: str) -> str:
-        return name if self.draft.stretches == 1 else f"{name}+{self.draft.stretches - 1}"
+        name = name if self.draft.stretches == 1 else f"{name}+{self.draft.stretches - 1}"
+        # What goes on draws by a seed of its own: the old one's first numbers are used up.
+        return name if not self.draft.times_taken_back else f"{name}~{self.draft.times_taken_back}"
 
 
 class Thoughts:

@@ -2,7 +2,8 @@
 
     for each step:
         hand the policy's weights to the engines          # version = step; equality proven after the first
-        draw B prompts, G rollouts each; verify each as it finishes    # max_staleness k: those of step + k, meanwhile
+        draw B prompts, G rollouts each; verify each as it finishes    # max_staleness k: those of step + k, meanwhile;
+                                                          # or without a break (generation.mode=continuous)
         A_i = (r_i - mean(r_1..r_G)) / std(r_1..r_G)      # the same on every token of rollout i
         loss = - sum over all tokens of the batch of A_i * ratio / number of tokens
         one AdamW update (no KL, no entropy term)
@@ -27,6 +28,7 @@ from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ahead import Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
+from nemo_cascade.rl.continuous.drawing import Continuous
 from nemo_cascade.rl.ending import Ending
 from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts
@@ -76,7 +78,8 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     profiling = Profiling(stage, prompts, stream, by, state.get("profiling"))
 
     timer = PhaseTimer()
-    ahead = Ahead(collector, stage, context.version, roles.restore, checkpoints.resumed_from, done)
+    drawing = Continuous if stage.generation.mode == "continuous" else Ahead
+    ahead = drawing(collector, stage, context.version, roles.restore, checkpoints.resumed_from, done)
     told = Progress(context.name, stage.steps, done, config.logging, last_line=True)
     with context.metrics(done) as metrics, told as progress, ahead:
         early, step, measuring = None, done, Measuring(context, stage, stage.steps, metrics.read())
@@ -97,7 +100,7 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
             trained |= {name: finite_or_none(value) for name, value in updates.unreplayed.items()}
             line = {**drawn.said, **schedule.metrics(now), **optimizer_line(updates.results), **trained}
             if measuring.due(step + 1):
-                ahead.settle(step + 1)
+                ahead.lend(step + 1)
                 line |= measuring.measured(step + 1)
             metrics.log(step + 1, {**line, **timer.report(tokens=batch.num_tokens)})
             progress.advance(f"reward {batch.reward_mean:.3f}")

@@ -27,6 +27,14 @@ class Counting:
         return Step(None if done == self.turns else np.array([8, done]), verdict)
 
 
+class Parity(Counting):
+    """Two turns; a point for every other sample."""
+
+    def step(self, trajectory):
+        done = trajectory.num_turns
+        return Step(None if done == 2 else np.array([8, done]), Verdict(float(trajectory.sample % 2)))
+
+
 class Broken(Counting):
     def step(self, trajectory):
         if trajectory.sample == 0:

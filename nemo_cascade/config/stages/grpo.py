@@ -12,6 +12,7 @@ from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.router import RouterConfig, RouterReplayConfig
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
+from nemo_cascade.config.stages.generation import GenerationConfig, generation_problems, staleness_problems
 from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig, sampled_is_scored
 from nemo_cascade.config.stages.rollout_rules import (
     CurriculumConfig,
@@ -56,6 +57,8 @@ class GrpoStage(PolicyStage):
     correct_staleness: bool = True
     """Where max_staleness is above 0 and loss.correction is none, weigh tokens by policy / engine, truncated to
     [0.2, 5]."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Whether engines draw batch by batch, or without a break."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How rollouts are drawn."""
     schedule: list[ScheduleEntry] = field(default_factory=list)
@@ -180,19 +183,10 @@ class GrpoStage(PolicyStage):
             )
         stale = self.trained_loss != self.loss
         yield from sampled_is_scored(prefix, self.sampling, self.trained_loss, stale=stale)
-        yield from _staleness(run, prefix, self)
+        yield from staleness_problems(run, prefix, self)
+        yield from generation_problems(run, prefix, self)
         yield from _filter_and_end(prefix, self)
         yield from self.router_replay.problems(f"{prefix}.router_replay")
-
-
-def _staleness(run: RunConfig, prefix: str, stage: GrpoStage) -> Problems:
-    value = f"{prefix}.max_staleness={stage.max_staleness}"
-    if stage.max_staleness >= stage.steps:
-        limit, mend = f"below steps={stage.steps}", f"{prefix}.max_staleness={stage.steps - 1}"
-        yield CascadeError("the stage ends before a rollout is that old", value=value, limit=limit, mend=mend)
-    if stage.max_staleness and run.cluster.gpus_per_node and run.rollout.placement == "colocated":
-        mend = f"rollout.placement=disaggregated, or {prefix}.max_staleness=0"
-        yield CascadeError("engines that share the policy's GPUs can't draw while it trains", value=value, mend=mend)
 
 
 def _curriculum(prefix: str, stage: GrpoStage) -> Problems:

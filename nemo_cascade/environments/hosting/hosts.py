@@ -190,6 +190,9 @@ class EnvironmentHosts:
             host.process = HostProcess(Hello([], self._tokenizer, *size, self._sandbox))
         while host.waiting and host.process is not None and host.process.ready and self._has_room(host):
             errand = host.waiting.popleft()
+            # From here on nobody can cancel it, and what is done again was here before.
+            if not errand.future.running() and not errand.future.set_running_or_notify_cancel():
+                continue
             errand.sent_at = time.monotonic()
             host.running[errand.order.serial] = errand
             host.strange |= is_plugin(errand.order.task.environment.name)

@@ -55,3 +55,17 @@ def test_only_where_turns_stream_does_nobody_wait_for_the_slowest(hosts):
         order = [(name, length) for name, _, length, _ in engine.asked]
         second, last_of_others = order.index(("slow", 6)), max(order.index((f"p{i}", 10)) for i in range(4))
         assert (second < last_of_others) == waits
+
+
+def test_samples_that_are_left_in_the_middle_of_a_step_disturb_no_others(hosts):
+    engine = SlotEngine()
+    with Episodes([task("left", "Sleepy", seconds=0.2, turns=2)], 2, hosts, 40, 20.0) as episodes:
+        for answers in engine.generate(episodes.questions(), None, 7):
+            episodes.answered(answers)
+        assert episodes.in_a_step
+    waiting = [task(f"w{i}", "Sleepy", seconds=0.3, turns=2) for i in range(20)]  # more than are stepped at a time
+    with Episodes(waiting, 1, hosts, 40, 20.0) as episodes:
+        for answers in engine.generate(episodes.questions(), None, 7):
+            episodes.answered(answers)
+    _, over = played(hosts, "streaming", [task("after", turns=2)])
+    assert {episode.verdict.score for episode in over.values()} == {2.0}

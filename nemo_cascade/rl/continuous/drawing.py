@@ -1,0 +1,132 @@
+"""Continuous generation beside the step that trains: as `Ahead`, and what stands in a step's batch is a matter of time.
+
+One thread drives the generation, round after round; whatever else is asked of it is done between two rounds.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYetError
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from nemo_cascade.actors.fleet import Member
+from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.rl.ahead import ROLLOUTS_AHEAD, Drawn
+from nemo_cascade.rl.collect import Collector
+from nemo_cascade.rl.continuous.generation import Generation, Held
+from nemo_cascade.rl.policy_side import PolicySide
+from nemo_cascade.telemetry.timers import PhaseTimer
+
+# How long engines sample before they are told of new questions, where no answer ends.
+_GLANCE_S = 0.02
+_ENDING_S = 20.0
+Result = TypeVar("Result")
+
+
+class Continuous:
+    """Generates until the stage is left.
+
+    Args:
+        collector: whose stream, engines and judges are used.
+        stage: how far ahead, and by which rules.
+        version_of: step -> the weight version that it trains.
+        restore: gives an engine the policy's present weights, as a version.
+        checkpoint: what the stage goes on from; its every byte is as it was written.
+        first: step that comes next.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        stage: GrpoStage,
+        version_of: Callable[[int], int],
+        restore: Callable[[Member, int], None],
+        checkpoint: Path | None = None,
+        first: int = 0,
+    ) -> None:
+        self._collector, self._stage = collector, stage
+        self._policy = PolicySide(version_of, restore, first)
+        held: Held | None = None
+        if checkpoint is not None:
+            held = pickle.loads((checkpoint / ROLLOUTS_AHEAD).read_bytes())
+        self._generation = Generation(collector, stage, first, held)
+        self._runs = False
+        self._latest: Future[None] = Future()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="generation")
+
+    def __enter__(self) -> Continuous:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up what is under way."""
+        self._runs = False
+        self._policy.end()
+        ending = self._worker.submit(self._generation.close)
+        self._worker.shutdown(wait=False)
+        with suppress(NotYetError):  # ends when the engines do
+            ending.exception(_ENDING_S)
+
+    def settle(self, step: int) -> None:
+        """Have the engines keep what they have sampled; the policy stands before `step`.
+
+        Raises:
+            CascadeError: what ended the generation.
+        """
+        self._policy.step, self._runs = step, False
+        self._call(lambda: self._generation.pause(step))
+
+    def lend(self, step: int) -> None:
+        """As `settle`; and the judges have nothing to do: somebody else asks both."""
+        self.settle(step)
+        self._call(self._generation.hear_judges)
+
+    def draw(self, step: int, stage_at: Callable[[int], GrpoStage], timer: PhaseTimer) -> None:
+        """Go on, with the weights of `step`, which the engines hold."""
+        engines, stage = self._collector.by.engines, stage_at(step)
+        engines.hold(engines.version, self._policy.give_weights)
+
+        def go_on() -> None:
+            self._generation.resume(step, stage)
+            self._runs = True
+            self._latest = self._worker.submit(self._round)
+
+        self._call(go_on)
+
+    def take(self, step: int) -> Drawn:
+        """Return a step's batch, waiting for it.
+
+        Raises:
+            CascadeError: what ended the generation.
+            RolloutError: a rollout is older than `max_staleness` allows.
+        """
+        while (drawn := self._call(self._generation.take)) is None:
+            pass  # each call lets a round of the generation pass
+        mean, oldest = drawn.batch.check_ages(self._policy.version_of(step), self._stage.max_staleness)
+        drawn.said.update(staleness_mean=mean, staleness_max=oldest)
+        return drawn
+
+    def write(self, folder: Path) -> None:
+        """Write what is drawn and not trained yet into a checkpoint; the engines have to have settled."""
+        (folder / ROLLOUTS_AHEAD).write_bytes(pickle.dumps(self._call(self._generation.held)))
+
+    def _call(self, act: Callable[[], Result]) -> Result:
+        """Have the generation's thread do something between two rounds."""
+        if self._latest.done():
+            self._latest.result()  # or what ended the generation
+        return self._policy.wait(self._worker.submit(act))
+
+    def _round(self) -> None:
+        if not self._runs:
+            return
+        self._policy.check_wanted()
+        if not self._generation.pump(_GLANCE_S) and not self._generation.is_sampling:
+            time.sleep(_GLANCE_S)
+        self._latest = self._worker.submit(self._round)  # one that fails stays the latest
