@@ -11,6 +11,7 @@ from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.evaluation.preference import preference_scores
 from nemo_cascade.evaluation.scores import Scores
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.storage.hashes import hash_folder
 from nemo_cascade.telemetry.metrics import MetricsLog
 from tests.unit.cascade.conftest import write_grpo_metrics, write_rollouts, write_sft_metrics
@@ -30,6 +31,7 @@ def decided_run(runs: Path, *, held: str = "math_rl") -> RunFolder:
         (place / "hf").mkdir(parents=True)
         (place / "hf" / "config.json").write_text(json.dumps(config.model.architecture))
         (place / "hf" / "model.safetensors").write_bytes(name.encode())
+        train_nano_tokenizer((), place / "hf")
         weights = hash_folder(place / "hf")
         ledger.append("stage_started", name, kind=stage.kind, parent=parent, weights="a" * 64)
         if stage.kind == "grpo":
