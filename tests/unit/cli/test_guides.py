@@ -69,9 +69,13 @@ def looked_at(words):
         # Else it would ignore Ctrl-C where the suite itself runs in the background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert "http://127.0.0.1:" in view.stdout.readline()
-    view.send_signal(signal.SIGINT)
-    assert view.wait(60) == 0
+    try:
+        assert "http://127.0.0.1:" in view.stdout.readline()
+        view.send_signal(signal.SIGINT)
+        assert view.wait(60) == 0
+    finally:
+        view.kill()
+        view.wait()
 
 
 @pytest.mark.timeout(900)
