@@ -13,69 +13,22 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYetError
-from dataclasses import dataclass
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from nemo_cascade.actors.fleet import Member
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.rl.batch import RolloutBatch
-from nemo_cascade.rl.collect import Collector
-from nemo_cascade.rl.policy_side import PolicySide
+from nemo_cascade.rl.drawing import ROLLOUTS_AHEAD, Drawing, Drawn, await_end
 from nemo_cascade.telemetry.timers import PhaseTimer
 
-ROLLOUTS_AHEAD = "rollouts_ahead.pickle"
-_ENDING_S = 20.0
 
+class Ahead(Drawing):
+    """Draws batches up to `max_staleness` steps before they are due."""
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A step's batch.
-
-    Attributes:
-        batch: judged rollouts.
-        stage: the values that it was drawn with.
-        said: what the step's log line says of how it was drawn.
-    """
-
-    batch: RolloutBatch
-    stage: GrpoStage
-    said: dict[str, Any]
-
-
-class Ahead:
-    """Draws batches up to `max_staleness` steps before they are due; leave it to let go of what nobody wants.
-
-    Args:
-        collector: draws one batch.
-        stage: how far ahead, and how many steps there are.
-        version_of: step -> the weight version that it trains.
-        restore: gives an engine the policy's present weights, as a version.
-        checkpoint: what the stage goes on from; its every byte is as it was written.
-        first: step that comes next.
-    """
-
-    def __init__(
-        self,
-        collector: Collector,
-        stage: GrpoStage,
-        version_of: Callable[[int], int],
-        restore: Callable[[Member, int], None],
-        checkpoint: Path | None = None,
-        first: int = 0,
-    ) -> None:
-        self._collector, self._policy = collector, PolicySide(version_of, restore, first)
-        self._version_of = version_of
-        self._most, self._steps = stage.max_staleness, stage.steps
+    def _begin(self, checkpoint: Path | None, first: int) -> None:
+        self._most, self._steps = self._stage.max_staleness, self._stage.steps
         self._drawn: dict[int, Drawn | Future[Drawn]] = dict(enumerate(self._read(checkpoint), first))
         self._next = first + len(self._drawn)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="rollouts-ahead")
-
-    def __enter__(self) -> Ahead:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -84,19 +37,13 @@ class Ahead:
         if error is not None:
             self._policy.end()
         self._worker.shutdown(wait=error is None, cancel_futures=True)
-        for drawn in self._drawn.values():
-            if error is not None and isinstance(drawn, Future) and not drawn.cancelled():
-                try:
-                    drawn.exception(_ENDING_S)
-                except NotYetError:
-                    return  # ends when the engines do
+        if error is not None:
+            for drawn in self._drawn.values():
+                if isinstance(drawn, Future) and not drawn.cancelled():
+                    await_end(drawn)
 
     def settle(self, step: int) -> None:
-        """Wait until the engines have nothing to do; the policy stands before `step`.
-
-        Raises:
-            CascadeError: what ended the drawing.
-        """
+        """Wait until the engines have nothing to do."""
         self._policy.step = step
         for number, drawn in self._drawn.items():
             self._drawn[number] = self._wait(drawn)
@@ -106,13 +53,7 @@ class Ahead:
         self.settle(step)
 
     def draw(self, step: int, stage_at: Callable[[int], GrpoStage], timer: PhaseTimer) -> None:
-        """Draw, or begin to, all batches that the weights of `step` are for.
-
-        Args:
-            step: whose weights the engines hold.
-            stage_at: step -> the stage with its values.
-            timer: takes the time of a batch that is drawn here and now.
-        """
+        """Draw, or begin to, all batches that the weights of `step` are for."""
         due = range(self._next, min(step + self._most + 1, self._steps))
         self._next = max(self._next, due.stop)
         if self._most and due:
@@ -126,20 +67,11 @@ class Ahead:
                 self._drawn[number] = self._collect(number, stage, timer, apart=False)
 
     def take(self, step: int) -> Drawn:
-        """Return a step's batch, waiting for it if need be; it is drawn already or being drawn.
-
-        Raises:
-            CascadeError: what ended the drawing.
-            RolloutError: a rollout is older than `max_staleness` allows.
-        """
-        drawn = self._wait(self._drawn.pop(step))
-        mean, oldest = drawn.batch.check_ages(self._version_of(step), self._most)
-        if self._most:
-            drawn.said.update(staleness_mean=mean, staleness_max=oldest)
-        return drawn
+        """Return a step's batch; it is drawn already or being drawn."""
+        return self._checked(self._wait(self._drawn.pop(step)), step)
 
     def write(self, folder: Path) -> None:
-        """Write what is drawn and not trained yet into a checkpoint; the engines have to have settled."""
+        """Write the batches ahead, where there are any."""
         if not self._most:
             return
         held = []

@@ -8,60 +8,31 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYetError
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from nemo_cascade.actors.fleet import Member
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.rl.ahead import ROLLOUTS_AHEAD, Drawn
-from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.continuous.generation import Generation, Held
-from nemo_cascade.rl.policy_side import PolicySide
+from nemo_cascade.rl.drawing import ROLLOUTS_AHEAD, Drawing, Drawn, await_end
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 # How long engines sample before they are told of new questions, where no answer ends.
 _GLANCE_S = 0.02
-_ENDING_S = 20.0
 Result = TypeVar("Result")
 
 
-class Continuous:
-    """Generates until the stage is left.
+class Continuous(Drawing):
+    """Generates until the stage is left."""
 
-    Args:
-        collector: whose stream, engines and judges are used.
-        stage: how far ahead, and by which rules.
-        version_of: step -> the weight version that it trains.
-        restore: gives an engine the policy's present weights, as a version.
-        checkpoint: what the stage goes on from; its every byte is as it was written.
-        first: step that comes next.
-    """
-
-    def __init__(
-        self,
-        collector: Collector,
-        stage: GrpoStage,
-        version_of: Callable[[int], int],
-        restore: Callable[[Member, int], None],
-        checkpoint: Path | None = None,
-        first: int = 0,
-    ) -> None:
-        self._collector, self._stage = collector, stage
-        self._policy = PolicySide(version_of, restore, first)
+    def _begin(self, checkpoint: Path | None, first: int) -> None:
         held: Held | None = None
         if checkpoint is not None:
             held = pickle.loads((checkpoint / ROLLOUTS_AHEAD).read_bytes())
-        self._generation = Generation(collector, stage, first, held)
+        self._generation = Generation(self._collector, self._stage, first, held)
         self._runs = False
         self._latest: Future[None] = Future()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="generation")
-
-    def __enter__(self) -> Continuous:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,15 +42,10 @@ class Continuous:
         self._policy.end()
         ending = self._worker.submit(self._generation.close)
         self._worker.shutdown(wait=False)
-        with suppress(NotYetError):  # ends when the engines do
-            ending.exception(_ENDING_S)
+        await_end(ending)
 
     def settle(self, step: int) -> None:
-        """Have the engines keep what they have sampled; the policy stands before `step`.
-
-        Raises:
-            CascadeError: what ended the generation.
-        """
+        """Have the engines keep what they have sampled."""
         self._policy.step, self._runs = step, False
         self._call(lambda: self._generation.pause(step))
 
@@ -101,20 +67,13 @@ class Continuous:
         self._call(go_on)
 
     def take(self, step: int) -> Drawn:
-        """Return a step's batch, waiting for it.
-
-        Raises:
-            CascadeError: what ended the generation.
-            RolloutError: a rollout is older than `max_staleness` allows.
-        """
+        """Return a step's batch, waiting for it."""
         while (drawn := self._call(self._generation.take)) is None:
             pass  # each call lets a round of the generation pass
-        mean, oldest = drawn.batch.check_ages(self._policy.version_of(step), self._stage.max_staleness)
-        drawn.said.update(staleness_mean=mean, staleness_max=oldest)
-        return drawn
+        return self._checked(drawn, step)
 
     def write(self, folder: Path) -> None:
-        """Write what is drawn and not trained yet into a checkpoint; the engines have to have settled."""
+        """Write what is whole and what is under way."""
         (folder / ROLLOUTS_AHEAD).write_bytes(pickle.dumps(self._call(self._generation.held)))
 
     def _call(self, act: Callable[[], Result]) -> Result:

@@ -18,11 +18,11 @@ from typing import Any
 
 from nemo_cascade.config.rollout import SamplingConfig
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.rl.ahead import Drawn
 from nemo_cascade.rl.ask import check_errors
 from nemo_cascade.rl.collect import Collector, check_signal, rollout_seed
 from nemo_cascade.rl.continuous.buffer import Entry, RolloutBuffer, in_order
 from nemo_cascade.rl.continuous.under_way import GroupUnderWay
+from nemo_cascade.rl.drawing import Drawn
 from nemo_cascade.rl.group import Group
 from nemo_cascade.types import Judged, Task, Trajectory
 
