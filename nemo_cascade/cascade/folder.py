@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +79,31 @@ class StageFolder:
         return self.path / "hf"
 
 
+def names_apart(folders: Sequence[Path]) -> list[str]:
+    """Return the runs' names, each with as many of the folders above it as tell all of them apart."""
+    parts = [folder.absolute().parts for folder in folders]
+    different = len(set(parts))
+    depth = next(n for n in range(1, max(map(len, parts)) + 1) if len({part[-n:] for part in parts}) == different)
+    return [str(Path(*part[-depth:])) for part in parts]
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The paths of one run's folder."""
 
     path: Path
+
+    @classmethod
+    def begun(cls, path: Path) -> RunFolder:
+        """Return the folder of a run that was begun.
+
+        Raises:
+            RunFolderError: it is none.
+        """
+        if not (path / "config.yaml").is_file():
+            mend = "name a folder that `nemo-cascade run` made"
+            raise RunFolderError("this is no run folder: it has no config.yaml", value=path, mend=mend)
+        return cls(path)
 
     @property
     def name(self) -> str:

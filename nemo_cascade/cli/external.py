@@ -110,9 +110,12 @@ def hf_folder(folder: Path, stage: str | None) -> Path:
     from nemo_cascade.cascade.folder import RunFolder
 
     stages = {s.name: s.hf for s in RunFolder(folder).stages() if (s.hf / "config.json").is_file()}
+    if not stages:
+        mend = "name an HF folder, or a folder that `nemo-cascade run` made, with a stage that has ended"
+        raise RunFolderError("no HF folder, no stage and no run with a model", value=folder, mend=mend)
     if stage not in stages:
-        what = "no such stage with a model" if stages else "no HF folder, no stage and no run"
-        raise RunFolderError(what, value=f"{folder}, --stage {stage}", limit=list(stages) or None, mend="--stage NAME")
+        mend = f"--stage {list(stages)[-1]}"
+        raise RunFolderError("no such stage with a model", value=f"--stage {stage}", limit=", ".join(stages), mend=mend)
     return stages[stage].absolute()
 
 

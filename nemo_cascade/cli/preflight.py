@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from nemo_cascade.cascade.plan import PlannedStage, plan_stages
 from nemo_cascade.config.checks.machine import lacks
 from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.config.reading.compose import compose
+from nemo_cascade.config.reading.compose import ConfigDirs, compose
 from nemo_cascade.config.reading.provenance import check_run_folder
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.schema import RunConfig
@@ -74,7 +75,10 @@ def preflight(
         ConfigError: lists every violation of fields, plan, model and machine.
         RunFolderError: the folder belongs to another configuration.
     """
-    config, provenance = compose(overrides, config_dir)
+    try:
+        config, provenance = compose(overrides, config_dir)
+    except ConfigError as error:
+        raise ConfigError([*error.violations, *_behind(error, overrides, config_dir, elsewhere)]) from None
     lacking = lacks(config)
     problems: list[CascadeError | str] = [*violations(config), *([] if elsewhere else lacking)]
     folder = RunFolder(Path(config.runs_dir) / config.name)
@@ -94,6 +98,21 @@ def preflight(
         raise ConfigError(list({str(problem): problem for problem in problems or lacking}.values()))
     resumes = False if fresh_folder else check_run_folder(folder.path, config)
     return Preflight(config, provenance, stages, architecture, folder.path, resumes, lacking)
+
+
+def _behind(error: ConfigError, overrides: Sequence[str], config_dir: Path | None, elsewhere: bool) -> list[str]:
+    """Return what is wrong besides, as if the overrides that can't be read had been left out."""
+    told = "\n".join(violation.partition("; mend: ")[0] for violation in error.violations)
+    keys = {override: override.partition("=")[0].lstrip("+~") for override in overrides}
+    unread = {override for override, key in keys.items() if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", told)}
+    if not unread or any(keys[override] in ConfigDirs.of(config_dir).groups() for override in unread):
+        return []  # a file's fault; or without the group that is meant nothing is as it is meant
+    kept = [override for override in overrides if override not in unread]
+    try:
+        preflight(kept, config_dir, fresh_folder=True, elsewhere=elsewhere)
+    except ConfigError as more:
+        return [violation for violation in more.violations if violation not in error.violations]
+    return []
 
 
 def _has_config(config: RunConfig) -> bool:

@@ -7,14 +7,14 @@ that the cascade went on from last, whatever its stage is called.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nemo_cascade.cascade.decision import Decision
-from nemo_cascade.cascade.folder import RunFolder, StageFolder
+from nemo_cascade.cascade.folder import RunFolder, StageFolder, names_apart
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.stages.base import START
 from nemo_cascade.errors import RunFolderError
@@ -37,7 +37,7 @@ class Arm:
     """One run of a comparison.
 
     Attributes:
-        name: its folder's.
+        name: its folder's, with those above it where another run has the same.
         config: its configuration, as stored.
         matrix: its scores and decisions.
         stages: the folders of its stages by name, in order.
@@ -65,14 +65,12 @@ def write_comparison(folders: Sequence[Path], target: Path, *, title: str = "", 
         question: what the comparison is to tell.
 
     Raises:
-        RunFolderError: two folders have the same name, or a part of a run that is needed can't be read.
+        RunFolderError: a folder is named twice, or a part of a run that is needed can't be read.
     """
-    arms = [read_arm(folder) for folder in folders]
-    names = [arm.name for arm in arms]
+    names = names_apart([folder.resolve() for folder in folders])
     if len(set(names)) != len(names):
-        raise RunFolderError(
-            "two runs have the same name", value=", ".join(names), mend="compare folders of other names"
-        )
+        raise RunFolderError("a run twice", value=", ".join(names), mend="name each run once")
+    arms = [replace(read_arm(folder), name=name) for folder, name in zip(folders, names, strict=True)]
     first, others = arms[0], arms[1:]
     differences = {arm.name: differences_between(first, arm) for arm in others}
     forgotten = {arm.name: forgetting(arm) for arm in arms}
@@ -107,10 +105,7 @@ def read_arm(path: Path) -> Arm:
     Raises:
         RunFolderError: it is none, or a part that is needed can't be read.
     """
-    folder = RunFolder(path.resolve())
-    if not folder.config.is_file():
-        mend = "name a folder that `nemo-cascade run` made"
-        raise RunFolderError("this is no run folder: it has no config.yaml", value=path, mend=mend)
+    folder = RunFolder.begun(path.resolve())
     stages = {stage.name: stage for stage in folder.stages()}
     scores = {name: Scores.load(stage.scores) for name, stage in stages.items() if stage.scores.is_file()}
     gone_on = [n for n, s in stages.items() if n in scores and s.gate.is_file() and Decision.load(s.gate).goes_on]

@@ -206,18 +206,6 @@ def _thinned(steps: Any, lines: Sequence[Mapping[str, Any]], metric: str) -> lis
     return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
 
 
-def run_folder(path: Path) -> RunFolder:
-    """Return a run folder that may be looked at.
-
-    Raises:
-        RunFolderError: it is none.
-    """
-    if not (path / "config.yaml").is_file():
-        mend = "name a folder that `nemo-cascade run` made"
-        raise RunFolderError("this is no run folder: it has no config.yaml", value=path, mend=mend)
-    return RunFolder(path)
-
-
 def as_json(value: Any) -> bytes:
     """Return a value as JSON; what isn't finite is null."""
     try:

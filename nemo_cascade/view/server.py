@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from nemo_cascade.cascade.folder import RunFolder, names_apart
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.view.rollout_index import FILE, RolloutIndex, Wanted
-from nemo_cascade.view.run_view import RunView, as_json, run_folder
+from nemo_cascade.view.run_view import RunView, as_json
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _told(self, path: str, query: str) -> Any:
         if path == "/api/runs":
-            return [{"name": view.folder.name, "path": str(view.folder.path.absolute())} for view in self.views]
+            paths = [view.folder.path for view in self.views]
+            return [{"name": n, "path": str(p.absolute())} for n, p in zip(names_apart(paths), paths, strict=True)]
         head, api, number, what = path.split("/") if path.count("/") == 3 else ("", "", "", "")
         if (head, api) != ("", "api") or not number.isdigit():
             raise LookupError(path)
@@ -134,7 +136,7 @@ def serving(folders: Sequence[Path], port: int) -> Iterator[ThreadingHTTPServer]
     Raises:
         RunFolderError: one is no run folder.
     """
-    runs = [run_folder(folder) for folder in folders]
+    runs = [RunFolder.begun(folder) for folder in folders]
     with tempfile.TemporaryDirectory(prefix="nemo-cascade-view-") as scratch:
         views = []
         for number, run in enumerate(runs):

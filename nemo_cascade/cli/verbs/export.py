@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.report.model_card import Licences, model_card
     from nemo_cascade.storage.publish import copy_by_links, publishing
 
-    folder = RunFolder(args.folder)
+    folder = RunFolder.begun(args.folder)
     place = _place(folder, args.stage)
     if args.target.exists():
         raise ModelError("the target exists", value=args.target, mend="name a new folder")

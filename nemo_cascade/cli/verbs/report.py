@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.markup import escape
 
 from nemo_cascade.cli.screen.terminal import out, tell
-from nemo_cascade.errors import RunFolderError
 
 TELLS_FACTS = True
 TAKES_OVERRIDES = False
@@ -44,11 +43,11 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     folder = args.folders[0]
     # An old run whose configuration this version would refuse still has its report.
-    if not (folder / "config.yaml").is_file():
-        mend = "name a folder that `nemo-cascade run` made"
-        raise RunFolderError("this is no run folder: it has no config.yaml", value=folder, mend=mend)
+    from nemo_cascade.cascade.folder import RunFolder
     from nemo_cascade.cli.screen.run_facts import run_facts
     from nemo_cascade.report.page import write_report
+
+    RunFolder.begun(folder)
 
     page = write_report(folder)
     tell(page=str(page), **run_facts(folder))

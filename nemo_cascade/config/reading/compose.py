@@ -230,7 +230,8 @@ def _translate(message: str) -> CascadeError:
     required = re.match(r"You must specify '([^']+)'.*?Available options: (.*)", text)
     if required:
         group, options = required[1], required[2].split()
-        return CascadeError(f"no {group} chosen", limit=", ".join(options), mend=f"add {group}={options[0]}")
+        first = next((option for option in options if option == "nano"), options[0])  # the one that is always there
+        return CascadeError(f"no {group} chosen", limit=", ".join(options), mend=f"add {group}={first}")
     if (found := re.search(r"full_key: (\S+)", text)) is not None:
         what, key = text[: found.start()].strip(), found[1]
         cause = re.sub(r"^\w+ raised while resolving interpolation: ", "", what)

@@ -149,7 +149,7 @@ async function showCompare() {
   main.replaceChildren(
     el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "scores at the end" }, el("h2", { class: "small" }, "Scores at the end"), el("table", {},
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "run"), domains.map((name) => el("th", { scope: "col", class: "num" }, name)))),
-      el("tbody", {}, all.map((told) => el("tr", {}, el("th", { scope: "row" }, told.name), domains.map((domain) => { const cell = end(told, domain); return el("td", { class: "num" }, cell ? `${cell.score.toFixed(3)} ± ${(cell.stderr ?? 0).toFixed(3)}` : "-"); }))))),
+      el("tbody", {}, all.map((told, number_) => el("tr", {}, el("th", { scope: "row" }, runs[number_].name), domains.map((domain) => { const cell = end(told, domain); return el("td", { class: "num" }, cell ? `${cell.score.toFixed(3)} ± ${(cell.stderr ?? 0).toFixed(3)}` : "-"); }))))),
       el("p", { class: "note" }, "Differences with intervals, paired by prompt: ", el("code", {}, "nemo-cascade report RUN RUN"))),
     choice, el("div", { class: "card charts" }, over));
 }

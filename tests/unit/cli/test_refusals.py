@@ -200,6 +200,15 @@ def test_a_suggested_key_is_one_that_the_stage_has(tmp_path, monkeypatch):
     assert meant[1:] == [[f"{RL}.optimizer.lr"], ["model.architecture.hidden_size"]]
 
 
+def test_what_is_wrong_behind_an_unreadable_value_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong = ["seed=x", "model.hiden_size=5", "parallel.tensor_model_parallel_size=3", "stages.if_rl.max_staleness=16"]
+    told = violations(["cascade=nano", *wrong])
+    for words in ("seed", "hiden_size", "num_key_value_heads", "intermediate_size", "max_staleness"):
+        assert len([line for line in told if words in line]) == 1, told
+    assert len(told) == 5
+
+
 def test_what_a_user_wrote_is_refused_with_a_mend():
     """Every refusal of what a user gives says what to do; what fails in a run's own workings may not know."""
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type)} - {"ConfigError", "PausedError"}

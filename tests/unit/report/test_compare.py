@@ -88,8 +88,16 @@ def test_other_prompts_are_not_compared_and_it_is_said(run_folder, other):
     assert "scored on different prompts: not compared" in page.read_text()
 
 
-def test_folders_of_one_name_or_without_a_run_are_refused(run_folder, tmp_path):
-    with pytest.raises(RunFolderError, match="same name"):
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(run_folder, tmp_path):
+    again = tmp_path / "again" / run_folder.name
+    shutil.copytree(run_folder.path, again)
+    page = write_comparison([run_folder.path, again], tmp_path / "page.html").read_text()
+    assert f"again/{run_folder.name}" in page
+    assert f"{run_folder.path.parent.name}/{run_folder.name}" in page
+
+
+def test_a_folder_named_twice_or_without_a_run_is_refused(run_folder, tmp_path):
+    with pytest.raises(RunFolderError, match="a run twice"):
         write_comparison([run_folder.path, run_folder.path], tmp_path / "page.html")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunFolderError, match="no run folder"):
