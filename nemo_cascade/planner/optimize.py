@@ -55,7 +55,8 @@ def search(
     """Return the fastest layouts that fit, the fastest first.
 
     Args:
-        job: what is trained, in any layout: its step's tokens are kept.
+        job: what is trained, in any layout: its step's tokens are kept; beside none and all, what it computes again
+            is tried.
         gpus: ranks.
         micro_batches: sequences of a micro-batch to try.
         allowed: what the model's implementation can be cut into.
@@ -73,9 +74,11 @@ def search(
     peaks = _peaks(made)
     room = _SHARE * job.hardware.memory_gb * 1e9 - extra
     fitting = [(one, peak) for one, peak in zip(made, peaks, strict=True) if peak <= room]
-    # Whole recomputation only where the same layout doesn't fit without.
-    lighter = {_cut(one) for one, _ in fitting if not one.recompute.whole}
-    chosen = [(one, peak) for one, peak in fitting if not one.recompute.whole or _cut(one) not in lighter]
+    # Of each cut what computes least again: `_jobs` yields it first.
+    lightest: dict[tuple[Layout, int], tuple[Job, float]] = {}
+    for one, peak in fitting:
+        lightest.setdefault((one.layout, one.micro_batch), (one, peak))
+    chosen = list(lightest.values())
     if not chosen:
         return []
     rough = StepFormula(design([one for one, _ in chosen])).seconds(shipped("train").factors)
@@ -124,12 +127,8 @@ def _jobs(job: Job, layout: Layout, sequences: int, size: int) -> Iterator[Job]:
     count = sequences // size
     if layout.vpp > 1 and count % layout.pp:
         return
-    for recompute in (Recompute(), Recompute(whole=True)):
+    for recompute in dict.fromkeys((Recompute(), job.recompute, Recompute(whole=True))):
         yield replace(job, layout=layout, micro_batch=size, micro_batches=count, recompute=recompute, dealt=())
-
-
-def _cut(job: Job) -> tuple[Layout, int]:
-    return job.layout, job.micro_batch
 
 
 def _peaks(jobs: Sequence[Job]) -> list[float]:

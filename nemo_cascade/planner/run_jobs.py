@@ -84,7 +84,7 @@ def job_for(
             modules=frozenset({"core_attn"} if parallel.recompute == "selective" else ()),
         ),
         storage=Storage(weight=2.0 if half else 4.0, moments=12.0 if half else 8.0, sharded=main),
-        loss="fused",
+        loss="blocks",
         software=Software(dispatcher="deduplicated" if deduplicated else "plain"),
         dealt=_dealt(layout.stage_layers(len(arch.layers)), layout.vpp),
     )

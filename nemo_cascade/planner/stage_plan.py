@@ -12,6 +12,7 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.models.architecture import Architecture
+from nemo_cascade.planner.engine import Engine
 from nemo_cascade.planner.fitted import Estimate, estimates, shipped
 from nemo_cascade.planner.job import Job
 from nemo_cascade.planner.memory import MemoryFormula
@@ -29,17 +30,17 @@ _OUTSIDE_GPU_GB = 3.5  # of a job of several GPUs; mlc-ai/pith-train tools/memor
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the fullest rank of one pipeline stage, by part and by phase.
+    """Bytes of the fullest rank of one pipeline stage, or of an engine, by part and by phase.
 
     Attributes:
-        stage: place in the pipeline.
+        whose: in words.
         parts: by name: weights, gradients, optimizer, activations, working, logits, outside; engine weights and cache
             where engines share the GPU.
         phases: by name: train, and generate, score, sync where there are engines.
         room: that the accelerator has for the rank.
     """
 
-    stage: int
+    whose: str
     parts: Mapping[str, float]
     phases: Mapping[str, float]
     room: float
@@ -55,6 +56,12 @@ class Memory:
         return max(self.parts, key=lambda name: self.parts[name])
 
     @property
+    def too_large(self) -> str:
+        """The part to blame where it doesn't fit: weights that alone have no room, else the one that takes most."""
+        alone = next((name for name in self.parts if "weights" in name and self.parts[name] > self.room), None)
+        return alone or self.largest
+
+    @property
     def fits(self) -> bool:
         """Whether every phase has room."""
         return self.peak <= self.room
@@ -68,7 +75,8 @@ class StagePlan:
         name: of the stage.
         job: its training.
         memory: of each pipeline stage.
-        engine: bytes of an engine on GPUs of its own; None where there is none or it shares.
+        engine: bytes of an engine on GPUs of its own; of one that shares them, what it needs at least of its share;
+            None where there is none.
         seconds: of a step by phase.
         step: seconds of a step, with its range.
         steps: at most; None where the data say it.
@@ -93,7 +101,7 @@ class StagePlan:
 
     @property
     def all_memory(self) -> tuple[Memory, ...]:
-        """Memory of the ranks, and of engines apart."""
+        """Memory of the ranks, and of engines."""
         return (*self.memory, *([self.engine] if self.engine else []))
 
     @property
@@ -164,7 +172,7 @@ def plan_stage(
         name=name,
         job=job,
         memory=memory,
-        engine=_engine_apart(config, rl) if rl is not None and apart else None,
+        engine=None if rl is None else _engine(config, rl),
         seconds=seconds,
         step=step,
         steps=stage.size().steps,
@@ -206,16 +214,17 @@ def _memory(config: RunConfig, job: Job, number: int, exact: RankBytes, rl: RlSt
     if job.hardware.generation == "cpu":
         room /= job.layout.ranks
     if rl is not None:
-        phases["score"] = resting + told["logits"]
+        phases["score"] = resting + working
         if rl.together:
             told["engine weights"] = rl.engine.stored
-            told["engine cache"] = max(0.0, engine_share(config, job.hardware) - rl.engine.stored)
+            told["engine cache"] = engine_cache(config, rl.engine)
             held = told["engine weights"] + told["engine cache"] + outside
             phases["generate"] = resting + held
             phases["sync"] = resting + held + _bucket(config)
             phases["train"] += held
             phases["score"] += held
-    return Memory(number, told, phases, room)
+    whose = f"pipeline stage {number + 1} of {job.layout.pp}" if job.layout.pp > 1 else "all ranks"
+    return Memory(whose, told, phases, room)
 
 
 def outside_bytes(hardware: HardwareConfig) -> float:
@@ -224,21 +233,32 @@ def outside_bytes(hardware: HardwareConfig) -> float:
 
 
 def engine_share(config: RunConfig, hardware: HardwareConfig) -> float:
-    """Return bytes that an engine takes for weights and cache on one accelerator."""
-    if hardware.generation == "cpu":
-        return config.rollout.kv_cache_gib * 2**30 / config.rollout.tensor_parallel_size
+    """Return bytes that an engine takes for weights and cache on one GPU."""
     return config.rollout.gpu_memory_utilization * hardware.memory_gb * GB
 
 
-def _engine_apart(config: RunConfig, rl: RlStep) -> Memory:
-    room = rl.engine.hardware.memory_gb * GB
-    cache = max(
-        rl.engine.cache_bytes(config.rollout.max_model_len), engine_share(config, rl.engine.hardware) - rl.engine.stored
-    )
-    outside = outside_bytes(rl.engine.hardware)
-    parts = {"engine weights": rl.engine.stored, "engine cache": cache, "outside": outside}
+def engine_cache(config: RunConfig, engine: Engine) -> float:
+    """Return bytes of an engine's cache on one accelerator: what is left of its share, on a CPU what it is told."""
+    if engine.hardware.generation == "cpu":
+        return config.rollout.kv_cache_gib * 2**30 / config.rollout.tensor_parallel_size
+    return max(0.0, engine_share(config, engine.hardware) - engine.stored)
+
+
+def _engine(config: RunConfig, rl: RlStep) -> Memory:
+    """Return an engine's memory; one that has no room for one of the longest sequences never starts."""
+    engine = rl.engine
+    weights, cache = engine.stored, engine_cache(config, engine)
+    longest = engine.cache_bytes(config.rollout.max_model_len)
+    if rl.together or longest > cache:
+        on_cpu = engine.hardware.generation == "cpu"
+        room = weights + cache if on_cpu else engine_share(config, engine.hardware)
+        return Memory(
+            "an engine's share", {"engine weights": weights, "engine cache": longest}, {"generate": weights + longest}, room
+        )
+    parts = {"engine weights": weights, "engine cache": cache, "outside": outside_bytes(engine.hardware)}
     total = sum(parts.values())
-    return Memory(0, parts, {"generate": total, "sync": total + _bucket(config)}, room)
+    room = engine.hardware.memory_gb * GB
+    return Memory("engines", parts, {"generate": total, "sync": total + _bucket(config)}, room)
 
 
 def _bucket(config: RunConfig) -> float:
