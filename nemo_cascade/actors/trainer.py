@@ -239,6 +239,10 @@ class TrainerGroup:
         answers = self._invoke("outputs", ray.put(source), step)
         return [answer for answer in answers if answer is not None]
 
+    def give_memory_back(self) -> None:
+        """Give the driver what the ranks keep for tensors to come, so that others on their GPUs find it."""
+        self._invoke("give_memory_back")
+
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
         """Write a distributed checkpoint into `folder`."""
         self._invoke("save_checkpoint", folder, state)

@@ -21,7 +21,7 @@ from nemo_cascade.planner.measured import (
     training_estimate,
     training_figures,
 )
-from nemo_cascade.planner.stage_plan import GB
+from nemo_cascade.planner.rank_memory import GB
 from nemo_cascade.telemetry.metrics import read_metrics
 
 

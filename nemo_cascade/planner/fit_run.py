@@ -14,8 +14,9 @@ from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems
+from nemo_cascade.planner.rank_memory import GB
 from nemo_cascade.planner.regression import Figures
-from nemo_cascade.planner.stage_plan import GB, StagePlan, plan_stage
+from nemo_cascade.planner.stage_plan import StagePlan, plan_stage
 
 
 def misfits(config: RunConfig, plans: list[StagePlan], architectures: dict[str, Architecture]) -> list[CascadeError]:
@@ -41,7 +42,7 @@ def nearest(config: RunConfig, plan: StagePlan, stage: TrainedStage, arch: Archi
     """Yield overrides with which the stage fits, the smallest change first."""
     parallel = stage.layout(config)
     own = "parallel" if parallel is config.parallel else f"stages.{plan.name}.parallel"
-    for engines, sizes in _changes(config, stage, parallel):
+    for engines, sizes in _changes(config, plan, parallel):
         made = replace(parallel, **sizes)
         if layout_problems(arch, made):
             continue
@@ -56,15 +57,23 @@ def _word(value: Any) -> str:
 
 
 def _changes(
-    config: RunConfig, stage: TrainedStage, parallel: ParallelConfig
+    config: RunConfig, plan: StagePlan, parallel: ParallelConfig
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield changes of (the engines, the layout): what costs no time, what costs little, other cuts of the ranks."""
+    """Yield changes of (the engines, the layout): what costs no time, what costs little, other cuts of the ranks.
+
+    Those of the engines are left out where the ranks wouldn't fit without any, those of the layout where ranks fit.
+    """
+    ranks = [one for one in plan.memory if not one.fits]
+    engines = [] if plan.engine is None else list(_engine_changes(config))
+    if not ranks:
+        yield from ((engine, {}) for engine in engines)
+        return
     sharded = {} if parallel.use_distributed_optimizer else {"use_distributed_optimizer": True}
     recomputed = sharded if parallel.recompute == "full" else sharded | {"recompute": "full"}
     layouts = list({str(one): one for one in (sharded, recomputed)}.values())
-    engines = list(_engine_changes(config)) if stage.judged() else []
     yield from (({}, layout) for layout in layouts if layout)
-    yield from ((engine, layout) for engine in engines for layout in ({}, *layouts))
+    if all(one.peak - one.of_engines <= one.room for one in ranks):
+        yield from ((engine, layout) for engine in engines for layout in layouts)
     smallest = [{}, *engines[:1]]
     for sizes in (*_more_replicas(config, parallel), *_other_cuts(parallel)):
         yield from ((engine, sizes | layout) for layout in layouts for engine in smallest)

@@ -51,6 +51,7 @@ def search(
     allowed: Callable[[Layout], bool] = lambda layout: True,
     extra: float = 0.0,
     most: int = 5,
+    ran: Job | None = None,
 ) -> list[Candidate]:
     """Return the fastest layouts that fit, the fastest first.
 
@@ -62,6 +63,7 @@ def search(
         allowed: what the model's implementation can be cut into.
         extra: bytes that something else holds on each accelerator (engines, context).
         most: how many are returned.
+        ran: a job that is known to have run: what is predicted to need no more than it fits as well.
     """
     sequences = round(job.step_tokens / job.sequence)
     made = [
@@ -72,7 +74,7 @@ def search(
         for one in _jobs(job, layout, sequences // layout.dp, size)
     ]
     peaks = _peaks(made)
-    room = _SHARE * job.hardware.memory_gb * 1e9 - extra
+    room = max([_SHARE * job.hardware.memory_gb * 1e9 - extra, *_peaks([] if ran is None else [ran])])
     fitting = [(one, peak) for one, peak in zip(made, peaks, strict=True) if peak <= room]
     # Of each cut what computes least again: `_jobs` yields it first.
     lightest: dict[tuple[Layout, int], tuple[Job, float]] = {}

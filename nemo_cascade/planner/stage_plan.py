@@ -12,59 +12,13 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.models.architecture import Architecture
-from nemo_cascade.planner.engine import Engine
 from nemo_cascade.planner.fitted import Estimate, estimates, shipped
 from nemo_cascade.planner.job import Job
-from nemo_cascade.planner.memory import MemoryFormula
-from nemo_cascade.planner.quantity import MEMORY, RL, TRAIN, Peak
-from nemo_cascade.planner.rank_parameters import RankBytes, rank_bytes, stage_parameters
+from nemo_cascade.planner.quantity import RL, TRAIN
+from nemo_cascade.planner.rank_memory import Beside, Memory, engine_memory, rank_memory
 from nemo_cascade.planner.regression import Figures
 from nemo_cascade.planner.rollouts import RlFormula, RlStep
-from nemo_cascade.planner.run_jobs import job_for, rl_step_of
-
-GB = 1e9
-OUTSIDE_GB = {"cpu": 0.35}
-"""Held beside tensors: on a GPU context, NCCL and first kernels' workspaces; on a CPU the imported libraries."""
-_OUTSIDE_GPU_GB = 3.5  # of a job of several GPUs; mlc-ai/pith-train tools/memory_estimator @889a4088: 0.5 + 1.0 + 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes of the fullest rank of one pipeline stage, or of an engine, by part and by phase.
-
-    Attributes:
-        whose: in words.
-        parts: by name: weights, gradients, optimizer, activations, working, logits, outside; engine weights and cache
-            where engines share the GPU.
-        phases: by name: train, and generate, score, sync where there are engines.
-        room: that the accelerator has for the rank.
-    """
-
-    whose: str
-    parts: Mapping[str, float]
-    phases: Mapping[str, float]
-    room: float
-
-    @property
-    def peak(self) -> float:
-        """Bytes of the largest phase."""
-        return max(self.phases.values())
-
-    @property
-    def largest(self) -> str:
-        """The part that takes most."""
-        return max(self.parts, key=lambda name: self.parts[name])
-
-    @property
-    def too_large(self) -> str:
-        """The part to blame where it doesn't fit: weights that alone have no room, else the one that takes most."""
-        alone = next((name for name in self.parts if "weights" in name and self.parts[name] > self.room), None)
-        return alone or self.largest
-
-    @property
-    def fits(self) -> bool:
-        """Whether every phase has room."""
-        return self.peak <= self.room
+from nemo_cascade.planner.run_jobs import job_for, engine_of, rl_step_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,109 +115,25 @@ def plan_stage(
     job = job_for(config, stage, arch, hardware, parallel)
     update = estimates(TRAIN, shipped("train"), [job], more)[0]
     rl = rl_step_of(config, stage, job, update.value)
+    together = config.rollout.placement == "colocated"
+    beside = Beside(engine_of(config, stage, job), together, rl is not None, stage.keeps_reference())
     memory = tuple(
-        _memory(config, job, number, _exact(config, arch, parallel, number), rl)
+        rank_memory(config, arch, parallel, job, number, beside)
         for number in sorted({0, job.layout.pp // 2, job.layout.pp - 1})
     )
     seconds, step = _seconds(job, update, rl, ahead=stage.steps_ahead() > 0)
-    apart = rl is not None and not rl.together
-    engines = rl.engine.tp * int(rl.engines) if rl is not None and apart else 0
+    engines = 0 if together or beside.engine is None else beside.engine.tp * config.rollout.num_engines
     return StagePlan(
         name=name,
         job=job,
         memory=memory,
-        engine=None if rl is None else _engine(config, rl),
+        engine=engine_memory(config, beside),
         seconds=seconds,
         step=step,
         steps=stage.size().steps,
         model_flops=job.shape.flops(job.attended) * job.step_tokens * stage.size().updates_per_step,
         gpus=job.layout.ranks + engines,
     )
-
-
-def _exact(config: RunConfig, arch: Architecture, parallel: ParallelConfig, number: int) -> RankBytes:
-    """Return the static bytes of a rank, to the byte."""
-    layout = parallel.layout
-    chunks = stage_parameters(arch, layout, number, config.model.make_vocab_size_divisible_by)
-    half, sharded = config.precision.dtype == "bf16", parallel.use_distributed_optimizer
-    return rank_bytes(chunks, layout, half=half, sharded=sharded, stage=number)
-
-
-def _memory(config: RunConfig, job: Job, number: int, exact: RankBytes, rl: RlStep | None) -> Memory:
-    fitted = shipped("memory")
-    peak = Peak(job, (number,), "allocated", "nemo_cascade")
-    formula = MemoryFormula.of([job], [(number,)], ["allocated"])
-    parts = {key: float(value[0, 0]) for key, value in formula.parts(fitted.factors).items()}
-    whole = estimates(MEMORY, fitted, [peak])[0].value
-    counted = float(np.exp(formula.values(fitted.factors))[0])
-    dynamic = whole - counted  # what neighbours add: told as workspace
-    outside = outside_bytes(job.hardware)
-    told = {
-        "weights": float(exact.weights),
-        "gradients": float(exact.gradients),
-        "optimizer": float(exact.optimizer),
-        "activations": parts["activations"],
-        "working": max(0.0, parts["working"] + parts["base"] + max(dynamic, -0.5 * parts["working"])),
-        "logits": parts["logits"],
-        "outside": outside,
-    }
-    resting = told["weights"] + told["gradients"] + told["optimizer"] + outside
-    working = max(told["working"], told["logits"])
-    phases = {"train": resting + told["activations"] + working}
-    room = job.hardware.memory_gb * GB
-    if job.hardware.generation == "cpu":
-        room /= job.layout.ranks
-    if rl is not None:
-        phases["score"] = resting + working
-        if rl.together:
-            told["engine weights"] = rl.engine.stored
-            told["engine cache"] = engine_cache(config, rl.engine)
-            held = told["engine weights"] + told["engine cache"] + outside
-            phases["generate"] = resting + held
-            phases["sync"] = resting + held + _bucket(config)
-            phases["train"] += held
-            phases["score"] += held
-    whose = f"pipeline stage {number + 1} of {job.layout.pp}" if job.layout.pp > 1 else "all ranks"
-    return Memory(whose, told, phases, room)
-
-
-def outside_bytes(hardware: HardwareConfig) -> float:
-    """Return what a process holds beside tensors."""
-    return OUTSIDE_GB.get(hardware.generation, _OUTSIDE_GPU_GB) * GB
-
-
-def engine_share(config: RunConfig, hardware: HardwareConfig) -> float:
-    """Return bytes that an engine takes for weights and cache on one GPU."""
-    return config.rollout.gpu_memory_utilization * hardware.memory_gb * GB
-
-
-def engine_cache(config: RunConfig, engine: Engine) -> float:
-    """Return bytes of an engine's cache on one accelerator: what is left of its share, on a CPU what it is told."""
-    if engine.hardware.generation == "cpu":
-        return config.rollout.kv_cache_gib * 2**30 / config.rollout.tensor_parallel_size
-    return max(0.0, engine_share(config, engine.hardware) - engine.stored)
-
-
-def _engine(config: RunConfig, rl: RlStep) -> Memory:
-    """Return an engine's memory; one that has no room for one of the longest sequences never starts."""
-    engine = rl.engine
-    weights, cache = engine.stored, engine_cache(config, engine)
-    longest = engine.cache_bytes(config.rollout.max_model_len)
-    if rl.together or longest > cache:
-        on_cpu = engine.hardware.generation == "cpu"
-        room = weights + cache if on_cpu else engine_share(config, engine.hardware)
-        return Memory(
-            "an engine's share", {"engine weights": weights, "engine cache": longest}, {"generate": weights + longest}, room
-        )
-    parts = {"engine weights": weights, "engine cache": cache, "outside": outside_bytes(engine.hardware)}
-    total = sum(parts.values())
-    room = engine.hardware.memory_gb * GB
-    return Memory("engines", parts, {"generate": total, "sync": total + _bucket(config)}, room)
-
-
-def _bucket(config: RunConfig) -> float:
-    """Return bytes of the hand-over's bucket, of which sender and engine hold one each."""
-    return 2.0 * config.rollout.weight_sync.bucket_mib * 2**20
 
 
 def _seconds(job: Job, update: Estimate, rl: RlStep | None, *, ahead: bool) -> tuple[dict[str, float], Estimate]:
