@@ -18,7 +18,7 @@ from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.planner.engine import Engine
 from nemo_cascade.planner.optimize import Candidate, search
-from nemo_cascade.planner.rank_memory import GB, engine_cache, engine_share, outside_bytes
+from nemo_cascade.planner.ranks.memory import GB, engine_cache, engine_share, outside_bytes
 from nemo_cascade.planner.run_jobs import train_job
 
 

@@ -14,7 +14,7 @@ from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.errors import CascadeError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems
-from nemo_cascade.planner.rank_memory import GB
+from nemo_cascade.planner.ranks.memory import GB
 from nemo_cascade.planner.regression import Figures
 from nemo_cascade.planner.stage_plan import StagePlan, plan_stage
 

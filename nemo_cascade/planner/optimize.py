@@ -111,9 +111,11 @@ def _layouts(job: Job, gpus: int) -> Iterator[Layout]:
 
 
 def _parts(layers: int, pp: int, mamba: bool) -> list[int]:
-    """Return into how many parts a pipeline stage may be cut; uneven layers are dealt out, but not in parts."""
-    if pp == 1 or mamba or layers % pp:
+    """Return into how many parts a pipeline stage may be cut."""
+    if pp == 1 or mamba:
         return [1]
+    if layers % pp:
+        return [size for size in (1, 2, 4, 8) if pp * size <= layers]
     return [size for size in range(1, layers // pp + 1) if (layers // pp) % size == 0 and size <= 12]
 
 

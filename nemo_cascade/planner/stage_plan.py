@@ -15,10 +15,10 @@ from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.planner.fitted import Estimate, estimates, shipped
 from nemo_cascade.planner.job import Job
 from nemo_cascade.planner.quantity import RL, TRAIN
-from nemo_cascade.planner.rank_memory import Beside, Memory, engine_memory, rank_memory
+from nemo_cascade.planner.ranks.memory import Beside, Memory, engine_memory, rank_memory
 from nemo_cascade.planner.regression import Figures
 from nemo_cascade.planner.rollouts import RlFormula, RlStep
-from nemo_cascade.planner.run_jobs import job_for, engine_of, rl_step_of
+from nemo_cascade.planner.run_jobs import engine_of, job_for, rl_step_of
 
 
 @dataclass(frozen=True, slots=True)

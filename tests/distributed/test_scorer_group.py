@@ -58,7 +58,9 @@ def cluster():
 
 
 def make(cluster, **config):
-    return ScorerGroup(cluster, ScorerConfig(**config), RolloutConfig(), ModelConfig(name="tiny"), PrecisionConfig(dtype="fp32"))
+    return ScorerGroup(
+        cluster, ScorerConfig(**config), RolloutConfig(), ModelConfig(name="tiny"), PrecisionConfig(dtype="fp32")
+    )
 
 
 @pytest.fixture(scope="module")

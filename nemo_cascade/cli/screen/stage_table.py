@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 
 from nemo_cascade.cli.screen.terminal import out, table
-from nemo_cascade.planner.rank_memory import GB, Memory
+from nemo_cascade.planner.ranks.memory import GB, Memory
 from nemo_cascade.planner.stage_plan import StagePlan
 
 _PHASES = ("generate", "score", "logprob", "train", "sync", "other")

@@ -16,7 +16,7 @@ from nemo_cascade.planner.fitted import estimates, shipped
 from nemo_cascade.planner.job import Job
 from nemo_cascade.planner.memory import MemoryFormula
 from nemo_cascade.planner.quantity import MEMORY, Peak
-from nemo_cascade.planner.rank_parameters import RankBytes, rank_bytes, stage_parameters
+from nemo_cascade.planner.ranks.parameters import RankBytes, rank_bytes, stage_parameters
 
 GB = 1e9
 OUTSIDE_GB = {"cpu": 0.35}
@@ -34,12 +34,14 @@ class Memory:
             weights and cache where engines share the GPU.
         phases: by name: train, and generate, score, sync where there are engines.
         room: that the accelerator has for the rank.
+        on_cpu: parts are of processes of one machine.
     """
 
     whose: str
     parts: Mapping[str, float]
     phases: Mapping[str, float]
     room: float
+    on_cpu: bool = False
 
     @property
     def peak(self) -> float:
@@ -50,6 +52,11 @@ class Memory:
     def of_engines(self) -> float:
         """Bytes of it that engines hold."""
         return sum(size for name, size in self.parts.items() if name.startswith("engine"))
+
+    @property
+    def trained(self) -> float:
+        """Bytes that a training rank holds at most: on a GPU of tensors alone, on a CPU of its process."""
+        return self.phases["train"] - self.of_engines - (0.0 if self.on_cpu else self.parts["outside"])
 
     @property
     def largest(self) -> str:
@@ -112,7 +119,8 @@ def rank_memory(
     if beside.engine is not None and beside.together:
         told["engine weights"] = beside.engine.stored
         told["engine cache"] = engine_cache(config, beside.engine)
-        resting += told["engine weights"] + told["engine cache"] + outside_bytes(job.hardware)
+        told["engine outside"] = outside_bytes(job.hardware)
+        resting += told["engine weights"] + told["engine cache"] + told["engine outside"]
     at_work = max(told["working"], told["logits"])
     phases = {"train": resting + told["activations"] + at_work}
     if beside.rollouts:
@@ -121,7 +129,7 @@ def rank_memory(
     if job.hardware.generation == "cpu":
         room /= job.layout.ranks
     whose = f"pipeline stage {number + 1} of {job.layout.pp}" if job.layout.pp > 1 else "all ranks"
-    return Memory(whose, told, phases, room)
+    return Memory(whose, told, phases, room, job.hardware.generation == "cpu")
 
 
 def _exact(config: RunConfig, arch: Architecture, parallel: ParallelConfig, number: int) -> RankBytes:
