@@ -45,7 +45,7 @@ def show_best(ready: Preflight, gpus: int) -> int:
     for name, arch in trained_architectures(ready).items():
         stage = trained(config, name)
         job = train_job(config, stage, arch, hardware)
-        together = bool(stage.judged()) and config.rollout.placement == "colocated"
+        together = stage.draws_responses() and config.rollout.placement == "colocated"
         extra = outside_bytes(hardware) + (engine_share(config, hardware) if together else 0.0)
         found = search(job, gpus, micro_batches=(1,), allowed=_possible(arch, stage.layout(config)), extra=extra)
         shown = table(
