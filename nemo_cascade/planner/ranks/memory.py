@@ -19,8 +19,9 @@ from nemo_cascade.planner.quantity import MEMORY, Peak
 from nemo_cascade.planner.ranks.parameters import RankBytes, rank_bytes, stage_parameters
 
 GB = 1e9
-OUTSIDE_GB = {"cpu": 0.35}
-"""Held beside tensors: on a GPU context, NCCL and first kernels' workspaces; on a CPU the imported libraries."""
+OUTSIDE_GB = {"cpu": 0.6}
+"""Held beside tensors: on a GPU context, NCCL and first kernels' workspaces; on a CPU the imported libraries,
+Ray and the threads' own heaps (a rank of nano: 0.66 GB as it begins, of nano_hybrid: 0.75 GB at most)."""
 _OUTSIDE_GPU_GB = 3.5  # of a job of several GPUs; mlc-ai/pith-train tools/memory_estimator @889a4088: 0.5 + 1.0 + 3.0
 
 
