@@ -102,8 +102,10 @@ def engine_slots(slots: Sequence[GpuSlot], config: RolloutConfig) -> list[list[G
     return engines
 
 
-def scorer_slots(slots: Sequence[GpuSlot], config: ScorerConfig) -> list[list[GpuSlot]]:
+def scorer_slots(slots: Sequence[GpuSlot], config: ScorerConfig, rollout: RolloutConfig) -> list[list[GpuSlot]]:
     """Return the GPUs of each replica of the reward model, from the back, shared with whoever else is there.
+
+    Engines with GPUs of their own keep the last ones, and the replicas stand before them.
 
     Raises:
         ConfigError: too few GPUs.
@@ -113,7 +115,9 @@ def scorer_slots(slots: Sequence[GpuSlot], config: ScorerConfig) -> list[list[Gp
         return [[] for _ in range(count)]
     if size * count > len(slots):
         raise ConfigError([f"{count} reward models of {size} GPUs need {size * count}, the run has {len(slots)}"])
-    own = list(slots[-size * count :])
+    engines = rollout.num_engines * rollout.tensor_parallel_size if rollout.placement == "disaggregated" else 0
+    last = max(size * count, len(slots) - engines)
+    own = list(slots[last - size * count : last])
     return [own[i * size : (i + 1) * size] for i in range(count)]
 
 

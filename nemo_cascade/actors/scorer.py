@@ -21,6 +21,7 @@ from nemo_cascade.actors.fleet import Fleet, Member
 from nemo_cascade.actors.placement import scorer_slots
 from nemo_cascade.actors.ranks import RankActor, add_ranks
 from nemo_cascade.config.model import ModelConfig, PrecisionConfig
+from nemo_cascade.config.rollout import RolloutConfig
 from nemo_cascade.config.schema import ScorerConfig
 from nemo_cascade.data.chat.encode import OPENING_TOKENS
 from nemo_cascade.errors import RewardError
@@ -65,6 +66,7 @@ class ScorerGroup:
     Args:
         cluster: where they live.
         config: replicas, layout, deadline.
+        rollout: the engines, whose GPUs it leaves alone where they have some of their own.
         model: layer implementation.
         precision: number formats.
 
@@ -74,7 +76,14 @@ class ScorerGroup:
 
     by_group: ClassVar[bool] = True
 
-    def __init__(self, cluster: Cluster, config: ScorerConfig, model: ModelConfig, precision: PrecisionConfig) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        config: ScorerConfig,
+        rollout: RolloutConfig,
+        model: ModelConfig,
+        precision: PrecisionConfig,
+    ) -> None:
         self.config, self._model, self._precision = config, model, precision
         self._fleet = Fleet(cluster, "scorer", RewardError)
         self._deadline = cluster.config.actor_start_deadline_s
@@ -83,7 +92,7 @@ class ScorerGroup:
         self._done: list[Judged] = []
         self._replicas = [
             _Replica(add_ranks(self._fleet, ScorerActor, config.tensor_parallel_size, config.threads, slots))
-            for slots in scorer_slots(cluster.slots, config)
+            for slots in scorer_slots(cluster.slots, config, rollout)
         ]
 
     @property

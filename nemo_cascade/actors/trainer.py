@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -223,10 +224,10 @@ class TrainerGroup:
             self.temperature = temperature
 
     def train_step(self, source: BatchSource, step: int) -> StepResult:
-        """Make one optimizer step; return its result, which is the same on every rank."""
+        """Make one optimizer step; return its result, with the memory of the rank that holds most."""
         self.changes += 1
-        result: StepResult = self._invoke("train_step", ray.put(source), step)[0]
-        return result
+        results: list[StepResult] = self._invoke("train_step", ray.put(source), step)
+        return replace(results[0], memory_bytes=max(result.memory_bytes for result in results))
 
     def logprobs(self, source: BatchSource, step: int, which: WhichModel = "policy") -> list[list[Float32]]:
         """Score the labels of a batch. Returns [dp_rank][micro-batch], each [T]."""
@@ -237,6 +238,10 @@ class TrainerGroup:
         """Have the reward model judge a batch's documents. Returns [dp_rank][micro-batch], each [documents, K]."""
         answers = self._invoke("outputs", ray.put(source), step)
         return [answer for answer in answers if answer is not None]
+
+    def give_memory_back(self) -> None:
+        """Give the driver what the ranks keep for tensors to come, so that others on their GPUs find it."""
+        self._invoke("give_memory_back")
 
     def save_checkpoint(self, folder: str, state: dict[str, Any]) -> None:
         """Write a distributed checkpoint into `folder`."""

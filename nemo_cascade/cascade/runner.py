@@ -215,6 +215,7 @@ class CascadeRunner:
         parent_hash = hash_folder(parent.hf)
         self.ledger.append("stage_started", planned.name, kind=planned.kind, parent=parent.name, weights=parent_hash)
         log.info("%s (%s) starts from %s", planned.name, planned.kind, parent.name)
+        roles.make_room(planned.stage)
         kind_of(planned.stage).run(context, planned.stage)
         self.ledger.append("trained", planned.name, weights=hash_folder(context.hf_folder))
 

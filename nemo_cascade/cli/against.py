@@ -21,7 +21,7 @@ from nemo_cascade.planner.measured import (
     training_estimate,
     training_figures,
 )
-from nemo_cascade.planner.stage_plan import GB
+from nemo_cascade.planner.ranks.memory import GB
 from nemo_cascade.telemetry.metrics import read_metrics
 
 
@@ -61,7 +61,7 @@ def show_against(ready: Preflight, run: Path) -> int:
             if phase != "train" and (own := plans[measured.name].seconds.get(phase)):
                 shown.add_row(name, f"{phase}, s", f"{own:.3g}", "", f"{value:.3g}", f"{own / value - 1:+.0%}")
         if measured.memory is not None:
-            own = plans[measured.name].memory[0].phases["train"]
+            own = max(memory.trained for memory in plans[measured.name].memory)
             gap = f"{own / measured.memory - 1:+.0%}"
             shown.add_row(name, "memory, GB", f"{own / GB:.2f}", "", f"{measured.memory / GB:.2f}", gap)
     out.print(shown)

@@ -12,7 +12,7 @@ from nemo_cascade.cli.preflight import Preflight
 from nemo_cascade.cli.screen.terminal import out, table
 from nemo_cascade.config.layout import Layout
 from nemo_cascade.errors import TrainingError
-from nemo_cascade.planner.rank_parameters import rank_bytes, stage_parameters
+from nemo_cascade.planner.ranks.parameters import rank_bytes, stage_parameters
 
 
 def distinct_ranks(layout: Layout) -> Iterator[tuple[int, int, int]]:

@@ -18,8 +18,8 @@ from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.planner.engine import Engine
 from nemo_cascade.planner.optimize import Candidate, search
+from nemo_cascade.planner.ranks.memory import GB, engine_cache, engine_share, outside_bytes
 from nemo_cascade.planner.run_jobs import train_job
-from nemo_cascade.planner.stage_plan import GB, engine_share, outside_bytes
 
 
 def gpus_of(text: str) -> int:
@@ -45,7 +45,7 @@ def show_best(ready: Preflight, gpus: int) -> int:
     for name, arch in trained_architectures(ready).items():
         stage = trained(config, name)
         job = train_job(config, stage, arch, hardware)
-        together = bool(stage.judged()) and config.rollout.placement == "colocated"
+        together = stage.draws_responses() and config.rollout.placement == "colocated"
         extra = outside_bytes(hardware) + (engine_share(config, hardware) if together else 0.0)
         found = search(job, gpus, micro_batches=(1,), allowed=_possible(arch, stage.layout(config)), extra=extra)
         shown = table(
@@ -108,7 +108,7 @@ def _show_engines(arch: Architecture, ready: Preflight, gpus: int) -> None:
     weight = 4.0 if config.rollout.dtype == "fp32" else 2.0
     for tp in (1, 2, 4, 8):
         engine = Engine(shape, hardware, tp, tp, weight, weight)
-        cache = engine_share(config, hardware) - engine.stored
+        cache = engine_cache(config, engine)
         if gpus % tp == 0 and cache >= 4 * engine.cache_bytes(config.rollout.max_model_len):
             longest = cache / engine.cache_bytes(config.rollout.max_model_len)
             out.print(

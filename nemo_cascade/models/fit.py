@@ -22,7 +22,7 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
         text for kind in arch.kinds for text in _tensor_parallel(kind, layout.tp, parallel.pad_attention_groups)
     ]
     if arch.hybrid:
-        problems += _hybrid(layout, parallel.recompute)
+        problems += _hybrid(layout)
     wrong = layout.problems()
     return problems + _expert_parallel(arch, layout) + (wrong or layout.layer_problems(len(arch.layers)))
 
@@ -34,13 +34,13 @@ def fitting_sizes(arch: Architecture, parallel: ParallelConfig) -> dict[str, Any
         Keys of ParallelConfig and their values; everything at 1 where no single size suffices.
     """
     sizes = [name for name in _SIZES if (getattr(parallel, name) or 1) > 1]
-    tries: list[dict[str, Any]] = [{"sequence_parallel": not parallel.sequence_parallel}, {"recompute": "none"}]
+    tries: list[dict[str, Any]] = [{"sequence_parallel": not parallel.sequence_parallel}]
     tries += [{name: size} for name in sizes for size in range(getattr(parallel, name) - 1, 0, -1)]
     tries += [{**change, "sequence_parallel": False} for change in tries]
     for change in tries:
         if not layout_problems(arch, replace(parallel, **change)):
             return change
-    return {**dict.fromkeys(sizes, 1), "sequence_parallel": False, "recompute": "none"}
+    return {**dict.fromkeys(sizes, 1), "sequence_parallel": False}
 
 
 _SIZES = (
@@ -53,7 +53,7 @@ _SIZES = (
 )
 
 
-def _hybrid(layout: Layout, recompute: str) -> list[str]:
+def _hybrid(layout: Layout) -> list[str]:
     """Return what Megatron's stack of half layers can't do."""
     problems = []
     if layout.cp > 1:
@@ -62,8 +62,6 @@ def _hybrid(layout: Layout, recompute: str) -> list[str]:
         problems.append(
             f"virtual_pipeline_model_parallel_size {layout.vpp} is not supported with layers of this kind; 1 is"
         )
-    if recompute == "full":
-        problems.append("recompute=full does nothing with layers of this kind; none or selective")
     return problems
 
 

@@ -14,7 +14,7 @@ from nemo_cascade.config.layout import Layout
 from nemo_cascade.planner.shape import Block, Shape
 
 Precision = Literal["fp32", "bf16", "fp8", "mxfp8", "nvfp4"]
-Loss = Literal["megatron", "fused", "chunked", "plain"]
+Loss = Literal["megatron", "fused", "chunked", "plain", "blocks"]
 
 Chunk = Mapping[Block, int]
 """Blocks of a part of the model, and how often each is there."""
@@ -111,7 +111,7 @@ class Job:
         task: pretrain, sft, lora, rl.
         recompute: what is computed twice.
         storage: bytes of a parameter.
-        loss: how logits become a loss: chunked never has all of them.
+        loss: how logits become a loss: chunked never has all of them; blocks: as this package does it.
         software: what runs it.
         dealt: layers of each chunk in order where they aren't dealt evenly, () where they are.
     """

@@ -43,6 +43,7 @@ class MemoryFormula:
         inputs: [N, S]
         working: [N, S, 4]
         logits: [N, S, 4] elements, by kind of loss.
+        loss: [N, S] bytes of losses that are counted.
         gathered: [N, S]
         flags: [N, 3] low, lora, per_op.
         reserved: [N] whether the figure counts what the allocator holds.
@@ -53,6 +54,7 @@ class MemoryFormula:
     inputs: Array
     working: Array
     logits: Array
+    loss: Array
     gathered: Array
     flags: Array
     reserved: Array
@@ -61,7 +63,7 @@ class MemoryFormula:
     def of(cls, jobs: Sequence[Job], stages: Sequence[tuple[int, ...]], counted: Sequence[Counted]) -> MemoryFormula:
         """Count jobs; `stages`: those looked at, one or two of each."""
         shape = (len(jobs), 2)
-        static, inputs, gathered = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        static, inputs, loss, gathered = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
         kept, working, logits = np.zeros((*shape, 4)), np.zeros((*shape, 4)), np.zeros((*shape, 4))
         flags = np.zeros((len(jobs), 3))
         for row, job in enumerate(jobs):
@@ -74,9 +76,11 @@ class MemoryFormula:
                 kept[row, place] = [dynamic.kept[kind] for kind in KINDS]
                 working[row, place] = [dynamic.working[kind] for kind in KINDS]
                 inputs[row, place], gathered[row, place] = dynamic.inputs, dynamic.gathered
-                logits[row, place, LOSSES.index(job.loss)] = dynamic.logits
+                loss[row, place] = dynamic.loss
+                if job.loss != "blocks":
+                    logits[row, place, LOSSES.index(job.loss)] = dynamic.logits
         held = np.array([float(one == "reserved") for one in counted])
-        return cls(static, kept, inputs, working, logits, gathered, flags, held)
+        return cls(static, kept, inputs, working, logits, loss, gathered, flags, held)
 
     def parts(self, factors: Array) -> dict[str, Array]:
         """Return [N, S] bytes of each part."""
@@ -87,7 +91,7 @@ class MemoryFormula:
             "static": self.static,
             "activations": self.kept @ kinds * flagged + self.inputs,
             "working": self.working @ kinds * scale[_AT["working"]],
-            "logits": self.logits @ scale[[_AT[loss] for loss in LOSSES]],
+            "logits": self.logits @ scale[[_AT[loss] for loss in LOSSES]] + self.loss,
             "gathered": self.gathered * scale[_AT["gathered"]],
             "base": np.full(self.static.shape, scale[_AT["base"]]),
         }

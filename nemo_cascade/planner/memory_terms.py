@@ -13,6 +13,9 @@ from nemo_cascade.planner.job import Chunk, Job
 from nemo_cascade.planner.shape import Block, Kind
 
 KINDS: tuple[Kind, ...] = ("attention", "dense", "experts", "mamba")
+BLOCK, GPU_COPY, CPU_COPY = 2**26, 2**25, 2**20
+"""Logits, and float32 copies of them, that this package's loss has at once (`training.logprobs`, which has them as its
+own: a planner imports nothing that trains)."""
 _ADAPTERS = 0.001
 """Share of the parameters that adapters have; their optimizer is small beside what is counted."""
 
@@ -40,6 +43,7 @@ class Dynamic:
         inputs: of recomputed layers.
         working: of the layer that is computed, by kind of block.
         logits: elements of logits at the loss.
+        loss: bytes of a loss whose blocks are counted one by one.
         gathered: of blocks gathered at once.
     """
 
@@ -47,6 +51,7 @@ class Dynamic:
     inputs: float
     working: Mapping[Kind, float]
     logits: float
+    loss: float
     gathered: float
 
 
@@ -96,14 +101,25 @@ def dynamic_bytes(job: Job, stage: int) -> Dynamic:
         if job.recompute.whole and not job.recompute.offloaded:
             again = _layers(job, chunk) * (1 - share)
             inputs += 2 * shape.hidden * again * tokens / (layout.tp if layout.sp else 1)
-    logits = (
-        shape.vocabulary / layout.tp * tokens * (1.5 if shape.predicted else 1.0) if stage == layout.pp - 1 else 0.0
-    )
+    logits = loss = 0.0
+    if stage == layout.pp - 1:
+        logits = shape.vocabulary / layout.tp * tokens * (1.5 if shape.predicted else 1.0)
+        loss = _loss_in_blocks(job) if job.loss == "blocks" else 0.0
     gathered = 0.0
     if job.storage.whole:
         largest = max(block.matrices + block.experts for block in shape.blocks) + shape.blocks[0].matrices
         gathered = 2 * max(largest, shape.vocabulary * shape.hidden) / layout.tp
-    return Dynamic(kept, inputs, _working(job, chunks), logits, gathered)
+    return Dynamic(kept, inputs, _working(job, chunks), logits, loss, gathered)
+
+
+def _loss_in_blocks(job: Job) -> float:
+    """Return bytes of `training.logprobs`: last states and their gradient, a block of logits, the weight's gradient."""
+    rows, size = job.shape.vocabulary / job.layout.tp, 4 if job.precision == "fp32" else 2
+    states = 2 * size * job.shape.hidden * job.tokens
+    elements = rows * job.tokens
+    copied = CPU_COPY if job.hardware.generation == "cpu" else GPU_COPY
+    block = size * min(elements, BLOCK) + 3 * 4 * min(elements, copied)
+    return states + block + (4 if size == 4 else 4 + 2 + 2) * rows * job.shape.hidden
 
 
 def flying(job: Job, stage: int) -> int:
@@ -148,11 +164,18 @@ def _working(job: Job, chunks: list[Chunk]) -> dict[Kind, float]:
     """Return the largest layer's tensors while it is computed, by kind."""
     whole = job.recompute.whole or "per_op" in job.recompute.modules
     most: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
+    halves = len(job.shape.blocks) == len(job.shape.layers)
     for chunk in chunks:
         one: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
         for block, count in chunk.items():
-            each = kept_bytes(job, block, all_of_it=whole)
-            one[block.kind] += each * count * job.tokens / max(1.0, _layers(job, chunk))
-        if sum(one.values()) > sum(most.values()):
-            most = one
+            each = kept_bytes(job, block, all_of_it=whole) * job.tokens
+            if halves:  # A layer is one block, and they differ by far.
+                most = max(most, dict.fromkeys(KINDS, 0.0) | {block.kind: each}, key=_sum)
+            else:
+                one[block.kind] += each * count / max(1.0, _layers(job, chunk))
+        most = max(most, one, key=_sum)
     return most
+
+
+def _sum(parts: Mapping[Kind, float]) -> float:
+    return sum(parts.values())

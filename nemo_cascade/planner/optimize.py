@@ -51,16 +51,19 @@ def search(
     allowed: Callable[[Layout], bool] = lambda layout: True,
     extra: float = 0.0,
     most: int = 5,
+    ran: Job | None = None,
 ) -> list[Candidate]:
     """Return the fastest layouts that fit, the fastest first.
 
     Args:
-        job: what is trained, in any layout: its step's tokens are kept.
+        job: what is trained, in any layout: its step's tokens are kept; beside none and all, what it computes again
+            is tried.
         gpus: ranks.
         micro_batches: sequences of a micro-batch to try.
         allowed: what the model's implementation can be cut into.
         extra: bytes that something else holds on each accelerator (engines, context).
         most: how many are returned.
+        ran: a job that is known to have run: what is predicted to need no more than it fits as well.
     """
     sequences = round(job.step_tokens / job.sequence)
     made = [
@@ -71,11 +74,13 @@ def search(
         for one in _jobs(job, layout, sequences // layout.dp, size)
     ]
     peaks = _peaks(made)
-    room = _SHARE * job.hardware.memory_gb * 1e9 - extra
+    room = max([_SHARE * job.hardware.memory_gb * 1e9 - extra, *_peaks([] if ran is None else [ran])])
     fitting = [(one, peak) for one, peak in zip(made, peaks, strict=True) if peak <= room]
-    # Whole recomputation only where the same layout doesn't fit without.
-    lighter = {_cut(one) for one, _ in fitting if not one.recompute.whole}
-    chosen = [(one, peak) for one, peak in fitting if not one.recompute.whole or _cut(one) not in lighter]
+    # Of each cut what computes least again: `_jobs` yields it first.
+    lightest: dict[tuple[Layout, int], tuple[Job, float]] = {}
+    for one, peak in fitting:
+        lightest.setdefault((one.layout, one.micro_batch), (one, peak))
+    chosen = list(lightest.values())
     if not chosen:
         return []
     rough = StepFormula(design([one for one, _ in chosen])).seconds(shipped("train").factors)
@@ -106,9 +111,11 @@ def _layouts(job: Job, gpus: int) -> Iterator[Layout]:
 
 
 def _parts(layers: int, pp: int, mamba: bool) -> list[int]:
-    """Return into how many parts a pipeline stage may be cut; uneven layers are dealt out, but not in parts."""
-    if pp == 1 or mamba or layers % pp:
+    """Return into how many parts a pipeline stage may be cut."""
+    if pp == 1 or mamba:
         return [1]
+    if layers % pp:
+        return [size for size in (1, 2, 4, 8) if pp * size <= layers]
     return [size for size in range(1, layers // pp + 1) if (layers // pp) % size == 0 and size <= 12]
 
 
@@ -124,12 +131,8 @@ def _jobs(job: Job, layout: Layout, sequences: int, size: int) -> Iterator[Job]:
     count = sequences // size
     if layout.vpp > 1 and count % layout.pp:
         return
-    for recompute in (Recompute(), Recompute(whole=True)):
+    for recompute in dict.fromkeys((Recompute(), job.recompute, Recompute(whole=True))):
         yield replace(job, layout=layout, micro_batch=size, micro_batches=count, recompute=recompute, dealt=())
-
-
-def _cut(job: Job) -> tuple[Layout, int]:
-    return job.layout, job.micro_batch
 
 
 def _peaks(jobs: Sequence[Job]) -> list[float]:

@@ -84,23 +84,28 @@ def job_for(
             modules=frozenset({"core_attn"} if parallel.recompute == "selective" else ()),
         ),
         storage=Storage(weight=2.0 if half else 4.0, moments=12.0 if half else 8.0, sharded=main),
-        loss="fused",
+        loss="blocks",
         software=Software(dispatcher="deduplicated" if deduplicated else "plain"),
         dealt=_dealt(layout.stage_layers(len(arch.layers)), layout.vpp),
     )
 
 
+def engine_of(config: RunConfig, stage: TrainedStage, job: Job) -> Engine | None:
+    """Return an engine of a stage's model; None where none is at work for it."""
+    rollout = config.rollout
+    weight, tp = 4.0 if rollout.dtype == "fp32" else 2.0, rollout.tensor_parallel_size
+    return Engine(job.shape, job.hardware, tp, tp, weight, weight) if stage.draws_responses() else None
+
+
 def rl_step_of(config: RunConfig, stage: TrainedStage, job: Job, update_s: float) -> RlStep | None:
     """Return a stage's step of rollouts and updates; None where it draws no responses."""
-    if not stage.judged():
+    engine = engine_of(config, stage, job)
+    if not stage.judged() or engine is None:
         return None
     rollout, size = config.rollout, stage.size()
     together = rollout.placement == "colocated"
     longest = size.length
     samples = size.tokens_per_step / longest
-    weight = 4.0 if rollout.dtype == "fp32" else 2.0
-    tp = rollout.tensor_parallel_size
-    engine = Engine(job.shape, job.hardware, tp, tp, weight, weight)
     return RlStep(
         job=job,
         updates=float(size.updates_per_step),

@@ -14,50 +14,11 @@ from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.planner.fitted import Estimate, estimates, shipped
 from nemo_cascade.planner.job import Job
-from nemo_cascade.planner.memory import MemoryFormula
-from nemo_cascade.planner.quantity import MEMORY, RL, TRAIN, Peak
-from nemo_cascade.planner.rank_parameters import RankBytes, rank_bytes, stage_parameters
+from nemo_cascade.planner.quantity import RL, TRAIN
+from nemo_cascade.planner.ranks.memory import Beside, Memory, engine_memory, rank_memory
 from nemo_cascade.planner.regression import Figures
 from nemo_cascade.planner.rollouts import RlFormula, RlStep
-from nemo_cascade.planner.run_jobs import job_for, rl_step_of
-
-GB = 1e9
-OUTSIDE_GB = {"cpu": 0.35}
-"""Held beside tensors: on a GPU context, NCCL and first kernels' workspaces; on a CPU the imported libraries."""
-_OUTSIDE_GPU_GB = 3.5  # of a job of several GPUs; mlc-ai/pith-train tools/memory_estimator @889a4088: 0.5 + 1.0 + 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes of the fullest rank of one pipeline stage, by part and by phase.
-
-    Attributes:
-        stage: place in the pipeline.
-        parts: by name: weights, gradients, optimizer, activations, working, logits, outside; engine weights and cache
-            where engines share the GPU.
-        phases: by name: train, and generate, score, sync where there are engines.
-        room: that the accelerator has for the rank.
-    """
-
-    stage: int
-    parts: Mapping[str, float]
-    phases: Mapping[str, float]
-    room: float
-
-    @property
-    def peak(self) -> float:
-        """Bytes of the largest phase."""
-        return max(self.phases.values())
-
-    @property
-    def largest(self) -> str:
-        """The part that takes most."""
-        return max(self.parts, key=lambda name: self.parts[name])
-
-    @property
-    def fits(self) -> bool:
-        """Whether every phase has room."""
-        return self.peak <= self.room
+from nemo_cascade.planner.run_jobs import engine_of, job_for, rl_step_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +29,8 @@ class StagePlan:
         name: of the stage.
         job: its training.
         memory: of each pipeline stage.
-        engine: bytes of an engine on GPUs of its own; None where there is none or it shares.
+        engine: bytes of an engine on GPUs of its own; of one that shares them, what it needs at least of its share;
+            None where there is none.
         seconds: of a step by phase.
         step: seconds of a step, with its range.
         steps: at most; None where the data say it.
@@ -93,7 +55,7 @@ class StagePlan:
 
     @property
     def all_memory(self) -> tuple[Memory, ...]:
-        """Memory of the ranks, and of engines apart."""
+        """Memory of the ranks, and of engines."""
         return (*self.memory, *([self.engine] if self.engine else []))
 
     @property
@@ -153,97 +115,25 @@ def plan_stage(
     job = job_for(config, stage, arch, hardware, parallel)
     update = estimates(TRAIN, shipped("train"), [job], more)[0]
     rl = rl_step_of(config, stage, job, update.value)
+    together = config.rollout.placement == "colocated"
+    beside = Beside(engine_of(config, stage, job), together, rl is not None, stage.keeps_reference())
     memory = tuple(
-        _memory(config, job, number, _exact(config, arch, parallel, number), rl)
+        rank_memory(config, arch, parallel, job, number, beside)
         for number in sorted({0, job.layout.pp // 2, job.layout.pp - 1})
     )
     seconds, step = _seconds(job, update, rl, ahead=stage.steps_ahead() > 0)
-    apart = rl is not None and not rl.together
-    engines = rl.engine.tp * int(rl.engines) if rl is not None and apart else 0
+    engines = 0 if together or beside.engine is None else beside.engine.tp * config.rollout.num_engines
     return StagePlan(
         name=name,
         job=job,
         memory=memory,
-        engine=_engine_apart(config, rl) if rl is not None and apart else None,
+        engine=engine_memory(config, beside),
         seconds=seconds,
         step=step,
         steps=stage.size().steps,
         model_flops=job.shape.flops(job.attended) * job.step_tokens * stage.size().updates_per_step,
         gpus=job.layout.ranks + engines,
     )
-
-
-def _exact(config: RunConfig, arch: Architecture, parallel: ParallelConfig, number: int) -> RankBytes:
-    """Return the static bytes of a rank, to the byte."""
-    layout = parallel.layout
-    chunks = stage_parameters(arch, layout, number, config.model.make_vocab_size_divisible_by)
-    half, sharded = config.precision.dtype == "bf16", parallel.use_distributed_optimizer
-    return rank_bytes(chunks, layout, half=half, sharded=sharded, stage=number)
-
-
-def _memory(config: RunConfig, job: Job, number: int, exact: RankBytes, rl: RlStep | None) -> Memory:
-    fitted = shipped("memory")
-    peak = Peak(job, (number,), "allocated", "nemo_cascade")
-    formula = MemoryFormula.of([job], [(number,)], ["allocated"])
-    parts = {key: float(value[0, 0]) for key, value in formula.parts(fitted.factors).items()}
-    whole = estimates(MEMORY, fitted, [peak])[0].value
-    counted = float(np.exp(formula.values(fitted.factors))[0])
-    dynamic = whole - counted  # what neighbours add: told as workspace
-    outside = outside_bytes(job.hardware)
-    told = {
-        "weights": float(exact.weights),
-        "gradients": float(exact.gradients),
-        "optimizer": float(exact.optimizer),
-        "activations": parts["activations"],
-        "working": max(0.0, parts["working"] + parts["base"] + max(dynamic, -0.5 * parts["working"])),
-        "logits": parts["logits"],
-        "outside": outside,
-    }
-    resting = told["weights"] + told["gradients"] + told["optimizer"] + outside
-    working = max(told["working"], told["logits"])
-    phases = {"train": resting + told["activations"] + working}
-    room = job.hardware.memory_gb * GB
-    if job.hardware.generation == "cpu":
-        room /= job.layout.ranks
-    if rl is not None:
-        phases["score"] = resting + told["logits"]
-        if rl.together:
-            told["engine weights"] = rl.engine.stored
-            told["engine cache"] = max(0.0, engine_share(config, job.hardware) - rl.engine.stored)
-            held = told["engine weights"] + told["engine cache"] + outside
-            phases["generate"] = resting + held
-            phases["sync"] = resting + held + _bucket(config)
-            phases["train"] += held
-            phases["score"] += held
-    return Memory(number, told, phases, room)
-
-
-def outside_bytes(hardware: HardwareConfig) -> float:
-    """Return what a process holds beside tensors."""
-    return OUTSIDE_GB.get(hardware.generation, _OUTSIDE_GPU_GB) * GB
-
-
-def engine_share(config: RunConfig, hardware: HardwareConfig) -> float:
-    """Return bytes that an engine takes for weights and cache on one accelerator."""
-    if hardware.generation == "cpu":
-        return config.rollout.kv_cache_gib * 2**30 / config.rollout.tensor_parallel_size
-    return config.rollout.gpu_memory_utilization * hardware.memory_gb * GB
-
-
-def _engine_apart(config: RunConfig, rl: RlStep) -> Memory:
-    room = rl.engine.hardware.memory_gb * GB
-    cache = max(
-        rl.engine.cache_bytes(config.rollout.max_model_len), engine_share(config, rl.engine.hardware) - rl.engine.stored
-    )
-    outside = outside_bytes(rl.engine.hardware)
-    parts = {"engine weights": rl.engine.stored, "engine cache": cache, "outside": outside}
-    total = sum(parts.values())
-    return Memory(0, parts, {"generate": total, "sync": total + _bucket(config)}, room)
-
-
-def _bucket(config: RunConfig) -> float:
-    """Return bytes of the hand-over's bucket, of which sender and engine hold one each."""
-    return 2.0 * config.rollout.weight_sync.bucket_mib * 2**20
 
 
 def _seconds(job: Job, update: Estimate, rl: RlStep | None, *, ahead: bool) -> tuple[dict[str, float], Estimate]:

@@ -26,6 +26,7 @@ def optimizer_line(results: Sequence[StepResult]) -> dict[str, Any]:
         "skipped": sum(int(r.skipped) for r in results),
         **{name: finite_or_none(value) for name, value in last.metrics.items()},
         **({"expert_load": last.expert_load} if last.expert_load else {}),
+        **({"memory_bytes": last.memory_bytes} if last.memory_bytes else {}),
     }
 
 

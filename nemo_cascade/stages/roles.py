@@ -23,9 +23,10 @@ from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.actors.sync import SyncReport, sync_one, sync_weights
 from nemo_cascade.actors.trainer import TrainerGroup
+from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
-from nemo_cascade.config.stages.base import TrainedStage
+from nemo_cascade.config.stages.base import StageBase, TrainedStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
 from nemo_cascade.losses.objective import (
@@ -103,6 +104,8 @@ class Roles:
         if self._rollout is None:
             assert self.cluster is not None, "enter Roles first"
             self._start_beside(model_path)
+            if self._policy is not None:
+                self._policy.give_memory_back()
             trained = [stage.trained() for stage in self.config.stages.values()]
             self._rollout = RolloutGroup(
                 self.cluster,
@@ -125,7 +128,8 @@ class Roles:
         """Return the reward model's replicas, holding that model; the tokenizer decodes the policy's responses."""
         if self._scorer is None:
             assert self.cluster is not None, "enter Roles first"
-            self._scorer = ScorerGroup(self.cluster, self.config.scorer, self.config.model, self.config.precision)
+            config = self.config
+            self._scorer = ScorerGroup(self.cluster, config.scorer, config.rollout, config.model, config.precision)
         self._scorer.load(reward_model, tokenizer_path)
         return self._scorer
 
@@ -175,6 +179,18 @@ class Roles:
     def rollout_version(self) -> int:
         """The weight version that the engines were given last; 0: what they started from."""
         return self._rollout_version
+
+    def make_room(self, stage: StageBase) -> None:
+        """Let engines go that share their GPUs with a stage which trains without them.
+
+        They start again where they are asked for, as those of a run that is resumed there.
+        """
+        trained, shared = stage.trained(), self.config.rollout.placement == "colocated"
+        if trained is None or trained.draws_responses() or not shared or resolved_device(self.config.cluster) == "cpu":
+            return
+        if self._rollout is not None:
+            self._rollout.close()
+        self._rollout, self._rollout_holds, self._rollout_version = None, None, 0
 
     def policy_now_holds(self, hf_folder: Path) -> None:
         """Record that the policy's weights are those of `hf_folder` (just loaded or just exported)."""

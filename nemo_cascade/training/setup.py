@@ -88,7 +88,7 @@ class FrozenSetup:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimizer step did; the same on every rank.
+    """What one optimizer step did; the same on every rank, but for its memory.
 
     Attributes:
         step: from 0.
@@ -99,6 +99,7 @@ class StepResult:
         skipped: loss or gradient was not finite, so nothing was updated.
         metrics: means and maxima over the global batch.
         expert_load: of a mixture of experts, by layer and expert: its tokens in shares of an equal one.
+        memory_bytes: the most that a rank has held so far: allocated on a GPU, resident on a CPU; 0 where unknown.
     """
 
     step: int
@@ -109,3 +110,4 @@ class StepResult:
     skipped: bool
     metrics: dict[str, float] = field(default_factory=dict)
     expert_load: dict[str, float] = field(default_factory=dict)
+    memory_bytes: int = field(default=0, compare=False)

@@ -34,6 +34,7 @@ from nemo_cascade.losses.preference import preference_loss
 from nemo_cascade.losses.reward_model import bradley_terry_loss, regression_loss
 from nemo_cascade.losses.units import RATING
 from nemo_cascade.models.axes import Axes, Axis
+from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.heads import deferred_weight
 from nemo_cascade.training.experts import ExpertLoad
 from nemo_cascade.training.logprobs import label_logprobs
@@ -258,6 +259,7 @@ class TrainStep:
             skipped=not finite,
             metrics={**reduced.metrics, **told, "total_tokens": float(counts.tokens)},
             expert_load=expert_load,
+            memory_bytes=backend.peak_memory_bytes(),
         )
 
     def _check_extras(self, batches: Sequence[PackedBatch], step: int) -> None:

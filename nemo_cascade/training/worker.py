@@ -239,11 +239,15 @@ class TrainerWorker(RankWorker):
         assert self._runtime is not None, "setup() joins the job"
         return self._runtime
 
+    def give_memory_back(self) -> None:
+        """Give the driver the memory that is kept for tensors to come."""
+        gc.collect()
+        backend.empty_cache()
+
     def _drop(self) -> None:
         """Let go of models and optimizer before new ones are built: two sets would not fit."""
         self._ready = None
-        gc.collect()
-        backend.empty_cache()
+        self.give_memory_back()
 
     def _build(self, setup: TrainerSetup, arch: Architecture, hf_path: str) -> list[Any]:
         axes = self._joined.axes

@@ -24,7 +24,7 @@ def compare(rank, world_size, port):
     from nemo_cascade.cli.dry_ranks import distinct_ranks
     from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
     from nemo_cascade.models.hf_config import architecture_from_hf
-    from nemo_cascade.planner.rank_parameters import rank_bytes, stage_parameters
+    from nemo_cascade.planner.ranks.parameters import rank_bytes, stage_parameters
     from nemo_cascade.training.dry_rank import dry_rank
 
     model = ModelConfig(name="tiny", source="random", architecture=QWEN3)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.errors import TrainingError
 from tests.support.hf_models import write_hf_model
@@ -19,6 +18,7 @@ ROUTER = RouterConfig(bias_update_rate=0.01, balance_coefficient=0.05)
 LAYOUTS = {
     "recompute": ((0,), {}),
     "pp2": ((0, 1), {"pp": 2}),
+    "pp2 recompute": ((2, 3), {"pp": 2}),
     "tp2": ((2, 3), {"tp": 2, "sp": True}),
     "ep2": ((0, 1), {"dp": 2, "ep": 2}),
     "cp2": ((2, 3), {"cp": 2, "ep": 2}),
@@ -133,11 +133,11 @@ def test_every_layout_replays_alike(on_one_rank):
     scores, losses, metrics = curves["others"]
     jobs = []
     for layout, (ranks, sizes) in LAYOUTS.items():
-        if (name == "nemotron_h" and {"cp", "vpp"} & sizes.keys()) or (name, layout) == ("nemotron_h", "recompute"):
+        if name == "nemotron_h" and {"cp", "vpp"} & sizes.keys():
             continue
         setup = policy_setup(hf, router=ROUTER, **sizes)
-        if layout == "recompute":
-            setup = replace(setup, parallel=ParallelConfig(recompute="full"))
+        if layout.endswith("recompute"):
+            setup = replace(setup, parallel=replace(setup.parallel, recompute="full"))
         jobs.append(Job(layout, ranks, replayed, (setup, sources["others"])))
     for layout, answers in launch_jobs(jobs, deadline_s=600).items():
         found = [pack for own, _, _ in answers if own is not None for pack in own]

@@ -14,6 +14,7 @@ from nemo_cascade.actors.judges import Judges
 from nemo_cascade.actors.reward import RewardGroup
 from nemo_cascade.actors.scorer import ScorerGroup
 from nemo_cascade.config.model import ModelConfig, PrecisionConfig
+from nemo_cascade.config.rollout import RolloutConfig
 from nemo_cascade.config.schema import ClusterConfig, RewardConfig, ScorerConfig
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.scored import encode_scored
@@ -57,7 +58,9 @@ def cluster():
 
 
 def make(cluster, **config):
-    return ScorerGroup(cluster, ScorerConfig(**config), ModelConfig(name="tiny"), PrecisionConfig(dtype="fp32"))
+    return ScorerGroup(
+        cluster, ScorerConfig(**config), RolloutConfig(), ModelConfig(name="tiny"), PrecisionConfig(dtype="fp32")
+    )
 
 
 @pytest.fixture(scope="module")

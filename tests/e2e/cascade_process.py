@@ -48,7 +48,7 @@ MICRO = [
     "gate.on_regression=promote",
     "logging.progress=false",
 ]
-TIMINGS = {"seconds", "tokens_per_s", "seconds_ahead"}
+TIMINGS = {"seconds", "tokens_per_s", "seconds_ahead", "memory_bytes"}
 
 
 def start(runs_dir: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:

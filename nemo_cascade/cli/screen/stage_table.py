@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from rich.markup import escape
 
 from nemo_cascade.cli.screen.terminal import out, table
-from nemo_cascade.planner.stage_plan import GB, Memory, StagePlan
+from nemo_cascade.planner.ranks.memory import GB, Memory
+from nemo_cascade.planner.stage_plan import StagePlan
 
 _PHASES = ("generate", "score", "logprob", "train", "sync", "other")
 
 
 def show_memory(plans: Sequence[StagePlan]) -> None:
     """Print memory of each distinct rank by part and by phase, beside what there is."""
-    shown = table("memory of a rank, GB", "stage", "rank of", "parts#", "phases#", "peak#", "of#", "")
+    shown = table("memory of a rank, GB", "stage", "whose", "parts#", "phases#", "peak#", "of#", "")
     for plan in plans:
-        for memory in plan.memory:
-            place = f"pipeline stage {memory.stage + 1} of {plan.job.layout.pp}" if plan.job.layout.pp > 1 else "all"
-            shown.add_row(escape(plan.name), place, *_cells(memory))
-        if plan.engine is not None:
-            shown.add_row(escape(plan.name), "engines", *_cells(plan.engine))
+        for memory in plan.all_memory:
+            shown.add_row(escape(plan.name), memory.whose, *_cells(memory))
     out.print(shown)
     for machine in dict.fromkeys((p.job.hardware.name, p.job.hardware.source) for p in plans):
         out.print(f"{machine[0]}: {machine[1]}", soft_wrap=True, markup=False)
@@ -30,7 +28,7 @@ def show_memory(plans: Sequence[StagePlan]) -> None:
 def _cells(memory: Memory) -> tuple[str, ...]:
     parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in memory.parts.items() if value >= 0.005 * GB)
     phases = ", ".join(f"{name} {value / GB:.1f}" for name, value in memory.phases.items())
-    state = "fits" if memory.peak <= 0.9 * memory.room else "tight" if memory.fits else f"{memory.largest} too large"
+    state = "fits" if memory.peak <= 0.9 * memory.room else "tight" if memory.fits else f"{memory.too_large} too large"
     return parts, phases, f"{memory.peak / GB:.1f}", f"{memory.room / GB:.0f}", state
 
 

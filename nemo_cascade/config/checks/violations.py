@@ -121,6 +121,13 @@ def _machines(config: RunConfig) -> Problems:
             limit="a number",
             mend=f"rollout.kv_cache_blocks={rollout.max_num_seqs * -(-rollout.max_model_len // 16)}",
         )
+    if rollout.tensor_parallel_size > cluster.gpus_per_node:
+        yield CascadeError(
+            "an engine can't span machines",
+            value=f"rollout.tensor_parallel_size={rollout.tensor_parallel_size}",
+            limit=f"{cluster.gpus_per_node} = cluster.gpus_per_node",
+            mend=f"rollout.tensor_parallel_size={cluster.gpus_per_node}",
+        )
     have = cluster.num_nodes * cluster.gpus_per_node
     trainer, engines = config.parallel.layout.ranks, rollout.num_engines * rollout.tensor_parallel_size
     for name, stage in config.stages.items():

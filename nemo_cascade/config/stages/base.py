@@ -263,6 +263,15 @@ class TrainedStage(StageBase):
         """Return how many steps before they train its responses are drawn, while others train; 0: in turns."""
         return 0
 
+    def draws_responses(self) -> bool:
+        """Tell whether engines are at work while it trains: on its prompts, or on suites that are scored meanwhile."""
+        measure = self.measures()
+        return bool(self.asked()) or (measure is not None and bool(measure.suites))
+
+    def keeps_reference(self) -> bool:
+        """Tell whether its ranks hold a frozen copy of the model that it starts from."""
+        return False
+
     def replays_experts(self) -> bool:
         """Tell whether its routers replay the engines' choices of experts, which these then have to return."""
         return False

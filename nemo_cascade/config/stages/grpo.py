@@ -126,6 +126,10 @@ class GrpoStage(PolicyStage):
         """Return how many steps before they train its responses are drawn."""
         return self.max_staleness
 
+    def keeps_reference(self) -> bool:
+        """Tell whether its loss asks for a reference policy."""
+        return self.loss.kl_coefficient > 0
+
     def replays_experts(self) -> bool:
         """Tell whether its routers replay the engines' choices."""
         return self.router_replay.enabled

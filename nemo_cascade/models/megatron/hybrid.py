@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from nemo_cascade.errors import RuntimeUnavailableError
 from nemo_cascade.models.architecture import Architecture, Attention, Dense, Experts, Layer, Mamba
 from nemo_cascade.models.megatron import backend  # before anything of megatron
 from nemo_cascade.models.megatron.attention import PackedAttention, RMSNorm
+from nemo_cascade.models.megatron.recompute import recomputed
 from nemo_cascade.models.megatron.specs import LayerSpec, expert_spec
 
 _SYMBOLS = {Mamba: "M", Attention: "*", Dense: "-", Experts: "E"}
@@ -97,6 +99,7 @@ def _stack_spec(arch: Architecture, config: Any, layer_spec: LayerSpec) -> Any:
     if hasattr(MLP, "as_mlp_submodule"):  # since 0.17
         mlp = partial(MLP.as_mlp_submodule, submodules=linears)
     old = hasattr(mamba_block, "MambaStack")
+    made: Callable[[type], type] = recomputed if config.recompute_granularity == "full" else lambda layer: layer
     input_norm = {} if fused_norm else {"input_layernorm": RMSNorm}
     mlp_norm = {} if fused_norm else {"pre_mlp_layernorm": RMSNorm}
     moe = Half(pre_mlp_layernorm=_norm(layer_spec), mlp=expert_spec(config, layer_spec), mlp_bda=add)
@@ -105,14 +108,14 @@ def _stack_spec(arch: Architecture, config: Any, layer_spec: LayerSpec) -> Any:
         params={"post_layer_norm": False},
         submodules=(mamba_block.MambaStackSubmodules if old else mamba_block.HybridStackSubmodules)(
             mamba_layer=ModuleSpec(
-                module=MambaLayer, submodules=MambaLayerSubmodules(mixer=mixer, mamba_bda=add, **norm)
+                module=made(MambaLayer), submodules=MambaLayerSubmodules(mixer=mixer, mamba_bda=add, **norm)
             ),
             attention_layer=ModuleSpec(
-                module=TransformerLayer,
+                module=made(TransformerLayer),
                 submodules=Half(self_attention=attention, self_attn_bda=add, **input_norm),
             ),
-            mlp_layer=ModuleSpec(module=MLPLayer, submodules=Half(mlp=mlp, mlp_bda=add, **mlp_norm)),
-            moe_layer=ModuleSpec(module=TransformerLayer, submodules=moe),
+            mlp_layer=ModuleSpec(module=made(MLPLayer), submodules=Half(mlp=mlp, mlp_bda=add, **mlp_norm)),
+            moe_layer=ModuleSpec(module=made(TransformerLayer), submodules=moe),
         ),
     )
 

@@ -1,8 +1,9 @@
 import pytest
 
-from nemo_cascade.actors.placement import GpuSlot, engine_slots, in_order, policy_slots
+from nemo_cascade.actors.placement import GpuSlot, engine_slots, in_order, policy_slots, scorer_slots
 from nemo_cascade.actors.ranks import network_card
 from nemo_cascade.config.rollout import RolloutConfig
+from nemo_cascade.config.schema import ScorerConfig
 from nemo_cascade.errors import ConfigError
 
 SLOTS = [GpuSlot(node, gpu) for node in ("a", "b") for gpu in range(4)]
@@ -24,6 +25,13 @@ def test_colocated_engines_sit_on_the_policys_gpus_from_the_front():
 
 def test_disaggregated_engines_take_gpus_from_the_back():
     assert engines(2, 2, "disaggregated") == [SLOTS[4:6], SLOTS[6:8]]
+
+
+def test_a_reward_model_stands_at_the_back_before_engines_with_gpus_of_their_own():
+    colocated, apart = RolloutConfig(), RolloutConfig(num_engines=2, placement="disaggregated")
+    assert scorer_slots(SLOTS, ScorerConfig(tensor_parallel_size=2), colocated) == [SLOTS[6:8]]
+    two = ScorerConfig(tensor_parallel_size=2, num_replicas=2)
+    assert scorer_slots(SLOTS, two, apart) == [SLOTS[2:4], SLOTS[4:6]]
 
 
 def test_an_engine_never_spans_nodes():

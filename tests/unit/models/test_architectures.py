@@ -240,11 +240,8 @@ def test_layouts_that_cannot_split_experts_or_state_spaces_are_refused_by_what_f
     assert "need sequence_parallel=true" in said
     too_many = ParallelConfig(data_parallel_size=2, expert_model_parallel_size=4)
     assert "doesn't divide the 2 ranks" in "; ".join(layout_problems(moe, too_many))
-    whole = ParallelConfig(
-        tensor_model_parallel_size=2, sequence_parallel=True, expert_tensor_parallel_size=1, recompute="full"
-    )
+    whole = ParallelConfig(tensor_model_parallel_size=2, sequence_parallel=True, expert_tensor_parallel_size=1)
     assert "expert_tensor_parallel_size 1 must be tensor_model_parallel_size 2" in layout_problems(moe, whole)[0]
-    assert any("recompute=full" in text for text in layout_problems(hybrid, whole))
     dense = architecture_from_hf(QWEN3)
     ep = ParallelConfig(data_parallel_size=2, expert_model_parallel_size=2)
     assert layout_problems(dense, ep) == ["expert_model_parallel_size 2: the model has no experts"]

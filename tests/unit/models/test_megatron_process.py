@@ -18,7 +18,7 @@ def refusal(function, *args, **kwargs):
     return None
 
 
-def run_checks(rank, world_size, port, folder):
+def run_checks(rank, world_size, port, folder, hybrid_folder):
     from nemo_cascade.training import runtime
 
     def start(**changes):
@@ -35,6 +35,8 @@ def run_checks(rank, world_size, port, folder):
     results["rebuild for two"] = refusal(job.rebuild, ParallelConfig(data_parallel_size=2), 1)
     results["random"] = [seeded(job, 5), seeded(job, 5), seeded(job, 6)]
     results |= build_checks(folder, job.axes)
+    results["recomputed"] = recomputations(folder, job.axes, ("none", "selective", "full"))
+    results["recomputed hybrid"] = recomputations(hybrid_folder, job.axes, ("none", "full"))
     results |= {f"mbridge {name}": compare_with_mbridge(name) for name in ("qwen3_untied", "qwen2")}
     job.stop()
     job.stop()
@@ -77,24 +79,39 @@ def build_checks(folder, axes):
         "foreign folder": refusal(load_weights, build(other), other, folder, axes),
         "foreign model": refusal(load_weights, build(other), arch, folder, axes),
         "exported": [(name, list(tensor.shape)) for name, tensor in export_weights(chunks, arch, axes)],
-        "recomputed": [gradients(folder, arch, axes, build, recompute) for recompute in ("none", "selective", "full")],
     }
 
 
-def gradients(folder, arch, axes, build, recompute):
+def recomputations(folder, axes, ways):
+    """Return the gradients of two micro-batches in flight at once, and the bytes kept for them, for each way."""
     import numpy as np
 
-    from nemo_cascade.models.megatron.build import packed_sequences
+    from nemo_cascade.models.hf_config import read_architecture
+    from nemo_cascade.models.megatron.build import build_model, packed_sequences
     from nemo_cascade.models.megatron.heads import deferred_weight
     from nemo_cascade.models.weights import load_weights
 
-    chunks = build(parallel=ParallelConfig(recompute=recompute))
-    load_weights(chunks, arch, folder, axes)
-    model = chunks[0]
-    ids = torch.arange(40)[None] * 7
-    last = model(ids, ids, None, packed_seq_params=packed_sequences(np.array([0, 30, 40])))
-    (last @ deferred_weight(model).t()).square().mean().backward()
-    return [p.grad.numpy() for p in model.parameters()]
+    arch = read_architecture(folder)
+    found = {}
+    for way in ways:
+        parallel = ParallelConfig(recompute=way)
+        chunks = build_model(arch, model=MODEL, parallel=parallel, precision=FP32, seq_length=512, axes=axes)
+        load_weights(chunks, arch, folder, axes)
+        model, kept, losses = chunks[0], [], []
+
+        def keep(tensor, kept=kept):
+            kept.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            for boundaries in ([0, 30, 40], [0, 7, 19, 40]):
+                ids = torch.arange(40)[None] * len(boundaries)
+                last = model(ids, ids, None, packed_seq_params=packed_sequences(np.array(boundaries)))
+                losses.append((last @ deferred_weight(model).t()).square().mean())
+            in_flight = sum(kept)
+        sum(losses).backward()
+        found[way] = [None if p.grad is None else p.grad.numpy() for p in model.parameters()], in_flight
+    return found
 
 
 def compare_with_mbridge(name):
@@ -195,8 +212,9 @@ def dry_run_of_8b():
 def results(tmp_path_factory):
     from nemo_cascade.training.launch import run_ranks
 
-    folder = write_hf_model(tmp_path_factory.mktemp("process") / "model", "qwen3_tied")
-    return run_ranks(run_checks, 1, folder, deadline_s=120)[0]
+    root = tmp_path_factory.mktemp("process")
+    folders = write_hf_model(root / "model", "qwen3_tied"), write_hf_model(root / "hybrid", "nemotron_h")
+    return run_ranks(run_checks, 1, *folders, deadline_s=120)[0]
 
 
 def test_runtime_refuses_what_it_can_not_give(results):
@@ -242,11 +260,16 @@ def test_a_tied_tensor_is_exported_once(results):
     assert dict(results["exported"]) == expected
 
 
+def equal(ours, theirs):
+    return all((a is None) == (b is None) and (a is None or (a == b).all()) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_recomputation_changes_no_gradient(results):
-    none, selective, full = results["recomputed"]
-    for a, b, c in zip(none, selective, full, strict=True):
-        assert (a == b).all()
-        assert (a == c).all()
+    for found in (results["recomputed"], results["recomputed hybrid"]):
+        (own, kept), (again, kept_again) = found["none"], found["full"]
+        assert equal(own, again)
+        assert kept_again < kept / 3
+    assert equal(results["recomputed"]["none"][0], results["recomputed"]["selective"][0])
 
 
 @pytest.mark.parametrize("name", ["qwen3_untied", "qwen2"])

@@ -146,7 +146,7 @@ def run(root, folder, actors, *more):
 
 def lines(folder):
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = {"seconds", "tokens_per_s", "teacher_seconds"}
+    clock = {"seconds", "tokens_per_s", "teacher_seconds", "memory_bytes"}
     return [{name: value for name, value in line.items() if name not in clock} for line in found]
 
 
