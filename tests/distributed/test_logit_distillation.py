@@ -41,9 +41,8 @@ def place(rank, world_size, port):
 
 
 def train(worker, student, teacher, steps=1, size=24, **layout):
-    objective = LogitDistillation(LogitTeacherConfig("named", TEMPERATURE, MIXED), teacher)
-    if student == teacher:
-        objective = LogitDistillation(LogitTeacherConfig("named"), teacher)
+    mixed = {} if student == teacher else {"temperature": TEMPERATURE, "cross_entropy_weight": MIXED}
+    objective = LogitDistillation(LogitTeacherConfig(model="named", **mixed), teacher)
     worker.setup(policy_setup(student, objective=objective, optimizer=OptimizerConfig(lr=3e-3), **layout))
     source = balanced_micro_batches(documents(), size, 1)
     return [worker.train_step(source, step) for step in range(steps)]
