@@ -243,7 +243,7 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     if stage.get("kind") == "distill":
         return _distill_formula(stage)
     if stage.get("kind") == "sft":
-        return _taught_formula(stage["teacher"]) if stage["teacher"] else ""
+        return _taught_formula(stage["teacher"]) if stage.get("teacher") else ""
     if "advantage" not in stage:
         return ""
     score, advantage = _score_formula(stage["tasks"]), stage["advantage"]
