@@ -28,6 +28,7 @@ from nemo_cascade.errors import DataError
 from nemo_cascade.models.architecture import Architecture
 from nemo_cascade.models.families import family_named
 from nemo_cascade.models.pruning import Wanted, followed_sizes, may_go
+from nemo_cascade.models.sources import without_progress_bars
 
 _LOGITS_AT_ONCE = 2**24
 
@@ -96,7 +97,8 @@ class Measuring:
 
         wide = torch.float32 if device == "cpu" else "auto"
         self._arch, self._rows = arch, [row[None].to(device) for row in rows]
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=wide)
+        with without_progress_bars():
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=wide)
         self._model = model.to(device).eval().requires_grad_(False)
         self._layers: Any = self._model.base_model.layers
 
