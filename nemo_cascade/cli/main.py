@@ -39,10 +39,12 @@ VERBS = (
     "evaluate",
     "export",
     "convert",
+    "prune",
     "doctor",
     "completion",
 )
-"""Each is a file of `verbs/`; the list of verbs says them in this order."""
+"""Each is a file of `verbs/`, or of a folder there; the list of verbs says them in this order."""
+_FOLDERS = {"convert": "models", "prune": "models"}
 
 DEFECT, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -66,7 +68,7 @@ def build_parser(wanted: str | None) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=about.strip().splitlines()[0], description=about, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         if name == wanted:
-            module = importlib.import_module(f"nemo_cascade.cli.verbs.{name}")
+            module = importlib.import_module(".".join(("nemo_cascade.cli.verbs", *_place(name))))
             verb.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
             if module.TELLS_FACTS:
                 verb.add_argument("--json", action="store_true", help="one object on one line, for programs (README)")
@@ -77,8 +79,13 @@ def build_parser(wanted: str | None) -> argparse.ArgumentParser:
 
 def _docstring(verb: str) -> str:
     """Return what a verb's file says of it, without running it."""
-    source = Path(__file__).parent.joinpath("verbs", f"{verb}.py").read_text(encoding="utf-8")
+    source = Path(__file__).parent.joinpath("verbs", *_place(verb)).with_suffix(".py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source), clean=False) or ""
+
+
+def _place(verb: str) -> tuple[str, ...]:
+    """Return the folder of a verb's file below `verbs/`, where it lies in one, and its name."""
+    return (_FOLDERS[verb], verb) if verb in _FOLDERS else (verb,)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """What a model is trained for: one value, and one table of what each kind reads and needs. Import-light: no torch.
 
-The formulas stand beside: `cross_entropy`, `policy`, `preference`, `reward_model`.
+The formulas stand beside: `cross_entropy`, `distillation`, `policy`, `preference`, `reward_model`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
+from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig, PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import ConfigError
 from nemo_cascade.losses.units import RATING, Aggregation
@@ -18,6 +18,19 @@ from nemo_cascade.losses.units import RATING, Aggregation
 @dataclass(frozen=True, slots=True)
 class SftLoss:
     """Cross entropy of the trained labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitDistillation:
+    """A teacher's distribution at every trained token.
+
+    Attributes:
+        config: temperature and mixture.
+        teacher_hf_path: HF folder of the teacher, which the same ranks hold.
+    """
+
+    config: LogitTeacherConfig
+    teacher_hf_path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,7 @@ class Regression:
         return tuple(name for name, _ in self.weights)
 
 
-Objective = SftLoss | PolicyLoss | Preference | BradleyTerry | Regression
+Objective = SftLoss | LogitDistillation | PolicyLoss | Preference | BradleyTerry | Regression
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,7 @@ def _policy(objective: PolicyLoss) -> LossSpec:
 
 _SPECS: Mapping[type, Callable[[Any], LossSpec]] = {
     SftLoss: lambda _: LossSpec("token"),
+    LogitDistillation: lambda _: LossSpec("token"),
     PolicyLoss: _policy,
     Preference: lambda preference: LossSpec("pair", extras=frozenset(preference.config.reads)),
     BradleyTerry: lambda pairs: LossSpec("pair", "score", frozenset(["strength"] * (pairs.form != "plain"))),

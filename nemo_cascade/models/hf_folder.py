@@ -208,6 +208,7 @@ def write_hf_folder(
     *,
     shard_bytes: int = SHARD_BYTES,
     config_changes: Mapping[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Write an HF model folder: complete under its name, or not at all.
 
@@ -218,6 +219,7 @@ def write_hf_folder(
         shard_bytes: size at which a new file begins.
         config_changes: fields of config.json that differ from the companions'; those that a generation_config.json
             has, too, differ there as well.
+        beside: name -> text of further files.
     """
     with publishing(target) as scratch:
         files, dtypes = _write_shards(scratch, tensors, shard_bytes)
@@ -230,6 +232,8 @@ def write_hf_folder(
         config["dtype"] = str(max(dtypes, key=lambda dtype: dtypes[dtype])).removeprefix("torch.")
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _change_shared(scratch / "generation_config.json", config_changes or {})
+        for name, text in (beside or {}).items():
+            (scratch / name).write_text(text, encoding="utf-8")
         if len(files) > 1:
             total = sum(size for _, size in files.values())
             weight_map = {name: file for name, (file, _) in files.items()}

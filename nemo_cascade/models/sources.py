@@ -68,7 +68,7 @@ def materialize_model(model: ModelConfig, folder: Path, seed: int, tokenizer_dir
         _check_stamp(folder, stamp)
         return folder
     with publishing(folder, keep=True) as scratch:
-        with _without_progress_bars():
+        with without_progress_bars():
             if model.source == "hf":
                 _write_changed(scratch, Path(model.path or ""), changes)
             elif tokenizer_dir is not None and model.source == "random":
@@ -172,7 +172,8 @@ def _digest(tokenizer_dir: Path) -> str:
 
 
 @contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
+    """Within, have transformers show none of its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -103,7 +103,12 @@ SPECS = (
         },
         log=True,
     ),
-    Spec("KL from the teachers", "nats per token", {"reverse_kl": "student from teachers"}, zero=True),
+    Spec(
+        "KL from the teachers",
+        "nats per token",
+        {"reverse_kl": "student from teachers", "forward_kl": "teacher from student"},
+        zero=True,
+    ),
     Spec("KL to the reference", "k3, nats per token", {"kl_reference": "kl"}, zero=True),
     Spec(
         "Clipped and corrected",

@@ -230,7 +230,7 @@ def rules_of(stage: Rewarding) -> list[Rule]:
 
 
 def stage_formula(stage: Mapping[str, Any]) -> str:
-    """Return reward r and advantage A, or the pair that is made, of a stage that samples, for plans and reports.
+    """Return what a stage learns by, for plans and reports: reward r and advantage A, a pair, a teacher's logits.
 
     Args:
         stage: the stage's configuration as a dictionary.
@@ -242,6 +242,8 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
         return _pair_formula(stage["sampled"], stage["loss"]["form"]) if stage["sampled"] else ""
     if stage.get("kind") == "distill":
         return _distill_formula(stage)
+    if stage.get("kind") == "sft":
+        return _taught_formula(stage["teacher"]) if stage.get("teacher") else ""
     if "advantage" not in stage:
         return ""
     score, advantage = _score_formula(stage["tasks"]), stage["advantage"]
@@ -258,6 +260,13 @@ def _distill_formula(stage: Mapping[str, Any]) -> str:
     gate = f"; {loss['correction']} {loss['correction_min']:g} to {loss['correction_max']:g} on trainer / engine"
     teachers = ", ".join(f"{domain}: {teacher}" for domain, teacher in stage["teachers"].items())
     return f"A = log p of the teacher - log p, token by token{bound}{gate * (loss['correction'] != 'none')}; {teachers}"
+
+
+def _taught_formula(teacher: Mapping[str, Any]) -> str:
+    warm, mixed = teacher["temperature"], teacher["cross_entropy_weight"]
+    scale = f"{warm:g}^2 x " * (warm != 1)
+    beside = f" + {mixed:g} x cross entropy" * (mixed > 0)
+    return f"loss = {scale}KL(teacher || policy){f' at temperature {warm:g}' * (warm != 1)}{beside}; {teacher['model']}"
 
 
 def _score_formula(tasks: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
 from nemo_cascade.losses.objective import (
     BradleyTerry,
+    LogitDistillation,
     Objective,
     PolicyLoss,
     Preference,
@@ -244,8 +245,18 @@ class Roles:
         return None if coming is None else coming.result()
 
 
-def stage_setup(config: RunConfig, stage: TrainedStage, hf_folder: Path, total_steps: int) -> TrainerSetup:
-    """Return what the policy ranks need to know to train `stage` from `hf_folder`."""
+def stage_setup(
+    config: RunConfig, stage: TrainedStage, hf_folder: Path, total_steps: int, teacher: Path | None = None
+) -> TrainerSetup:
+    """Return what the policy ranks need to know to train `stage` from `hf_folder`.
+
+    Args:
+        config: the run.
+        stage: what is trained.
+        hf_folder: the weights that it starts from.
+        total_steps: optimizer steps of the stage.
+        teacher: whose logits are learned, where the stage has such a teacher; without it nothing can be trained.
+    """
     return TrainerSetup(
         hf_path=str(hf_folder),
         model=config.model,
@@ -253,15 +264,17 @@ def stage_setup(config: RunConfig, stage: TrainedStage, hf_folder: Path, total_s
         precision=config.precision,
         seq_length=stage.seq_length,
         seed=config.seed,
-        training=Training(_objective(stage, hf_folder), stage.optimizer, total_steps, stage.router),
+        training=Training(_objective(stage, hf_folder, teacher), stage.optimizer, total_steps, stage.router),
     )
 
 
-def _objective(stage: TrainedStage, hf_folder: Path) -> Objective:
+def _objective(stage: TrainedStage, hf_folder: Path, teacher: Path | None) -> Objective:
     """Return what a stage trains for; the reference, where one is asked for, is the model that it starts from."""
     if (policy := stage.policy_loss()) is not None:
         objective = PolicyLoss(*policy, teacher=stage.teacher_advantage())
         return replace(objective, reference_hf_path=str(hf_folder)) if loss_spec(objective).reference else objective
+    if (taught := stage.logit_teacher()) is not None and teacher is not None:
+        return LogitDistillation(taught, str(teacher))
     if (preference := stage.preference_loss()) is not None:
         return Preference(preference)
     if (reward := stage.reward_loss()) is None:

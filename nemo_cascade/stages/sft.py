@@ -1,9 +1,9 @@
-"""Supervised fine-tuning on packed conversations (arXiv 2512.13607, section 3).
+"""Supervised fine-tuning on packed conversations (arXiv 2512.13607, section 3), by labels or by a teacher's logits.
 
 pack the conversations to seq_length, loss on assistant tokens only
 for each step:
     take global_batch_size packs                  # a pure function of the step: resuming needs no reader state
-    loss = sum of -log p over trained tokens / their count in the whole global batch
+    loss = sum over trained tokens of -log p, or of KL(teacher || policy) / their count in the whole global batch
     one AdamW update
     measure the validation loss, where rows are held out for it, and suites; end where they get no better
 """
@@ -22,12 +22,16 @@ from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
+from nemo_cascade.stages.teachers import logit_teacher, outside_teachers
+from nemo_cascade.storage.hashes import hash_folder
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 
 def prepare_sft(config: RunConfig, name: str, stage: SftStage, start: Path, folder: Path) -> Prepared[PackedSource]:
-    """Pack the conversations, or find them packed."""
+    """Pack the conversations, or find them packed, and look at a teacher that is there."""
+    if stage.teacher is not None and outside_teachers(stage, config.stages):
+        logit_teacher(stage.teacher, {}, start, config.model.family)
     store = build_packed_store(stage, start, folder, logging_config=config.logging)
     source = PackedSource(store.folder, stage.global_batch_size, config.seed + stage.data.shuffle_seed)
     steps = min(source.steps(stage.epochs), stage.max_steps or source.steps(stage.epochs))
@@ -42,10 +46,14 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     context.record("data_packed", stage=context.name, **prepared.stats)
     source, steps = prepared.source, prepared.steps
 
-    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, steps))
+    teacher, parent = None, context.parent_hf
+    same = {"data": Path(source.folder).name}  # a hash of samples and packing
+    if stage.teacher is not None:
+        teacher = logit_teacher(stage.teacher, context.models, parent, context.config.model.family)
+        same["teacher"] = hash_folder(teacher)
+    policy = context.roles.policy(stage_setup(context.config, stage, parent, steps, teacher))
     checkpoints = StageCheckpoints(context, stage, steps)
-    data = Path(source.folder).name  # a hash of samples and packing
-    done, _ = checkpoints.resume(policy, same={"data": data})
+    done, _ = checkpoints.resume(policy, same=same)
 
     held_out = validation_source(context.config, stage, context.parent_hf, context.data_folder)
 
@@ -74,7 +82,7 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
             end = end or measuring.reason_to_end
             metrics.log(step, {**optimizer_line([result]), **measured, **timer.report(tokens=result.tokens)})
             progress.advance(f"loss {result.loss:.3f}")
-            checkpoints.save_if_due(policy, step, {"step": step, "data": data}, last=end is not None)
+            checkpoints.save_if_due(policy, step, {"step": step, **same}, last=end is not None)
     if end is not None:
         context.record("stage_ended", stage=context.name, step=step, **end)
     finish(context, policy)

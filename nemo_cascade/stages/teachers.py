@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import START, StageBase
 from nemo_cascade.config.stages.distill import DistillStage
+from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.storage.hashes import hash_folder, hash_json
@@ -30,6 +31,31 @@ def taught_by(stage: DistillStage, models: Mapping[str, Path]) -> dict[str, str]
         models: of the run, by stage.
     """
     return {domain: str(models.get(name, Path(name)).resolve()) for domain, name in stage.teachers.items()}
+
+
+def logit_teacher(taught: LogitTeacherConfig, models: Mapping[str, Path], start: Path, family: str | None) -> Path:
+    """Return the folder of a teacher whose logits are learned.
+
+    Args:
+        taught: names it.
+        models: of the run, by stage.
+        start: HF folder that the student starts from.
+        family: where a user's own architecture is (`model.family`).
+
+    Raises:
+        ModelError: its tokens, or its vocabulary's size, are others than the student's.
+    """
+    folder = models.get(taught.model, Path(taught.model)).resolve()
+    check_speaks(folder, start, family)
+    theirs, own = read_architecture(folder, family).vocab_size, read_architecture(start, family).vocab_size
+    if theirs != own:
+        raise ModelError(
+            "the teacher has another vocabulary than its student",
+            value=f"{folder}: vocab_size={theirs}",
+            limit=f"vocab_size={own}, as in {start}",
+            mend="name a teacher with as many rows in its embedding: every column is compared",
+        )
+    return folder
 
 
 def check_speaks(teacher: Path, policy: Path, family: str | None) -> None:

@@ -51,33 +51,22 @@ def label_logprobs(
         (logprob_T, entropy_T or None), float32, equal on all ranks of the group; both can be differentiated.
     """
     assert labels_T.shape == (hidden_TH.shape[0],), (hidden_TH.shape, labels_T.shape)
-    rows = weight.shape[0]
-    offset = 0 if group is None else dist.get_rank(group) * rows
-    valid = min(max(vocab_size - offset, 0), rows)
-    copied = _GPU_COPY if hidden_TH.is_cuda else _CPU_COPY
-    work = _Work(
-        offset=offset,
-        valid=valid,
-        scale=1.0 / temperature,
-        group=group,
-        entropy=entropy,
-        block=block_tokens or max(1, _BLOCK // max(1, valid)),
-        copied=max(1, copied // max(1, valid)),
+    columns = Columns.of(
+        weight, vocab_size, temperature=temperature, group=group, gpu=hidden_TH.is_cuda, block_tokens=block_tokens
     )
-    logprob_T, entropy_T = _LabelLogprobs.apply(hidden_TH, weight, labels_T, work)
+    logprob_T, entropy_T = _LabelLogprobs.apply(hidden_TH, weight, labels_T, columns, entropy)
     return logprob_T, entropy_T if entropy else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """What is the same in both passes.
+class Columns:
+    """The vocabulary's columns that this rank holds, and of how many tokens logits exist at a time.
 
     Attributes:
         offset: this rank's first row in the vocabulary.
         valid: its rows without padding.
         scale: multiplies the logits.
         group: over which the vocabulary is split.
-        entropy: whether it is wanted.
         block: tokens whose logits exist at a time.
         copied: tokens of a float32 copy.
     """
@@ -86,40 +75,87 @@ class _Work:
     valid: int
     scale: float
     group: dist.ProcessGroup | None
-    entropy: bool
     block: int
     copied: int
+
+    @classmethod
+    def of(
+        cls,
+        weight: Tensor,
+        vocab_size: int,
+        *,
+        temperature: float,
+        group: dist.ProcessGroup | None,
+        gpu: bool,
+        block_tokens: int | None,
+    ) -> Columns:
+        """Return this rank's share of an output layer; its arguments are those of `label_logprobs`."""
+        rows = weight.shape[0]
+        offset = 0 if group is None else dist.get_rank(group) * rows
+        valid = min(max(vocab_size - offset, 0), rows)
+        return cls(
+            offset=offset,
+            valid=valid,
+            scale=1.0 / temperature,
+            group=group,
+            block=block_tokens or max(1, _BLOCK // max(1, valid)),
+            copied=max(1, (_GPU_COPY if gpu else _CPU_COPY) // max(1, valid)),
+        )
+
+    def blocks(self, tokens: int) -> list[slice]:
+        """Return the blocks of so many tokens; none where this rank holds padding only."""
+        return parts(tokens, self.block) if self.valid else []
 
     def scaled(self, logits: Tensor) -> Tensor:
         """Return a copy, also of float32 logits: what follows works in place."""
         return logits.to(torch.float32, copy=True).mul_(self.scale)
 
+    @property
+    def split(self) -> bool:
+        """Whether other ranks hold other columns."""
+        return self.group is not None and dist.get_world_size(self.group) > 1
+
+
+def add_gradients(grad_RV: Tensor, hidden_RH: Tensor, words_VH: Tensor, grad_RH: Tensor, grad_VH: Tensor) -> None:
+    """Turn a block's gradient of logits into that of its hidden states, `grad_RH`, and add the weight's to `grad_VH`.
+
+    The weight's is float32: a sum over many blocks must not lose what they add.
+    """
+    torch.mm(grad_RV, words_VH, out=grad_RH)
+    if words_VH.dtype == torch.float32:
+        grad_VH.addmm_(grad_RV.t(), hidden_RH)
+    else:
+        grad_VH.add_(grad_RV.t() @ hidden_RH)
+
 
 class _LabelLogprobs(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, hidden_TH: Tensor, weight: Tensor, labels_T: Tensor, work: _Work) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_TH: Tensor, weight: Tensor, labels_T: Tensor, columns: Columns, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
         """Gather per-row maximum, sums and label logit block by block, then combine the ranks."""
         tokens = hidden_TH.shape[0]
-        local_T = labels_T - work.offset
-        mine_T = (local_T >= 0) & (local_T < work.valid)
+        local_T = labels_T - columns.offset
+        mine_T = (local_T >= 0) & (local_T < columns.valid)
         local_T = torch.where(mine_T, local_T, 0)
         max_T = torch.full((tokens,), -torch.inf, dtype=torch.float32, device=hidden_TH.device)
         # Rows: sum of exp, sum of exp * x, x of the label; x is relative to this rank's own maximum.
         sums_3T = torch.zeros((3, tokens), dtype=torch.float32, device=hidden_TH.device)
-        blocks = _parts(tokens, work.block) if work.valid else []
+        blocks = columns.blocks(tokens)
         kept: Tensor | None = None
         for block in blocks:
-            logits_RV = hidden_TH[block] @ weight[: work.valid].t()
-            _read(logits_RV, local_T[block], mine_T[block], max_T[block], sums_3T[:, block], work)
+            logits_RV = hidden_TH[block] @ weight[: columns.valid].t()
+            own = (local_T[block], mine_T[block])
+            _read(logits_RV, *own, max_T[block], sums_3T[:, block], columns, entropy=entropy)
             kept = logits_RV if len(blocks) == 1 and any(ctx.needs_input_grad) else None
-        if work.group is not None and dist.get_world_size(work.group) > 1:
-            _combine(max_T, sums_3T, work.group)
+        if columns.split:
+            _combine(max_T, sums_3T, columns.group)
         log_sum_T = sums_3T[0].log()
         logsumexp_T = max_T + log_sum_T
         logprob_T = sums_3T[2] - logsumexp_T
         entropy_T = log_sum_T - sums_3T[1] / sums_3T[0]
         ctx.save_for_backward(hidden_TH, weight, local_T, mine_T, logsumexp_T, entropy_T)
-        ctx.work, ctx.kept = work, kept
+        ctx.columns, ctx.kept = columns, kept
         ctx.set_materialize_grads(False)
         return logprob_T, entropy_T
 
@@ -128,14 +164,13 @@ class _LabelLogprobs(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, grad_logprob_T: Tensor | None, grad_entropy_T: Tensor | None) -> tuple[Any, ...]:
         """Turn each block's logits into their gradient, and that into the hidden states' and the weight's."""
         if grad_logprob_T is None and grad_entropy_T is None:
-            return None, None, None, None
+            return None, None, None, None, None
         hidden_TH, weight, local_T, mine_T, logsumexp_T, entropy_T = ctx.saved_tensors
-        work: _Work = ctx.work
-        words_VH = weight[: work.valid]
-        grad_hidden_TH = torch.empty_like(hidden_TH) if work.valid else torch.zeros_like(hidden_TH)
-        # float32: a sum over many blocks must not lose what they add.
+        columns: Columns = ctx.columns
+        words_VH = weight[: columns.valid]
+        grad_hidden_TH = torch.empty_like(hidden_TH) if columns.valid else torch.zeros_like(hidden_TH)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for block in _parts(hidden_TH.shape[0], work.block) if work.valid else []:
+        for block in columns.blocks(hidden_TH.shape[0]):
             logits_RV = hidden_TH[block] @ words_VH.t() if ctx.kept is None else ctx.kept
             grad_RV = _gradient(
                 logits_RV,
@@ -145,32 +180,37 @@ class _LabelLogprobs(torch.autograd.Function):  # type: ignore[misc]
                 entropy_T[block],
                 None if grad_logprob_T is None else grad_logprob_T[block],
                 None if grad_entropy_T is None else grad_entropy_T[block],
-                work,
+                columns,
             )
-            torch.mm(grad_RV, words_VH, out=grad_hidden_TH[block])
-            if weight.dtype == torch.float32:
-                grad_weight[: work.valid].addmm_(grad_RV.t(), hidden_TH[block])
-            else:
-                grad_weight[: work.valid].add_(grad_RV.t() @ hidden_TH[block])
+            add_gradients(grad_RV, hidden_TH[block], words_VH, grad_hidden_TH[block], grad_weight[: columns.valid])
         ctx.kept = None
-        return grad_hidden_TH, grad_weight.to(weight.dtype), None, None
+        return grad_hidden_TH, grad_weight.to(weight.dtype), None, None, None
 
 
-def _read(logits_RV: Tensor, local_R: Tensor, mine_R: Tensor, max_R: Tensor, sums_3R: Tensor, work: _Work) -> None:
+def _read(
+    logits_RV: Tensor,
+    local_R: Tensor,
+    mine_R: Tensor,
+    max_R: Tensor,
+    sums_3R: Tensor,
+    columns: Columns,
+    *,
+    entropy: bool,
+) -> None:
     """Fill in a block's maximum, sum of exp, sum of exp * x and x of the label."""
-    for part in _parts(logits_RV.shape[0], work.copied):
-        x = work.scaled(logits_RV[part])
+    for part in parts(logits_RV.shape[0], columns.copied):
+        x = columns.scaled(logits_RV[part])
         label = x.gather(1, local_R[part, None])[:, 0]
         max_R[part] = x.amax(1)
         x.sub_(max_R[part, None])
         weights = x.exp()
         sums_3R[0, part] = weights.sum(1)
-        if work.entropy:
+        if entropy:
             sums_3R[1, part] = weights.mul_(x).sum(1)
         sums_3R[2, part] = torch.where(mine_R[part], label, 0.0)
 
 
-def _combine(max_T: Tensor, sums_3T: Tensor, group: dist.ProcessGroup) -> None:
+def _combine(max_T: Tensor, sums_3T: Tensor, group: dist.ProcessGroup | None) -> None:
     """Turn this rank's maximum and sums into those of all ranks."""
     own_T = max_T.clone()
     dist.all_reduce(max_T, op=dist.ReduceOp.MAX, group=group)
@@ -189,11 +229,11 @@ def _gradient(
     entropy_R: Tensor,
     grad_logprob_R: Tensor | None,
     grad_entropy_R: Tensor | None,
-    work: _Work,
+    columns: Columns,
 ) -> Tensor:
     """Write d loss / d logits over the logits, by d logprob/dx = onehot - p and dH/dx = -p (log p + H), x scaled."""
-    for part in _parts(logits_RV.shape[0], work.copied):
-        log_p = work.scaled(logits_RV[part]).sub_(logsumexp_R[part, None])
+    for part in parts(logits_RV.shape[0], columns.copied):
+        log_p = columns.scaled(logits_RV[part]).sub_(logsumexp_R[part, None])
         p = log_p.exp()
         weight = torch.zeros_like(logsumexp_R[part, None])
         if grad_logprob_R is not None:
@@ -206,9 +246,10 @@ def _gradient(
         if grad_logprob_R is not None:
             own = torch.where(mine_R[part], grad_logprob_R[part], 0.0)
             p.scatter_add_(1, local_R[part, None], own[:, None])
-        logits_RV[part] = p.mul_(work.scale)
+        logits_RV[part] = p.mul_(columns.scale)
     return logits_RV
 
 
-def _parts(tokens: int, size: int) -> list[slice]:
+def parts(tokens: int, size: int) -> list[slice]:
+    """Cut so many tokens into stretches of `size`."""
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]

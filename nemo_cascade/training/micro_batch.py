@@ -41,6 +41,7 @@ class MicroBatch:
         packed: Megatron's PackedSeqParams, with what routers are told.
         place: int64, where each token of the pack as it came lies in all ranks' shares, one after the other.
         context: the context-parallel axis.
+        number: its place among the micro-batches of this rank's pass, from 0.
     """
 
     input_ids: Tensor
@@ -55,6 +56,7 @@ class MicroBatch:
     packed: Any
     place: Tensor
     context: Axis
+    number: int
 
     def whole(self, values_C: Tensor) -> Tensor:
         """Return this rank's and the other context ranks' values in the order of the pack as it came, unpadded."""
@@ -87,8 +89,8 @@ def on_device(batches: Sequence[PackedBatch], padding: Padding, context: Axis) -
         context: the context-parallel axis.
     """
     length = longest(batches, padding) if padding.group > 1 else 0
-    for batch in batches:
-        yield _move(batch, _boundaries(batch, padding, length), context)
+    for number, batch in enumerate(batches):
+        yield _move(batch, _boundaries(batch, padding, length), context, number)
 
 
 def longest(batches: Sequence[PackedBatch], padding: Padding) -> int:
@@ -114,7 +116,7 @@ def _round_up(tokens: int, multiple: int) -> int:
     return -(-tokens // multiple) * multiple
 
 
-def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
+def _move(batch: PackedBatch, boundaries: Int64, context: Axis, number: int) -> MicroBatch:
     total = int(boundaries[-1])
     shift = boundaries[: len(batch.cu_seqlens) - 1] - batch.cu_seqlens[:-1]
     place_T = np.arange(batch.num_tokens) + np.repeat(shift, np.diff(batch.cu_seqlens))
@@ -148,6 +150,7 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis) -> MicroBatch:
         packed=packed_sequences(boundaries.astype(np.int32), real_document_T[share_C], routed),
         place=move(order_T[place_T], torch.int64),
         context=context,
+        number=number,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.router import RouterConfig
-from nemo_cascade.losses.objective import Objective, PolicyLoss
+from nemo_cascade.losses.objective import LogitDistillation, Objective, PolicyLoss
 
 WhichModel = Literal["policy", "rounded_anew", "reference"]
 """What `logprobs` scores with."""
@@ -60,9 +60,15 @@ class TrainerSetup:
 
     @property
     def reference_hf_path(self) -> str | None:
-        """HF folder of the frozen second model, if there is one."""
+        """HF folder of a frozen second model that scores labels, if there is one."""
         objective = None if self.training is None else self.training.objective
         return objective.reference_hf_path if isinstance(objective, PolicyLoss) else None
+
+    @property
+    def teacher_hf_path(self) -> str | None:
+        """HF folder of a frozen second model whose logits are learned, if there is one."""
+        objective = None if self.training is None else self.training.objective
+        return objective.teacher_hf_path if isinstance(objective, LogitDistillation) else None
 
 
 @dataclass(frozen=True, slots=True)

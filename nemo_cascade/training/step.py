@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import tee
 from typing import Any
@@ -19,8 +19,10 @@ from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.cross_entropy import cross_entropy_loss
+from nemo_cascade.losses.distillation import distillation_loss
 from nemo_cascade.losses.objective import (
     BradleyTerry,
+    LogitDistillation,
     LossSpec,
     Objective,
     PolicyLoss,
@@ -37,6 +39,7 @@ from nemo_cascade.models.axes import Axes, Axis
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.heads import deferred_weight
 from nemo_cascade.training.experts import ExpertLoad
+from nemo_cascade.training.logit_kl import forward_kl
 from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
@@ -93,17 +96,50 @@ class Scoring:
         )
 
 
-def loss_of(objective: Objective, scoring: Scoring, weights: Tensor | None) -> Loss:
+@dataclass(slots=True)
+class Teacher:
+    """A frozen model in the layout of the one that is trained, and what it ended with for a step's micro-batches.
+
+    Its logits are made block by block beside the student's: kept until then are the hidden states of trained tokens.
+
+    Attributes:
+        chunks: this rank's.
+        padding: of micro-batches.
+        context: the context-parallel axis.
+        said: by micro-batch its last states of the trained tokens; on all but the last pipeline stage empty.
+    """
+
+    chunks: Sequence[Any]
+    padding: Padding
+    context: Axis
+    said: list[LastStates] = field(default_factory=list)
+
+    def read(self, batches: Sequence[PackedBatch]) -> None:
+        """Run the teacher over a step's micro-batches; collective."""
+        every = filled_up(batches, self.padding.group)
+        with torch.no_grad():
+            self.said = run_schedule(
+                self.chunks, every, at_trained, padding=self.padding, context=self.context, forward_only=True
+            )
+
+
+def loss_of(
+    objective: Objective, scoring: Scoring, weights: Tensor | None = None, teacher: Teacher | None = None
+) -> Loss:
     """Return the loss of an objective.
 
     Args:
         objective: what is trained for.
         scoring: how logits become log-probabilities.
         weights: [K] of a reward model's outputs in its score; None of a language model.
+        teacher: whose logits are learned, where they are.
     """
     match objective:
         case SftLoss():
             return _sft_loss(scoring)
+        case LogitDistillation():
+            assert teacher is not None, "who distils has a teacher"
+            return _distillation_loss(scoring, objective, teacher)
         case PolicyLoss():
             return _reinforcement_loss(scoring, objective)
         case Preference():
@@ -121,6 +157,37 @@ def _sft_loss(scoring: Scoring) -> Loss:
     def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
         logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
         return cross_entropy_loss(logprob_T, batch.loss_mask)
+
+    return loss
+
+
+def at_trained(last: LastStates, batch: MicroBatch) -> LastStates:
+    """Return the states of trained tokens alone: nobody learns from the others, whatever they are."""
+    return LastStates(last.hidden_1TH[:, batch.loss_mask > 0], last.weight)
+
+
+def _distillation_loss(scoring: Scoring, objective: LogitDistillation, teacher: Teacher) -> Loss:
+    """Return the loss of a student against its teacher, which has read the step's micro-batches."""
+    config, group = objective.config, scoring.axes["tp"].group
+
+    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
+        own, theirs = at_trained(last, batch), teacher.said[batch.number]
+        kl_N = forward_kl(
+            own.hidden_1TH[0],
+            own.weight,
+            theirs.hidden_1TH[0],
+            theirs.weight,
+            vocab_size=scoring.vocab_size,
+            temperature=config.temperature,
+            group=group,
+        )
+        logprob_N = None
+        if config.cross_entropy_weight > 0:
+            labels_N = batch.labels[batch.loss_mask > 0]
+            logprob_N, _ = label_logprobs(
+                own.hidden_1TH[0], own.weight, labels_N, vocab_size=scoring.vocab_size, group=group, entropy=False
+            )
+        return distillation_loss(kl_N, logprob_N, config)
 
     return loss
 
@@ -207,6 +274,7 @@ class TrainStep:
         max_skipped: steps that may be skipped before training stops.
         axes: this rank's place.
         experts: the load of the model's experts; of a model without any there is nothing to tell.
+        teacher: reads every step's micro-batches first, where the loss is against one.
         skipped: steps skipped so far in this stage.
     """
 
@@ -218,6 +286,7 @@ class TrainStep:
     max_skipped: int
     axes: Axes
     experts: ExpertLoad
+    teacher: Teacher | None = None
     skipped: int = 0
 
     def run(self, batches: Sequence[PackedBatch], step: int) -> StepResult:
@@ -236,6 +305,8 @@ class TrainStep:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
+        if self.teacher is not None:
+            self.teacher.read(batches)
         self.experts.begin(counts.units, counts.tokens)
         outputs = run_schedule(
             self.chunks, batches, self.loss, padding=self.padding, context=self.axes["cp"], forward_only=False

@@ -32,6 +32,7 @@ from nemo_cascade.training.rounding import rounded_anew
 from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
 from nemo_cascade.training.step import (
     Scoring,
+    Teacher,
     TrainStep,
     forward_logprobs,
     forward_outputs,
@@ -85,9 +86,12 @@ class TrainerWorker(RankWorker):
         padding = Padding.of(setup.precision, layout)
         scoring = Scoring(vocab_size=arch.vocab_size, temperature=setup.temperature, padding=padding, axes=axes)
         bare = self._build(setup, arch, setup.hf_path)
-        step = None if setup.training is None else _train_step(setup, setup.training, arch, bare, scoring)
+        step = None
+        if setup.training is not None:
+            step = _train_step(setup, setup.training, arch, bare, scoring, self._teacher(setup, arch, scoring))
         chunks = _frozen(bare) if step is None else list(step.chunks)
-        self._ready = _Ready(setup, arch, chunks, scoring, step, self._reference(setup))
+        reference = self._frozen_model(setup, setup.reference_hf_path)
+        self._ready = _Ready(setup, arch, chunks, scoring, step, None if reference is None else reference[1])
         return {
             "architecture": arch.family,
             "rank_parameters": sum(parameter.numel() for chunk in bare for parameter in chunk.parameters()),
@@ -107,7 +111,7 @@ class TrainerWorker(RankWorker):
         ready.scoring = replace(ready.scoring, temperature=temperature)
         training = ready.setup.training
         if ready.step is not None and training is not None and isinstance(training.objective, PolicyLoss):
-            ready.step.loss = loss_of(replace(training.objective, temperature=temperature), ready.scoring, None)
+            ready.step.loss = loss_of(replace(training.objective, temperature=temperature), ready.scoring)
 
     def train_step(self, source: BatchSource, step: int) -> StepResult:
         """Train on one global batch.
@@ -262,11 +266,18 @@ class TrainerWorker(RankWorker):
         load_weights(chunks, arch, Path(hf_path), axes, head_seed=setup.seed if arch.scores else None)
         return chunks
 
-    def _reference(self, setup: TrainerSetup) -> list[Any] | None:
-        if setup.reference_hf_path is None:
+    def _frozen_model(self, setup: TrainerSetup, hf_path: str | None) -> tuple[Architecture, list[Any]] | None:
+        if hf_path is None:
             return None
-        arch = _language_model(setup.reference_hf_path, setup.model.family)
-        return _frozen(self._build(setup, arch, setup.reference_hf_path))
+        arch = _language_model(hf_path, setup.model.family)
+        return arch, _frozen(self._build(setup, arch, hf_path))
+
+    def _teacher(self, setup: TrainerSetup, arch: Architecture, scoring: Scoring) -> Teacher | None:
+        model = self._frozen_model(setup, setup.teacher_hf_path)
+        if model is None:
+            return None
+        assert model[0].vocab_size == arch.vocab_size, "stages.teachers.logit_teacher refuses others"
+        return Teacher(model[1], scoring.padding, scoring.axes["cp"])
 
     def _micro_batches(self, source: BatchSource, step: int) -> list[PackedBatch]:
         replicas = self._joined.axes["dp"]
@@ -332,7 +343,12 @@ def _score_weights(arch: Architecture) -> torch.Tensor | None:
 
 
 def _train_step(
-    setup: TrainerSetup, training: Training, arch: Architecture, bare: list[Any], scoring: Scoring
+    setup: TrainerSetup,
+    training: Training,
+    arch: Architecture,
+    bare: list[Any],
+    scoring: Scoring,
+    teacher: Teacher | None,
 ) -> TrainStep:
     """Wrap the chunks for training, with their optimizer and loss."""
     experts = ExpertLoad(bare, arch, training.router, scoring.axes)
@@ -344,12 +360,13 @@ def _train_step(
         optimizer=PolicyOptimizer(
             chunks, training.optimizer, setup.parallel, setup.precision, total_steps=training.total_steps
         ),
-        loss=loss_of(training.objective, scoring, _score_weights(arch)),
+        loss=loss_of(training.objective, scoring, _score_weights(arch), teacher),
         spec=loss_spec(training.objective),
         padding=scoring.padding,
         max_skipped=training.optimizer.max_skipped_steps,
         axes=scoring.axes,
         experts=experts,
+        teacher=teacher,
     )
 
 

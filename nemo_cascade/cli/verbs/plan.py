@@ -203,13 +203,13 @@ def teachers_told(config: RunConfig, stage: StageBase, model: Architecture) -> s
 
     A teacher whose folder isn't here, and every model of the run, is taken to be of the run's architecture.
     """
-    layout = stage.teacher_layout()
+    layout = stage.teacher_layout(config)
     if layout is None:
         return ""
     domains: dict[str, list[str]] = {}
     for use in stage.models():
         if use.role == "teacher":
-            domains.setdefault(use.reference, []).append(use.key.partition(".")[2])
+            domains.setdefault(use.reference, []).append(use.key.removeprefix("teachers."))
     total = 0
     for reference in domains:
         known = reference not in (START, *config.stages) and (Path(reference) / "config.json").is_file()

@@ -136,7 +136,8 @@ def _machines(config: RunConfig) -> Problems:
             value, limit = f"stages.{name}.parallel: {layout.layout.ranks} ranks", f"{have} GPUs"
             mend = f"cluster.num_nodes={_nodes(config, layout.layout.ranks)}, or a smaller stages.{name}.parallel"
             yield CascadeError("the stage's layout needs more GPUs than there are", value=value, limit=limit, mend=mend)
-        if (teachers := stage.teacher_layout()) is not None and teachers.layout.ranks > have:
+        teachers = stage.teacher_layout(config)
+        if teachers is not None and teachers is not layout and teachers.layout.ranks > have:
             value, limit = f"stages.{name}.teacher_parallel: {teachers.layout.ranks} ranks", f"{have} GPUs"
             mend = f"cluster.num_nodes={_nodes(config, teachers.layout.ranks)}, or fewer under teacher_parallel"
             yield CascadeError(

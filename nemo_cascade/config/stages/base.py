@@ -25,7 +25,7 @@ from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.measure import MeasureConfig, Metric
-from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
+from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig, PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.config.stages.reward_loss import RewardLossConfig
 from nemo_cascade.config.stages.tasks import PromptsConfig, TaskConfig
@@ -73,7 +73,7 @@ class ModelUse:
         key: the field that names it.
         reference: an HF folder, or the stage that makes it (of merged ones also `start`).
         role: start: what its ranks load; reward: judges responses; merged: its weights go into the stage's; teacher:
-            its log-probs of the policy's responses are what is learned.
+            what it says of the policy's responses, or of the data, is what is learned.
     """
 
     key: str
@@ -185,7 +185,7 @@ class StageBase:
         """Return the layout of its ranks."""
         return run.parallel
 
-    def teacher_layout(self) -> ParallelConfig | None:
+    def teacher_layout(self, run: RunConfig) -> ParallelConfig | None:
         """Return the layout of the ranks that hold its teachers; None: it has none."""
         return None
 
@@ -278,6 +278,10 @@ class TrainedStage(StageBase):
 
     def teacher_advantage(self) -> TeacherAdvantageConfig | None:
         """Return how a teacher's log-probs are the advantages of its policy loss; None: they come with the batch."""
+        return None
+
+    def logit_teacher(self) -> LogitTeacherConfig | None:
+        """Return whose logits are learned, and how; None: nobody's, the labels are."""
         return None
 
     def preference_loss(self) -> PreferenceLossConfig | None:

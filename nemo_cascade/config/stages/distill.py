@@ -83,7 +83,7 @@ class DistillStage(PolicyStage):
         """Yield the teachers."""
         yield from (ModelUse(f"teachers.{domain}", name, "teacher") for domain, name in self.teachers.items())
 
-    def teacher_layout(self) -> ParallelConfig:
+    def teacher_layout(self, run: RunConfig) -> ParallelConfig:
         """Return the layout of the ranks that hold its teachers."""
         return self.teacher_parallel
 

@@ -1,4 +1,4 @@
-"""From rewards to gradients: group-relative advantage and policy loss."""
+"""From rewards, or a teacher's word, to gradients: advantages, distillation and policy loss."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ class TeacherAdvantageConfig:
     clip: PositiveFloat | None = None
     """Bound of the advantage in nats, on both sides (Nemotron 3 Ultra: 20; its SWE teacher: 100). Null: none
     (Nemotron-Cascade 2)."""
+
+
+@block
+class LogitTeacherConfig:
+    """A frozen model whose distribution over the whole vocabulary is learned at every trained token, in place of its
+    label alone (losses/distillation.py has the formula).
+    """
+
+    model: str
+    """Who teaches: an earlier stage of this run, `start`, or an HF folder with the same tokenizer and vocabulary. It is
+    held by the policy's ranks, in their layout."""
+    temperature: PositiveFloat = 1.0
+    """Divides the logits of both; the divergence is multiplied by its square."""
+    cross_entropy_weight: NonNegativeFloat = 0.0
+    """Weight of the label's cross entropy beside it; 0: the divergence alone (arXiv 2407.14679, section 3)."""
 
 
 @block

@@ -9,7 +9,9 @@ from pydantic import PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.stages.base import DataUse, PolicyStage, Problems, StageSize
+from nemo_cascade.config.model import ParallelConfig
+from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize, policies_by_then
+from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig
 from nemo_cascade.config.stages.sft_data import SftDataConfig
 from nemo_cascade.config.stages.validation import ValidationConfig
 from nemo_cascade.errors import CascadeError
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 @block
 class SftStage(PolicyStage):
-    """Supervised fine-tuning on packed conversations; loss on assistant tokens only."""
+    """Supervised fine-tuning on packed conversations; loss on assistant tokens only: their cross entropy, or the
+    divergence from a teacher's logits (distillation, as of a pruned model by the one that it was made of).
+    """
 
     kind: Literal["sft"] = "sft"
     """Stage kind."""
@@ -33,6 +37,8 @@ class SftStage(PolicyStage):
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
 
+    teacher: LogitTeacherConfig | None = None
+    """Whose logits are learned; null: the labels are."""
     validation: ValidationConfig | None = None
     """Rows whose loss is measured between the steps; null: none."""
 
@@ -51,6 +57,19 @@ class SftStage(PolicyStage):
         if self.validation is not None:
             yield DataUse("validation", self.validation, "holdout")
 
+    def models(self) -> Iterator[ModelUse]:
+        """Yield the teacher."""
+        if self.teacher is not None:
+            yield ModelUse("teacher.model", self.teacher.model, "teacher")
+
+    def teacher_layout(self, run: RunConfig) -> ParallelConfig | None:
+        """Return the layout of its ranks, which hold the teacher, too."""
+        return None if self.teacher is None else self.layout(run)
+
+    def logit_teacher(self) -> LogitTeacherConfig | None:
+        """Return whose logits are learned, and how; None: nobody's, the labels are."""
+        return self.teacher
+
     def size(self) -> StageSize:
         """Return how large the stage is."""
         return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "packs", self.seq_length)
@@ -61,7 +80,8 @@ class SftStage(PolicyStage):
         return own | super().metrics_every()
 
     def problems(self, run: RunConfig, name: str) -> Problems:
-        """Yield what is wrong with batch and blend."""
+        """Yield what is wrong with teacher, batch and blend."""
+        yield from policies_by_then(run, name, self.models())
         if not self.data.sources:
             yield CascadeError(f"stages.{name}.data.sources is empty", mend="name at least one file")
         data_parallel = run.parallel.data_parallel_size

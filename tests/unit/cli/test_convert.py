@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from nemo_cascade.cli import main as command
-from nemo_cascade.cli.verbs.convert import compare_folders
+from nemo_cascade.cli.verbs.models.convert import compare_folders
 from tests.support.hf_models import PHI3, write_hf_model
 from tests.support.tiny_policy import write_tiny_folder
 

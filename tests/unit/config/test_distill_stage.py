@@ -9,9 +9,10 @@ from nemo_cascade.cli.preflight import architecture_of
 from nemo_cascade.cli.verbs.plan import teachers_told
 from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.reading.compose import compose
-from nemo_cascade.errors import ModelError
+from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig
+from nemo_cascade.errors import CascadeError, ModelError
 from nemo_cascade.rl.rewards import stage_formula
-from nemo_cascade.stages.teachers import check_speaks, taught_by
+from nemo_cascade.stages.teachers import check_speaks, logit_teacher, taught_by
 
 NANO = ["cascade=nano_distill"]
 
@@ -116,3 +117,36 @@ def test_a_model_that_teaches_several_domains_is_one_folder(tmp_path):
     stage = compose([*NANO, f"stages.mopd.teachers={{math: sft, chat: '{tmp_path}/x/../made'}}"])[0].stages["mopd"]
     folders = taught_by(stage, {"sft": tmp_path / "made"})
     assert folders == dict.fromkeys(("math", "chat"), str(tmp_path / "made"))
+
+
+LOGITS = [
+    "~stages.chat_rl",
+    "~stages.mopd",
+    "stages.sft.teacher={model: start, temperature: 2, cross_entropy_weight: 0.1}",
+]
+
+
+def test_a_teacher_of_logits_is_told_and_one_that_comes_later_is_refused():
+    config = compose([*NANO, *LOGITS])[0]
+    assert violations(config) == []
+    stage = config.stages["sft"]
+    told = stage_formula(asdict(stage))
+    assert told == "loss = 2^2 x KL(teacher || policy) at temperature 2 + 0.1 x cross entropy; start"
+    assert teachers_told(config, stage, architecture_of(config)).startswith("start (teacher.model); 0.00")
+    (line,) = found("stages.sft.teacher.model=chat_rl")
+    assert "no policy by then; got: stages.sft.teacher.model=chat_rl; allowed: start, or an HF folder" in line
+    with pytest.raises(CascadeError, match="temperature"):
+        compose([*NANO, "stages.sft.teacher={model: start, temperature: 0}"])
+
+
+def test_a_teacher_of_logits_has_the_students_tokens_and_as_many_columns(tmp_path):
+    student = write_model(tmp_path / "student", "abc")
+    write_model(tmp_path / "same", "abc", hidden_size=16)
+    same = LogitTeacherConfig(model="earlier")
+    assert logit_teacher(same, {"earlier": tmp_path / "same"}, student, None) == tmp_path / "same"
+    write_model(tmp_path / "wide", "abc", vocab_size=5)
+    with pytest.raises(ModelError, match=r"another vocabulary than its student; got: .*vocab_size=5; allowed: .*=4"):
+        logit_teacher(LogitTeacherConfig(model=str(tmp_path / "wide")), {}, student, None)
+    write_model(tmp_path / "other", "acb")
+    with pytest.raises(ModelError, match="another tokenizer than the policy"):
+        logit_teacher(LogitTeacherConfig(model=str(tmp_path / "other")), {}, student, None)

@@ -1,0 +1,1 @@
+"""Verbs that work on models as folders, without a run."""
