@@ -48,7 +48,7 @@ ENOUGH_TESTS = 10
 MUTANTS = int(os.environ.get("NEMO_CASCADE_CODE_SETS_MUTANTS", "1"))
 LOCAL = threading.local()
 # The packages' judges run PyPy, whose loops are some five times as fast.
-LIMITS = {"per_test_s": 60.0, "total_s": 900.0, "memory_mib": 1024}
+LIMITS = {"stdin": {"per_test_s": 60.0, "total_s": 900.0, "memory_mib": 1024}}
 
 
 def thinned(items, most=MOST):
@@ -79,9 +79,9 @@ def exercises(folder):
 
 
 def judged(job):
-    name, row_of, source = job
-    if not hasattr(LOCAL, "verifier"):
-        LOCAL.verifier = CodeVerifier(**LIMITS)
+    name, row_of, source, limits = job
+    if getattr(LOCAL, "limits", None) != limits:
+        LOCAL.limits, LOCAL.verifier = limits, CodeVerifier(**limits)
     try:
         verdict = LOCAL.verifier.verify(row_of(), Response(f"````python\n{source}\n````"))
         return name, float(verdict), verdict.detail
@@ -89,11 +89,11 @@ def judged(job):
         return name, None, str(error)
 
 
-def scores(jobs, due):
+def scores(jobs, due, limits):
     """Judge, two at a time, and show at once what gets another verdict than is due: a run may be cut off."""
     found = []
     with ThreadPoolExecutor(2) as threads:
-        for number, (name, score, detail) in enumerate(threads.map(judged, jobs), 1):
+        for number, (name, score, detail) in enumerate(threads.map(judged, ((*job, limits) for job in jobs)), 1):
             found.append(score)
             if score != due:
                 print(f"  {number} of {len(jobs)}, due {due:g}: {name}: {score} {detail[:160]!r}", flush=True)
@@ -109,9 +109,10 @@ def test_reference_solutions_pass_and_mutants_fail(read):
     told = [(name, row, code) for name, row, code, enough in jobs if enough]
     spoilt = [(f"{name}: {what}", row, text) for name, row, code in told for what, text in mutants(code, MUTANTS, name)]
     print(f"\n{read.__name__}:")
-    right = scores([job[:3] for job in jobs], 1.0)
+    limits = LIMITS.get(read.__name__, {})
+    right = scores([job[:3] for job in jobs], 1.0, limits)
     print(f"  {right.count(1.0)} of {len(right)} reference solutions pass", flush=True)
-    wrong = scores(spoilt, 0.0)
+    wrong = scores(spoilt, 0.0, limits)
     print(f"  {wrong.count(0.0)} of {len(wrong)} mutants fail, {wrong.count(1.0)} pass", flush=True)
     assert right.count(1.0) >= LEAST_RIGHT * len(right)
     assert wrong.count(1.0) <= MOST_MUTANTS * len(wrong)

@@ -42,7 +42,7 @@ class Talker:
         if not self.dialogue.tools:
             return self.dialogue.asked(words(rng), Verdict(0.0))
         calls = [ToolCall("read") for _ in range(rng.randrange(1, 3))]
-        return Step(self.dialogue.results(calls, [words(rng) for _ in calls]), Verdict(0.0))
+        return self.dialogue.results(calls, [words(rng) for _ in calls], Verdict(0.0))
 
 
 def write_talkative(folder, vocab_size, end_id, **changes):
