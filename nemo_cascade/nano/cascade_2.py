@@ -18,8 +18,12 @@ def prepare_nano_cascade_2(folder: str | Path, seed: int) -> None:
 
     def write(building: Path) -> None:
         write_row_sets(building, nano_rows(seed) | nano_agent_rows(seed) | retrieval.retrieval_rows(seed))
-        phrases = dict.fromkeys([*nano_phrases(), *agent_phrases(), *retrieval.PHRASES])
-        train_nano_tokenizer((), building / "tokenizer", tuple(phrases))
+        train_nano_tokenizer((), building / "tokenizer", cascade_2_phrases())
 
     versions = [_VERSION, NANO_VERSION, NANO_AGENT_VERSION]
     write_once(folder, {"kind": "nano_cascade_2", "version": versions, "seed": seed}, write)
+
+
+def cascade_2_phrases() -> tuple[str, ...]:
+    """Return the texts that are one token each."""
+    return tuple(dict.fromkeys([*nano_phrases(), *agent_phrases(), *retrieval.PHRASES]))

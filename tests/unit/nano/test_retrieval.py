@@ -1,10 +1,13 @@
 """The nano documents: the answer stands in the right one, and no task is learned from that is asked for."""
 
-import json
+from random import Random
 
+from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.data.chat.encode import encode_prompt, load_tokenizer
-from nemo_cascade.nano.cascade_2 import prepare_nano_cascade_2
-from nemo_cascade.nano.retrieval import retrieval_rows
+from nemo_cascade.nano.agent_repairs import draw_issue, repair_prompt
+from nemo_cascade.nano.cascade_2 import cascade_2_phrases
+from nemo_cascade.nano.retrieval import draw_search, retrieval_prompt, retrieval_rows
+from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
 
 def test_the_answer_is_the_number_of_the_name_in_the_document_that_is_asked_about():
@@ -26,9 +29,10 @@ def right_answer(row):
 
 
 def test_one_tokenizer_has_the_phrases_of_all_sets(tmp_path):
-    prepare_nano_cascade_2(tmp_path / "data", seed=0)
-    tokenizer = load_tokenizer(tmp_path / "data" / "tokenizer")
-    assert len(tokenizer) <= 416
-    for name, most in (("retrieval", 110), ("agent", 60), ("math", 40)):
-        row = json.loads((tmp_path / "data" / f"{name}_test.jsonl").read_text().splitlines()[0])
+    train_nano_tokenizer((), tmp_path, cascade_2_phrases())
+    tokenizer = load_tokenizer(tmp_path)
+    vocabulary = compose(["cascade=nano_cascade_2"])[0].model.architecture["vocab_size"]
+    assert vocabulary - 32 < len(tokenizer) <= vocabulary
+    rng = Random(0)
+    for row, most in ((retrieval_prompt(draw_search(rng, "rl")), 110), (repair_prompt(draw_issue(rng, "rl")), 60)):
         assert len(encode_prompt(tokenizer, row["messages"], "no_think", row.get("tools"))) < most
