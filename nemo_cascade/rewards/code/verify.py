@@ -117,7 +117,7 @@ class CodeVerifier:
         self._runs = ConfinedRuns(memory_mib, forks=False, waiting_s=_WAITING_S)
         self.needs_s = self._runs.longest_s(total_s)
 
-    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+    def verify(self, record: Mapping[str, Any], response: Response) -> Score:
         """Return 1 or 0; see `Verifier.verify`."""
         tests = read_tests(record)
         source = self._source(record, response, tests)
@@ -166,7 +166,7 @@ class CodeVerifier:
             return Score(0.0, f"a program of {len(program)} characters")
         return with_preamble(program, tests)
 
-    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...], rule: OutputRule) -> float:
+    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...], rule: OutputRule) -> Score:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
         for number, fault in enumerate(self._output_faults(program, chosen, rule), 1):
             if fault:
@@ -190,7 +190,7 @@ class CodeVerifier:
             else:
                 yield over if left.spent else ""
 
-    def _judge_functions(self, program: Program, tests: CodeTests) -> float:
+    def _judge_functions(self, program: Program, tests: CodeTests) -> Score:
         calls = _spread(sorted(tests.calls, key=lambda t: len(repr(t))), self._max_tests)
         judgement = self._runs.judge(program, function_tests(tests, calls), self._total_s, output_kib=_LEAST_OUTPUT_KIB)
         failed = next((d for passed, d in zip(judgement.results, judgement.details, strict=True) if not passed), None)
