@@ -24,7 +24,7 @@ def prepare_data(config: RunConfig) -> Path | None:
 
         prepare_nano_agent(folder, DATA_SEED)
     elif config.prepare == "nano_cascade_2":
-        from nemo_cascade.nano.cascade_2 import prepare_nano_cascade_2
+        from nemo_cascade.nano.cascade_2.prepare import prepare_nano_cascade_2
 
         prepare_nano_cascade_2(folder, DATA_SEED)
     elif config.prepare == "real_text":

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.data.chat.encode import encode_prompt, load_tokenizer
 from nemo_cascade.nano.agent_repairs import draw_issue, repair_prompt
-from nemo_cascade.nano.cascade_2 import cascade_2_phrases
-from nemo_cascade.nano.retrieval import draw_search, retrieval_prompt, retrieval_rows
+from nemo_cascade.nano.cascade_2.prepare import cascade_2_phrases
+from nemo_cascade.nano.cascade_2.retrieval import draw_search, retrieval_prompt, retrieval_rows
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
 

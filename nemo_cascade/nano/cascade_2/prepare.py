@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemo_cascade.data.prepared import write_once, write_row_sets
-from nemo_cascade.nano import retrieval
 from nemo_cascade.nano.agent_repairs import NANO_AGENT_VERSION, agent_phrases, nano_agent_rows
+from nemo_cascade.nano.cascade_2 import retrieval
 from nemo_cascade.nano.tasks import NANO_VERSION, nano_phrases, nano_rows
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
