@@ -32,7 +32,7 @@ def expected_detectable(suite: SuiteConfig, level: float, tolerance: float) -> f
         level: of the test.
         tolerance: the fall that is allowed, a share of `score_span`.
     """
-    samples = suite.samples_per_prompt
+    samples = suite.scores_per_prompt
     return detectable_change(2 * _VARIANCE / samples, suite.num_prompts, samples, level, tolerance)
 
 
@@ -65,7 +65,7 @@ def too_small(config: RunConfig) -> Iterator[str]:
         suite, gate = config.evaluation.suites[domain], stage_gate(config, stage)
         fall = unacceptable_fall(gate)
         yield (
-            f"evaluation.suites.{domain}: {suite.num_prompts} prompts x {suite.samples_per_prompt} find a fall of "
+            f"evaluation.suites.{domain}: {suite.num_prompts} prompts x {suite.scores_per_prompt} find a fall of "
             f"{found:.2g} with a probability of 90 % (gate after {stage}, level {level:.1g}), not one of "
             f"{fall:g} (gate.unacceptable_fall); mend: num_prompts="
             f"{_enough_prompts(suite, level, gate.tolerance, fall)}, or more samples_per_prompt"
@@ -74,7 +74,7 @@ def too_small(config: RunConfig) -> Iterator[str]:
 
 def _enough_prompts(suite: SuiteConfig, level: float, tolerance: float, fall: float) -> int:
     """Return the prompts, in tens, with which a suite is large enough."""
-    samples, prompts = suite.samples_per_prompt, suite.num_prompts
+    samples, prompts = suite.scores_per_prompt, suite.num_prompts
     while detectable_change(2 * _VARIANCE / samples, prompts, samples, level, tolerance) > fall:
         prompts += max(10, prompts // 50)
     return -(-prompts // 10) * 10

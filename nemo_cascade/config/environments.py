@@ -22,6 +22,7 @@ ENVIRONMENTS: Mapping[str, str] = {
     "workplace": "nemo_cascade.environments.workplace.assistant:WorkplaceAssistant",
     "python": "nemo_cascade.environments.python_tool:PythonTool",
     "swe_agent": "nemo_cascade.environments.swe.agent:SweAgent",
+    "code_feedback": "nemo_cascade.environments.code_feedback:CodeFeedback",
     "rubric_chat": "nemo_cascade.environments.rubric_chat:RubricChat",
     "nano_lookup": "nemo_cascade.nano.lookup:LookupEnvironment",
 }
@@ -47,8 +48,9 @@ class TaskEnvironmentConfig:
     kind: Annotated[str, AfterValidator(_known)] = "single_turn"
     """single_turn: nothing, the verifier judges its answer; workplace: 27 tools over five tables, which are
     judged; python: a session that runs its code, the verifier judges its last turn; swe_agent: a repository
-    with a shell, an editor and hidden tests, which judge what is submitted; rubric_chat: a user's follow-ups,
-    a judge model with a rubric at the end; nano_lookup: a tool that reads numbers, for the nano data; or your own,
+    with a shell, an editor and hidden tests, which judge what is submitted; code_feedback: rounds in which a failing
+    visible test is told, hidden tests judge; rubric_chat: a user's follow-ups, a judge model with a rubric at the end;
+    nano_lookup: a tool that reads numbers, for the nano data; or your own,
     `my_package.my_module:Name` or `my_file.py:Name` (README, Adding)."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What its constructor takes by name."""

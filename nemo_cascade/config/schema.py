@@ -20,6 +20,7 @@ from nemo_cascade.config.hygiene import HygieneConfig
 from nemo_cascade.config.judge import GenRMConfig
 from nemo_cascade.config.logging import LoggingConfig
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from nemo_cascade.config.pick import PickConfig
 from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.sandbox import SandboxConfig
 from nemo_cascade.config.slurm import SlurmConfig
@@ -83,7 +84,13 @@ class RewardConfig:
     deadline_s: PositiveFloat = 10.0
     """Most seconds for one verdict; the worker is killed then and the verdict is an error."""
     deadlines: dict[str, PositiveFloat] = field(
-        default_factory=lambda: {"code": 180.0, "swe_execute": 90.0, "swe_write_test": 90.0}
+        default_factory=lambda: {
+            "code": 180.0,
+            "swe_execute": 90.0,
+            "swe_write_test": 90.0,
+            "swe_regression": 90.0,
+            "swe_reproduction": 90.0,
+        }
     )
     """Verifier name -> its own deadline in place of `deadline_s`, seconds."""
     max_error_fraction: Fraction = 0.05
@@ -132,6 +139,14 @@ class SuiteConfig(DataFileConfig):
     """Mode flag behind every user turn."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
+    pick: PickConfig | None = None
+    """Of a prompt's samples one is picked without its reward, as who may hand in one answer has to, and its score is
+    the prompt's; null: all are scored."""
+
+    @property
+    def scores_per_prompt(self) -> int:
+        """Scores that each prompt has."""
+        return self.samples_per_prompt if self.pick is None else 1
 
 
 @block
@@ -154,7 +169,7 @@ class RunConfig:
     """Where run folders live."""
     data_dir: str = "${runs_dir}/data"
     """Where prepared data sets live."""
-    prepare: Literal["none", "nano", "nano_agent", "smol", "smol_stages", "real_text"] = "none"
+    prepare: Literal["none", "nano", "nano_agent", "nano_cascade_2", "smol", "smol_stages", "real_text"] = "none"
     """Procedural or packaged data to write under data_dir before the first stage."""
     seed: Seed = 0
     """Seeds everything: initial weights, data order, sampling."""

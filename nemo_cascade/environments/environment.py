@@ -40,7 +40,9 @@ class Environment(Protocol):
     raises is an error of the sample, never a score; so is a step that takes longer than `reward.deadline_s`.
 
     One whose steps have limits of their own may say so by a static method, `longest_step_s(settings) -> seconds`: a run
-    whose deadline of a step is too short for them is refused.
+    whose deadline of a step is too short for them is refused. Likewise `misuses(key, use, verifier) -> errors` says why
+    the tasks under `key` (a suite's, a stage's) can't be played so: `use` is their block `environment`, `verifier` the
+    kind of their reward, None where nobody judges.
     """
 
     def start(self, task: Task) -> Int32:

@@ -78,7 +78,10 @@ class Scores:
         samples: domain -> prompt id -> score of each sample, None where the verifier gave an error. Every prompt of a
             domain has as many samples.
         details: domain -> further measured numbers: `response_tokens_mean`, `truncation_rate`, and `mode_obeyed`, the
-            share of the samples that have the form of the suite's mode (`rewards.guards.obeys_mode`).
+            share of the samples that have the form of the suite's mode (`rewards.guards.obeys_mode`). Of a suite that
+            picks one of a prompt's samples, what all of them have and what the best of each has
+            (`unpicked_score_mean`, `unpicked_score_best`), and the different reproduction tests of a prompt
+            (`reproduction_tests_mean`).
     """
 
     samples: Mapping[str, Mapping[str, Sequence[float | None]]]

@@ -35,7 +35,7 @@ def prepare_nano_agent(folder: str | Path, seed: int) -> None:
 
     def write(building: Path) -> None:
         write_row_sets(building, nano_agent_rows(seed))
-        train_nano_tokenizer((), building / "tokenizer", _phrases())
+        train_nano_tokenizer((), building / "tokenizer", agent_phrases())
 
     write_once(folder, {"kind": "nano_agent", "version": NANO_AGENT_VERSION, "seed": seed}, write)
 
@@ -142,7 +142,7 @@ def _as_call(call: Mapping[str, Any]) -> Row:
     return {"id": "call00000", "type": "function", "function": dict(call)}
 
 
-def _phrases() -> tuple[str, ...]:
+def agent_phrases() -> tuple[str, ...]:
     """Return the texts that are one token each: the pieces between names and numbers."""
     template = NAMED["cascade1"]
     opening = template.render([{"role": "user", "content": "x"}], "no_think", AGENT_TOOLS)[0].text

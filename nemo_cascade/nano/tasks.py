@@ -68,10 +68,14 @@ def prepare_nano(folder: str | Path, seed: int) -> None:
 
     def write(building: Path) -> None:
         write_row_sets(building, nano_rows(seed))
-        phrases = dict.fromkeys([*_TEMPLATE, *_NAMES, *(phrase for tasks in _TASKS for phrase in tasks.PHRASES)])
-        train_nano_tokenizer((), building / "tokenizer", tuple(phrases))
+        train_nano_tokenizer((), building / "tokenizer", nano_phrases())
 
     write_once(folder, {"kind": "nano", "version": NANO_VERSION, "seed": seed}, write)
+
+
+def nano_phrases() -> tuple[str, ...]:
+    """Return the texts that are one token each."""
+    return tuple(dict.fromkeys([*_TEMPLATE, *_NAMES, *(phrase for tasks in _TASKS for phrase in tasks.PHRASES)]))
 
 
 def nano_rows(seed: int) -> dict[str, Rows]:

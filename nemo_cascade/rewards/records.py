@@ -72,6 +72,11 @@ def _execute(record: Mapping[str, Any]) -> None:
         raise VerifierError("record", "no test to run")
 
 
+def _reproduction(record: Mapping[str, Any]) -> None:
+    _files(record)
+    field_of(record, "reproduction_test", str)
+
+
 def _localize(record: Mapping[str, Any]) -> None:
     if not field_of(record, "gold_files", list):
         raise VerifierError("record", "field 'gold_files' is empty")
@@ -113,6 +118,8 @@ _READERS: Mapping[str, _Reader] = {
     "swe_repair": _repair,
     "swe_write_test": _repair,
     "swe_execute": _execute,
+    "swe_regression": _files,
+    "swe_reproduction": _reproduction,
     "swe_localize": _localize,
     "genrm_training": _comparison,
     "multiple_choice": _choice,

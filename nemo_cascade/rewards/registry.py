@@ -20,6 +20,8 @@ VERIFIERS: Mapping[str, str] = {
     "swe_execute": "nemo_cascade.rewards.swe.execution:ExecuteVerifier",
     "swe_localize": "nemo_cascade.rewards.swe.localize:LocalizeVerifier",
     "swe_write_test": "nemo_cascade.rewards.swe.execution:WriteTestVerifier",
+    "swe_regression": "nemo_cascade.rewards.swe.validation:RegressionVerifier",
+    "swe_reproduction": "nemo_cascade.rewards.swe.validation:ReproductionVerifier",
     "genrm_training": "nemo_cascade.rewards.genrm:GenRMTrainingVerifier",
     "mix": "nemo_cascade.rewards.mix:MixVerifier",
     "format": "nemo_cascade.rewards.form:FormatVerifier",

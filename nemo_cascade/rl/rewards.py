@@ -2,6 +2,7 @@
 
     truncated     keep, zero, or no gradient            tables 16-20, section 4.5
     penalties     faults of form                        rl/penalties.py
+    hopeless      groups without a good response        arXiv 2603.19220, agentless SWE RL
     combined      verifier and reward model             section 4.4.2
     code switch   text of a foreign script              section 4.3
     bounded       tanh of the group's z-scores          sections 4.3 and 6
@@ -111,6 +112,28 @@ class TruncatedIsMasked:
 
 
 @dataclass(frozen=True)
+class HopelessIsMasked:
+    """A group without a good response says which of its bad ones is the least bad: it isn't trained.
+
+    Args:
+        least: what the best of its responses that are trained must exceed.
+    """
+
+    least: float
+    shapes: ClassVar[bool] = False
+
+    @property
+    def text(self) -> str:
+        """Which groups are left out."""
+        return f"no r > {self.least:g} in group: no gradient"
+
+    def apply(self, marks: Marks) -> None:
+        """Take whole groups out of training."""
+        best = np.where(marks.trained, marks.rewards, -np.inf).max(axis=1, initial=-np.inf)
+        marks.trained &= (best > self.least)[:, None]
+
+
+@dataclass(frozen=True)
 class Combined:
     """The reward model ranks the verified responses of a group."""
 
@@ -201,6 +224,11 @@ def _penalties(stage: Rewarding) -> Sequence[Rule]:
     return penalties_of(stage.shaping.penalties)
 
 
+def _hopeless(stage: Rewarding) -> Sequence[Rule]:
+    least = stage.shaping.least_best
+    return () if least is None else (HopelessIsMasked(least),)
+
+
 def _combined(stage: Rewarding) -> Sequence[Rule]:
     return (Combined(str(stage.reward_model)),) if stage.shaping.combine == "preference" else ()
 
@@ -217,6 +245,7 @@ def _bounded(stage: Rewarding) -> Sequence[Rule]:
 RULES: tuple[Callable[[Rewarding], Sequence[Rule]], ...] = (
     _truncated,
     _penalties,
+    _hopeless,
     _combined,
     _code_switch,
     _bounded,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nemo_cascade.actors.rollout import RolloutGroup
+from nemo_cascade.config.pick import PickConfig
 from nemo_cascade.config.schema import RunConfig, SuiteConfig
 from nemo_cascade.data.chat.encode import response_text
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
@@ -17,6 +18,8 @@ from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.rewards.form import obeys_mode
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers, ask
+from nemo_cascade.rl.group import Group
+from nemo_cascade.stages.picks import pick_samples
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
@@ -126,5 +129,20 @@ def _run_suite(
     }
     if suite.sampling.thinking_budget is not None:
         sums["thoughts_closed"] = sum(turn.forced[0] < turn.forced[1] for answer in answers for turn in answer.turns)
-    scores = {group.task.task_id: group.scores for group in groups}
-    return scores, {name: value / len(answers) for name, value in sums.items()}
+    details = {name: value / len(answers) for name, value in sums.items()}
+    if suite.pick is not None:
+        return _picked(groups, suite, suite.pick, by, seed, details)
+    return {group.task.task_id: group.scores for group in groups}, details
+
+
+def _picked(
+    groups: Sequence[Group], suite: SuiteConfig, pick: PickConfig, by: Answerers, seed: int, details: dict[str, float]
+) -> tuple[dict[str, list[float | None]], dict[str, float]]:
+    """Return the score of the sample that is picked of each prompt; beside it what all and the best of them have."""
+    picks = pick_samples(groups, suite, pick, by, seed, f"the {groups[0].task.domain} suite")
+    scored = [[score for score in group.scores if score is not None] for group in groups]
+    known = [scores for scores in scored if scores]
+    details["unpicked_score_mean"] = sum(sum(scores) / len(scores) for scores in known) / max(1, len(known))
+    details["unpicked_score_best"] = sum(max(scores) for scores in known) / max(1, len(known))
+    details["reproduction_tests_mean"] = sum(one.tests for one in picks.values()) / len(picks)
+    return {g.task.task_id: [g.score(picks[g.task.task_id].sample)] for g in groups}, details

@@ -28,6 +28,10 @@ ORDER = {
     "acereason/1_0_7b": ACEREASON,
     "acereason/1_0_14b": ACEREASON,
     "acereason/1_1_7b": ["sft", *ACEREASON],
+    "nemotron_cascade_2/30b_a3b": [
+        "sft", "if_rl", "multi_domain", "rlhf_teacher", "mopd", "rlhf", "long_context", "code_rl", "swe_agentless",
+        "swe_agent",
+    ],
     "nemotron_3_nano/30b_a3b": ["sft", "rlvr", "rlhf", "rlvr_2"],
     "nemotron_3_nano/4b": ["sft", "rlvr", "rlhf", "rlvr_2"],
 }  # fmt: skip

@@ -186,9 +186,8 @@ def _show_suites(config: RunConfig) -> None:
     """Print what is measured after each stage, and which suites are too small for it."""
     suites = table("after each stage", "domain", "prompts#", "samples#", "verifier", "file")
     for domain, suite in config.evaluation.suites.items():
-        suites.add_row(
-            domain, str(suite.num_prompts), str(suite.samples_per_prompt), suite.reward.kind, escape(suite.path)
-        )
+        samples = f"{'1 of ' * (suite.pick is not None)}{suite.samples_per_prompt}"
+        suites.add_row(domain, str(suite.num_prompts), samples, suite.reward.kind, escape(suite.path))
     out.print(suites)
     small = list(too_small(config))
     if small:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from nemo_cascade.config.checks import host
 from nemo_cascade.config.environments import ENVIRONMENTS
 from nemo_cascade.config.plugins import is_plugin, load_plugin
-from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.schema import RunConfig, SuiteConfig
+from nemo_cascade.config.stages.tasks import PromptsConfig
 from nemo_cascade.config.verifiers.base import Settings
 from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE, SETTINGS, MixSettings
 from nemo_cascade.errors import CascadeError
@@ -35,8 +36,14 @@ def verifiers_of(config: RunConfig) -> set[str]:
 
 
 def _rewards(config: RunConfig) -> dict[str, Settings]:
-    """Return the rewards of all suites and tasks, by their keys."""
-    rewards = {f"evaluation.suites.{name}.reward": suite.reward for name, suite in config.evaluation.suites.items()}
+    """Return the rewards of all suites and tasks, and what picks among a suite's patches, by their keys."""
+    rewards: dict[str, Settings] = {
+        f"evaluation.suites.{name}.reward": suite.reward for name, suite in config.evaluation.suites.items()
+    }
+    for name, suite in config.evaluation.suites.items():
+        if suite.pick is not None:
+            validating = {"regression": suite.pick.regression, "reproduction": suite.pick.reproduction}
+            rewards |= {f"evaluation.suites.{name}.pick.{key}": settings for key, settings in validating.items()}
     for name, stage in config.stages.items():
         rewards |= {f"stages.{name}.{key}.reward": task.reward for key, task in stage.judged().items()}
     return rewards
@@ -62,16 +69,22 @@ def _deadlines(config: RunConfig) -> Problems:
 
 
 def _steps(config: RunConfig) -> Problems:
-    """A step of an environment that has limits of its own must fit into its deadline, behind others of its process.
+    """An environment is used as it can be, and a step of one that has limits of its own fits into its deadline.
 
     The steps of a process take turns in one sandbox, so the last waits for all others. One that is ended at its
     deadline is an error: a policy that uses all its time would leave its group so.
     """
-    places = {f"evaluation.suites.{name}": suite.environment for name, suite in config.evaluation.suites.items()}
+    places: dict[str, PromptsConfig | SuiteConfig] = {
+        f"evaluation.suites.{name}": suite for name, suite in config.evaluation.suites.items()
+    }
     for name, stage in config.stages.items():
-        places |= {f"stages.{name}.{key}": rules.environment for key, rules in stage.asked().items()}
-    for key, environment in places.items():
+        places |= {f"stages.{name}.{key}": rules for key, rules in stage.asked().items()}
+    for key, asked in places.items():
+        environment = asked.environment
         made = load_plugin(ENVIRONMENTS.get(environment.kind, environment.kind))
+        if (misuses := getattr(made, "misuses", None)) is not None:
+            reward = getattr(asked, "reward", None)
+            yield from misuses(key, environment, None if reward is None else reward.kind)
         longest_step_s = getattr(made, "longest_step_s", None)
         if longest_step_s is None:
             continue

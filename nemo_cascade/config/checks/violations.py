@@ -163,6 +163,8 @@ def _suites(config: RunConfig) -> Problems:
     for name, suite in config.evaluation.suites.items():
         prefix = f"evaluation.suites.{name}"
         yield from room_problems(config.rollout, prefix, suite.sampling)
+        if suite.pick is not None:
+            yield from suite.pick.problems(config, prefix, suite)
         if suite.sampling.temperature == 0 and suite.samples_per_prompt > 1:
             value = f"{prefix}.samples_per_prompt={suite.samples_per_prompt}"
             yield CascadeError(

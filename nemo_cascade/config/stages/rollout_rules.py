@@ -145,5 +145,8 @@ class ShapingConfig:
     """Language of the prompts that the rule is for, ISO 639-1."""
     penalties: PenaltiesConfig = field(default_factory=PenaltiesConfig)
     """Faults of form."""
+    least_best: float | None = None
+    """A group none of whose rewards lies above this isn't trained (arXiv 2603.19220, agentless SWE RL: 0.5); null: all
+    are."""
     bounded: bool = False
     """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, sections 4.3 and 6)."""

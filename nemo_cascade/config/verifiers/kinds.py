@@ -219,6 +219,46 @@ class WriteTestSettings(Settings):
 
 
 @block
+class RegressionSettings(Settings):
+    """Settings of `swe_regression`."""
+
+    kind: Literal["swe_regression"] = "swe_regression"
+
+    limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
+
+    test_s: PositiveFloat = 20.0
+    """CPU seconds of all of the repository's own tests together; they run after the edits and, once, before."""
+    memory_mib: PositiveInt = 512
+    """Memory of one run."""
+
+    @property
+    def needs_s(self) -> float:
+        """Both runs' CPU seconds."""
+        return 2 * self.test_s
+
+
+@block
+class ReproductionSettings(Settings):
+    """Settings of `swe_reproduction`."""
+
+    kind: Literal["swe_reproduction"] = "swe_reproduction"
+
+    limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
+
+    test_s: PositiveFloat = 10.0
+    """CPU seconds of all runs on the files as they are together, and of all after the edits."""
+    memory_mib: PositiveInt = 512
+    """Memory of one run."""
+    repeats: PositiveInt = 2
+    """Runs on either."""
+
+    @property
+    def needs_s(self) -> float:
+        """All runs' CPU seconds."""
+        return 2 * self.test_s
+
+
+@block
 class LocalizeSettings(Settings):
     """Settings of `swe_localize`."""
 
@@ -353,6 +393,8 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "swe_execute": ExecuteSettings,
     "swe_localize": LocalizeSettings,
     "swe_write_test": WriteTestSettings,
+    "swe_regression": RegressionSettings,
+    "swe_reproduction": ReproductionSettings,
     "genrm_training": GenRMTrainingSettings,
     "mix": MixSettings,
     "format": FormatSettings,

@@ -47,6 +47,27 @@ lines as they should be
 
 An edit with an empty SEARCH makes a new file."""
 
+_ASK_TEST = """Write one test that shows the issue below: it fails on the repository as it is, and passes once \
+the issue is resolved.
+
+<issue>
+{problem}
+</issue>
+
+These files may matter; not all of them do.
+
+{files}
+
+Answer with the whole test file, for pytest, in one closed code block:
+
+```python
+from package.module import name
+
+
+def test_issue():
+    assert name(1) == 2
+```"""
+
 
 @dataclass(frozen=True, slots=True)
 class RepairPrompt:
@@ -186,6 +207,12 @@ def repair_messages(problem: str, files: Mapping[str, str]) -> list[dict[str, st
     """Ask for the repair of an issue, showing these files (path -> text) in this order."""
     shown = "\n\n".join(_block(path, text) for path, text in files.items())
     return [{"role": "user", "content": _ASK.format(problem=problem, files=shown)}]
+
+
+def reproduction_messages(problem: str, files: Mapping[str, str]) -> list[dict[str, str]]:
+    """Ask for a test that fails before the issue is resolved and passes then, showing these files in this order."""
+    shown = "\n\n".join(_block(path, text) for path, text in files.items())
+    return [{"role": "user", "content": _ASK_TEST.format(problem=problem, files=shown)}]
 
 
 def _block(path: str, text: str) -> str:

@@ -18,6 +18,13 @@ from nemo_cascade.rewards.verifier import VerifierError, field_of
 
 _HOLDERS = ("verification_info", "verifier_metadata", "reward_model")
 _BESIDE = ("entry_point", "module", "validator_flags")  # may stand beside the holder
+# What a contestant sees of a row's tests -> the field that they are read from alone.
+_VISIBLE = {
+    "visible_tests": "tests",
+    "public_test_cases": "public_test_cases",
+    "public_tests": "public_tests",
+    "examples": "public_tests",
+}
 _FUNCTIONAL = ("functional", "function_call", "call_based")
 _WHOLE_NUMBER = re.compile(r"-?\d+")
 
@@ -54,6 +61,24 @@ def read_tests(record: Mapping[str, Any]) -> CodeTests:
         if isinstance(inner, Mapping):
             return read_tests({**{key: record[key] for key in _BESIDE if key in record}, **inner})
     _refuse(f"a coding problem needs one of the fields {', '.join(_READERS)}")
+
+
+def visible_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without the tests that whoever writes a program for it may not see.
+
+    They are `visible_tests` (in any shape that `tests` may have), the public ones of LiveCodeBench and CodeContests, or
+    the examples of Codeforces.
+
+    Raises:
+        VerifierError: it has none, or no others beside them (kind `record`).
+    """
+    shown = next((name for name in _VISIBLE if record.get(name) not in (None, "", [], {})), None)
+    if shown is None:
+        _refuse(f"no test of the row may be seen: it needs one of {', '.join(_VISIBLE)}")
+    tests = {*_READERS, *_HOLDERS, *_VISIBLE, "generated_tests"}
+    if not any(record.get(name) not in (None, "", [], {}) for name in tests - {shown}):
+        _refuse(f"all tests of the row may be seen: it has none beside {shown!r}")
+    return {name: value for name, value in record.items() if name not in tests} | {_VISIBLE[shown]: record[shown]}
 
 
 def _own_rule(record: Mapping[str, Any]) -> OutputRule | None:

@@ -28,6 +28,11 @@ class StdioTest:
     stdin: str
     expected: str
 
+    @property
+    def shown(self) -> str:
+        """The test as people read it."""
+        return f"Input:\n{self.stdin.rstrip()}\nExpected output:\n{self.expected.rstrip()}"
+
 
 @dataclass(frozen=True, slots=True)
 class CallTest:
@@ -35,6 +40,10 @@ class CallTest:
 
     arguments: tuple[Any, ...]
     expected: tuple[Any, ...]
+
+    def shown(self, entry_point: str) -> str:
+        """Return the test as people read it."""
+        return f"{entry_point}({', '.join(map(repr, self.arguments))}) == {self.expected[-1]!r}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from nemo_cascade.rewards.code.block import last_program
@@ -30,6 +30,19 @@ T = TypeVar("T")
 
 def _fenced(program: str) -> str:
     return f"<think>let me see</think>\n```python\n{program}\n```\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """How a program did on one test.
+
+    Attributes:
+        shown: the test, for whoever wrote the program; empty where there was no program to test.
+        fault: what went wrong; empty where it passed.
+    """
+
+    shown: str
+    fault: str
 
 
 class CodeVerifier:
@@ -104,9 +117,40 @@ class CodeVerifier:
         self._runs = ConfinedRuns(memory_mib, forks=False, waiting_s=_WAITING_S)
         self.needs_s = self._runs.longest_s(total_s)
 
-    def verify(self, record: Mapping[str, Any], response: Response) -> float:
+    def verify(self, record: Mapping[str, Any], response: Response) -> Score:
         """Return 1 or 0; see `Verifier.verify`."""
         tests = read_tests(record)
+        source = self._source(record, response, tests)
+        if isinstance(source, Score):
+            return source
+        program = _contest_program(record, source)
+        if tests.stdio:
+            return self._judge_output(program, tests.stdio, tests.rule or self._rule)
+        return self._judge_functions(program, tests)
+
+    def results(self, record: Mapping[str, Any], response: Response) -> list[TestResult]:
+        """Return how a program does on each of the row's tests, those after a failure too; one where there is none.
+
+        Raises:
+            VerifierError: as `verify`.
+        """
+        tests = read_tests(record)
+        source = self._source(record, response, tests)
+        if isinstance(source, Score):
+            return [TestResult("", source.detail)]
+        program = _contest_program(record, source)
+        if tests.stdio:
+            faults = self._output_faults(program, tests.stdio, tests.rule or self._rule)
+            return [TestResult(test.shown, fault) for test, fault in zip(tests.stdio, faults, strict=True)]
+        shown = [call.shown(tests.entry_point) for call in tests.calls] or list(tests.asserts)
+        apart = tuple(text for call in tests.calls for text in function_tests(tests, [call]).tests)
+        suite = replace(function_tests(tests, []), tests=apart or tests.asserts)
+        judgement = self._runs.judge(program, suite, self._total_s, output_kib=_LEAST_OUTPUT_KIB)
+        said = zip(shown, judgement.results, judgement.details, strict=True)
+        return [TestResult(test, "" if passed else detail or "failed") for test, passed, detail in said]
+
+    def _source(self, record: Mapping[str, Any], response: Response, tests: CodeTests) -> str | Score:
+        """Return the program that is judged, or the score of a response that has none."""
         language = str(record.get("language") or "python").lower()
         parts = split_response(response.text)
         if parts.answer is None:
@@ -120,37 +164,44 @@ class CodeVerifier:
             return Score(0.0, "no closed code block")
         if len(program) > _MAX_PROGRAM_CHARS:
             return Score(0.0, f"a program of {len(program)} characters")
-        return self._judge(with_preamble(program, tests), language, tests)
+        return with_preamble(program, tests)
 
-    def _judge(self, source: str, language: str, tests: CodeTests) -> float:
-        from nemo_cascade.sandbox.program import Program
-
-        program = Program(language=python_or_cpp(language), source=source, contest=True)
-        if tests.stdio:
-            return self._judge_output(program, tests.stdio, tests.rule or self._rule)
-        return self._judge_functions(program, tests)
-
-    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...], rule: OutputRule) -> float:
+    def _judge_output(self, program: Program, tests: tuple[StdioTest, ...], rule: OutputRule) -> Score:
         chosen = _spread(sorted(tests, key=lambda t: len(t.stdin) + len(t.expected)), self._max_tests)
-        left = self._runs.allowance(self._total_s)
-        for number, test in enumerate(chosen, 1):
-            allowed_kib = _LEAST_OUTPUT_KIB + 4 * len(test.expected.encode("utf-8", "replace")) // 1024
-            run = replace(program, stdin=test.stdin)
-            outcome = self._runs.run(run, self._per_test_s, allowed_kib, left)
-            where = f"test {number} of {len(chosen)}"
-            if not outcome.ok:
-                return Score(0.0, f"{where}: {outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}")
-            if not same_output(outcome.stdout, test.expected, rule):
-                return Score(0.0, f"{where}: printed {outcome.stdout[:100]!r}, not {test.expected[:100]!r}")
-            if left.spent:
-                return Score(0.0, f"{where}: over {self._total_s:g} CPU seconds, or too long a wait, for all tests")
+        for number, fault in enumerate(self._output_faults(program, chosen, rule), 1):
+            if fault:
+                return Score(0.0, f"test {number} of {len(chosen)}: {fault}")
         return Score(1.0, f"{len(chosen)} tests passed")
 
-    def _judge_functions(self, program: Program, tests: CodeTests) -> float:
+    def _output_faults(self, program: Program, tests: Sequence[StdioTest], rule: OutputRule) -> Iterator[str]:
+        """Run the program for one test after the other; yield what is wrong with it, nothing where it passes."""
+        left = self._runs.allowance(self._total_s)
+        over = f"over {self._total_s:g} CPU seconds, or too long a wait, for all tests"
+        for test in tests:
+            if left.spent:
+                yield over
+                continue
+            allowed_kib = _LEAST_OUTPUT_KIB + 4 * len(test.expected.encode("utf-8", "replace")) // 1024
+            outcome = self._runs.run(replace(program, stdin=test.stdin), self._per_test_s, allowed_kib, left)
+            if not outcome.ok:
+                yield f"{outcome.status} {outcome.detail} {outcome.stderr.strip()[-200:]}"
+            elif not same_output(outcome.stdout, test.expected, rule):
+                yield f"printed {outcome.stdout[:100]!r}, not {test.expected[:100]!r}"
+            else:
+                yield over if left.spent else ""
+
+    def _judge_functions(self, program: Program, tests: CodeTests) -> Score:
         calls = _spread(sorted(tests.calls, key=lambda t: len(repr(t))), self._max_tests)
         judgement = self._runs.judge(program, function_tests(tests, calls), self._total_s, output_kib=_LEAST_OUTPUT_KIB)
         failed = next((d for passed, d in zip(judgement.results, judgement.details, strict=True) if not passed), None)
         return Score(float(judgement.passed), failed or f"{len(judgement.results)} tests passed")
+
+
+def _contest_program(record: Mapping[str, Any], source: str) -> Program:
+    from nemo_cascade.sandbox.program import Program
+
+    language = python_or_cpp(str(record.get("language") or "python").lower())
+    return Program(language=language, source=source, contest=True)
 
 
 def _wanted(tests: CodeTests) -> tuple[str, ...]:

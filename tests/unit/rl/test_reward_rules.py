@@ -82,6 +82,15 @@ def test_a_truncated_response_that_is_masked_keeps_its_reward_and_is_not_trained
     assert marks.trained.tolist() == [[True, False, True], [False, True, False]]
 
 
+def test_a_group_none_of_whose_trained_rewards_is_good_enough_is_not_trained_and_keeps_its_rewards():
+    scores = np.array([[0.5, -1.0, 0.2], [0.6, 0.0, 0.1], [0.9, 0.1, 0.0]])
+    valid = np.array([[True, True, True], [True, True, False], [True, True, True]])
+    truncated = np.array([[False, False, False], [False, False, False], [True, False, False]])
+    marks = marks_of(scores, valid, truncated=truncated, overlong="mask", least_best=0.5)
+    assert marks.trained.tolist() == [[False] * 3, [True, True, False], [False] * 3]
+    assert marks.rewards.tolist() == [[0.5, -1.0, 0.2], [0.6, 0.0, 0.0], [0.9, 0.1, 0.0]]
+
+
 def test_a_batch_without_a_valid_verdict_has_no_rewards():
     assert not marks_of(SCORES, NONE, switched=VALID, bounded=True, **SWITCHED).rewards.any()
 

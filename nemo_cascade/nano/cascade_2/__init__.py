@@ -1,0 +1,1 @@
+"""Data of the nano twin of Nemotron-Cascade 2."""
