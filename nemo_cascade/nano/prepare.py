@@ -1,4 +1,4 @@
-"""Data that a run writes before its first stage: procedural (nano, nano_agent), or of installed packages."""
+"""Data that a run writes before its first stage: procedural (nano and its kin), or of installed packages."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def prepare_data(config: RunConfig) -> Path | None:
         from nemo_cascade.nano.agent_repairs import prepare_nano_agent
 
         prepare_nano_agent(folder, DATA_SEED)
+    elif config.prepare == "nano_blend":
+        from nemo_cascade.nano.blend.rows import prepare_nano_blend
+
+        prepare_nano_blend(folder, DATA_SEED)
     elif config.prepare == "real_text":
         from nemo_cascade.nano.real_text import prepare_real_text
 
