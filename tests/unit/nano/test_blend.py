@@ -1,6 +1,7 @@
 """What the nano twin of Nemotron 3 Nano learns from, is rewarded for and is measured on."""
 
 import json
+import re
 from random import Random
 
 import pytest
@@ -34,7 +35,7 @@ def rows(folder, name):
 
 def asked(row):
     """A task apart from the order of what it lists."""
-    return " ".join(sorted(row["messages"][0]["content"].replace(".", " ").replace(",", " ").split()))
+    return tuple(sorted(re.split(r"[.,\n] ?|^Give JSON: |^Write f of x: ", row["messages"][0]["content"])))
 
 
 def said(row):
@@ -47,8 +48,7 @@ def test_no_task_is_learned_from_and_rewarded_or_measured_on(blend):
             {asked(row) for row in rows(blend, f"{task}_{kind}")} for kind in ("sft", "train", "test")
         )
         assert (len(rows(blend, f"{task}_train")), len(rows(blend, f"{task}_test"))) == (160, 240)
-        if task != "choice":  # whose words may be the same for another kind
-            assert not learned & train | learned & test | train & test, task
+        assert not learned & train | learned & test | train & test, task
 
 
 def test_who_says_the_word_names_its_letter_and_who_guesses_is_right_by_chance():
