@@ -29,7 +29,7 @@ NANO_BLEND_VERSION = 1
 Row = dict[str, Any]
 
 # How many prompts each task trains on and is measured on.
-_TRAIN, _TEST = 160, 240
+_TRAIN, _TEST = 120, 240
 _TASKS = (code, instruction, math, preference, lookup, choice, structured, judge)
 
 

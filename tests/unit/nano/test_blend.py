@@ -47,7 +47,7 @@ def test_no_task_is_learned_from_and_rewarded_or_measured_on(blend):
         learned, train, test = (
             {asked(row) for row in rows(blend, f"{task}_{kind}")} for kind in ("sft", "train", "test")
         )
-        assert (len(rows(blend, f"{task}_train")), len(rows(blend, f"{task}_test"))) == (160, 240)
+        assert (len(rows(blend, f"{task}_train")), len(rows(blend, f"{task}_test"))) == (120, 240)
         assert not learned & train | learned & test | train & test, task
 
 
