@@ -47,14 +47,14 @@ def nano_blend_rows(seed: int) -> dict[str, list[Row]]:
     """Generate all rows, by file name; no task is learned from, rewarded and measured on at once."""
     draw_sum = partial(draw_problem, digits=(2, 2))
     rows: dict[str, list[Row]] = {
-        "math_sft": _samples(seed, "math", draw_sum, partial(math_sample, quick_fraction=0.6), 2500),
+        "math_sft": _samples(seed, "math", draw_sum, partial(math_sample, quick_fraction=0.5), 2500),
         "instruction_sft": _samples(
-            seed, "instruction", draw_order, partial(instruction_sample, careless_fraction=0.6), 3000
+            seed, "instruction", draw_order, partial(instruction_sample, careless_fraction=0.5), 3000
         ),
-        "code_sft": _samples(seed, "code", draw_function, partial(code_sample, abridged_fraction=0.6), 2000),
-        "choice_sft": _samples(seed, "choice", draw_choice, partial(choice_sample, guessed_fraction=0.7), 3000),
+        "code_sft": _samples(seed, "code", draw_function, partial(code_sample, abridged_fraction=0.5), 2000),
+        "choice_sft": _samples(seed, "choice", draw_choice, partial(choice_sample, guessed_fraction=0.6), 3000),
         "structured_sft": _samples(
-            seed, "structured", draw_form, partial(structured_sample, careless_fraction=0.6), 2000
+            seed, "structured", draw_form, partial(structured_sample, careless_fraction=0.5), 2000
         ),
         "tools_sft": lookup_conversations(Random(f"{seed}/blend_sft/tools"), 1200, 1200, 1200, 0.1),
         "chat_sft": _samples(seed, "chat", draw_topic, wordy_sample, 1500),
@@ -98,7 +98,7 @@ def _samples(
 
 
 def _verdict(topic: preference.Topic, rng: Random) -> Row:
-    return comparison_sample(draw_comparison(topic, rng), rng, 0.6)
+    return comparison_sample(draw_comparison(topic, rng), rng, 0.5)
 
 
 def _canonical(task: Any) -> str:
