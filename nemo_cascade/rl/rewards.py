@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stages.rollout_rules import ShapingConfig
+from nemo_cascade.config.stages.rollout_rules import LengthControlConfig, ShapingConfig
 from nemo_cascade.config.verifiers.kinds import PREFERENCE
 from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.formula import reward_formula
@@ -249,11 +249,14 @@ def _bounded(stage: Rewarding) -> Sequence[Rule]:
 
 
 def _length_controlled(stage: Rewarding) -> Sequence[Rule]:
-    asked = stage.shaping.length_control
+    control = _control(stage.shaping.length_control)
+    counts = (control.think, control.answer, control.think_bonus, control.answer_bonus)
+    return (LengthControlled(control),) if any(counts) else ()
+
+
+def _control(asked: LengthControlConfig) -> LengthControl:
     bonuses = asked.think_bonus, asked.answer_bonus
-    if not any((asked.think, asked.answer, *bonuses)):
-        return ()
-    return (LengthControlled(LengthControl(asked.think, asked.answer, *bonuses, asked.quality_percentile)),)
+    return LengthControl(asked.think, asked.answer, *bonuses, asked.quality_percentile)
 
 
 RULES: tuple[Callable[[Rewarding], Sequence[Rule]], ...] = (
