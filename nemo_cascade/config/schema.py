@@ -169,7 +169,9 @@ class RunConfig:
     """Where run folders live."""
     data_dir: str = "${runs_dir}/data"
     """Where prepared data sets live."""
-    prepare: Literal["none", "nano", "nano_agent", "nano_cascade_2", "smol", "smol_stages", "real_text"] = "none"
+    prepare: Literal[
+        "none", "nano", "nano_agent", "nano_blend", "nano_cascade_2", "smol", "smol_stages", "real_text"
+    ] = "none"
     """Procedural or packaged data to write under data_dir before the first stage."""
     seed: Seed = 0
     """Seeds everything: initial weights, data order, sampling."""

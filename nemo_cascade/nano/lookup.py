@@ -76,14 +76,7 @@ def lookup_prompt(task: Lookup) -> dict[str, Any]:
 
 def lookup_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
     """Generate all rows, by file name: conversations, prompts, and a hold-out."""
-    rng = Random(f"{seed}/tools_sft")
-    learned = [_read(draw_lookup(rng, "sft")) for _ in range(_READ)]
-    learned += [_called(draw_lookup(rng, "sft"), trained=False) for _ in range(_SHOWN)]
-    for _ in range(_ASKED):
-        task = draw_lookup(rng, "sft")
-        learned.append(_called(task, trained=True) if rng.random() < _CALLS else _guessed(task, rng))
-    rng.shuffle(learned)
-    rows = {"tools_sft": learned}
+    rows = {"tools_sft": lookup_conversations(Random(f"{seed}/tools_sft"), _READ, _SHOWN, _ASKED, _CALLS)}
     kinds: tuple[tuple[str, Split, int], ...] = (("train", "rl", _TRAIN), ("test", "test", _TEST))
     for kind, split, count in kinds:
         rng, found = Random(f"{seed}/tools_{kind}"), dict[str, Lookup]()
@@ -92,6 +85,25 @@ def lookup_rows(seed: int) -> dict[str, list[dict[str, Any]]]:
             found.setdefault(task.text, task)
         rows[f"tools_{kind}"] = [lookup_prompt(task) for task in found.values()]
     return rows
+
+
+def lookup_conversations(rng: Random, read: int, shown: int, asked: int, calls: float) -> list[dict[str, Any]]:
+    """Generate conversations to learn from, in any order.
+
+    Args:
+        rng: draws them.
+        read: how many read a place and add nothing.
+        shown: how many add behind a call that isn't trained.
+        asked: how many are of the whole.
+        calls: share of those that call; the others guess.
+    """
+    learned = [_read(draw_lookup(rng, "sft")) for _ in range(read)]
+    learned += [_called(draw_lookup(rng, "sft"), trained=False) for _ in range(shown)]
+    for _ in range(asked):
+        task = draw_lookup(rng, "sft")
+        learned.append(_called(task, trained=True) if rng.random() < calls else _guessed(task, rng))
+    rng.shuffle(learned)
+    return learned
 
 
 class LookupEnvironment(ToolLoop):

@@ -27,6 +27,10 @@ def prepare_data(config: RunConfig) -> Path | None:
         from nemo_cascade.nano.cascade_2.prepare import prepare_nano_cascade_2
 
         prepare_nano_cascade_2(folder, DATA_SEED)
+    elif config.prepare == "nano_blend":
+        from nemo_cascade.nano.blend.rows import prepare_nano_blend
+
+        prepare_nano_blend(folder, DATA_SEED)
     elif config.prepare == "real_text":
         from nemo_cascade.nano.real_text import prepare_real_text
 

@@ -58,6 +58,8 @@ class Chart:
 MEASURED = "measured_"
 """What a suite's score between the steps is called in metrics.jsonl, before its domain; `mean` is that of all."""
 
+_RATES = ("target", "drawn")
+
 # One table for all kinds: a chart is drawn where its metrics are.
 SPECS = (
     Spec("Reward", "mean of valid rollouts", {"reward_mean": "mean", "reward_std": "std"}),
@@ -145,6 +147,7 @@ def stage_charts(records: Records) -> list[Chart]:
     measured = {name: name.removeprefix(MEASURED) for record in records for name in record if name.startswith(MEASURED)}
     scores = Spec("Scores between the steps", "of the suites' first prompts", measured, zero=True)
     charts = [chart for spec in (scores, *SPECS) if (chart := _draw(spec, records, steps)) is not None]
+    charts += _curricula(records, steps)
     phases = {name: np.nan_to_num(seconds) for name, seconds in phase_columns(records).items()}
     if phases:
         svg = stacked_chart(steps, phases)
@@ -152,6 +155,29 @@ def stage_charts(records: Records) -> list[Chart]:
         total = sum(float(seconds[-1]) for seconds in phases.values())
         charts.append(Chart("Seconds by phase", "per step", svg, legend, f"{total:.3g}"))
     return charts
+
+
+def _curricula(records: Records, steps: Float64) -> list[Chart]:
+    """Draw the pass rates that a curriculum asks for, and those of the prompts that it found, task by task."""
+    told = [_curricula_of(record) for record in records]
+    names = list(dict.fromkeys(name for by_name in told for name in by_name))
+    if not names:
+        return []
+    flat = [
+        {f"{name} {rate}": by_name.get(name, {}).get(f"{rate}_pass_rate") for name in names for rate in _RATES}
+        for by_name in told
+    ]
+    # Tasks are profiled anew together, so one target is every task's.
+    curves = {f"{names[0]} target": "target"} | {f"{name} drawn": f"drawn {name}".strip() for name in names}
+    chart = _draw(Spec("Pass rates of the curriculum", "mean of a batch's prompts", curves, zero=True), flat, steps)
+    return [] if chart is None else [chart]
+
+
+def _curricula_of(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what a line says of its curriculum, by task; one of the whole stage has no name."""
+    by_task = record.get("stream_by_task")
+    lines = {"": record, **(by_task if isinstance(by_task, Mapping) else {})}
+    return {name: line["curriculum"] for name, line in lines.items() if isinstance(line.get("curriculum"), Mapping)}
 
 
 def calibration(scores: PreferenceScores) -> Chart:

@@ -13,7 +13,7 @@ import numpy as np
 from nemo_cascade.data.prompts.comparison_rows import comparison_question
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.response import Response, split_response
-from nemo_cascade.rewards.shaping import Float64, LengthControl, length_controlled
+from nemo_cascade.rewards.shaping import Float64, LengthControl, length_controlled, part_lengths
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _ROW = {"score_1": 4, "score_2": 2, "ranking": 2}
@@ -169,8 +169,7 @@ class GenRM:
             for index, score in zip((i, j), match_scores(view or UNPARSABLE), strict=True):
                 matches[index].append(score)
         base = np.array([np.mean(scores) for scores in matches], dtype=np.float64)
-        think = [len(part.reasoning.strip()) for part in parts]
-        lengths = [len(answer.strip()) for answer in answers]
+        think, lengths = part_lengths([response.text for response in responses])
         return GroupScores(length_controlled(base, think, lengths, self._control), base, views.count(None))
 
     def _compare(self, messages: Sequence[Mapping[str, str]], first: str, second: str) -> Comparison | None:

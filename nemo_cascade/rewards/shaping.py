@@ -5,10 +5,13 @@ Shapes: G responses to one prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from nemo_cascade.rewards.response import split_response
 
 Float64 = NDArray[np.float64]
 
@@ -68,6 +71,16 @@ class LengthControl:
     think_bonus: float = 0.5
     answer_bonus: float = 0.5
     quality_percentile: float = 80.0
+
+
+def part_lengths(texts_G: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return how long the thinking of each response is, and its answer, in characters of stripped text.
+
+    Thinking that never ended is thinking, and the whole text also counts as the answer.
+    """
+    parts = [split_response(text) for text in texts_G]
+    answers = [part.answer if part.answer is not None else text for part, text in zip(parts, texts_G, strict=True)]
+    return [len(part.reasoning.strip()) for part in parts], [len(answer.strip()) for answer in answers]
 
 
 def length_weights(lengths_G: ArrayLike) -> Float64:

@@ -6,8 +6,10 @@
     combined      verifier and reward model             section 4.4.2
     code switch   text of a foreign script              section 4.3
     bounded       tanh of the group's z-scores          sections 4.3 and 6
+    length        the short and good among a group      arXiv 2512.20848, section 3.3.2
 
-(arXiv 2512.13607.) A plan and a report write out the same list, and dynamic sampling asks it of single groups.
+(arXiv 2512.13607, but for the last.) A plan and a report write out the same list, and dynamic sampling asks it of
+single groups.
 Zero comes before all shaping: a truncated response is then bounded like the wrong answer that it is taken for; 0
 behind the bound would be the group's mean.
 
@@ -23,12 +25,19 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nemo_cascade.config.stages.rollout_rules import ShapingConfig
+from nemo_cascade.config.stages.rollout_rules import LengthControlConfig, ShapingConfig
 from nemo_cascade.config.verifiers.kinds import PREFERENCE
 from nemo_cascade.rewards.form import prompt_text
 from nemo_cascade.rewards.formula import reward_formula
 from nemo_cascade.rewards.language import foreign_text, written_in
-from nemo_cascade.rewards.shaping import bounded_scores, combined_instruction_rewards, punish_code_switch
+from nemo_cascade.rewards.shaping import (
+    LengthControl,
+    bounded_scores,
+    combined_instruction_rewards,
+    length_controlled,
+    part_lengths,
+    punish_code_switch,
+)
 from nemo_cascade.rl.penalties import penalties_of
 from nemo_cascade.types import Task
 
@@ -187,6 +196,31 @@ class Bounded:
                 row[mask] = bounded_scores(row[mask])
 
 
+@dataclass(frozen=True)
+class LengthControlled:
+    """Short responses of a group gain, the shortest more if it is good enough."""
+
+    control: LengthControl
+    shapes: ClassVar[bool] = True
+
+    @property
+    def text(self) -> str:
+        """The terms that count."""
+        control = self.control
+        terms = {"thinking": control.think, "answer": control.answer}
+        bonuses = {"thinking": control.think_bonus, "answer": control.answer_bonus}
+        told = [f"{weight:g} x shortness of {part}" for part, weight in terms.items() if weight]
+        told += [f"{bonus:g} for the shortest {part} if good enough" for part, bonus in bonuses.items() if bonus]
+        return f"length: r + {' + '.join(told)}"
+
+    def apply(self, marks: Marks) -> None:
+        """Add the terms within each group."""
+        for row, texts, mask in zip(marks.rewards, marks.texts(), marks.valid, strict=True):
+            if mask.any():
+                lengths = part_lengths([text for text, valid in zip(texts, mask, strict=True) if valid])
+                row[mask] = length_controlled(row[mask], *lengths, self.control)
+
+
 class Rewarding(Protocol):
     """What rules follow from; a GRPO stage's config has it."""
 
@@ -242,6 +276,17 @@ def _bounded(stage: Rewarding) -> Sequence[Rule]:
     return (Bounded(),) if stage.shaping.bounded else ()
 
 
+def _length_controlled(stage: Rewarding) -> Sequence[Rule]:
+    control = _control(stage.shaping.length_control)
+    counts = (control.think, control.answer, control.think_bonus, control.answer_bonus)
+    return (LengthControlled(control),) if any(counts) else ()
+
+
+def _control(asked: LengthControlConfig) -> LengthControl:
+    bonuses = asked.think_bonus, asked.answer_bonus
+    return LengthControl(asked.think, asked.answer, *bonuses, asked.quality_percentile)
+
+
 RULES: tuple[Callable[[Rewarding], Sequence[Rule]], ...] = (
     _truncated,
     _penalties,
@@ -249,6 +294,7 @@ RULES: tuple[Callable[[Rewarding], Sequence[Rule]], ...] = (
     _combined,
     _code_switch,
     _bounded,
+    _length_controlled,
 )
 """All rules that there are, in the order in which they apply: (a stage) -> those that it turns on."""
 

@@ -50,8 +50,8 @@ def write_talkative(folder, vocab_size, end_id, **changes):
     write_tiny_folder(folder, vocab_size=vocab_size, eos_token_id=end_id, tie_word_embeddings=False, **changes)
     file = folder / "model.safetensors"
     tensors = load_file(file)
-    tensors["model.embed_tokens.weight"][:, 0] = 1.0
+    tensors["model.embed_tokens.weight"][:, 0] = 4.0
     tensors["lm_head.weight"][:, 0] = 0.0
-    tensors["lm_head.weight"][end_id, 0] = 1.75
+    tensors["lm_head.weight"][end_id, 0] = 2.5
     save_file(tensors, file, {"format": "pt"})
     return str(folder)

@@ -132,6 +132,24 @@ class PenaltiesConfig:
 
 
 @block
+class LengthControlConfig:
+    """Rewards for the short among a group's good responses (arXiv 2512.20848, section 3.3.2; its numbers are 0.5), for
+    the scores of any judge; a generative reward model has its own in reward.genrm.
+    """
+
+    think: NonNegativeFloat = 0.0
+    """Weight of short thinking."""
+    answer: NonNegativeFloat = 0.0
+    """Weight of a short answer."""
+    think_bonus: NonNegativeFloat = 0.0
+    """For the shortest thinking, if good enough."""
+    answer_bonus: NonNegativeFloat = 0.0
+    """For the shortest answer, if good enough."""
+    quality_percentile: Annotated[float, Field(ge=0, le=100)] = 80.0
+    """Percentile of the group's rewards that is good enough; of the rewards that are there, as in NeMo Gym."""
+
+
+@block
 class ShapingConfig:
     """From the verdicts of a batch to its rewards; by default the scores are the rewards."""
 
@@ -150,3 +168,5 @@ class ShapingConfig:
     are."""
     bounded: bool = False
     """tanh of the group's z-scores, for a shaky reward model (arXiv 2512.13607, sections 4.3 and 6)."""
+    length_control: LengthControlConfig = field(default_factory=LengthControlConfig)
+    """Rewards for short responses, on top of all else."""

@@ -22,13 +22,14 @@ def marks_of(
     switched=None,
     preferences=None,
     said=None,
+    texts=None,
     record=RECORD,
     overlong="keep",
     **shaping,
 ):
     """Return what the rules of a stage make of scores; who is `switched` writes in a foreign script."""
     none = np.zeros_like(valid)
-    texts = [["Кот" if s else "A cat." for s in row] for row in (none if switched is None else switched)]
+    texts = texts or [["Кот" if s else "A cat." for s in row] for row in (none if switched is None else switched)]
     marks = Marks(
         tasks=[Task(f"p/{i}", "x", "x", np.array([1], np.int32), record) for i in range(len(scores))],
         texts=lambda: texts,
@@ -171,3 +172,18 @@ def test_a_fault_of_form_in_any_turn_costs_the_reward_and_is_counted():
     stage = {"tasks": {"a": {"reward": {"kind": "math"}}}, "overlong": "keep", "advantage": {
         "baseline": "mean", "normalize_by_std": False}, "shaping": {"penalties": {"empty_answer": 0.0}}}  # fmt: skip
     assert stage_formula(stage) == "r = math; empty answer: r <= 0; A = r - group mean"
+
+
+def test_length_control_comes_on_top_of_the_bound_and_counts_who_is_valid():
+    control = {"think": 0.5, "think_bonus": 0.25}
+    texts = [[f"<think>\n{thought}\n</think>\nx" for thought in ("ab", "abcd", "abcdef")]] * 2
+    scores, valid = np.array([[3.0, 1.0, 2.0], [1.0, 1.0, 9.0]]), np.array([[True, True, True], [True, True, False]])
+    rewards = marks_of(scores, valid, texts=texts, bounded=True, length_control=control).rewards
+    edge = np.tanh(1.0 / np.std([3.0, 1.0, 2.0]))
+    # Shortness is 1, 1/2 and 0 less their mean; the shortest is the best, too, and has the bonus.
+    np.testing.assert_allclose(rewards[0], [edge + 0.25 + 0.25, -edge, -0.25])
+    np.testing.assert_allclose(rewards[1], [0.25 + 0.25, -0.25, 0.0])
+    stage = {"tasks": {"a": {"reward": {"kind": "preference"}}}, "overlong": "keep", "advantage": {
+        "baseline": "mean", "normalize_by_std": False}, "shaping": {"length_control": control}}  # fmt: skip
+    told = "length: r + 0.5 x shortness of thinking + 0.25 for the shortest thinking if good enough"
+    assert stage_formula(stage) == f"r = preference; {told}; A = r - group mean"
