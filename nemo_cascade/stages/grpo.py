@@ -25,10 +25,10 @@ from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.streams import open_stream
 from nemo_cascade.rewards.records import record_problem
-from nemo_cascade.rl.ahead import Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
-from nemo_cascade.rl.continuous.drawing import Continuous
+from nemo_cascade.rl.drawing.ahead import Ahead
+from nemo_cascade.rl.drawing.continuous import Continuous
 from nemo_cascade.rl.ending import Ending
 from nemo_cascade.rl.profiling import Profiling
 from nemo_cascade.rl.rollout_log import write_rollouts

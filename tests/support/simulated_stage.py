@@ -14,10 +14,10 @@ from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.stages.generation import GenerationConfig
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.streams import open_stream
-from nemo_cascade.rl.ahead import Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
 from nemo_cascade.rl.continuous.generation import Generation
+from nemo_cascade.rl.drawing.ahead import Ahead
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import Task
 from tests.support.simulated_engines import InstantJudges

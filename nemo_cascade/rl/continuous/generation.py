@@ -22,7 +22,7 @@ from nemo_cascade.rl.ask import check_errors
 from nemo_cascade.rl.collect import Collector, check_signal, rollout_seed
 from nemo_cascade.rl.continuous.buffer import Entry, RolloutBuffer, in_order
 from nemo_cascade.rl.continuous.under_way import GroupUnderWay
-from nemo_cascade.rl.drawing import Drawn
+from nemo_cascade.rl.drawing.base import Drawn
 from nemo_cascade.rl.group import Group
 from nemo_cascade.types import Judged, Task, Trajectory
 

@@ -13,10 +13,10 @@ from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.prompts.prompt_stream import PromptStream
 from nemo_cascade.errors import RolloutError
-from nemo_cascade.rl.ahead import Ahead
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
-from nemo_cascade.rl.drawing import ROLLOUTS_AHEAD
+from nemo_cascade.rl.drawing.ahead import Ahead
+from nemo_cascade.rl.drawing.base import ROLLOUTS_AHEAD
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import FinishReason, Task, Verdict, first_turn
 

@@ -14,8 +14,8 @@ import pytest
 
 from nemo_cascade.config.stages.rollout_rules import DynamicSamplingConfig
 from nemo_cascade.errors import RewardError, RolloutError
-from nemo_cascade.rl.continuous.drawing import Continuous
-from nemo_cascade.rl.drawing import ROLLOUTS_AHEAD
+from nemo_cascade.rl.drawing.base import ROLLOUTS_AHEAD
+from nemo_cascade.rl.drawing.continuous import Continuous
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.types import Verdict
 from tests.support.simulated_engines import InstantJudges, SimulatedEngines

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.rl.continuous.generation import Generation, Held
-from nemo_cascade.rl.drawing import ROLLOUTS_AHEAD, Drawing, Drawn, await_end
+from nemo_cascade.rl.drawing.base import ROLLOUTS_AHEAD, Drawing, Drawn, await_end
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 # How long engines sample before they are told of new questions, where no answer ends.

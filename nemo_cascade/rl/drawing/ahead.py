@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nemo_cascade.config.stages.grpo import GrpoStage
-from nemo_cascade.rl.drawing import ROLLOUTS_AHEAD, Drawing, Drawn, await_end
+from nemo_cascade.rl.drawing.base import ROLLOUTS_AHEAD, Drawing, Drawn, await_end
 from nemo_cascade.telemetry.timers import PhaseTimer
 
 
