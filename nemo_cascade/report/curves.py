@@ -120,6 +120,18 @@ SPECS = (
         only_if_any=True,
     ),
     Spec("Gradient norm", "before clipping", {"grad_norm": "norm"}, zero=True),
+    Spec(
+        "Load of the experts",
+        "tokens, in shares of an equal load",
+        {"expert_load_max": "most loaded", "expert_load_min": "least loaded"},
+        zero=True,
+    ),
+    Spec(
+        "Replayed routing",
+        "share of the experts' choices",
+        {"router_replay_share": "replayed", "router_replay_disagreement": "of those, the trainer's own are others"},
+        zero=True,
+    ),
     Spec("Learning rate", "", {"lr": "lr"}, zero=True),
     Spec(
         "Errors and drops",

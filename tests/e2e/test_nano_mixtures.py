@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
+from tests.support.paired_scores import above, scores_of
 
 pytestmark = [pytest.mark.long, pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -15,15 +16,26 @@ MODELS = {
     "nano_moe": ["model=nano_moe", "parallel=ep2"],
     "nano_hybrid": ["model=nano_hybrid", "parallel=dp2"],
 }
+BALANCE = ["stages.sft1.router.balance_coefficient=1e-4", "stages.sft2.router.balance_coefficient=1e-4"]
+# SFT and math RL of the nano cascade at their full size.
+SUMS = [
+    "cascade=nano",
+    *(f"~stages.{stage}" for stage in ("reward_model", "rlhf", "if_rl", "code_rl", "swe_rl")),
+    *(f"~evaluation.suites.{suite}" for suite in ("chat", "code", "swe", "chat_think", "to_think", "to_no_think")),
+    "stages.sft1.promise={improve: [math], hold: []}",
+    "stages.sft2.promise={improve: [], hold: []}",
+    "stages.math_rl.promise={improve: [math], hold: []}",
+    "stages.math_rl.router_replay.enabled=true",
+    *BALANCE,
+]
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def run(request, tmp_path_factory):
     runs = tmp_path_factory.mktemp(request.param)
-    balance = ["stages.sft1.router.balance_coefficient=1e-4", "stages.sft2.router.balance_coefficient=1e-4"]
     overrides = [setting for setting in MICRO if not setting.startswith("parallel=")]
     replay = ["stages.math_rl.router_replay.enabled=true", "stages.math_rl.router_replay.measure_every=2"]
-    process = start_run(runs, request.param, [*overrides, *MODELS[request.param], *balance, *replay])
+    process = start_run(runs, request.param, [*overrides, *MODELS[request.param], *BALANCE, *replay])
     log = runs / f"{request.param}.log"
     assert finish(process, log, timeout_s=1500) == 0, tail(log)
     return request.param, runs / request.param
@@ -92,3 +104,15 @@ def test_transformers_reads_what_was_exported(run):
     with torch.no_grad():
         logits = model(ids).logits
     assert np.isfinite(logits.numpy()).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("model", MODELS)
+def test_math_rl_lifts_held_out_sums_and_the_report_shows_the_experts_load(tmp_path, model, seed):
+    log = tmp_path / "sums.log"
+    process = start_run(tmp_path, "sums", [*SUMS, *MODELS[model], f"seed={seed}"])
+    assert finish(process, log, timeout_s=1500) == 0, tail(log)
+    run = tmp_path / "sums"
+    before, after = (scores_of(run, stage, "math") for stage in ("sft2", "math_rl"))
+    assert above(after, before), (before.mean(), after.mean())
+    assert "Load of the experts" in (run / "report.html").read_text()
