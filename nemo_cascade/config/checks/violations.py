@@ -121,7 +121,7 @@ def _machines(config: RunConfig) -> Problems:
             limit="a number",
             mend=f"rollout.kv_cache_blocks={rollout.max_num_seqs * -(-rollout.max_model_len // 16)}",
         )
-    if rollout.tensor_parallel_size > cluster.gpus_per_node:
+    if 0 < cluster.gpus_per_node < rollout.tensor_parallel_size:
         yield CascadeError(
             "an engine can't span machines",
             value=f"rollout.tensor_parallel_size={rollout.tensor_parallel_size}",

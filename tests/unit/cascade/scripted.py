@@ -96,7 +96,9 @@ class World:
 
     def run(self):
         self.folder.write_record(self.config, self.provenance)
-        roles = SimpleNamespace(forget=lambda: None, rollout=self.engines_start_from.append)
+        roles = SimpleNamespace(
+            forget=lambda: None, make_room=lambda stage: None, rollout=self.engines_start_from.append
+        )
         return self.runner()._cascade(roles)
 
     def runner(self):

@@ -5,6 +5,7 @@ Training and scoring are stand-ins here; tests/distributed has the real ones.
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,7 +61,7 @@ def stand_ins(monkeypatch):
     for kind, parts in KINDS.items():
         monkeypatch.setitem(KINDS, kind, replace(parts, run=train))
     monkeypatch.setattr(running, "evaluate", evaluate)
-    monkeypatch.setattr(running, "Roles", lambda *_: nullcontext())
+    monkeypatch.setattr(running, "Roles", lambda *_: nullcontext(SimpleNamespace(make_room=lambda stage: None)))
     return asked
 
 
