@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(400)]
 
 BF16 = ["precision=bf16", "rollout.dtype=bf16", "stages.math_rl.steps=1", "evaluation.evaluate_start=false"]
 NANO = [
@@ -34,7 +34,7 @@ SMOL = [
 
 @pytest.mark.parametrize(
     ("words", "tensors"),
-    [pytest.param(NANO, 20, id="nano"), pytest.param(SMOL, 200, id="smol", marks=pytest.mark.long)],
+    [pytest.param(NANO, 20, id="nano"), pytest.param(SMOL, 200, id="smol")],
 )
 def test_a_grpo_step_in_bf16_is_proven_and_made(tmp_path, words, tensors):
     log = tmp_path / "bf16.log"
