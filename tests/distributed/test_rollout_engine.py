@@ -329,6 +329,7 @@ def test_an_engine_on_cpu_has_one_process(folder):
         RolloutWorker(model_path=folder, config=config, seed=0, threads=1, device="cpu")
 
 
+@pytest.mark.long
 def test_smollm2_scores_and_takes_new_weights_exactly(smollm2_folder):
     from transformers import AutoModelForCausalLM
 

@@ -94,6 +94,7 @@ def test_a_run_whose_node_is_lost_is_requeued_and_ends_as_one_without_slurm(slur
     assert slurm.job(job)["Restarts"] == "1"
 
 
+@pytest.mark.long
 def test_a_judge_in_the_same_job_is_asked_and_a_cancelled_job_leaves_nothing(slurm, runs):
     server = slurm.folder / "judge.py"
     server.write_text(
