@@ -14,6 +14,8 @@ from nemo_cascade.training.launch import run_ranks
 from nemo_cascade.training.worker import TrainerWorker
 from tests.support.tiny_policy import VOCAB, policy_setup, write_tiny_folder
 
+pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(600)]
+
 STUDENT = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48}
 TEACHER = {"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 64}
 TEMPERATURE, MIXED = 1.5, 0.2

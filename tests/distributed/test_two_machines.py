@@ -70,6 +70,7 @@ def test_weights_reach_an_engine_when_the_first_rank_is_on_another_machine_than_
     assert next_line(driver)[0] == "AGAIN"
 
 
+@pytest.mark.long
 def test_a_cut_network_ends_a_hand_over_by_its_deadline_and_leaves_nothing(driver, machines):
     a, b = machines
     assert b.workers(DRIVER)
