@@ -157,24 +157,22 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
             )
         )
     if architecture.experts is None:
-        problems += [
-            CascadeError(
-                f"{config.model.name} has no experts whose router could be treated",
-                value=f"stages.{name}.router={trained.router}",
-                mend=f"~stages.{name}.router",
-            )
-            for name, stage in config.stages.items()
-            if (trained := stage.trained()) is not None and replace(trained.router, trainable=True) != RouterConfig()
-        ]
-        problems += [
-            CascadeError(
-                f"{config.model.name} has no experts whose choice could be replayed",
-                value=f"stages.{name}.router_replay.enabled=true",
-                mend=f"~stages.{name}.router_replay",
-            )
-            for name, stage in config.stages.items()
-            if (trained := stage.trained()) is not None and trained.replays_experts()
-        ]
+        for name, stage in config.stages.items():
+            if (trained := stage.trained()) is None:
+                continue
+            told = []
+            if replace(trained.router, trainable=True) != RouterConfig():
+                told.append(("router", "whose router could be treated", str(trained.router)))
+            if trained.replays_experts():
+                told.append(("router_replay", "whose choice could be replayed", "{enabled: true}"))
+            problems += [
+                CascadeError(
+                    f"{config.model.name} has no experts {missing}",
+                    value=f"stages.{name}.{key}={given}",
+                    mend=f"~stages.{name}.{key}",
+                )
+                for key, missing, given in told
+            ]
     lengths = {"rollout.max_model_len": config.rollout.max_model_len}
     for name, stage in config.stages.items():
         trained = stage.trained()

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
-from nemo_cascade.config.verifiers.kinds import RegressionSettings, ReproductionSettings
+from nemo_cascade.config.verifiers.repositories import RegressionSettings, ReproductionSettings
 from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The whole cascade on the real stack, in miniature: undisturbed, and killed in every stage, with a bad checkpoint.
+"""The whole cascade on the real stack, in miniature: undisturbed, and killed in its stages, with a bad checkpoint.
 
 SFT, RL, and a kind of stage of a user's own.
 """
@@ -99,15 +99,24 @@ def test_the_best_checkpoint_by_a_metric_stays_beside_the_newest(undisturbed):
     assert kept == {f"step_{best:06d}", "step_000005"}
 
 
-def test_killed_in_every_stage_and_resumed_equals_undisturbed(runs, undisturbed, overrides):
+def killed_in(runs, overrides, name, stage, lines):
+    """Run until a stage has made so many steps, and kill the driver."""
+    metrics, log = runs / name / "stages" / stage / "metrics.jsonl", runs / f"{name}.log"
+    family = kill_when(start_run(runs, name, overrides), metrics, lines, log)
+    assert family, "a driver with nothing below it wouldn't show what outlives it"
+    assert wait_until_gone(family) == []
+
+
+def resumed_is(undisturbed, runs, overrides, name):
+    run, log = runs / name, runs / f"{name}.log"
+    assert finish(start_run(runs, name, overrides), log) == 0, tail(log)
+    assert metrics_of(run) == metrics_of(undisturbed)
+    assert json.loads((run / "scores.json").read_text()) == json.loads((undisturbed / "scores.json").read_text())
+
+
+def test_killed_in_sft_and_in_rl_with_a_bad_checkpoint_and_resumed_equals_undisturbed(runs, undisturbed, overrides):
     run, log = runs / "killed", runs / "killed.log"
-
-    def killed_in(stage, lines):
-        family = kill_when(start_run(runs, "killed", overrides), run / "stages" / stage / "metrics.jsonl", lines, log)
-        assert family, "a driver with nothing below it wouldn't show what outlives it"
-        assert wait_until_gone(family) == []
-
-    killed_in("01-sft2", 5)
+    killed_in(runs, overrides, "killed", "01-sft2", 5)
     # One byte of the newest checkpoint flips while nobody looks: the one before must be used.
     newest = sorted((run / "stages" / "01-sft2" / "checkpoints").glob("step_*"))[-1]
     victim = max(
@@ -116,9 +125,12 @@ def test_killed_in_every_stage_and_resumed_equals_undisturbed(runs, undisturbed,
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
-    killed_in("02-math_rl", 3)
-    killed_in("03-brief", 3)
-    assert finish(start_run(runs, "killed", overrides), log) == 0, tail(log)
+    killed_in(runs, overrides, "killed", "02-math_rl", 3)
+    resumed_is(undisturbed, runs, overrides, "killed")
     assert victim.name in log.read_text() or victim.name in (run / "ledger.jsonl").read_text()
-    assert metrics_of(run) == metrics_of(undisturbed)
-    assert json.loads((run / "scores.json").read_text()) == json.loads((undisturbed / "scores.json").read_text())
+
+
+@pytest.mark.long
+def test_killed_in_a_stage_of_an_own_kind_and_resumed_equals_undisturbed(runs, undisturbed, overrides):
+    killed_in(runs, overrides, "own", "03-brief", 3)
+    resumed_is(undisturbed, runs, overrides, "own")

@@ -50,7 +50,7 @@ class Sizes:
     rl_steps: int
 
 
-def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: bool) -> Sizes:
+def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: bool, tiny: bool) -> Sizes:
     """Choose numbers for a first look: some thirty SFT steps of a small set, one epoch of a large one; short RL.
 
     Args:
@@ -59,6 +59,7 @@ def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: 
         prompts: to answer.
         positions: the longest sequence of the model.
         large: whether a GPU works: batches and steps are larger then.
+        tiny: whether the model is: a CPU makes a step of it in a second, and one of any other in a minute.
 
     Raises:
         DataError: the longest prompt leaves no room for a response.
@@ -92,7 +93,7 @@ def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: 
         max_model_len=max_model_len,
         prompts_per_step=min(32 if large else 8, prompts),
         num_generations=8,
-        rl_steps=100 if large else 8,
+        rl_steps=100 if large else 8 if tiny else 4,
     )
 
 

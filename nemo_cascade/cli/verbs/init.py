@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Deal the rows out, write the files, measure the rows, write the numbers that fit, check, show."""
-    from nemo_cascade.cli.first_run.recipe import write
+    from nemo_cascade.cli.first_run.recipe import NANO, write
     from nemo_cascade.cli.first_run.sizes import Lengths, Sizes, choose
     from nemo_cascade.cli.preflight import architecture_of, preflight
 
@@ -58,7 +58,8 @@ def execute(args: argparse.Namespace) -> int:
         positions = architecture_of(config).max_position_embeddings
         rows = run.data.count if run.data is not None and run.sft else 0
         asked = run.asked.count if run.asked is not None else 0
-        write(run, choose(lengths, rows, asked, positions, large=run.gpu), lengths)
+        sizes = choose(lengths, rows, asked, positions, large=run.gpu, tiny=run.model == NANO)
+        write(run, sizes, lengths)
         preflight(run.overrides, run.conf, fresh_folder=True, elsewhere=True)
     _tell(run, config, told)
     return 0

@@ -39,7 +39,15 @@ from nemo_cascade.config.verifiers.answers import (
     RubricSettings,
     StructuredOutputSettings,
 )
-from nemo_cascade.config.verifiers.base import JudgeSettings, Settings, longest_s
+from nemo_cascade.config.verifiers.base import Settings, longest_s
+from nemo_cascade.config.verifiers.repositories import (
+    ExecuteSettings,
+    LocalizeSettings,
+    RegressionSettings,
+    RepairSettings,
+    ReproductionSettings,
+    WriteTestSettings,
+)
 from nemo_cascade.errors import CascadeError
 
 PREFERENCE = "preference"
@@ -153,120 +161,6 @@ class InstructionSettings(Settings):
     reading: Literal["words", "reference"] = "words"
     """words: a constraint is what its instruction asks. reference: what the code of IFEval's reference accepts, for
     scores that are compared with published ones."""
-
-
-@block
-class RepairSettings(Settings):
-    """Settings of `swe_repair`."""
-
-    kind: Literal["swe_repair"] = "swe_repair"
-    otherwise: Literal["judge", "similarity"] = "similarity"
-    """Who scores a patch that fits, changes the code and isn't the golden one."""
-    floor: Fraction = 0.0
-    """Such scores below it become 0 (an ablation of arXiv 2512.13607: 0.5)."""
-    judge: JudgeSettings | None = None
-    """otherwise=judge: who is asked."""
-
-    @model_validator(mode="after")
-    def _judged(self) -> RepairSettings:
-        if (self.otherwise == "judge") != (self.judge is not None):
-            raise ValueError("judge={url, model} with otherwise=judge, null with otherwise=similarity")
-        return self
-
-
-@block
-class ExecuteSettings(Settings):
-    """Settings of `swe_execute`."""
-
-    kind: Literal["swe_execute"] = "swe_execute"
-
-    limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
-
-    test_s: PositiveFloat = 20.0
-    """CPU seconds of all tests together; they run on the response's patch and, once, on the golden one."""
-    memory_mib: PositiveInt = 512
-    """Memory of one run."""
-    unparsable_score: float = 0.0
-    """Score of an answer whose edits can't be read or applied."""
-
-    @property
-    def needs_s(self) -> float:
-        """Both runs' CPU seconds."""
-        return 2 * self.test_s
-
-
-@block
-class WriteTestSettings(Settings):
-    """Settings of `swe_write_test`."""
-
-    kind: Literal["swe_write_test"] = "swe_write_test"
-
-    limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
-
-    test_s: PositiveFloat = 10.0
-    """CPU seconds of all runs on the files as they are together, and of all on the fixed ones."""
-    memory_mib: PositiveInt = 512
-    """Memory of one run."""
-    partial: bool = False
-    """0.1 for a test that parses and 0.2 for one that also passes on the fixed files, instead of 0."""
-    repeats: PositiveInt = 4
-    """Runs on either; a test that passes at random passes all that it must with probability 4 ** -repeats at most."""
-
-    @property
-    def needs_s(self) -> float:
-        """All runs' CPU seconds."""
-        return 2 * self.test_s
-
-
-@block
-class RegressionSettings(Settings):
-    """Settings of `swe_regression`."""
-
-    kind: Literal["swe_regression"] = "swe_regression"
-
-    limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
-
-    test_s: PositiveFloat = 20.0
-    """CPU seconds of all of the repository's own tests together; they run after the edits and, once, before."""
-    memory_mib: PositiveInt = 512
-    """Memory of one run."""
-
-    @property
-    def needs_s(self) -> float:
-        """Both runs' CPU seconds."""
-        return 2 * self.test_s
-
-
-@block
-class ReproductionSettings(Settings):
-    """Settings of `swe_reproduction`."""
-
-    kind: Literal["swe_reproduction"] = "swe_reproduction"
-
-    limits: ClassVar[frozenset[str]] = frozenset({"test_s", "memory_mib"})
-
-    test_s: PositiveFloat = 10.0
-    """CPU seconds of all runs on the files as they are together, and of all after the edits."""
-    memory_mib: PositiveInt = 512
-    """Memory of one run."""
-    repeats: PositiveInt = 2
-    """Runs on either."""
-
-    @property
-    def needs_s(self) -> float:
-        """All runs' CPU seconds."""
-        return 2 * self.test_s
-
-
-@block
-class LocalizeSettings(Settings):
-    """Settings of `swe_localize`."""
-
-    kind: Literal["swe_localize"] = "swe_localize"
-    metric: Literal["recall", "precision", "f1"] = "recall"
-    """What is scored of the files that a response names."""
-    max_files: PositiveInt = 10
-    """A response that names more scores 0."""
 
 
 @block

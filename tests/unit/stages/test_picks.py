@@ -11,7 +11,7 @@ from nemo_cascade.config.pick import PickConfig
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.rollout import SamplingConfig
 from nemo_cascade.config.schema import SuiteConfig
-from nemo_cascade.config.verifiers.kinds import ExecuteSettings
+from nemo_cascade.config.verifiers.repositories import ExecuteSettings
 from nemo_cascade.data.chat.encode import load_tokenizer, response_text
 from nemo_cascade.data.prompts.swe_rows import repair_messages
 from nemo_cascade.errors import RewardError
