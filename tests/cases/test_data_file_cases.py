@@ -383,15 +383,6 @@ def test_chunks_of_long_rows_are_bounded_by_their_size(tmp_path):
 # --- the command line
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    from nemo_cascade.nano.tasks import prepare_nano
-
-    folder = tmp_path_factory.mktemp("data")
-    prepare_nano(folder / "nano", 0)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -65,20 +65,28 @@ class Driven:
         assert left == []
 
 
-@pytest.fixture(scope="module")
-def drivers():
-    """One driver for each exit, started side by side."""
-    started = {name: Driven(how) for name, (how, _, _) in EXITS.items()}
-    yield started
-    for driven in started.values():
-        driven.process.kill()
-        driven.process.communicate()
+@pytest.fixture
+def driven():
+    """Start drivers; none outlives the test."""
+    started = []
+
+    def start(*arguments):
+        started.append(Driven(*arguments))
+        started[-1].wait_until_ready()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
 
 
-@pytest.mark.parametrize("name", EXITS)
-def test_nothing_is_left_behind(drivers, name):
-    driven, (_, number, code) = drivers[name], EXITS[name]
-    driven.wait_until_ready()
+@pytest.mark.parametrize(
+    "name", [name if name in ("SIGTERM", "SIGKILL") else pytest.param(name, marks=pytest.mark.long) for name in EXITS]
+)
+def test_nothing_is_left_behind(driven, name):
+    how, number, code = EXITS[name]
+    driven = driven(how)
     if number is not None:
         names = driven.look()
         assert sum("time.sleep(600)" in n for n in names) == 2
@@ -89,16 +97,13 @@ def test_nothing_is_left_behind(drivers, name):
     driven.assert_nothing_left(DEADLINE_S if number == signal.SIGKILL else 0.5)
 
 
-def test_nothing_is_left_of_real_roles_when_the_driver_is_killed_in_a_generation(tmp_path):
+def test_nothing_is_left_of_real_roles_when_the_driver_is_killed_in_a_generation(driven, tmp_path):
     folder = write_tiny_folder(tmp_path / "model", vocab_size=512, head_dim=32)
     train_nano_tokenizer(["1 + 2 = 3", "user assistant"] * 8, Path(folder))
-    driven = Driven("signal", folder)
-    try:
-        driven.wait_until_ready()
-        names = driven.look()
-        assert any("fork_server" in n for n in names)  # the verifiers' parent
-        assert sum("RolloutActor" in n or "PolicyActor" in n or "RewardActor" in n for n in names) == 3
-    finally:
-        driven.process.kill()
-        driven.process.communicate()
+    driven = driven("signal", folder)
+    names = driven.look()
+    assert any("fork_server" in n for n in names)  # the verifiers' parent
+    assert sum("RolloutActor" in n or "PolicyActor" in n or "RewardActor" in n for n in names) == 3
+    driven.process.kill()
+    driven.process.communicate()
     driven.assert_nothing_left(DEADLINE_S)

@@ -13,7 +13,7 @@ from nemo_cascade.training.launch import run_ranks
 from nemo_cascade.training.scoring.frozen import FrozenWorker
 from nemo_cascade.training.setup import FrozenSetup
 from nemo_cascade.training.worker import TrainerWorker
-from tests.support.tiny_policy import VOCAB, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import VOCAB, place, policy_setup, write_tiny_folder
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 32}
 TEMPERATURE = 0.7
@@ -31,17 +31,6 @@ def documents(seed=0):
             make_document(rng.integers(0, VOCAB, length).astype(np.int32), trained, {"sequence_weights": weights})
         )
     return made
-
-
-def place(rank, world_size, port):
-    return {
-        "rank": rank,
-        "world_size": world_size,
-        "master_addr": "127.0.0.1",
-        "master_port": port,
-        "device": "cpu",
-        "threads": 1,
-    }
 
 
 def work(rank, world_size, port, folders, ports):

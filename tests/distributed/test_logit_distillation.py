@@ -12,7 +12,7 @@ from nemo_cascade.losses.objective import LogitDistillation
 from nemo_cascade.processes.ports import free_port
 from nemo_cascade.training.launch import run_ranks
 from nemo_cascade.training.worker import TrainerWorker
-from tests.support.tiny_policy import VOCAB, policy_setup, write_tiny_folder
+from tests.support.tiny_policy import VOCAB, place, policy_setup, write_tiny_folder
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -29,17 +29,6 @@ def documents(seed=0):
         trained[3:] = 1
         made.append(make_document(rng.integers(0, VOCAB, length).astype(np.int32), trained))
     return made
-
-
-def place(rank, world_size, port):
-    return {
-        "rank": rank,
-        "world_size": world_size,
-        "master_addr": "127.0.0.1",
-        "master_port": port,
-        "device": "cpu",
-        "threads": 1,
-    }
 
 
 def train(worker, student, teacher, steps=1, size=24, **layout):

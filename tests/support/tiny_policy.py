@@ -28,6 +28,18 @@ CONFIG = {
 }
 
 
+def place(rank: int, world_size: int, port: int, device: str = "cpu") -> dict[str, object]:
+    """Return what a worker's constructor takes to be one of so many processes on this machine."""
+    return {
+        "rank": rank,
+        "world_size": world_size,
+        "master_addr": "127.0.0.1",
+        "master_port": port,
+        "device": device,
+        "threads": 1,
+    }
+
+
 def write_tiny_folder(folder: Path, seed: int = 0, **changes) -> str:
     """Write an HF folder with random weights; returns its path."""
     from nemo_cascade.models.hf_config import architecture_from_hf
@@ -219,14 +231,7 @@ def run_jobs(rank, world_size, port, jobs_and_ports):
     for job, job_port in jobs_and_ports:
         if rank not in job.ranks:
             continue
-        worker = TrainerWorker(
-            rank=job.ranks.index(rank),
-            world_size=len(job.ranks),
-            master_addr="127.0.0.1",
-            master_port=job_port,
-            device=job.device,
-            threads=1,
-        )
+        worker = TrainerWorker(**place(job.ranks.index(rank), len(job.ranks), job_port, job.device))
         try:
             results[job.name] = job.work(worker, job.argument)
         finally:

@@ -189,8 +189,8 @@ def test_what_decontamination_drops_anyway_refuses_nothing(tmp_path):
     assert overlap(PromptRows(suite), screened).found == []
 
 
-def test_the_nano_sets_are_disjoint(tmp_path):
-    config, _ = compose(["cascade=nano", f"runs_dir={tmp_path}"])
+def test_the_nano_sets_are_disjoint(tmp_path, data_dir):
+    config, _ = compose(["cascade=nano", f"runs_dir={tmp_path}", f"data_dir={data_dir}"])
     prepare_data(config)
     report = check_hygiene(config)
     assert {pair["prompts_found"] for pair in report["pairs"]} == {0}

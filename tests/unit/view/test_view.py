@@ -108,9 +108,9 @@ def test_requests_from_other_sites_and_for_other_files_are_refused(run_folder):
         pass
 
 
-def test_a_million_rollouts_open_in_three_seconds(run_folder, tmp_path):
-    """The files are one file under many names: what is measured is opening, not making them."""
-    kept, big = 64, RunFolder(tmp_path / "big")
+def test_a_run_opens_before_its_rollouts_are_taken_in(run_folder, tmp_path):
+    """The files are one file under many names; how soon a million of them open is what the bench tells."""
+    kept, steps, big = 64, 4000, RunFolder(tmp_path / "big")
     line = {"prompt": "p", "response": "r " * 20, "reward": 0.5, "domain": "math", "finish_reason": "stop"}
     one = tmp_path / "one.gz"
     one.write_bytes(
@@ -120,12 +120,10 @@ def test_a_million_rollouts_open_in_three_seconds(run_folder, tmp_path):
     rollouts.mkdir(parents=True)
     big.config.write_bytes(run_folder.config.read_bytes())
     Ledger(big.ledger).append("run_started")
-    steps = -(-1_000_000 // kept)
     for step in range(1, steps + 1):
         os.link(one, rollouts / f"step_{step:06d}.jsonl.gz")
-    begun = time.process_time()
     with opened(big.path) as ask:
         assert len(ask("/api/0/overview")["stages"][0]["rollout_steps"]) == steps
-        assert ask("/api/0/rollouts?stage=math_rl&step=7")["total"] == kept
-        opened_s = time.process_time() - begun
-    assert opened_s < 3
+        page = ask("/api/0/rollouts?stage=math_rl&step=7")
+        assert page["total"] == kept
+        assert page["waiting"] > 0
