@@ -50,8 +50,8 @@ class Sizes:
     rl_steps: int
 
 
-def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: bool, tiny: bool) -> Sizes:
-    """Choose numbers for a first look: some thirty SFT steps of a small set, one epoch of a large one; short RL.
+def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: bool, slow: bool) -> Sizes:
+    """Choose numbers for a first look: 30 SFT steps of a small set (12 slow ones), one epoch of a large one; short RL.
 
     Args:
         lengths: of the first rows.
@@ -59,7 +59,7 @@ def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: 
         prompts: to answer.
         positions: the longest sequence of the model.
         large: whether a GPU works: batches and steps are larger then.
-        tiny: whether the model is: a CPU makes a step of it in a second, and one of any other in a minute.
+        slow: whether a CPU works on a model that isn't tiny: a step takes seconds, one of RL most of a minute.
 
     Raises:
         DataError: the longest prompt leaves no room for a response.
@@ -80,7 +80,7 @@ def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: 
     seq_length = min(positions, max(_up(longest), packed))
     packs = max(1, round(total / seq_length))
     batch = min(32 if large else 4, packs)
-    epochs = max(1, min(10, round(30 * batch / packs)))
+    epochs = max(1, min(10, round((12 if slow else 30) * batch / packs)))
     reply = max([*lengths.replies, 0])
     wanted = max(32, 2 * reply) if reply else 128
     max_tokens = max(16, min(wanted, 512 if large else 128, positions - asked))
@@ -93,7 +93,7 @@ def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: 
         max_model_len=max_model_len,
         prompts_per_step=min(32 if large else 8, prompts),
         num_generations=8,
-        rl_steps=100 if large else 8 if tiny else 4,
+        rl_steps=100 if large else 4 if slow else 8,
     )
 
 

@@ -58,7 +58,8 @@ def execute(args: argparse.Namespace) -> int:
         positions = architecture_of(config).max_position_embeddings
         rows = run.data.count if run.data is not None and run.sft else 0
         asked = run.asked.count if run.asked is not None else 0
-        sizes = choose(lengths, rows, asked, positions, large=run.gpu, tiny=run.model == NANO)
+        slow = not run.gpu and run.model != NANO
+        sizes = choose(lengths, rows, asked, positions, large=run.gpu, slow=slow)
         write(run, sizes, lengths)
         preflight(run.overrides, run.conf, fresh_folder=True, elsewhere=True)
     _tell(run, config, told)
