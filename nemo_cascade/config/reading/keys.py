@@ -219,11 +219,14 @@ def unknown_key(stop: _Stop, key: str, data: Mapping[str, Any] | None, may_add: 
     if data is not None:
         near = [name if takes(name, data) else f"+{name}" for name in near]
     nothing = f"{above} is empty" if stop.is_entry else f"{above} is a single value and has no keys"
-    limit = None if near or moved else (", ".join(stop.known) or nothing)
+    holders = [] if near or moved else _holders(key)
+    limit = None if near or moved or holders else (", ".join(stop.known) or nothing)
     if near or moved:
         mend = f"write {moved}" if moved else f"did you mean {' or '.join(near)}?"
     elif stop.is_entry and takes(key, data, may_add=True):
         mend = f"+{key}=VALUE adds an entry"
+    elif holders:
+        mend = f"it is a value of {' or '.join(holders)}: explain that"
     elif not stop.known and above:
         mend = f"{above}=VALUE"
     else:
@@ -273,6 +276,17 @@ def elsewhere(
     shared = {key: _shared(key.split("."), above) for key in keys}
     best = [key for key in keys if shared[key] == max(shared.values())]
     return sorted(best, key=lambda key: (key.count("."), key))[:3]
+
+
+def _holders(word: str) -> list[str]:
+    """Return the keys that have a word among their choices: three at most, the shortest first."""
+    found = {leaf.key.replace("*", "NAME") for leaf in leaves() if word in _choices(leaf.annotation)}
+    return sorted(found, key=lambda key: (key.count("."), key))[:3]
+
+
+def _choices(annotation: Any) -> set[Any]:
+    args = get_args(annotation)
+    return set(args) if get_origin(annotation) is Literal else set().union(*map(_choices, args))
 
 
 def _alike(word: str, names: set[str]) -> str | None:

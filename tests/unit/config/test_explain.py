@@ -33,6 +33,15 @@ def test_without_a_run_any_stage_name_stands_for_all_kinds():
         explain("stages.anything.loss.kl_coeficient")
 
 
+def test_a_choice_is_told_by_the_key_that_it_is_one_of():
+    with pytest.raises(CascadeError) as refused:
+        explain("continuous")
+    assert refused.value.mend == "it is a value of stages.NAME.generation.mode: explain that"
+    with pytest.raises(CascadeError) as refused:
+        explain("nothing_like_it")
+    assert "take one of these" in refused.value.mend
+
+
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
