@@ -215,3 +215,7 @@ def test_the_command_writes_a_model_and_its_scores_and_tells_programs(tmp_path, 
     told = " ".join(capsys.readouterr().err.split())
     assert "the target exists" in told
     assert "too few samples" in told
+    assert command.main(["prune", "nowhere", str(target), "--data", "nothing.jsonl"]) == command.REFUSED
+    told = " ".join(capsys.readouterr().err.split())
+    for words in ("not an HF model folder", "no such file", "the target exists"):
+        assert words in told

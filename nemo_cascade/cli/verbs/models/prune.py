@@ -53,15 +53,22 @@ def execute(args: argparse.Namespace) -> int:
     from nemo_cascade.models.importance import Measuring, calibration_rows
     from nemo_cascade.models.pruning import Wanted, cut_problems, prune_model
 
-    arch = read_architecture(args.source, args.family)
     wanted = Wanted(args.layers, args.attention_layers, args.ffn_width, args.hidden_size)
-    problems: list[CascadeError | str] = list(cut_problems(arch, wanted))
+    problems: list[CascadeError | str] = []
+    arch = None
+    try:
+        arch = read_architecture(args.source, args.family)
+        problems += cut_problems(arch, wanted)
+    except CascadeError as no_model:
+        problems.append(no_model)
+    if not args.data.exists():
+        problems.append(CascadeError("no such file", value=args.data, mend="--data conversations.jsonl"))
     if args.target.exists():
         problems.append(CascadeError("the target exists", value=args.target, mend="name a new folder"))
     for name in ("samples", "tokens"):
         if (number := getattr(args, name)) < 2:
             problems.append(CascadeError(f"too few {name}", value=number, limit="at least 2", mend=f"--{name} 64"))
-    if problems:
+    if problems or arch is None:
         raise ConfigError(problems)
     rows = calibration_rows(args.data, args.source, args.samples, args.tokens)
     tokens = sum(len(row) for row in rows)
