@@ -91,7 +91,7 @@ def choose(lengths: Lengths, rows: int, prompts: int, positions: int, *, large: 
         epochs=epochs,
         max_tokens=max_tokens,
         max_model_len=max_model_len,
-        prompts_per_step=min(32 if large else 8, prompts),
+        prompts_per_step=min(32 if large else 4 if slow else 8, prompts),
         num_generations=8,
         rl_steps=100 if large else 4 if slow else 8,
     )
