@@ -17,7 +17,6 @@ from nemo_cascade.rewards.genrm import GenRM
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.judgement import FALLBACK
 from nemo_cascade.rewards.response import Response
-from nemo_cascade.rewards.shaping import LengthControl
 from nemo_cascade.rewards.verifier import VerifierError
 from nemo_cascade.types import Judged, Sample, Verdict
 
@@ -40,13 +39,10 @@ class GenRMGroup:
         if group_size < 2:
             raise RewardError("a generative reward model compares responses", value=f"{group_size} per prompt", limit=2)
         self._tokenizer = load_tokenizer(tokenizer_path)
-        control = LengthControl(
-            config.think, config.answer, config.think_bonus, config.answer_bonus, config.quality_percentile
-        )
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
         client = JudgeClient(config.url, config.model, config.timeout_s, config.attempts, config.api_key_variable)
         sampling |= config.request
-        self._model = GenRM(client, control, group_size, config.parse_attempts, sampling, config.pairs)
+        self._model = GenRM(client, group_size, config.parse_attempts, sampling, config.pairs)
         self._threads = ThreadPoolExecutor(max(1, config.concurrency // group_size), "genrm")
         self._judged: list[Future[list[Judged]]] = []
 
@@ -79,8 +75,8 @@ class GenRMGroup:
             scores = self._model.score_group(samples[0][0].record["messages"], responses)
         except VerifierError as error:
             return [(place, Verdict(None, error.kind, error.detail, 0.0)) for place in places]
-        undecided = f"{FALLBACK} undecided: {scores.unparsable} of the group's; " if scores.unparsable else ""
+        undecided = f"{FALLBACK} undecided: {scores.unparsable} of the group's" if scores.unparsable else ""
         return [
-            (place, Verdict(float(reward), None, f"{undecided}base {base:.3f}", 0.0))
-            for place, reward, base in zip(places, scores.rewards_G, scores.base_G, strict=True)
+            (place, Verdict(float(reward), None, undecided, 0.0))
+            for place, reward in zip(places, scores.rewards_G, strict=True)
         ]

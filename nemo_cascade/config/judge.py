@@ -38,13 +38,3 @@ class GenRMConfig:
     """Of a judgement."""
     request: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request, such as response_format."""
-    think: NonNegativeFloat = 0.5
-    """Length control: weight of short thinking."""
-    answer: NonNegativeFloat = 0.5
-    """Length control: weight of a short answer."""
-    think_bonus: NonNegativeFloat = 0.5
-    """Length control: for the shortest thinking, if good enough."""
-    answer_bonus: NonNegativeFloat = 0.5
-    """Length control: for the shortest answer, if good enough."""
-    quality_percentile: Annotated[float, Field(ge=0, le=100)] = 80.0
-    """Percentile of the group's rewards that is good enough; of the rewards that are there, as in NeMo Gym."""

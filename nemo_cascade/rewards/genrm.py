@@ -13,7 +13,7 @@ import numpy as np
 from nemo_cascade.data.prompts.comparison_rows import comparison_question
 from nemo_cascade.rewards.judge import JudgeClient
 from nemo_cascade.rewards.response import Response, split_response
-from nemo_cascade.rewards.shaping import Float64, LengthControl, length_controlled, part_lengths
+from nemo_cascade.rewards.shaping import Float64
 from nemo_cascade.rewards.verifier import Golden, Score, VerifierError, field_of
 
 _ROW = {"score_1": 4, "score_2": 2, "ranking": 2}
@@ -41,13 +41,11 @@ class GroupScores:
     """Rewards of a group.
 
     Attributes:
-        rewards_G: with length control.
-        base_G: from the comparisons alone.
+        rewards_G: each response's mean over its matches.
         unparsable: comparisons that counted as undecided because the judge's text couldn't be read.
     """
 
     rewards_G: Float64
-    base_G: Float64
     unparsable: int
 
 
@@ -125,7 +123,6 @@ class GenRM:
 
     Args:
         client: the judge's server.
-        control: length control.
         concurrency: comparisons under way at once.
         parse_attempts: tries for a judgement that can be read.
         sampling: of the judge.
@@ -136,19 +133,18 @@ class GenRM:
     def __init__(
         self,
         client: JudgeClient,
-        control: LengthControl | None = None,
         concurrency: int = 8,
         parse_attempts: int = 3,
         sampling: Mapping[str, Any] | None = None,
         pairs: Literal["circular", "all"] = "circular",
     ) -> None:
         self._pairs = pairs
-        self._client, self._control = client, control or LengthControl()
+        self._client = client
         self._concurrency, self._attempts = concurrency, parse_attempts
         self._sampling = sampling or {"temperature": 0.6, "top_p": 0.95, "max_tokens": 16_384}
 
     def score_group(self, messages: Sequence[Mapping[str, str]], responses: Sequence[Response]) -> GroupScores:
-        """Compare the pairs, and return the rewards: each response's mean over its matches, and length control.
+        """Compare the pairs, and return each response's mean over its matches.
 
         Args:
             messages: the prompt's conversation.
@@ -168,9 +164,8 @@ class GenRM:
         for (i, j), view in zip(pairs, views, strict=True):
             for index, score in zip((i, j), match_scores(view or UNPARSABLE), strict=True):
                 matches[index].append(score)
-        base = np.array([np.mean(scores) for scores in matches], dtype=np.float64)
-        think, lengths = part_lengths([response.text for response in responses])
-        return GroupScores(length_controlled(base, think, lengths, self._control), base, views.count(None))
+        means = np.array([np.mean(scores) for scores in matches], dtype=np.float64)
+        return GroupScores(means, views.count(None))
 
     def _compare(self, messages: Sequence[Mapping[str, str]], first: str, second: str) -> Comparison | None:
         question = comparison_question(messages, first, second)

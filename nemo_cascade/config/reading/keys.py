@@ -29,6 +29,10 @@ _RENAMED = (
     (r"(stages\.[^.]+)\.(prompts|mixed_with)", r"\1.tasks.NAME={path: ..., domain: ..., reward: {kind: ...}}"),
     (r"(stages\.[^.]+\.tasks\.[^.]+|evaluation\.suites\.[^.]+)\.verifier", r"\1.reward.kind"),
     (r"(.+\.reward\.(?:terms|gates)\.\d+)\.(verifier|options)", r"\1.reward={kind: ...}"),
+    (
+        r"reward\.genrm\.(think|answer|think_bonus|answer_bonus|quality_percentile)",
+        r"stages.NAME.shaping.length_control.\1",
+    ),
 )
 
 NO_DEFAULT: Any = PydanticUndefined

@@ -134,7 +134,7 @@ class PenaltiesConfig:
 @block
 class LengthControlConfig:
     """Rewards for the short among a group's good responses (arXiv 2512.20848, section 3.3.2; its numbers are 0.5), for
-    the scores of any judge; a generative reward model has its own in reward.genrm.
+    the scores of any judge.
     """
 
     think: NonNegativeFloat = 0.0

@@ -35,7 +35,7 @@ def prefers_the_first(request):
 def test_groups_are_judged_whole_and_verdicts_come_back_by_place(tokenizer_path):
     tokenizer = load_tokenizer(tokenizer_path)
     with judge_server(prefers_the_first) as (url, requests):
-        judge = GenRMGroup(GenRMConfig(url=url, model="judge", think=0, answer=0, answer_bonus=0), tokenizer_path, 3)
+        judge = GenRMGroup(GenRMConfig(url=url, model="judge"), tokenizer_path, 3)
         for name in ("p", "q"):
             judge.submit(group_of(name, ["a", "bb", "ccc"], tokenizer))
         verdicts = dict(judge.drain())

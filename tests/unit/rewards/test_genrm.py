@@ -99,7 +99,7 @@ def test_comparison_is_the_last_readable_object_in_range(text, due):
     assert parse_comparison(text) == due
 
 
-def test_group_is_compared_in_a_circle_and_scored_by_quality_and_length():
+def test_group_is_compared_in_a_circle_and_scored_by_quality():
     quality = {"AAA": 5, "BB": 3, "C": 1}
 
     def judge(request):
@@ -110,14 +110,13 @@ def test_group_is_compared_in_a_circle_and_scored_by_quality_and_length():
         return 200, says("<think>hm</think>" + json.dumps({"score_1": first, "score_2": second, "ranking": 3}))
 
     with judge_server(judge) as (url, requests):
-        genrm = GenRM(JudgeClient(url, "judge"), LengthControl(think=0, answer=0.5, think_bonus=0, answer_bonus=0.5))
+        genrm = GenRM(JudgeClient(url, "judge"))
         scores = genrm.score_group(PROMPT, [Response(f"<think>t</think>{name}") for name in quality])
     assert len(requests) == 3
     assert {path for path, _ in requests} == {"/v1/chat/completions"}
     assert requests[0][1]["model"] == "judge"
     assert requests[0][1]["temperature"] == 0.6
-    np.testing.assert_allclose(scores.base_G, [5, 3, 1])
-    np.testing.assert_allclose(scores.rewards_G, [5 - 0.25, 3, 1 + 0.25])
+    np.testing.assert_allclose(scores.rewards_G, [5, 3, 1])
     assert scores.unparsable == 0
 
 
@@ -145,7 +144,7 @@ def test_a_comparison_that_is_asked_the_other_way_round_is_due_the_other_scores(
 
 def test_unreadable_judgements_are_retried_then_count_as_undecided():
     with judge_server(lambda request: (200, says("the first one"))) as (url, requests):
-        genrm = GenRM(JudgeClient(url, "judge"), LengthControl(0, 0, 0, 0), parse_attempts=2)
+        genrm = GenRM(JudgeClient(url, "judge"), parse_attempts=2)
         scores = genrm.score_group(PROMPT, [Response("a"), Response("bb")])
     assert len(requests) == 4
     assert scores.unparsable == 2
