@@ -109,7 +109,8 @@ class Measuring:
             wanted: how many stay.
             told: is given each.
         """
-        states, left = list(self._states()), list(range(len(self._arch.layers)))
+        # In main memory: a thousand rows of 4K tokens are 40 GiB of a 12B model's states.
+        states, left = [state.cpu() for state in self._states()], list(range(len(self._arch.layers)))
         made: list[Removal] = []
         while wanted.layers is not None and len(left) > wanted.layers:
             gone = [one.layer for one in made]
@@ -159,7 +160,7 @@ class Measuring:
         step, total, tokens = max(1, _LOGITS_AT_ONCE // len(words_VH)), 0.0, 0
         with self._without(gone):
             for whole_TH, without_TH in zip(states, self._states(), strict=True):
-                for part in (whole_TH - without_TH).split(step):
+                for part in (whole_TH.to(without_TH.device) - without_TH).split(step):
                     total += float((part @ words_VH.t()).float().square().sum(dtype=torch.float64))
                 tokens += len(whole_TH)
         return total / (tokens * len(words_VH))
