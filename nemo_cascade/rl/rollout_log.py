@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,23 @@ def write_rollouts(
     most: int,
     trainer: Sequence[Float32] = (),
 ) -> None:
-    """Write the first `most` rollouts of a step, whole groups, to rollouts/step_NNNNNN.jsonl.gz.
+    """Write some rollouts of a step, whole groups of all domains in turn, to rollouts/step_NNNNNN.jsonl.gz.
 
     Args:
         folder: of the stage.
         step: from 1.
         batch: judged rollouts.
         tokenizer: of the policy.
-        most: rollouts.
+        most: after this many rollouts no further group is written.
         trainer: the trainer's log-probs of each rollout's tokens, in the batch's order; empty where none were measured.
     """
     if most == 0:
         return
     lines: list[dict[str, Any]] = []
     pieces: dict[int, str] = {}
-    for p, group in enumerate(batch.groups):
+    begins = np.cumsum([0, *(len(group.answers) for group in batch.groups)])
+    for p in domains_in_turn([group.task.domain for group in batch.groups], step):
+        group = batch.groups[p]
         for g, answer in enumerate(group.answers):
             verdict = group.error(g) or group.verdicts[g]
             judged = {
@@ -46,7 +49,7 @@ def write_rollouts(
                 "advantage": float(batch.advantages[p, g]),
                 "error": verdict.error,
                 "detail": verdict.detail,
-                "trainer_logprobs": _of_trainer(answer, trainer, len(lines)),
+                "trainer_logprobs": _of_trainer(answer, trainer, begins[p] + g),
             }
             lines.append(_said(group.task, answer, tokenizer, pieces) | judged)
         if len(lines) >= most:
@@ -62,14 +65,15 @@ def write_responses(
     tokenizer: ChatTokenizer,
     most: int,
 ) -> None:
-    """Write the first `most` responses of a distillation's step, as `write_rollouts` does.
+    """Write `most` responses of a distillation's step, as `write_rollouts` does.
 
     A response's advantage is the mean over its tokens of logp_teacher - logp_engine; nobody rewards it.
     """
     lines: list[dict[str, Any]] = []
     pieces: dict[int, str] = {}
-    gaps = response_gaps(responses[:most], distilled.source)
-    for response, gap_n in zip(responses[:most], gaps, strict=True):
+    gaps = response_gaps(responses, distilled.source)
+    for place in domains_in_turn([response.task.domain for response in responses], step)[:most]:
+        response, gap_n = responses[place], gaps[place]
         judged = {
             "reward": None,
             "advantage": float(-gap_n.mean()) if gap_n.size else 0.0,
@@ -80,6 +84,20 @@ def write_responses(
         lines.append(_said(response.task, response.answer, tokenizer, pieces) | judged)
     if lines:
         _write(folder, step, lines)
+
+
+def domains_in_turn(domains: Sequence[str], step: int) -> list[int]:
+    """Return the places of all in the order in which they are kept: one of each domain, then the next of each.
+
+    So what is cut off behind is no domain as a whole, and each step (from 1) begins with another one.
+    """
+    names = list(dict.fromkeys(domains))
+    seen: Counter[str] = Counter()
+    turns = []
+    for place, domain in enumerate(domains):
+        turns.append((seen[domain], (names.index(domain) - step + 1) % len(names), place))
+        seen[domain] += 1
+    return [place for _, _, place in sorted(turns)]
 
 
 def _said(task: Task, answer: Trajectory, tokenizer: ChatTokenizer, pieces: dict[int, str]) -> dict[str, Any]:

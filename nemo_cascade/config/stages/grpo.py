@@ -86,7 +86,7 @@ class GrpoStage(PolicyStage):
     router_replay: RouterReplayConfig = field(default_factory=RouterReplayConfig)
     """Replay of the engines' choices of experts, of a mixture of experts."""
     rollouts_to_keep: NonNegativeInt = 64
-    """Rollouts per step written to rollouts/ to look at."""
+    """Rollouts per step written to rollouts/ to look at: whole groups, of all domains in turn."""
 
     def judged(self) -> Mapping[str, TaskConfig]:
         """Return the tasks that its responses are judged on, by their keys."""

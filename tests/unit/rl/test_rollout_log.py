@@ -38,3 +38,35 @@ def test_tokens_and_logprobs_are_those_of_all_turns_also_of_a_conversation_that_
     assert "".join(line["tokens"]) == "Hm, a number.Three."
     first, second = (turn["tokens"] for turn in line["turns"])
     assert line["logprobs"] == pytest.approx([-0.5] * first + [-0.25] * second)
+
+
+def test_whole_groups_of_all_domains_in_turn_are_kept_each_with_its_own_log_probs(tmp_path):
+    train_nano_tokenizer((), tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    domains = ["math", "math", "math", "code", "code", "chat"]
+    asked = np.array(tokenizer.encode("Hm?"), np.int32)
+
+    def group(number, domain):
+        task = Task(f"{domain}/{number}", domain, "math", asked, {"mode": "think"})
+        logprobs = np.full(2, -1.0, np.float32)
+        said = [
+            first_turn(task.task_id, s, asked, np.array([40, 41], np.int32), logprobs, FinishReason.STOP, 1)
+            for s in range(2)
+        ]
+        return Group(task, said, [Verdict(1.0), Verdict(0.0)])
+
+    groups = [group(number, domain) for number, domain in enumerate(domains)]
+    batch = RolloutBatch(groups, marked(groups, [], tokenizer), np.ones((6, 2)), 0, 1)
+    trainer = [np.full(len(asked) + 2, -float(place), np.float32) for place in range(12)]
+    kept = {}
+    for step in (1, 2, 3):
+        write_rollouts(tmp_path, step, batch, tokenizer, 4, trainer)
+        lines = read_rollouts(tmp_path / "rollouts" / f"step_{step:06d}.jsonl.gz")
+        kept[step] = [line["prompt_id"] for line in lines[::2]]
+        for line, twin in zip(lines[::2], lines[1::2], strict=True):
+            number = int(line["prompt_id"].rpartition("/")[2])
+            assert (line["trainer_logprobs"], twin["trainer_logprobs"]) == (
+                [-2.0 * number] * 2,
+                [-2.0 * number - 1] * 2,
+            )
+    assert kept == {1: ["math/0", "code/3"], 2: ["code/3", "chat/5"], 3: ["chat/5", "math/0"]}
