@@ -31,10 +31,10 @@ def test_every_stage_is_promoted_and_keeps_its_promise(run):
 def test_the_sweep_takes_the_best_ratio_and_removes_what_it_made(run):
     (scored,) = (r.details for r in read_ledger(run / "ledger.jsonl") if r.event == "merges_scored")
     (merged,) = (r.details for r in read_ledger(run / "ledger.jsonl") if r.event == "merged")
-    assert set(scored["merits"]) == {"0.25", "0.5", "0.75"}
+    assert set(scored["merits"]) == {"0.5", "0.7", "0.8", "0.9"}
     assert merged["ratio"] == scored["best"] == float(max(scored["merits"], key=scored["merits"].get))
     sweep = stage_folder(run, "merge") / "sweep"
-    assert len(list(sweep.glob("*/selection.json"))) == 3
+    assert len(list(sweep.glob("*/selection.json"))) == 4
     assert not list(sweep.glob("*/hf"))
     assert list((stage_folder(run, "merge") / "hf").glob("*.safetensors"))
 

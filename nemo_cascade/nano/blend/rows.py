@@ -23,7 +23,7 @@ from nemo_cascade.nano.math import Split, draw_problem, math_prompt, math_sample
 from nemo_cascade.nano.preference import draw_topic, preference_pair, preference_prompt
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 
-NANO_BLEND_VERSION = 1
+NANO_BLEND_VERSION = 2
 """Raised with every change of what is written."""
 
 Row = dict[str, Any]
@@ -47,12 +47,12 @@ def nano_blend_rows(seed: int) -> dict[str, list[Row]]:
     """Generate all rows, by file name; no task is learned from, rewarded and measured on at once."""
     draw_sum = partial(draw_problem, digits=(2, 2))
     rows: dict[str, list[Row]] = {
-        "math_sft": _samples(seed, "math", draw_sum, partial(math_sample, quick_fraction=0.5), 2500),
+        "math_sft": _samples(seed, "math", draw_sum, partial(math_sample, quick_fraction=0.4), 5000),
         "instruction_sft": _samples(
             seed, "instruction", draw_order, partial(instruction_sample, careless_fraction=0.5), 3000
         ),
         "code_sft": _samples(seed, "code", draw_function, partial(code_sample, abridged_fraction=0.5), 2000),
-        "choice_sft": _samples(seed, "choice", draw_choice, partial(choice_sample, guessed_fraction=0.6), 3000),
+        "choice_sft": _samples(seed, "choice", draw_choice, partial(choice_sample, guessed_fraction=0.4), 4000),
         "structured_sft": _samples(
             seed, "structured", draw_form, partial(structured_sample, careless_fraction=0.5), 2000
         ),
