@@ -24,7 +24,7 @@ from torch import Tensor
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.hf_folder import SHARD_BYTES, HfTensors, write_hf_folder
 
-_ROWS_BYTES = 32 * 2**20
+_ROWS_BYTES = 8 * 2**20  # of float32; ties holds some ten slices at once
 _LEAST_SHARD_BYTES = 128 * 2**20
 _SHARDS = 32
 # Below this angle the arc is a line, to float32.
