@@ -2,7 +2,7 @@
 
     1  at most `thinking_budget` tokens
     2  still thinking: at most `thinking_overrun` more, up to a token that holds the end of a line
-    3  still thinking: the thought's closing is put there, as the chat template writes it, given and not sampled
+    3  still thinking: the thought's closing tag is put there, as the chat template writes it, given and not sampled
     4  what is left of `max_tokens`
 
 An answer that ends or has closed its thought by then goes on as if nothing had been; so does one that never opened one.
@@ -208,7 +208,8 @@ class Thoughts:
 
     def _closed(self, draft: Draft) -> Draft:
         assert self._tokenizer is not None, "only a budget closes a thought"
-        closing = self._tokenizer.template.thought_end
+        # The white space behind it is the model's to say: in its data a token may hold that and how the answer begins.
+        closing = self._tokenizer.template.thought_end.rstrip()
         ids = self._tokenizer.encode(closing.lstrip("\n") if self._text(draft).endswith("\n") else closing)
         begin = len(draft.token_ids)
         return replace(draft, token_ids=np.concatenate([draft.token_ids, ids]), forced=(begin, begin + len(ids)))

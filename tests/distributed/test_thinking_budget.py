@@ -62,7 +62,7 @@ def test_thoughts_end_within_budget_and_overrun_and_nothing_forced_counts_as_sam
         if begin < end:
             closed += 1
             assert 12 <= begin - turn.begin <= 17
-            assert tokenizer.decode(rollout.token_ids[begin:end]) in ("</think>\n", "\n</think>\n")
+            assert tokenizer.decode(rollout.token_ids[begin:end]) in ("</think>", "\n</think>")
             thought = tokenizer.decode(rollout.token_ids[turn.begin : begin])
             assert begin - turn.begin in (12 + 5,) or "\n" in thought[-1:], "up to the end of a line, or the overrun"
             assert "</think>" in response_text(tokenizer, response, rollout.context_ids)

@@ -55,16 +55,16 @@ def test_an_answer_without_a_budget_is_asked_for_at_once(folder, tokenizer):
 
 
 def test_a_thought_goes_on_to_the_end_of_its_line_and_is_closed_there(folder, tokenizer):
-    answer, asked = said(folder, tokenizer, "0123456789\n7<|im_end|>")
-    assert asked == [8, 4, 27]  # of 40, 11 are used and 2 forced: the line's end is there already
+    answer, asked = said(folder, tokenizer, "0123456789\n\n7<|im_end|>")
+    assert asked == [8, 4, 28]  # of 40, 11 are used and 1 forced: the line's end is there already
     assert told(tokenizer, answer) == "<think>\n0123456789\n</think>\n7"
-    assert (answer.finish_reason, answer.num_sampled) == (FinishReason.STOP, 13)
+    assert (answer.finish_reason, answer.num_sampled) == (FinishReason.STOP, 14)
     (turn,) = answer.turns
     begin, end = turn.forced
-    assert tokenizer.decode(answer.token_ids[begin:end]) == "</think>\n"
+    assert tokenizer.decode(answer.token_ids[begin:end]) == "</think>"
     assert answer.trained[begin:end].sum() == 0
     assert (answer.versions[begin:end] == -1).all()
-    assert answer.trained[turn.begin :].sum() == len(answer.sampled_logprobs) == 13
+    assert answer.trained[turn.begin :].sum() == len(answer.sampled_logprobs) == 14
     assert (answer.logprobs[answer.trained > 0] == -1).all()
     assert answer.logprobs[begin:end].any() == False  # noqa: E712
     # A stretch's last token is read with the next one; what was read before keeps its first experts.
@@ -74,12 +74,20 @@ def test_a_thought_goes_on_to_the_end_of_its_line_and_is_closed_there(folder, to
 
 
 def test_a_line_that_never_ends_is_broken_off_at_budget_and_overrun(folder, tokenizer):
-    answer, asked = said(folder, tokenizer, "0" * 12 + "7<|im_end|>")
-    assert asked == [8, 4, 25]
+    answer, asked = said(folder, tokenizer, "0" * 12 + "\n7<|im_end|>")
+    assert asked == [8, 4, 26]
     assert told(tokenizer, answer) == f"<think>\n{'0' * 12}\n</think>\n7"
-    answer, asked = said(folder, tokenizer, "0" * 12 + "7<|im_end|>", thinking_overrun=0)
-    assert asked == [8, 29]
-    assert told(tokenizer, answer) == f"<think>\n{'0' * 8}\n</think>\n{'0' * 4}7"
+    answer, asked = said(folder, tokenizer, "0" * 12 + "\n7<|im_end|>", thinking_overrun=0)
+    assert asked == [8, 30]
+    assert told(tokenizer, answer) == f"<think>\n{'0' * 8}\n</think>{'0' * 4}\n7"
+
+
+def test_what_follows_the_closing_has_the_tokens_that_training_data_have(tmp_path):
+    """One token may hold the line's end and how an answer begins: a forced end would part them."""
+    train_nano_tokenizer((), folder := tmp_path, phrases=["\n\\boxed{"])
+    tokenizer, text = load_tokenizer(folder), "0123\n</think>\n\\boxed{7}<|im_end|>"
+    answer, _ = said(folder, tokenizer, text.replace("</think>", ""), thinking_budget=4, thinking_overrun=2)
+    assert answer.response_ids.tolist() == tokenizer.encode(text).tolist()
 
 
 def test_a_thought_that_ends_by_itself_and_an_answer_without_one_have_nothing_forced(folder, tokenizer):
