@@ -14,6 +14,7 @@ from nemo_cascade.cli.screen.terminal import out
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
+from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.config.stages.sft_data import SourceConfig, ThoughtsConfig
 from nemo_cascade.data.chat.encode import Mask, Mode, encode_segments
 from nemo_cascade.data.chat.rendered import render_prompt, render_samples
@@ -111,12 +112,13 @@ def _samples(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer
 
 
 def _pairs(config: RunConfig, source: DataFileConfig, tokenizer: ChatTokenizer) -> Iterator[Shown]:
-    """Yield the two texts of each pair; what is marked is where the score is read."""
-    from nemo_cascade.data.pairs import SIDES, read_pairs
+    """Yield the two texts of each pair; what is marked is what a policy learns, or where a score is read."""
+    from nemo_cascade.data.pairs import SIDES, For, read_pairs
 
+    of: For = "scores" if isinstance(source, PairDataConfig) else "policy"
     schema = schema_of(source.schema, source.columns)
     for raw in read_raw(local_path(source, config.data_dir)):
-        (pair,) = read_pairs([raw], tokenizer, schema)
+        (pair,) = read_pairs([raw], tokenizer, schema, of)
         told = "neither response is preferred" if pair.tied else pair.broken or pair.unusable
         if told:
             yield Shown(raw.place, np.empty(0, np.int32), np.empty(0, np.uint8), told)
