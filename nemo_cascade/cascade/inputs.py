@@ -21,6 +21,8 @@ from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.data.rows.hub import local_path
 from nemo_cascade.data.rows.schemas import schema_of
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
+from nemo_cascade.losses.cross_entropy import SftLoss
+from nemo_cascade.losses.objective import OwnObjective
 from nemo_cascade.models.sources import materialize_model
 from nemo_cascade.nano.prepare import prepare_data
 from nemo_cascade.rewards.records import record_problem
@@ -94,6 +96,8 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         log.info("%s: %s", name, prepared.told)
         if (trained := stage.trained()) is not None:
             check_warm_up(trained.optimizer, prepared.steps, name)
+            if (own := trained.own_objective()) is not None:
+                OwnObjective(own.kind, own.settings, SftLoss()).spec()
     if name in config.evaluation.suites:
         suite, tokenizer = config.evaluation.suites[name], load_tokenizer(inputs.start_hf)
         limit = config.rollout.max_model_len - suite.sampling.max_tokens

@@ -33,8 +33,8 @@ from nemo_cascade.types import Float32, Int32, Int64, PackedBatch
 
 TOKENS, TRAINED, OFFSETS, VALUES = "tokens.bin", "trained.bin", "offsets.npy", "values.npy"
 PROMPTS, STATS = "prompts.npy", "stats.json"
+_NOTHING: Mapping[str, str] = {}
 FILES = (TOKENS, TRAINED, OFFSETS, VALUES, PROMPTS)
-REFERENCE = "reference_logprobs"
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class ResponseStore:
         offsets: [documents + 1].
         values: [documents, V].
         prompts: [items].
-        reference: [tokens], the reference policy's log-probability of the token behind each (0 at a document's last);
-            None where nobody asked it.
+        beside: further extras, [tokens] each, of the token behind (0 at a document's last), in files of their own.
     """
 
     folder: Path
@@ -60,7 +59,7 @@ class ResponseStore:
     offsets: Int64
     values: Float32
     prompts: NDArray[np.uint64]
-    reference: Float32 | None = None
+    beside: Mapping[str, Float32] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -76,9 +75,8 @@ class ResponseStore:
         names, values = self.stats["values"], self.values[number]
         extras = {name: np.full(len(ids), value, np.float32) for name, value in zip(names, values, strict=True)}
         document = make_document(ids, self.trained[own], extras)
-        if self.reference is None:
-            return document
-        return replace(document, extras={**document.extras, REFERENCE: self.reference[own]})
+        further = {name: values[own] for name, values in self.beside.items()}
+        return replace(document, extras={**document.extras, **further}) if further else document
 
 
 @dataclass
@@ -143,12 +141,12 @@ class StoreWriter:
         (self.folder / STATS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def open_responses(folder: str | Path, reference: str | Path | None = None) -> ResponseStore:
+def open_responses(folder: str | Path, beside: Mapping[str, str] = _NOTHING) -> ResponseStore:
     """Open tokenised responses.
 
     Args:
         folder: of a StoreWriter.
-        reference: file of the reference policy's log-probabilities, float32 [tokens].
+        beside: further extra -> its file, float32 [tokens].
 
     Raises:
         DataError: they aren't there, or a file isn't what was written.
@@ -165,7 +163,7 @@ def open_responses(folder: str | Path, reference: str | Path | None = None) -> R
         np.load(root / OFFSETS, mmap_mode="r"),
         np.load(root / VALUES, mmap_mode="r"),
         np.load(root / PROMPTS, mmap_mode="r"),
-        None if reference is None else np.memmap(reference, dtype=np.float32, mode="r"),
+        {name: np.memmap(file, dtype=np.float32, mode="r") for name, file in beside.items()},
     )
 
 
@@ -177,7 +175,7 @@ class ResponseSource(ShuffledStream):
         global_batch_size: items per step over all data-parallel ranks.
         seed: draws each epoch's order.
         tokens: most tokens of a micro-batch.
-        reference: file of the reference policy's log-probabilities, where the loss reads them.
+        beside: further extra that the loss reads -> its file, float32 [tokens].
     """
 
     def __init__(
@@ -186,17 +184,17 @@ class ResponseSource(ShuffledStream):
         global_batch_size: int,
         seed: int,
         tokens: int,
-        reference: str | Path | None = None,
+        beside: Mapping[str, str] = _NOTHING,
     ) -> None:
         super().__init__(folder, global_batch_size, seed)
         self.tokens = tokens
-        self.reference = None if reference is None else str(reference)
+        self.beside = dict(beside)
 
     @property
     def store(self) -> ResponseStore:
         """The store, opened at first use in each process."""
         if self._opened is None:
-            self._opened = open_responses(self.folder, self.reference)
+            self._opened = open_responses(self.folder, self.beside)
         return cast(ResponseStore, self._opened)
 
     @property

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from nemo_cascade.losses.objective import LossSpec, Objective, Scored
 from nemo_cascade.losses.output import LossOutput, sum_and_count
+
+
+@dataclass(frozen=True, slots=True)
+class SftLoss(Objective):
+    """Cross entropy of the trained labels."""
+
+    def spec(self) -> LossSpec:
+        """Return what it reads: labels alone."""
+        return LossSpec("token")
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch."""
+        return cross_entropy_loss(scored.logprobs()[0], scored.loss_mask)
 
 
 def cross_entropy_loss(logprob_T: Tensor, loss_mask_T: Tensor) -> LossOutput:

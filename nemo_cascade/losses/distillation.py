@@ -9,11 +9,37 @@ learn by the divergence alone. Shapes: N trained tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig
+from nemo_cascade.losses.objective import LossSpec, Objective, Scored
 from nemo_cascade.losses.output import LossOutput, sum_and_count
+
+
+@dataclass(frozen=True, slots=True)
+class LogitDistillation(Objective):
+    """A teacher's distribution at every trained token.
+
+    Attributes:
+        config: temperature and mixture.
+        teacher_hf_path: HF folder of the teacher, which the same ranks hold.
+    """
+
+    config: LogitTeacherConfig
+    teacher_hf_path: str
+
+    def spec(self) -> LossSpec:
+        """Return what it reads: labels, and the teacher that its ranks hold."""
+        return LossSpec("token")
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch."""
+        mixed = self.config.cross_entropy_weight > 0
+        logprob_N = scored.trained_logprobs() if mixed else None
+        return distillation_loss(scored.teacher_kl(self.config.temperature), logprob_N, self.config)
 
 
 def distillation_loss(kl_N: Tensor, logprob_N: Tensor | None, config: LogitTeacherConfig) -> LossOutput:

@@ -1,101 +1,27 @@
-"""What a model is trained for: one value, and one table of what each kind reads and needs. Import-light: no torch.
+"""What a model is trained for: a value that says what it reads, and turns a micro-batch into its loss.
 
-The formulas stand beside: `cross_entropy`, `distillation`, `policy`, `preference`, `reward_model`.
+One file of this folder holds one loss: its formula, and its class below `Objective`. A user's own is such a class in a
+file of theirs, named by `stages.NAME.objective.kind=my_loss.py:Name`; a stage of their own just makes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
-from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig, PolicyLossConfig, TeacherAdvantageConfig
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
-from nemo_cascade.errors import ConfigError
-from nemo_cascade.losses.units import RATING, Aggregation
+from torch import Tensor
 
+from nemo_cascade.config.plugins import load_plugin
+from nemo_cascade.errors import CascadeError
+from nemo_cascade.losses.correction import Documents
+from nemo_cascade.losses.output import LossOutput
+from nemo_cascade.losses.units import Aggregation
+from nemo_cascade.sandbox.inside.foreign import Attempt
 
-@dataclass(frozen=True, slots=True)
-class SftLoss:
-    """Cross entropy of the trained labels."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogitDistillation:
-    """A teacher's distribution at every trained token.
-
-    Attributes:
-        config: temperature and mixture.
-        teacher_hf_path: HF folder of the teacher, which the same ranks hold.
-    """
-
-    config: LogitTeacherConfig
-    teacher_hf_path: str
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyLoss:
-    """The policy gradient.
-
-    Attributes:
-        config: its switches.
-        temperature: of the sampling distribution, whose log-probabilities are the policy's.
-        reference_hf_path: HF folder of a frozen second model, for `logprobs(which="reference")`.
-        teacher: how teachers' log-probabilities are the advantages; None: those come with the batch.
-
-    Raises:
-        ConfigError: no such temperature.
-    """
-
-    config: PolicyLossConfig
-    temperature: float = 1.0
-    reference_hf_path: str | None = None
-    teacher: TeacherAdvantageConfig | None = None
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError([f"temperature {self.temperature} can't score log-probabilities; it must be above 0"])
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """A policy's loss on pairs, against log-probabilities of a frozen reference that come with the batch.
-
-    Attributes:
-        config: its switches.
-    """
-
-    config: PreferenceLossConfig
-
-
-@dataclass(frozen=True, slots=True)
-class BradleyTerry:
-    """A reward model's loss on pairs; its head is drawn anew where it starts from a language model.
-
-    Attributes:
-        form: whether, and how, it counts how strongly the chosen response is preferred.
-    """
-
-    form: Literal["plain", "margin", "scaled"] = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Regression:
-    """A reward model's loss on rated attributes; its head is drawn anew where it starts from a language model.
-
-    Attributes:
-        weights: attribute, in the order of the head's outputs -> its weight in the score.
-    """
-
-    weights: tuple[tuple[str, float], ...]
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """The outputs' names."""
-        return tuple(name for name, _ in self.weights)
-
-
-Objective = SftLoss | LogitDistillation | PolicyLoss | Preference | BradleyTerry | Regression
+Head = Literal["lm", "score"]
+"""lm: the labels' log-probabilities are read; score: a reward model's outputs at documents' ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,42 +30,168 @@ class LossSpec:
 
     Attributes:
         unit: what its sum is divided by.
-        head: what the model has to end with: lm, whose labels' log-probabilities are read, or a reward model's, whose
-            outputs are read at documents' ends.
         extras: further tensors that every batch must hold.
-        reference: whether it asks for a frozen reference model.
     """
 
     unit: Aggregation
-    head: Literal["lm", "score"] = "lm"
     extras: frozenset[str] = frozenset()
-    reference: bool = False
+
+    @property
+    def of_documents(self) -> bool:
+        """Whether every context rank computes the loss of whole documents, so that one rank's has to count."""
+        return self.unit in ("pair", "rating")
 
 
-def _policy(objective: PolicyLoss) -> LossSpec:
-    config, teacher = objective.config, objective.teacher
-    extras = {
-        "advantages": teacher is None,
-        "teacher_logprobs": teacher is not None,
-        "previous_logprobs": teacher is not None and teacher.student == "previous",
-        "behaviour_logprobs": config.correction != "none" or (config.kl_coefficient > 0 and config.kl_correction),
-        "reference_logprobs": config.kl_coefficient > 0,
-        "sequence_weights": config.aggregation == "sequence",
-    }
-    needed = frozenset(name for name, wanted in extras.items() if wanted)
-    return LossSpec(config.aggregation, extras=needed, reference=config.kl_coefficient > 0)
+class Scored(Protocol):
+    """A micro-batch as the model has scored it. T tokens of this rank, N trained, D trained documents, K outputs."""
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """[T], 1 where the label is trained."""
+        ...
+
+    @property
+    def extras(self) -> Mapping[str, Tensor]:
+        """Further [T]."""
+        ...
+
+    @property
+    def documents(self) -> Documents:
+        """The documents of the tokens."""
+        ...
+
+    def logprobs(self, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return log-probability of each label and the entropy, [T] float32, with gradient."""
+        ...
+
+    def trained_logprobs(self) -> Tensor:
+        """Return log-probability of the trained labels, at temperature 1, [N] float32, with gradient."""
+        ...
+
+    def teacher_kl(self, temperature: float) -> Tensor:
+        """Return KL(teacher || model) at each trained token, [N], with gradient."""
+        ...
+
+    def outputs(self) -> Tensor:
+        """Return a score head's outputs for each document, [D, K], with gradient."""
+        ...
+
+    def scores(self) -> Tensor:
+        """Return a reward model's score of each document, [D], with gradient."""
+        ...
+
+    def at_marks(self, name: str) -> Tensor:
+        """Return an extra's value for each document, [D]; it stands at the document's one trained token."""
+        ...
 
 
-_SPECS: Mapping[type, Callable[[Any], LossSpec]] = {
-    SftLoss: lambda _: LossSpec("token"),
-    LogitDistillation: lambda _: LossSpec("token"),
-    PolicyLoss: _policy,
-    Preference: lambda preference: LossSpec("pair", extras=frozenset(preference.config.reads)),
-    BradleyTerry: lambda pairs: LossSpec("pair", "score", frozenset(["strength"] * (pairs.form != "plain"))),
-    Regression: lambda rated: LossSpec("rating", "score", frozenset(RATING + name for name in rated.attributes)),
-}
+class Objective(ABC):
+    """What a model is trained for. Immutable; it travels to the ranks."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def spec(self) -> LossSpec:
+        """Return what it reads and needs."""
+
+    @abstractmethod
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch: a sum; it is divided by the units of the global batch."""
+
+    @property
+    def head(self) -> Head:
+        """What the model has to end with."""
+        return "lm"
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by, wherever log-probabilities are computed."""
+        return 1.0
+
+    def at(self, temperature: float) -> Objective:
+        """Return the same at another temperature; one that samples nothing has none."""
+        return self
+
+    @property
+    def reference_hf_path(self) -> str | None:
+        """HF folder of a frozen second model, for `logprobs(which="reference")`."""
+        return None
+
+    @property
+    def teacher_hf_path(self) -> str | None:
+        """HF folder of a frozen second model whose logits are learned."""
+        return None
+
+    @property
+    def attributes(self) -> tuple[tuple[str, float], ...]:
+        """A new score head's outputs: name, weight in the score; none: it has one output, the score."""
+        return ()
 
 
-def loss_spec(objective: Objective) -> LossSpec:
-    """Return what an objective reads and needs."""
-    return _SPECS[type(objective)](objective)
+@dataclass(frozen=True, slots=True)
+class OwnObjective(Objective):
+    """A user's own, in place of a stage's; wherever it arrives, its class is loaded from its file.
+
+    Attributes:
+        kind: where that is.
+        settings: what it takes by name.
+        shipped: what the stage would train for, whose models and temperature it has.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    shipped: Objective
+
+    @property
+    def made(self) -> Objective:
+        """The user's.
+
+        Raises:
+            CascadeError: its class can't be made, or isn't one of a policy's objectives.
+        """
+        with Attempt(Exception) as attempt:
+            made = load_plugin(self.kind)(**self.settings)
+        if attempt.error is not None:
+            why = f"{self.kind}: {type(attempt.error).__name__}: {attempt.error}"
+            raise CascadeError("an objective can't be made", value=why, mend="its settings") from attempt.error
+        if not isinstance(made, Objective) or made.head != self.shipped.head:
+            limit = f"a class below nemo_cascade.losses.objective.Objective whose head is {self.shipped.head!r}"
+            raise CascadeError("this is no objective of the stage", value=self.kind, limit=limit)
+        return made
+
+    def spec(self) -> LossSpec:
+        """Return what the user's reads and needs."""
+        return self.made.spec()
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the user's loss."""
+        return self.made.loss(scored)
+
+    def at(self, temperature: float) -> OwnObjective:
+        """Return the same at another temperature."""
+        return replace(self, shipped=self.shipped.at(temperature))
+
+    @property
+    def head(self) -> Head:
+        """What the model has to end with: that of the stage."""
+        return self.shipped.head
+
+    @property
+    def temperature(self) -> float:
+        """The stage's."""
+        return self.shipped.temperature
+
+    @property
+    def reference_hf_path(self) -> str | None:
+        """The stage's."""
+        return self.shipped.reference_hf_path
+
+    @property
+    def teacher_hf_path(self) -> str | None:
+        """The stage's."""
+        return self.shipped.teacher_hf_path
+
+    @property
+    def attributes(self) -> tuple[tuple[str, float], ...]:
+        """The stage's."""
+        return self.shipped.attributes

@@ -16,13 +16,15 @@ Shapes: T tokens of the micro-batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
-from nemo_cascade.errors import TrainingError
+from nemo_cascade.errors import ConfigError, TrainingError
 from nemo_cascade.losses.correction import Documents, importance_correction
+from nemo_cascade.losses.objective import LossSpec, Objective, Scored
 from nemo_cascade.losses.output import LossOutput, sum_and_count
 from nemo_cascade.losses.teacher import teacher_advantages
 from nemo_cascade.losses.units import CONTINUED
@@ -34,6 +36,67 @@ _KNOWN = {
     *("advantages", "teacher_logprobs", "sequence_weights", CONTINUED),
     *("behaviour_logprobs", "previous_logprobs", "reference_logprobs"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss(Objective):
+    """The policy gradient.
+
+    Attributes:
+        config: its switches.
+        temperature: of the sampling distribution, whose log-probabilities are the policy's.
+        reference_hf_path: HF folder of a frozen second model, for `logprobs(which="reference")`.
+        teacher: how teachers' log-probabilities are the advantages; None: those come with the batch.
+
+    Raises:
+        ConfigError: no such temperature.
+    """
+
+    config: PolicyLossConfig
+    temperature: float = 1.0
+    reference_hf_path: str | None = None
+    teacher: TeacherAdvantageConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError([f"temperature {self.temperature} can't score log-probabilities; it must be above 0"])
+
+    @classmethod
+    def from_start(
+        cls,
+        config: PolicyLossConfig,
+        temperature: float,
+        start: str,
+        teacher: TeacherAdvantageConfig | None = None,
+    ) -> PolicyLoss:
+        """Return it with the model that a stage starts from as its reference, where the switches ask for one."""
+        return cls(config, temperature, start if config.kl_coefficient > 0 else None, teacher)
+
+    def at(self, temperature: float) -> PolicyLoss:
+        """Return the same at another temperature."""
+        return replace(self, temperature=temperature)
+
+    def spec(self) -> LossSpec:
+        """Return what it reads: by its switches."""
+        config, teacher = self.config, self.teacher
+        extras = {
+            "advantages": teacher is None,
+            "teacher_logprobs": teacher is not None,
+            "previous_logprobs": teacher is not None and teacher.student == "previous",
+            "behaviour_logprobs": config.correction != "none" or (config.kl_coefficient > 0 and config.kl_correction),
+            "reference_logprobs": config.kl_coefficient > 0,
+            "sequence_weights": config.aggregation == "sequence",
+        }
+        return LossSpec(config.aggregation, frozenset(name for name, wanted in extras.items() if wanted))
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch."""
+        logprob_T, entropy_T = scored.logprobs(entropy=True)
+        if self.config.entropy_coefficient == 0 and entropy_T is not None:
+            entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
+        return policy_loss(
+            logprob_T, entropy_T, scored.loss_mask, scored.documents, scored.extras, self.config, self.teacher
+        )
 
 
 def policy_loss(

@@ -17,14 +17,36 @@ Shapes: T tokens of the micro-batch, D documents, P pairs: documents 2p and 2p +
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
+from nemo_cascade.config.stages.preference import PreferenceLossConfig
 from nemo_cascade.losses.correction import Documents
+from nemo_cascade.losses.objective import LossSpec, Objective, Scored
 from nemo_cascade.losses.output import LossOutput, sum_and_count
+
+
+@dataclass(frozen=True, slots=True)
+class Preference(Objective):
+    """A policy's loss on pairs, against log-probabilities of a frozen reference that come with the batch.
+
+    Attributes:
+        config: its switches.
+    """
+
+    config: PreferenceLossConfig
+
+    def spec(self) -> LossSpec:
+        """Return what it reads: the reference's log-probabilities, and rewards where its form has any."""
+        return LossSpec("pair", frozenset(self.config.reads))
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch; documents come in pairs, the preferred one first."""
+        logprob_T, _ = scored.logprobs()
+        return preference_loss(logprob_T, scored.loss_mask, scored.documents, scored.extras, self.config)
 
 
 def preference_loss(

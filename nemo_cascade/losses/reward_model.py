@@ -11,13 +11,72 @@ m is how strongly the chosen response is preferred. Shapes: P pairs, D documents
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nemo_cascade.losses.objective import Head, LossSpec, Objective, Scored
 from nemo_cascade.losses.output import LossOutput, sum_and_count
+from nemo_cascade.losses.units import RATING
+
+
+@dataclass(frozen=True, slots=True)
+class _RewardObjective(Objective):
+    """What reward models share: their head, drawn anew where they start from a language model."""
+
+    @property
+    def head(self) -> Head:
+        """A reward model's."""
+        return "score"
+
+
+@dataclass(frozen=True, slots=True)
+class BradleyTerry(_RewardObjective):
+    """A reward model's loss on pairs.
+
+    Attributes:
+        form: whether, and how, it counts how strongly the chosen response is preferred.
+    """
+
+    form: Literal["plain", "margin", "scaled"] = "plain"
+
+    def spec(self) -> LossSpec:
+        """Return what it reads: strengths, where its form has any."""
+        return LossSpec("pair", frozenset() if self.form == "plain" else frozenset(["strength"]))
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch; documents come in pairs, the preferred one first."""
+        chosen_P, rejected_P = scored.scores().view(-1, 2).unbind(1)
+        strength_P = None if self.form == "plain" else scored.at_marks("strength").view(-1, 2)[:, 0]
+        return bradley_terry_loss(chosen_P, rejected_P, strength_P, self.form)
+
+
+@dataclass(frozen=True, slots=True)
+class Regression(_RewardObjective):
+    """A reward model's loss on rated attributes.
+
+    Attributes:
+        attributes: name, in the order of the head's outputs, and its weight in the score.
+    """
+
+    attributes: tuple[tuple[str, float], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs'."""
+        return tuple(name for name, _ in self.attributes)
+
+    def spec(self) -> LossSpec:
+        """Return what it reads: each attribute's ratings."""
+        return LossSpec("rating", frozenset(RATING + name for name in self.names))
+
+    def loss(self, scored: Scored) -> LossOutput:
+        """Return the loss of one micro-batch."""
+        rated_DK = torch.stack([scored.at_marks(RATING + name) for name in self.names], 1)
+        return regression_loss(scored.outputs(), rated_DK, self.names)
 
 
 def bradley_terry_loss(

@@ -16,6 +16,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import TrainedStage
 from nemo_cascade.config.stages.measure import LOWER_IS_BETTER
 from nemo_cascade.errors import CheckpointError, PausedError
+from nemo_cascade.losses.cross_entropy import SftLoss
 from nemo_cascade.stages.pause import TimeLeft, job_end
 from nemo_cascade.stages.roles import Roles, stage_setup
 from nemo_cascade.telemetry.metrics import MetricsLog, read_metrics
@@ -222,7 +223,7 @@ def export_checkpoint(context: StageContext, stage: TrainedStage, checkpoint: Pa
     """Write the weights of one of a trained stage's checkpoints as an HF folder; the policy holds them afterwards."""
     last = max(int(path.name.removeprefix("step_")) for path in checkpoint.parent.glob("step_*"))
     updates = last * stage.size().updates_per_step
-    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, updates))
+    policy = context.roles.policy(stage_setup(context.config, stage, context.parent_hf, updates, SftLoss()))
     policy.load_checkpoint(str(checkpoint))
     policy.export_hf(str(target))
     context.roles.policy_now_holds(target)

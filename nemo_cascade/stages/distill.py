@@ -22,6 +22,7 @@ from nemo_cascade.config.stages.distill import DistillStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.streams import open_stream
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.rl.collect import rollout_seed
 from nemo_cascade.rl.distill import distill_line, distill_update, sample
 from nemo_cascade.rl.rollout_log import write_responses
@@ -57,7 +58,8 @@ def run_distill(context: StageContext, stage: DistillStage) -> None:
     folders = taught_by(stage, context.models)
     for folder in dict.fromkeys(folders.values()):
         check_speaks(Path(folder), parent, config.model.family)
-    policy = roles.policy(stage_setup(config, stage, parent, stage.steps))
+    objective = PolicyLoss.from_start(stage.loss, stage.sampling.temperature, str(parent), stage.advantage)
+    policy = roles.policy(stage_setup(config, stage, parent, stage.steps, objective))
     engines, hosts = roles.rollout(parent), roles.environments(parent)
     checkpoints = StageCheckpoints(context, stage, stage.steps)
     same = {"teachers": teachers_hash(folders)}

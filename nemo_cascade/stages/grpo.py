@@ -24,6 +24,7 @@ from nemo_cascade.config.stages.grpo import GrpoStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.prompts.streams import open_stream
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.rewards.records import record_problem
 from nemo_cascade.rl.ask import Answerers
 from nemo_cascade.rl.collect import Collector
@@ -63,7 +64,9 @@ def run_grpo(context: StageContext, stage: GrpoStage) -> None:
     tokenizer = load_tokenizer(context.parent_hf)
     prompts = prepare_grpo(config, context.name, stage, context.parent_hf, context.data_folder).source
     prompts = profiled_at_start(config, roles, stage, prompts, context.parent_hf, context.version(0) - 1)
-    policy = roles.policy(stage_setup(config, stage, context.parent_hf, stage.steps * stage.updates_per_batch))
+    objective = PolicyLoss.from_start(stage.trained_loss, stage.sampling.temperature, str(context.parent_hf))
+    total = stage.steps * stage.updates_per_batch
+    policy = roles.policy(stage_setup(config, stage, context.parent_hf, total, objective))
     rollout = roles.rollout(context.parent_hf)
     judges = roles.judges(context.parent_hf, stage.num_generations, context.reward_model(stage.reward_model))
     for task in stage.tasks.values():

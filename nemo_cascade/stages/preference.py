@@ -15,28 +15,36 @@ Several rounds are several stages: each starts from, samples from, and refers to
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from nemo_cascade.actors.trainer import TrainerGroup
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.preference import PreferenceStage
+from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.pairs import For, build_pairs
+from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.prompts.prompt_sets import PromptSet, load_prompts
 from nemo_cascade.data.responses import ResponseSource, ResponseStore
-from nemo_cascade.errors import PausedError
+from nemo_cascade.errors import DataError
+from nemo_cascade.losses.preference import Preference
 from nemo_cascade.rewards.records import record_problem
-from nemo_cascade.rl.ask import Answerers
-from nemo_cascade.rl.round import Round
 from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
-from nemo_cascade.stages.pause import TimeLeft, job_end
-from nemo_cascade.stages.profile import profiled_at_start
-from nemo_cascade.stages.references import reference_logprobs
+from nemo_cascade.stages.own_pairs import sample_round
 from nemo_cascade.stages.roles import stage_setup
+from nemo_cascade.storage.hashes import hash_folder, hash_recipe
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
+
+_FORMAT_VERSION = 1
+_LOGPROBS = "logprobs.bin"
+REFERENCE = "reference_logprobs"
+"""The extra that holds them."""
+_ITEMS_AT_ONCE = 256
 
 
 def prepare_preference(
@@ -68,14 +76,14 @@ def run_preference(context: StageContext, stage: PreferenceStage) -> None:
     steps = _steps(stage, len(store))
     context.record("pairs_read", stage=context.name, **found)
 
-    policy = context.roles.policy(stage_setup(config, stage, parent, steps))
+    policy = context.roles.policy(stage_setup(config, stage, parent, steps, Preference(stage.loss)))
     # It holds its start's weights now, before any checkpoint is loaded: it is the reference.
     reference = reference_logprobs(policy, parent, store, stage.seq_length, context.data_folder / "references")
     checkpoints = StageCheckpoints(context, stage, steps)
     same = {"data": store.folder.name, "reference": reference.parent.name}  # hashes of the pairs and of both
     done, _ = checkpoints.resume(policy, same=same)
     seed = config.seed + (0 if stage.data is None else stage.data.shuffle_seed)
-    source = ResponseSource(store.folder, stage.global_batch_size, seed, stage.seq_length, reference=reference)
+    source = ResponseSource(store.folder, stage.global_batch_size, seed, stage.seq_length, {REFERENCE: str(reference)})
 
     timer = PhaseTimer()
     told = Progress(context.name, steps, done, config.logging, last_line=True)
@@ -96,40 +104,45 @@ def run_preference(context: StageContext, stage: PreferenceStage) -> None:
     finish(context, policy)
 
 
-def sample_round(
-    context: StageContext, stage: PreferenceStage, prompts: PromptSet
-) -> tuple[ResponseStore, dict[str, Any]]:
-    """Return the pairs of a round, sampled as far as they aren't there, and what was found.
-
-    Raises:
-        PausedError: a pause was asked for, or the job's time doesn't hold two more batches; whole batches are kept.
-    """
-    config, roles, sampled = context.config, context.roles, stage.sampled
-    assert sampled is not None, "a round has rules"
-    prompts = profiled_at_start(config, roles, sampled, prompts, context.parent_hf, context.version(0) - 1)
-    this = Round(context.folder / "round", context.name, config.seed, sampled, prompts)
-    if missing := this.missing():
-        engines = roles.engines_with(context.parent_hf, context.version(0))
-        model = context.reward_model(sampled.reward_model)
-        judges = roles.judges(context.parent_hf, sampled.num_generations, model)
-        for task in sampled.tasks.values():
-            judges.self_test([task.reward.kind], task.reward.options)
-        by = Answerers(
-            engines, judges, load_tokenizer(context.parent_hf), config, roles.environments(context.parent_hf)
-        )
-        left, timer = TimeLeft(job_end()), PhaseTimer()
-        total = this.num_prompts * sampled.num_generations
-        done = (this.batches - len(missing)) * sampled.prompts_per_batch * sampled.num_generations
-        with Progress(f"{context.name}: sampling", total, min(done, total), config.logging) as progress:
-            for batch in missing:
-                left.restart()
-                this.sample(batch, by, timer, lambda ended: progress.advance("", units=ended))
-                left.step_done()
-                if batch != missing[-1] and (reason := left.reason_to_pause()):
-                    raise PausedError(f"{context.name}, batch {batch + 1} of {this.batches}", reason)
-    return this.pairs()
-
-
 def _steps(stage: PreferenceStage, pairs: int) -> int:
     steps = -(-stage.epochs * pairs // stage.global_batch_size)
     return min(steps, stage.max_steps or steps)
+
+
+def reference_logprobs(
+    model: TrainerGroup, hf_folder: Path, store: ResponseStore, seq_length: int, kept_in: Path
+) -> Path:
+    """Return the file of a model's log-probabilities of a store's tokens, float32 [tokens], made unless it is there.
+
+    Args:
+        model: ranks that hold the model now.
+        hf_folder: the model, whose content names the file.
+        store: the responses; at each token stands the log-probability of the next one, 0 at a document's last.
+        seq_length: most tokens of a micro-batch.
+        kept_in: folder of all such files.
+
+    Raises:
+        DataError: a log-probability isn't finite where a token is trained.
+    """
+    recipe = {
+        "format": _FORMAT_VERSION,
+        "responses": store.folder.name,
+        "model": hash_folder(hf_folder),
+        "dtype": model.dtype,
+    }
+    final = kept_in / hash_recipe(recipe)[:32]
+    make_folder(final, lambda folder: _write(folder / _LOGPROBS, model, hf_folder, store, seq_length))
+    return final / _LOGPROBS
+
+
+def _write(file: Path, model: TrainerGroup, hf_folder: Path, store: ResponseStore, seq_length: int) -> None:
+    with file.open("wb") as out:
+        for first in range(0, len(store), _ITEMS_AT_ONCE):
+            items = range(first, min(first + _ITEMS_AT_ONCE, len(store)))
+            documents = [document for item in items for document in store.documents(item)]
+            source = balanced_micro_batches(documents, seq_length, model.parallel.data_parallel_size)
+            for document, logprobs_n in zip(documents, source.per_sample(model.logprobs(source, 0)), strict=True):
+                if not np.isfinite(logprobs_n[document.loss_mask > 0]).all():
+                    mend = "the model can't say these responses: its weights or the tokens are broken"
+                    raise DataError("the reference's log-probabilities aren't finite", value=str(hf_folder), mend=mend)
+                out.write(logprobs_n.tobytes())

@@ -28,6 +28,7 @@ from nemo_cascade.data.responses import HoldoutSource, ResponseSource, ResponseS
 from nemo_cascade.errors import DataError
 from nemo_cascade.evaluation.preference import PreferenceScores, correlation, preference_scores
 from nemo_cascade.evaluation.statistics import Float64
+from nemo_cascade.losses.reward_model import BradleyTerry, Regression
 from nemo_cascade.losses.units import RATING
 from nemo_cascade.stages.context import StageCheckpoints, StageContext
 from nemo_cascade.stages.kind import Prepared
@@ -35,6 +36,7 @@ from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
+from nemo_cascade.training.setup import TrainerSetup
 from nemo_cascade.types import Int64
 
 
@@ -106,7 +108,7 @@ def run_reward_model(context: StageContext, stage: RewardModelStage) -> None:
     context.record("pairs_read", stage=context.name, **prepared.stats)
     (source, held_out), steps = prepared.source, prepared.steps
 
-    model = context.roles.policy(stage_setup(config, stage, _start(stage, context.parent_hf), steps))
+    model = context.roles.policy(_setup(context, stage, steps))
     checkpoints = StageCheckpoints(context, stage, steps)
     data = Path(source.folder).name  # a hash of the pairs
     done, _ = checkpoints.resume(model, same={"data": data})
@@ -134,11 +136,17 @@ def adopt_checkpoint(context: StageContext, stage: RewardModelStage, checkpoint:
     prepared = prepare_reward_model(context.config, context.name, stage, context.parent_hf, context.data_folder)
     _, held_out = prepared.source
     steps = int(checkpoint.name.removeprefix("step_"))
-    model = context.roles.policy(stage_setup(context.config, stage, _start(stage, context.parent_hf), steps))
+    model = context.roles.policy(_setup(context, stage, steps))
     model.load_checkpoint(str(checkpoint))
     scores = measure(model, held_out)
     model.export_hf(str(context.hf_folder))
     return scores
+
+
+def _setup(context: StageContext, stage: RewardModelStage, steps: int) -> TrainerSetup:
+    loss, start = stage.loss, _start(stage, context.parent_hf)
+    objective = Regression(tuple(loss.attributes.items())) if loss.form == "regression" else BradleyTerry(loss.form)
+    return stage_setup(context.config, stage, start, steps, objective)
 
 
 def _start(stage: RewardModelStage, parent: Path) -> Path:

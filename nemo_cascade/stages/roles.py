@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,16 +28,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase, TrainedStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
-from nemo_cascade.losses.objective import (
-    BradleyTerry,
-    LogitDistillation,
-    Objective,
-    PolicyLoss,
-    Preference,
-    Regression,
-    SftLoss,
-    loss_spec,
-)
+from nemo_cascade.losses.objective import Objective, OwnObjective
 from nemo_cascade.training.setup import FrozenSetup, TrainerSetup, Training
 
 log = logging.getLogger(__name__)
@@ -246,7 +236,7 @@ class Roles:
 
 
 def stage_setup(
-    config: RunConfig, stage: TrainedStage, hf_folder: Path, total_steps: int, teacher: Path | None = None
+    config: RunConfig, stage: TrainedStage, hf_folder: Path, total_steps: int, objective: Objective
 ) -> TrainerSetup:
     """Return what the policy ranks need to know to train `stage` from `hf_folder`.
 
@@ -255,8 +245,10 @@ def stage_setup(
         stage: what is trained.
         hf_folder: the weights that it starts from.
         total_steps: optimizer steps of the stage.
-        teacher: whose logits are learned, where the stage has such a teacher; without it nothing can be trained.
+        objective: the stage's; where the user has named another, that takes its place.
     """
+    if (own := stage.own_objective()) is not None:
+        objective = OwnObjective(own.kind, own.settings, objective)
     return TrainerSetup(
         hf_path=str(hf_folder),
         model=config.model,
@@ -264,22 +256,8 @@ def stage_setup(
         precision=config.precision,
         seq_length=stage.seq_length,
         seed=config.seed,
-        training=Training(_objective(stage, hf_folder, teacher), stage.optimizer, total_steps, stage.router),
+        training=Training(objective, stage.optimizer, total_steps, stage.router),
     )
-
-
-def _objective(stage: TrainedStage, hf_folder: Path, teacher: Path | None) -> Objective:
-    """Return what a stage trains for; the reference, where one is asked for, is the model that it starts from."""
-    if (policy := stage.policy_loss()) is not None:
-        objective = PolicyLoss(*policy, teacher=stage.teacher_advantage())
-        return replace(objective, reference_hf_path=str(hf_folder)) if loss_spec(objective).reference else objective
-    if (taught := stage.logit_teacher()) is not None and teacher is not None:
-        return LogitDistillation(taught, str(teacher))
-    if (preference := stage.preference_loss()) is not None:
-        return Preference(preference)
-    if (reward := stage.reward_loss()) is None:
-        return SftLoss()
-    return Regression(tuple(reward.attributes.items())) if reward.form == "regression" else BradleyTerry(reward.form)
 
 
 def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:

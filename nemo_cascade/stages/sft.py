@@ -16,6 +16,9 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.sft import SftStage
 from nemo_cascade.data.batches import PackedSource
 from nemo_cascade.data.sft.build import build_packed_store
+from nemo_cascade.losses.cross_entropy import SftLoss
+from nemo_cascade.losses.distillation import LogitDistillation
+from nemo_cascade.losses.objective import Objective
 from nemo_cascade.stages.between.measuring import Measuring
 from nemo_cascade.stages.between.validation import Validation, validation_source
 from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
@@ -51,7 +54,10 @@ def run_sft(context: StageContext, stage: SftStage) -> None:
     if stage.teacher is not None:
         teacher = logit_teacher(stage.teacher, context.models, parent, context.config.model.family)
         same["teacher"] = hash_folder(teacher)
-    policy = context.roles.policy(stage_setup(context.config, stage, parent, steps, teacher))
+    objective: Objective = SftLoss()
+    if stage.teacher is not None and teacher is not None:
+        objective = LogitDistillation(stage.teacher, str(teacher))
+    policy = context.roles.policy(stage_setup(context.config, stage, parent, steps, objective))
     checkpoints = StageCheckpoints(context, stage, steps)
     done, _ = checkpoints.resume(policy, same=same)
 

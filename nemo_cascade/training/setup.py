@@ -1,4 +1,4 @@
-"""What goes into a policy worker and what comes out of a step; import-light, for the driver's side."""
+"""What goes into a policy worker and what comes out of a step, for the driver's side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from nemo_cascade.config.model import ModelConfig, OptimizerConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.config.router import RouterConfig
-from nemo_cascade.losses.objective import LogitDistillation, Objective, PolicyLoss
+from nemo_cascade.losses.objective import Objective
 
 WhichModel = Literal["policy", "rounded_anew", "reference"]
 """What `logprobs` scores with."""
@@ -55,20 +55,17 @@ class TrainerSetup:
     @property
     def temperature(self) -> float:
         """Temperature that log-probabilities are computed at: the policy's own, else 1."""
-        objective = None if self.training is None else self.training.objective
-        return objective.temperature if isinstance(objective, PolicyLoss) else 1.0
+        return 1.0 if self.training is None else self.training.objective.temperature
 
     @property
     def reference_hf_path(self) -> str | None:
         """HF folder of a frozen second model that scores labels, if there is one."""
-        objective = None if self.training is None else self.training.objective
-        return objective.reference_hf_path if isinstance(objective, PolicyLoss) else None
+        return None if self.training is None else self.training.objective.reference_hf_path
 
     @property
     def teacher_hf_path(self) -> str | None:
         """HF folder of a frozen second model whose logits are learned, if there is one."""
-        objective = None if self.training is None else self.training.objective
-        return objective.teacher_hf_path if isinstance(objective, LogitDistillation) else None
+        return None if self.training is None else self.training.objective.teacher_hf_path
 
 
 @dataclass(frozen=True, slots=True)

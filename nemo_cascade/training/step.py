@@ -15,36 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.errors import TrainingError
-from nemo_cascade.losses.correction import Documents
-from nemo_cascade.losses.cross_entropy import cross_entropy_loss
-from nemo_cascade.losses.distillation import distillation_loss
-from nemo_cascade.losses.objective import (
-    BradleyTerry,
-    LogitDistillation,
-    LossSpec,
-    Objective,
-    PolicyLoss,
-    Preference,
-    Regression,
-    SftLoss,
-)
+from nemo_cascade.losses.objective import LossSpec, Objective
 from nemo_cascade.losses.output import LossOutput
-from nemo_cascade.losses.policy import policy_loss
-from nemo_cascade.losses.preference import preference_loss
-from nemo_cascade.losses.reward_model import bradley_terry_loss, regression_loss
-from nemo_cascade.losses.units import RATING
 from nemo_cascade.models.axes import Axes, Axis
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.heads import deferred_weight
 from nemo_cascade.training.experts import ExpertLoad
-from nemo_cascade.training.logit_kl import forward_kl
-from nemo_cascade.training.logprobs import label_logprobs
 from nemo_cascade.training.micro_batch import MicroBatch, filled_up, longest, on_device
 from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import Padding
 from nemo_cascade.training.reduce import all_true, global_counts, reduce_losses
+from nemo_cascade.training.scoring.scored import (
+    LastStates,
+    ScoredBatch,
+    Scoring,
+    at_trained,
+    counted_once,
+    document_outputs,
+)
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import PackedBatch
 
@@ -52,48 +41,6 @@ from nemo_cascade.types import PackedBatch
 from megatron.core.pipeline_parallel import get_forward_backward_func  # isort: skip
 
 Loss = Callable[[Any, MicroBatch], LossOutput]
-
-
-@dataclass(frozen=True, slots=True)
-class LastStates:
-    """What a language model ends with here: logits are made of it where they are used up.
-
-    Attributes:
-        hidden_1TH: [1, T, H] behind the last norm.
-        weight: [V, H] of the output layer, this rank's rows.
-    """
-
-    hidden_1TH: Tensor
-    weight: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """How last states become log-probabilities.
-
-    Attributes:
-        vocab_size: true size; the model's padding behind it takes no part.
-        temperature: divides the logits.
-        padding: of micro-batches.
-        axes: this rank's place.
-    """
-
-    vocab_size: int
-    temperature: float
-    padding: Padding
-    axes: Axes
-
-    def logprobs(self, last: LastStates, batch: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        """Return log-probability of each label and the entropy, [T] float32."""
-        return label_logprobs(
-            last.hidden_1TH[0],
-            last.weight,
-            batch.labels,
-            vocab_size=self.vocab_size,
-            temperature=self.temperature,
-            group=self.axes["tp"].group,
-            entropy=entropy,
-        )
 
 
 @dataclass(slots=True)
@@ -124,141 +71,24 @@ class Teacher:
 
 
 def loss_of(
-    objective: Objective, scoring: Scoring, weights: Tensor | None = None, teacher: Teacher | None = None
+    objective: Objective, scoring: Scoring, weights_K: Tensor | None = None, teacher: Teacher | None = None
 ) -> Loss:
     """Return the loss of an objective.
 
     Args:
         objective: what is trained for.
         scoring: how logits become log-probabilities.
-        weights: [K] of a reward model's outputs in its score; None of a language model.
+        weights_K: of a reward model's outputs in its score; None of a language model.
         teacher: whose logits are learned, where they are.
     """
-    match objective:
-        case SftLoss():
-            return _sft_loss(scoring)
-        case LogitDistillation():
-            assert teacher is not None, "who distils has a teacher"
-            return _distillation_loss(scoring, objective, teacher)
-        case PolicyLoss():
-            return _reinforcement_loss(scoring, objective)
-        case Preference():
-            return _preference_loss(scoring, objective.config)
-        case BradleyTerry():
-            assert weights is not None, "its model is a reward model"
-            return _pair_loss(objective, weights)
-        case Regression():
-            return _rating_loss(objective)
+    of_documents = objective.spec().of_documents
 
-
-def _sft_loss(scoring: Scoring) -> Loss:
-    """Return the loss of supervised fine-tuning: cross entropy on the trained labels."""
-
-    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
-        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
-        return cross_entropy_loss(logprob_T, batch.loss_mask)
+    def loss(last: Any, batch: MicroBatch) -> LossOutput:
+        taught = [] if teacher is None else teacher.said
+        output = objective.loss(ScoredBatch(last, batch, scoring, weights_K, taught))
+        return counted_once(output, batch.context) if of_documents else output
 
     return loss
-
-
-def at_trained(last: LastStates, batch: MicroBatch) -> LastStates:
-    """Return the states of trained tokens alone: nobody learns from the others, whatever they are."""
-    return LastStates(last.hidden_1TH[:, batch.loss_mask > 0], last.weight)
-
-
-def _distillation_loss(scoring: Scoring, objective: LogitDistillation, teacher: Teacher) -> Loss:
-    """Return the loss of a student against its teacher, which has read the step's micro-batches."""
-    config, group = objective.config, scoring.axes["tp"].group
-
-    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
-        own, theirs = at_trained(last, batch), teacher.said[batch.number]
-        kl_N = forward_kl(
-            own.hidden_1TH[0],
-            own.weight,
-            theirs.hidden_1TH[0],
-            theirs.weight,
-            vocab_size=scoring.vocab_size,
-            temperature=config.temperature,
-            group=group,
-        )
-        logprob_N = None
-        if config.cross_entropy_weight > 0:
-            labels_N = batch.labels[batch.loss_mask > 0]
-            logprob_N, _ = label_logprobs(
-                own.hidden_1TH[0], own.weight, labels_N, vocab_size=scoring.vocab_size, group=group, entropy=False
-            )
-        return distillation_loss(kl_N, logprob_N, config)
-
-    return loss
-
-
-def _reinforcement_loss(scoring: Scoring, objective: PolicyLoss) -> Loss:
-    """Return the policy-gradient loss."""
-    config, teacher = objective.config, objective.teacher
-
-    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
-        logprob_T, entropy_T = scoring.logprobs(last, batch, entropy=True)
-        if config.entropy_coefficient == 0 and entropy_T is not None:
-            entropy_T = entropy_T.detach()  # measured only: spares its share of the backward pass
-        documents = Documents(batch.document, batch.cu_seqlens.numel() - 1, batch.over_context)
-        return policy_loss(logprob_T, entropy_T, batch.loss_mask, documents, batch.extras, config, teacher)
-
-    return loss
-
-
-def _preference_loss(scoring: Scoring, config: PreferenceLossConfig) -> Loss:
-    """Return a policy's loss on pairs; documents come in pairs, the preferred one first."""
-
-    def loss(last: LastStates, batch: MicroBatch) -> LossOutput:
-        logprob_T, _ = scoring.logprobs(last, batch, entropy=False)
-        documents = Documents(batch.document, batch.cu_seqlens.numel() - 1, batch.over_context)
-        output = preference_loss(logprob_T, batch.loss_mask, documents, batch.extras, config)
-        return counted_once(output, batch.context)
-
-    return loss
-
-
-def _pair_loss(objective: BradleyTerry, weights_K: Tensor) -> Loss:
-    """Return a reward model's loss on pairs; documents come in pairs, the preferred one first."""
-
-    def loss(outputs_1TK: Tensor, batch: MicroBatch) -> LossOutput:
-        chosen_P, rejected_P = (document_outputs(outputs_1TK, batch) @ weights_K).view(-1, 2).unbind(1)
-        strength_P = None
-        if objective.form != "plain":
-            strength_P = _at_marks(batch.extras["strength"], batch).view(-1, 2)[:, 0]
-        return counted_once(bradley_terry_loss(chosen_P, rejected_P, strength_P, objective.form), batch.context)
-
-    return loss
-
-
-def _rating_loss(objective: Regression) -> Loss:
-    """Return a reward model's loss on rated attributes."""
-
-    def loss(outputs_1TK: Tensor, batch: MicroBatch) -> LossOutput:
-        rated = [_at_marks(batch.extras[RATING + name], batch) for name in objective.attributes]
-        outputs_DK = document_outputs(outputs_1TK, batch)
-        return counted_once(regression_loss(outputs_DK, torch.stack(rated, 1), objective.attributes), batch.context)
-
-    return loss
-
-
-def document_outputs(outputs_1TK: Tensor, batch: MicroBatch) -> Tensor:
-    """Return a score head's outputs for each trained document: at its last token, the only one trained."""
-    own_TK = torch.where(batch.predicted[:, None] > 0, outputs_1TK[0], 0.0)
-    return batch.per_document(own_TK)[batch.trained_documents]
-
-
-def _at_marks(value_T: Tensor, batch: MicroBatch) -> Tensor:
-    """Return an extra's value for each trained document."""
-    return batch.per_document(torch.where(batch.loss_mask > 0, value_T, 0.0))[batch.trained_documents]
-
-
-def counted_once(output: LossOutput, context: Axis) -> LossOutput:
-    """Return a loss that every context rank has computed in full, so that only the first one's adds to the sums."""
-    if context.first:
-        return output
-    nothing = {name: torch.zeros_like(value) for name, value in output.metrics.items()}
-    return LossOutput(output.loss_sum - output.loss_sum.detach(), nothing, output.maxima)
 
 
 @dataclass(slots=True)

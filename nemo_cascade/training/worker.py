@@ -13,7 +13,6 @@ import torch
 
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.errors import ModelError, TrainingError
-from nemo_cascade.losses.objective import PolicyLoss, Regression, loss_spec
 from nemo_cascade.models.architecture import Architecture, ScoreHead
 from nemo_cascade.models.choices import check_replay
 from nemo_cascade.models.families import family_named
@@ -29,15 +28,9 @@ from nemo_cascade.training.optimizer import PolicyOptimizer
 from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
 from nemo_cascade.training.rounding import rounded_anew
+from nemo_cascade.training.scoring.scored import Scoring
 from nemo_cascade.training.setup import StepResult, TrainerSetup, Training, WhichModel
-from nemo_cascade.training.step import (
-    Scoring,
-    Teacher,
-    TrainStep,
-    forward_logprobs,
-    forward_outputs,
-    loss_of,
-)
+from nemo_cascade.training.step import Teacher, TrainStep, forward_logprobs, forward_outputs, loss_of
 from nemo_cascade.types import BatchSource, Float32, PackedBatch
 
 # backend first: Megatron-Core assumes CUDA while it is imported.
@@ -110,8 +103,9 @@ class TrainerWorker(RankWorker):
         ready = self._set_up
         ready.scoring = replace(ready.scoring, temperature=temperature)
         training = ready.setup.training
-        if ready.step is not None and training is not None and isinstance(training.objective, PolicyLoss):
-            ready.step.loss = loss_of(replace(training.objective, temperature=temperature), ready.scoring)
+        if ready.step is not None and training is not None:
+            objective, weights_K = training.objective.at(temperature), _score_weights(ready.arch)
+            ready.step.loss = loss_of(objective, ready.scoring, weights_K, ready.step.teacher)
 
     def train_step(self, source: BatchSource, step: int) -> StepResult:
         """Train on one global batch.
@@ -299,12 +293,13 @@ class TrainerWorker(RankWorker):
 
 def _architecture(setup: TrainerSetup) -> Architecture:
     objective = None if setup.training is None else setup.training.objective
-    if objective is None or loss_spec(objective).head == "lm":
+    if objective is None or objective.head == "lm":
         return _language_model(setup.hf_path, setup.model.family)
     arch = read_architecture(Path(setup.hf_path), setup.model.family)
-    if not isinstance(objective, Regression):
+    if not objective.attributes:
         return arch if arch.scores else arch.with_score_head()
-    head = ScoreHead(objective.attributes, tuple(weight for _, weight in objective.weights))
+    names, weights = zip(*objective.attributes, strict=True)
+    head = ScoreHead(names, weights)
     if isinstance(arch.head, ScoreHead) and arch.head.names != head.names:
         raise ModelError(
             "the reward model has other outputs than the stage trains",
@@ -361,7 +356,7 @@ def _train_step(
             chunks, training.optimizer, setup.parallel, setup.precision, total_steps=training.total_steps
         ),
         loss=loss_of(training.objective, scoring, _score_weights(arch), teacher),
-        spec=loss_spec(training.objective),
+        spec=training.objective.spec(),
         padding=scoring.padding,
         max_skipped=training.optimizer.max_skipped_steps,
         axes=scoring.axes,

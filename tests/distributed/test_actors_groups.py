@@ -177,7 +177,7 @@ def test_every_hand_over_is_proven_and_a_skipped_one_is_caught(policy, rollout, 
 
 def test_the_proof_holds_at_the_temperature_of_the_stage(policy, rollout, setup, folder):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-    from nemo_cascade.losses.objective import PolicyLoss
+    from nemo_cascade.losses.policy import PolicyLoss
 
     policy.setup(policy_setup(folder, tp=2, objective=PolicyLoss(PolicyLossConfig(), temperature=0.6)))
     try:

@@ -7,7 +7,7 @@ from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import make_document
-from nemo_cascade.losses.objective import PolicyLoss
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.processes.ports import free_port
 from nemo_cascade.training.launch import run_ranks
 from nemo_cascade.training.scoring.frozen import FrozenWorker

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
-from nemo_cascade.losses.objective import PolicyLoss, Preference
+from nemo_cascade.config.stages.preference import PreferenceLossConfig
+from nemo_cascade.losses.policy import PolicyLoss
+from nemo_cascade.losses.preference import Preference
 from nemo_cascade.types import PackedBatch
 from tests.support.tiny_policy import (
     Job,

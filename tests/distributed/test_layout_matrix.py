@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-from nemo_cascade.losses.objective import BradleyTerry, PolicyLoss
+from nemo_cascade.losses.policy import PolicyLoss
+from nemo_cascade.losses.reward_model import BradleyTerry
 from tests.distributed.test_layout_curves import EXTRAS, LOSS, curve_of
 from tests.support.tiny_policy import Job, TinyPairs, TinySource, launch_jobs, policy_setup, write_tiny_folder
 

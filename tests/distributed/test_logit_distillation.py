@@ -8,7 +8,7 @@ from nemo_cascade.config.model import OptimizerConfig
 from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import make_document
-from nemo_cascade.losses.objective import LogitDistillation
+from nemo_cascade.losses.distillation import LogitDistillation
 from nemo_cascade.processes.ports import free_port
 from nemo_cascade.training.launch import run_ranks
 from nemo_cascade.training.worker import TrainerWorker

@@ -11,7 +11,7 @@ import pytest
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import make_document, sampled_document
-from nemo_cascade.losses.objective import PolicyLoss
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.types import FinishReason, first_turn
 from tests.support.tiny_policy import Job, launch_jobs, policy_setup, write_tiny_folder
 

@@ -19,7 +19,7 @@ from nemo_cascade.data.chat.encode import encode_prompt, load_tokenizer
 from nemo_cascade.data.chat.templates import NAMED
 from nemo_cascade.data.chat.templates.install import install
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
-from nemo_cascade.losses.objective import PolicyLoss
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from nemo_cascade.rl.ask import play
 from nemo_cascade.rl.episodes import Episodes

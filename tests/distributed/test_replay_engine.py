@@ -7,7 +7,7 @@ from nemo_cascade.config.rollout import RolloutConfig, SamplingConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.data.batches import balanced_micro_batches
 from nemo_cascade.data.layout import sampled_document
-from nemo_cascade.losses.objective import PolicyLoss
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.types import Question
 from tests.support.engine_process import EngineProcess
 from tests.support.hf_models import MIXTURES, write_hf_model

@@ -121,7 +121,7 @@ def answers(folders):
 
 def _jobs(hf, store, first):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-    from nemo_cascade.losses.objective import PolicyLoss
+    from nemo_cascade.losses.policy import PolicyLoss
 
     wide, dealt = store.folder.parent / "wide", store.folder.parent / "dealt"
     wide.mkdir()

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 from nemo_cascade.data.chat.templates import NAMED
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.errors import ModelError
-from nemo_cascade.losses.objective import BradleyTerry, Regression
+from nemo_cascade.losses.reward_model import BradleyTerry, Regression
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.nano.tokenizer import train_nano_tokenizer
 from tests.support.tiny_policy import (

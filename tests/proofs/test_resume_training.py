@@ -40,7 +40,7 @@ def _weights(worker):
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
     from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
-    from nemo_cascade.losses.objective import PolicyLoss
+    from nemo_cascade.losses.policy import PolicyLoss
 
     root = tmp_path_factory.mktemp("resume")
     hf = write_tiny_folder(root / "tiny")

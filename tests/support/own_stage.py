@@ -70,6 +70,7 @@ def run(context, stage) -> None:
     from nemo_cascade.data.chat.tokenizer import load_tokenizer
     from nemo_cascade.data.layout import sampled_document
     from nemo_cascade.data.prompts.prompt_stream import PromptStream
+    from nemo_cascade.losses.cross_entropy import SftLoss
     from nemo_cascade.rl.ask import Answerers, ask
     from nemo_cascade.stages.context import StageCheckpoints, finish
     from nemo_cascade.stages.hand_over import hand_over
@@ -79,7 +80,7 @@ def run(context, stage) -> None:
 
     config, roles, start = context.config, context.roles, context.parent_hf
     prompts = prepare(config, context.name, stage, start, context.data_folder).source
-    policy = roles.policy(stage_setup(config, stage, start, stage.steps))
+    policy = roles.policy(stage_setup(config, stage, start, stage.steps, SftLoss()))
     judges = roles.judges(start, stage.num_generations, None)
     by = Answerers(roles.rollout(start), judges, load_tokenizer(start), config, roles.environments(start))
     checkpoints = StageCheckpoints(context, stage, stage.steps)

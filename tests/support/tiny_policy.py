@@ -80,7 +80,7 @@ def policy_setup(
 ):
     """Return a TrainerSetup of the tiny policy."""
     from nemo_cascade.config.router import RouterConfig
-    from nemo_cascade.losses.objective import SftLoss
+    from nemo_cascade.losses.cross_entropy import SftLoss
     from nemo_cascade.training.setup import TrainerSetup, Training
 
     setup = TrainerSetup(

@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from rich.markup import escape
 
@@ -19,7 +18,7 @@ from nemo_cascade.cli.arguments import add_overrides
 from nemo_cascade.cli.machine_profile import profile_machine
 from nemo_cascade.cli.preflight import preflight
 from nemo_cascade.cli.screen.terminal import out, table, tell
-from nemo_cascade.config.stages.grpo import GrpoStage
+from nemo_cascade.config.stages.grpo import as_grpo
 from nemo_cascade.data.prompts.profiles import PassRate
 from nemo_cascade.errors import ConfigError
 
@@ -49,10 +48,10 @@ def execute(args: argparse.Namespace) -> int:
     quoted = "'" + str(args.model.absolute()).replace("'", "\\'") + "'"
     of_model = ["model.source=hf", f"model.path={quoted}"]
     config = preflight([*args.overrides, *of_model], args.config_dir, fresh_folder=True).config
-    known = [name for name, stage in config.stages.items() if (own := stage.trained()) and own.policy_loss()]
+    known = {name: asking for name, stage in config.stages.items() if (asking := as_grpo(stage)) is not None}
     if args.stage not in known:
         raise ConfigError([f"--stage {args.stage} is no RL stage of the cascade (these are: {', '.join(known)})"])
-    stage = cast(GrpoStage, config.stages[args.stage])
+    stage = known[args.stage]
     from nemo_cascade.nano.prepare import prepare_data
     from nemo_cascade.stages.profile import profile_prompts
     from nemo_cascade.stages.roles import Roles

@@ -1,4 +1,4 @@
-"""A user's own code in a run: verifiers, environments, kinds of stages, sinks."""
+"""A user's own code in a run: verifiers, environments, kinds of stages, losses, sinks."""
 
 from __future__ import annotations
 
@@ -13,5 +13,7 @@ def own_code(config: RunConfig) -> list[str]:
     environments = [rules.environment.kind for stage in stages for rules in stage.asked().values()]
     environments += [suite.environment.kind for suite in config.evaluation.suites.values()]
     kinds = [*(stage.kind for stage in stages), *(sink.kind for sink in config.logging.sinks)]
-    named = [*verifiers_of(config), *environments, *kinds, config.model.family or ""]
+    trained = [stage for one in stages if (stage := one.trained()) is not None]
+    losses = [own.kind for stage in trained if (own := stage.own_objective()) is not None]
+    named = [*verifiers_of(config), *environments, *kinds, *losses, config.model.family or ""]
     return sorted({name for name in named if is_plugin(name)})

@@ -25,9 +25,7 @@ from nemo_cascade.config.model import OptimizerConfig, ParallelConfig
 from nemo_cascade.config.plugins import anchored
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.stages.measure import MeasureConfig, Metric
-from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig, PolicyLossConfig, TeacherAdvantageConfig
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
-from nemo_cascade.config.stages.reward_loss import RewardLossConfig
+from nemo_cascade.config.stages.own_objective import OwnObjectiveConfig
 from nemo_cascade.config.stages.tasks import PromptsConfig, TaskConfig
 from nemo_cascade.errors import CascadeError
 
@@ -255,8 +253,8 @@ class TrainedStage(StageBase):
         measure = self.measures()
         return {} if measure is None or not measure.suites else {"measured_mean": measure.every}
 
-    def policy_loss(self) -> tuple[PolicyLossConfig, float] | None:
-        """Return the loss of a policy gradient and the temperature of what is scored; None: it has another loss."""
+    def own_objective(self) -> OwnObjectiveConfig | None:
+        """Return what a user has it train for in place of its own loss; None: it trains for that."""
         return None
 
     def steps_ahead(self) -> int:
@@ -276,27 +274,13 @@ class TrainedStage(StageBase):
         """Tell whether its routers replay the engines' choices of experts, which these then have to return."""
         return False
 
-    def teacher_advantage(self) -> TeacherAdvantageConfig | None:
-        """Return how a teacher's log-probs are the advantages of its policy loss; None: they come with the batch."""
-        return None
-
-    def logit_teacher(self) -> LogitTeacherConfig | None:
-        """Return whose logits are learned, and how; None: nobody's, the labels are."""
-        return None
-
-    def preference_loss(self) -> PreferenceLossConfig | None:
-        """Return the loss of a policy on pairs of responses; None: it has another loss."""
-        return None
-
-    def reward_loss(self) -> RewardLossConfig | None:
-        """Return the loss of a reward model; None: it has another loss, cross entropy where no other is named."""
-        return None
-
 
 @block
 class PolicyStage(TrainedStage):
     """What the stages have that change the policy."""
 
+    objective: OwnObjectiveConfig | None = None
+    """A loss of your own, in place of the stage's; it reads what the stage's batches hold (README, Adding)."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """Suites that are scored between its steps; a kind of your own does it by stages/between/measuring.py."""
     select: Literal["last", "best"] = "last"
@@ -304,6 +288,10 @@ class PolicyStage(TrainedStage):
     select_prompts: PositiveInt = 64
     """best: prompts of each suite of the domains in `promise.improve` (of all, where none is) that the checkpoints are
     scored on: the first so many. The gate judges the best one on the whole suites."""
+
+    def own_objective(self) -> OwnObjectiveConfig | None:
+        """Return what a user has it train for in place of its own loss."""
+        return self.objective
 
     def measures(self) -> MeasureConfig | None:
         """Return what is scored between its steps."""

@@ -87,14 +87,6 @@ class DistillStage(PolicyStage):
         """Return the layout of the ranks that hold its teachers."""
         return self.teacher_parallel
 
-    def policy_loss(self) -> tuple[PolicyLossConfig, float]:
-        """Return its loss, and the temperature that responses are drawn and scored with."""
-        return self.loss, self.sampling.temperature
-
-    def teacher_advantage(self) -> TeacherAdvantageConfig:
-        """Return how the teachers' log-probs are the loss's advantages."""
-        return self.advantage
-
     def size(self) -> StageSize:
         """Return how large the stage is."""
         responses = self.prompts_per_step * self.num_generations

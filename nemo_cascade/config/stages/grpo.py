@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.router import RouterConfig, RouterReplayConfig
-from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
+from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageBase, StageSize
 from nemo_cascade.config.stages.generation import GenerationConfig, generation_problems, staleness_problems
 from nemo_cascade.config.stages.policy_loss import AdvantageConfig, PolicyLossConfig, sampled_is_scored
 from nemo_cascade.config.stages.rollout_rules import (
@@ -117,10 +117,6 @@ class GrpoStage(PolicyStage):
         named = any(task.reward.kind == PREFERENCE for task in self.tasks.values())
         asked = named or self.shaping.combine == "preference"
         return asked, self.reward_model
-
-    def policy_loss(self) -> tuple[PolicyLossConfig, float]:
-        """Return its loss, and the temperature that rollouts are drawn and scored with."""
-        return self.trained_loss, self.sampling.temperature
 
     def steps_ahead(self) -> int:
         """Return how many steps before they train its responses are drawn."""
@@ -281,3 +277,8 @@ def _filter_and_end(prefix: str, stage: GrpoStage) -> Problems:
             limit=f"less than steps={stage.steps}",
             mend=f"{prefix}.end_when.window={max(1, stage.steps // 2)} {prefix}.end_when.min_steps=0",
         )
+
+
+def as_grpo(stage: StageBase) -> GrpoStage | None:
+    """Return a stage as what asks prompts whose verifiers are judges of a policy gradient; None: it is another kind."""
+    return stage if isinstance(stage, GrpoStage) else None

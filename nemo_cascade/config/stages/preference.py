@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
 from nemo_cascade.config.stages.pairs import PairSetConfig
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
 from nemo_cascade.config.stages.sft import epochs_size
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE
@@ -20,6 +19,37 @@ from nemo_cascade.errors import CascadeError
 
 if TYPE_CHECKING:
     from nemo_cascade.config.schema import RunConfig
+
+
+@block
+class PreferenceLossConfig:
+    """A policy's loss on pairs of responses (losses/preference.py has the formulas)."""
+
+    form: Literal["dpo", "ipo", "rpo_bwd_kl", "rpo_fwd_kl", "rpo_sq"] = "dpo"
+    """dpo: arXiv 2305.18290; ipo: arXiv 2310.12036; rpo_bwd_kl: the RPO of arXiv 2406.11704, which fits the pair's
+    reward gap, KL(reward gap || policy); rpo_fwd_kl: the same with its arguments swapped; rpo_sq: the squared
+    difference."""
+    beta: PositiveFloat = 0.1
+    """Scale of the policy's gap in log-probability against the reference's."""
+    eta: PositiveFloat = 1.0
+    """rpo, or dpo with a margin: scale of the pair's reward gap."""
+    margin: bool = False
+    """dpo: the pair's reward gap, times eta, is subtracted inside the sigmoid (arXiv 2402.10571)."""
+    average: bool = False
+    """Log-probabilities of a response are means over its tokens instead of sums."""
+    sft_weight: NonNegativeFloat = 0.0
+    """Weight of -log p(chosen) beside it, without which both responses grow less likely (arXiv 2406.11704, section
+    3.3.2)."""
+
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether it needs a reward of both responses."""
+        return self.form.startswith("rpo") or self.margin
+
+    @property
+    def reads(self) -> list[str]:
+        """Tensors that a batch must hold beside its tokens."""
+        return ["reference_logprobs", *["rewards"] * self.reads_rewards]
 
 
 @block
@@ -110,10 +140,6 @@ class PreferenceStage(PolicyStage):
             return False, None
         named = any(task.reward.kind == PREFERENCE for task in self.sampled.tasks.values())
         return named or self.sampled.reward_model is not None, self.sampled.reward_model
-
-    def preference_loss(self) -> PreferenceLossConfig:
-        """Return the loss of a policy on pairs of responses."""
-        return self.loss
 
     def size(self) -> StageSize:
         """Return how large the stage is."""

@@ -67,10 +67,6 @@ class RewardModelStage(TrainedStage):
         of = "replies" if self.loss.form == "regression" else "pairs"
         return epochs_size(self.epochs, self.max_steps, self.global_batch_size, of, self.seq_length)
 
-    def reward_loss(self) -> RewardLossConfig:
-        """Return the loss of a reward model."""
-        return self.loss
-
     def layout(self, run: RunConfig) -> ParallelConfig:
         """Return the layout of its ranks: its own, or the policy's."""
         return self.parallel or run.parallel

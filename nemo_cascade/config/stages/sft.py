@@ -66,10 +66,6 @@ class SftStage(PolicyStage):
         """Return the layout of its ranks, which hold the teacher, too."""
         return None if self.teacher is None else self.layout(run)
 
-    def logit_teacher(self) -> LogitTeacherConfig | None:
-        """Return whose logits are learned, and how; None: nobody's, the labels are."""
-        return self.teacher
-
     def size(self) -> StageSize:
         """Return how large the stage is."""
         return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "packs", self.seq_length)

@@ -1,1 +1,1 @@
-"""Models that only score: reward models at work."""
+"""What models say of tokens and responses: for a loss, or as models that only score."""

@@ -14,8 +14,9 @@ from nemo_cascade.models.megatron.build import build_model
 from nemo_cascade.models.weights import load_weights
 from nemo_cascade.training.precision import Padding, check_precision
 from nemo_cascade.training.rank import RankWorker
+from nemo_cascade.training.scoring.scored import Scoring
 from nemo_cascade.training.setup import FrozenSetup
-from nemo_cascade.training.step import Scoring, forward_logprobs
+from nemo_cascade.training.step import forward_logprobs
 from nemo_cascade.types import BatchSource, Float32
 
 

@@ -7,11 +7,14 @@ import pytest
 from nemo_cascade.cli.main import main
 from nemo_cascade.config.checks.own_code import own_code
 from nemo_cascade.config.reading.compose import compose
-from nemo_cascade.errors import ConfigError
+from nemo_cascade.errors import CascadeError, ConfigError
+from nemo_cascade.losses.cross_entropy import SftLoss
+from nemo_cascade.losses.objective import OwnObjective
 from nemo_cascade.stages.kinds import KINDS, kind_of
 
 SUPPORT = Path(__file__).parents[2] / "support"
 STAGE, ENVIRONMENT = f"{SUPPORT}/own_stage.py:Shortest", f"{SUPPORT}/own_environment.py:Lengths"
+LOSS = f"{SUPPORT}/own_loss.py:Hinge"
 PROMPTS = "prompts: {path: a.jsonl, domain: math, reward: {kind: math}}"
 BRIEF = (
     f"+stages.brief={{kind: '{STAGE}', seq_length: 192, steps: 4, optimizer: {{lr: 0.001}}, {PROMPTS}, "
@@ -63,3 +66,23 @@ def test_an_environments_settings_are_held_to_its_constructor_and_filled_in():
     assert f"{key}.kind: a plug-in's file isn't there" in gone
     assert "no such class" in refused(f"{key}.kind='{ENVIRONMENT[:-1]}'")
     assert ", or your own" in refused(f"{key}.kind=several_turns")
+
+
+def test_a_loss_of_ones_own_has_typed_settings_and_takes_the_place_of_a_stages():
+    key = "stages.math_rl.objective"
+    config, _ = compose(["cascade=nano", f"+{key}={{kind: '{LOSS}'}}"])
+    own = config.stages["math_rl"].own_objective()
+    assert (own.kind, own.settings) == (LOSS, {"least_gap": 1.0})
+    assert own_code(config) == [LOSS]
+    assert "least_gap; not gap" in refused(f"+{key}={{kind: '{LOSS}', settings: {{gap: 1.0}}}}")
+    assert "least_gap" in refused(f"+{key}={{kind: '{LOSS}', settings: {{least_gap: wide}}}}")
+    assert "your own" in refused(f"+{key}={{kind: hinge}}")
+    assert "no such class" in refused(f"+{key}={{kind: '{LOSS}s'}}")
+
+
+@pytest.mark.parametrize("place", [f"{SUPPORT}/own_stage.py:prepare", ENVIRONMENT, STAGE])
+def test_what_is_no_objective_is_refused_before_the_run(place):
+    with pytest.raises(CascadeError, match=r"can't be made|no objective"):
+        OwnObjective(place, {}, SftLoss()).spec()
+    spec = OwnObjective(LOSS, {"least_gap": 2.0}, SftLoss()).spec()
+    assert (spec.unit, spec.of_documents) == ("pair", True)

@@ -3,29 +3,26 @@
 import pytest
 
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig, TeacherAdvantageConfig
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
-from nemo_cascade.losses.objective import (
-    BradleyTerry,
-    LossSpec,
-    PolicyLoss,
-    Preference,
-    Regression,
-    SftLoss,
-    loss_spec,
-)
+from nemo_cascade.config.stages.preference import PreferenceLossConfig
+from nemo_cascade.losses.cross_entropy import SftLoss
+from nemo_cascade.losses.objective import LossSpec
+from nemo_cascade.losses.policy import PolicyLoss
+from nemo_cascade.losses.preference import Preference
+from nemo_cascade.losses.reward_model import BradleyTerry, Regression
 
 
 def test_supervised_and_pair_losses_need_nothing_but_their_labels():
-    assert loss_spec(SftLoss()) == LossSpec("token")
-    assert loss_spec(BradleyTerry()) == LossSpec("pair", head="score")
+    assert SftLoss().spec() == LossSpec("token")
+    assert BradleyTerry().spec() == LossSpec("pair")
+    assert {BradleyTerry().head, Regression((("a", 1.0),)).head} == {"score"}
 
 
 def test_further_tensors_are_asked_for_where_a_form_reads_them():
-    assert loss_spec(BradleyTerry("scaled")).extras == {"strength"}
-    assert loss_spec(Regression((("a", 0.5), ("b", 0.0)))) == LossSpec("rating", "score", {"rating_a", "rating_b"})
-    assert loss_spec(Preference(PreferenceLossConfig())) == LossSpec("pair", extras={"reference_logprobs"})
+    assert BradleyTerry("scaled").spec().extras == {"strength"}
+    assert Regression((("a", 0.5), ("b", 0.0))).spec() == LossSpec("rating", {"rating_a", "rating_b"})
+    assert Preference(PreferenceLossConfig()).spec() == LossSpec("pair", extras={"reference_logprobs"})
     for reads in ({"form": "rpo_bwd_kl"}, {"margin": True}):
-        assert loss_spec(Preference(PreferenceLossConfig(**reads))).extras == {"reference_logprobs", "rewards"}
+        assert Preference(PreferenceLossConfig(**reads)).spec().extras == {"reference_logprobs", "rewards"}
 
 
 @pytest.mark.parametrize(
@@ -39,13 +36,13 @@ def test_further_tensors_are_asked_for_where_a_form_reads_them():
     ],
 )
 def test_a_policy_loss_asks_for_what_its_switches_read(switches, unit, extras, reference):
-    spec = loss_spec(PolicyLoss(PolicyLossConfig(**switches)))
-    assert (spec.unit, spec.head, spec.reference) == (unit, "lm", reference)
+    objective = PolicyLoss.from_start(PolicyLossConfig(**switches), 1.0, "start")
+    spec = objective.spec()
+    assert (spec.unit, objective.head, objective.reference_hf_path) == (unit, "lm", "start" if reference else None)
     assert spec.extras == extras | {"advantages"}
 
 
 @pytest.mark.parametrize(("student", "further"), [("current", set()), ("previous", {"previous_logprobs"})])
 def test_a_teachers_word_stands_in_for_given_advantages(student, further):
-    spec = loss_spec(PolicyLoss(PolicyLossConfig(), teacher=TeacherAdvantageConfig(student=student)))
+    spec = PolicyLoss(PolicyLossConfig(), teacher=TeacherAdvantageConfig(student=student)).spec()
     assert spec.extras == {"teacher_logprobs"} | further
-    assert not spec.reference

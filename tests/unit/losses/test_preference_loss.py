@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_cascade.config.stages.preference_loss import PreferenceLossConfig
+from nemo_cascade.config.stages.preference import PreferenceLossConfig
 from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.preference import preference_loss
 from nemo_cascade.losses.units import count_units

@@ -217,9 +217,9 @@ def test_rollouts_of_other_weights_are_refused(age):
 
 
 def test_stale_rollouts_are_weighed_unless_the_stage_says_otherwise():
-    loss = stage_of(1).policy_loss()[0]
+    loss = stage_of(1).trained_loss
     assert (loss.correction, loss.correction_min, loss.correction_max) == ("truncated", 0.2, 5.0)
-    assert stage_of(0).policy_loss()[0].correction == "none"
-    assert replace(stage_of(1), correct_staleness=False).policy_loss()[0].correction == "none"
+    assert stage_of(0).trained_loss.correction == "none"
+    assert replace(stage_of(1), correct_staleness=False).trained_loss.correction == "none"
     own = replace(stage_of(1), loss=replace(loss, correction="icepop", correction_max=2.0))
-    assert own.policy_loss()[0].correction_max == 2.0
+    assert own.trained_loss.correction_max == 2.0

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from nemo_cascade.config.stages.policy_loss import LogitTeacherConfig
-from nemo_cascade.losses.objective import LogitDistillation
+from nemo_cascade.losses.distillation import LogitDistillation
 from nemo_cascade.models.axes import Axis
 from nemo_cascade.training.logit_kl import forward_kl
 from nemo_cascade.training.precision import Padding
-from nemo_cascade.training.step import LastStates, Scoring, Teacher, loss_of
+from nemo_cascade.training.scoring.scored import LastStates, Scoring
+from nemo_cascade.training.step import Teacher, loss_of
 
 VOCAB, ROWS = 33, 40
 

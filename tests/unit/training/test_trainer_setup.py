@@ -6,7 +6,7 @@ from nemo_cascade.config.layout import Layout
 from nemo_cascade.config.model import PrecisionConfig
 from nemo_cascade.config.stages.policy_loss import PolicyLossConfig
 from nemo_cascade.errors import ConfigError, RuntimeUnavailableError
-from nemo_cascade.losses.objective import PolicyLoss
+from nemo_cascade.losses.policy import PolicyLoss
 from nemo_cascade.training.precision import check_precision, token_multiple
 from tests.support.tiny_policy import policy_setup
 
