@@ -35,7 +35,7 @@ _BEFORE_NUMBERS = frozenset({"no", "nos", "fig", "figs", "eq", "pp", "ch", "sec"
 def plain_text(text: str) -> str:
     r"""Return a text with `\n` for every line's end, letters composed, and no byte order mark before it."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    return _MARKED_LETTER.sub(lambda letter: normalize("NFC", letter[0]), text)
+    return text if text.isascii() else _MARKED_LETTER.sub(lambda letter: normalize("NFC", letter[0]), text)
 
 
 def words(text: str) -> list[str]:
@@ -110,6 +110,7 @@ def blank_line_paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
 
 
+@lru_cache(maxsize=256)
 def keyword_pattern(keyword: str) -> re.Pattern[str]:
     """Return the pattern of a keyword as a whole word, ignoring case.
 
