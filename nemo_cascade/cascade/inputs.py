@@ -97,7 +97,7 @@ def _read(config: RunConfig, name: str, inputs: Inputs) -> None:
         if (trained := stage.trained()) is not None:
             check_warm_up(trained.optimizer, prepared.steps, name)
             if (own := trained.own_objective()) is not None:
-                OwnObjective(own.kind, own.settings, SftLoss()).spec()
+                OwnObjective(own.kind, own.settings, SftLoss()).made()
     if name in config.evaluation.suites:
         suite, tokenizer = config.evaluation.suites[name], load_tokenizer(inputs.start_hf)
         limit = config.rollout.max_model_len - suite.sampling.max_tokens

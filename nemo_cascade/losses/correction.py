@@ -23,7 +23,7 @@ class Documents:
     Attributes:
         of_token_T: int64 [T], each token's document.
         count: documents in the pack.
-        reduce: sums a [2, documents] tensor over the ranks that hold other tokens of the same documents (context
+        reduce: sums a [..., documents] tensor over the ranks that hold other tokens of the same documents (context
             parallelism).
     """
 

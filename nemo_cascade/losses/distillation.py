@@ -31,6 +31,10 @@ class LogitDistillation(Objective):
     config: LogitTeacherConfig
     teacher_hf_path: str
 
+    def teacher_folder(self) -> str:
+        """Return the teacher's folder."""
+        return self.teacher_hf_path
+
     def spec(self) -> LossSpec:
         """Return what it reads: labels, and the teacher that its ranks hold."""
         return LossSpec("token")

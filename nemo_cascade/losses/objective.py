@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -31,15 +31,18 @@ class LossSpec:
     Attributes:
         unit: what its sum is divided by.
         extras: further tensors that every batch must hold.
+        whole_documents: it is of whole documents (by `Documents.reduce`, `Scored.outputs`), so that every rank that
+            holds some tokens of a document computes all of it, and one rank's counts; else of a rank's tokens alone.
     """
 
     unit: Aggregation
     extras: frozenset[str] = frozenset()
+    whole_documents: bool = False
 
-    @property
-    def of_documents(self) -> bool:
-        """Whether every context rank computes the loss of whole documents, so that one rank's has to count."""
-        return self.unit in ("pair", "rating")
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Aggregation):
+            limit = ", ".join(get_args(Aggregation))
+            raise CascadeError("no unit that a loss can be divided by", value=str(self.unit), limit=limit)
 
 
 class Scored(Protocol):
@@ -98,39 +101,34 @@ class Objective(ABC):
     def loss(self, scored: Scored) -> LossOutput:
         """Return the loss of one micro-batch: a sum; it is divided by the units of the global batch."""
 
-    @property
-    def head(self) -> Head:
-        """What the model has to end with."""
-        return "lm"
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by, wherever log-probabilities are computed."""
-        return 1.0
-
-    def at(self, temperature: float) -> Objective:
-        """Return the same at another temperature; one that samples nothing has none."""
+    def made(self) -> Objective:
+        """Return what `spec` and `loss` are asked of."""
         return self
 
-    @property
-    def reference_hf_path(self) -> str | None:
-        """HF folder of a frozen second model, for `logprobs(which="reference")`."""
+    def head(self) -> Head:
+        """Return what the model has to end with."""
+        return "lm"
+
+    def logit_temperature(self) -> float:
+        """Return what logits are divided by, wherever log-probabilities are computed."""
+        return 1.0
+
+    def reference_folder(self) -> str | None:
+        """Return the HF folder of a frozen second model, for `logprobs(which="reference")`; None: it asks for none."""
         return None
 
-    @property
-    def teacher_hf_path(self) -> str | None:
-        """HF folder of a frozen second model whose logits are learned."""
+    def teacher_folder(self) -> str | None:
+        """Return the HF folder of a frozen second model whose logits are learned; None: it asks for none."""
         return None
 
-    @property
-    def attributes(self) -> tuple[tuple[str, float], ...]:
-        """A new score head's outputs: name, weight in the score; none: it has one output, the score."""
-        return ()
+    def score_outputs(self) -> Mapping[str, float]:
+        """Return a new score head's outputs with their weights in the score; none: it has one output, the score."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
 class OwnObjective(Objective):
-    """A user's own, in place of a stage's; wherever it arrives, its class is loaded from its file.
+    """A user's own, in place of a stage's; on every rank its class is loaded from its file.
 
     Attributes:
         kind: where that is.
@@ -142,56 +140,44 @@ class OwnObjective(Objective):
     settings: Mapping[str, Any]
     shipped: Objective
 
-    @property
     def made(self) -> Objective:
-        """The user's.
+        """Return the user's.
 
         Raises:
-            CascadeError: its class can't be made, or isn't one of a policy's objectives.
+            CascadeError: its class can't be made, isn't one of a policy's objectives, or can't say what it reads.
         """
         with Attempt(Exception) as attempt:
             made = load_plugin(self.kind)(**self.settings)
-        if attempt.error is not None:
-            why = f"{self.kind}: {type(attempt.error).__name__}: {attempt.error}"
-            raise CascadeError("an objective can't be made", value=why, mend="its settings") from attempt.error
-        if not isinstance(made, Objective) or made.head != self.shipped.head:
-            limit = f"a class below nemo_cascade.losses.objective.Objective whose head is {self.shipped.head!r}"
-            raise CascadeError("this is no objective of the stage", value=self.kind, limit=limit)
-        return made
+            if not isinstance(made, Objective) or made.head() != self.shipped.head():
+                limit = f"a class below nemo_cascade.losses.objective.Objective whose head is {self.shipped.head()!r}"
+                raise CascadeError("this is no objective of the stage", value=self.kind, limit=limit)
+            made.spec()
+            return made
+        if isinstance(attempt.error, CascadeError):
+            raise attempt.error
+        why = f"{self.kind}: {type(attempt.error).__name__}: {attempt.error}"
+        raise CascadeError("an objective can't be made", value=why) from attempt.error
 
     def spec(self) -> LossSpec:
         """Return what the user's reads and needs."""
-        return self.made.spec()
+        return self.made().spec()
 
     def loss(self, scored: Scored) -> LossOutput:
         """Return the user's loss."""
-        return self.made.loss(scored)
+        return self.made().loss(scored)
 
-    def at(self, temperature: float) -> OwnObjective:
-        """Return the same at another temperature."""
-        return replace(self, shipped=self.shipped.at(temperature))
-
-    @property
     def head(self) -> Head:
-        """What the model has to end with: that of the stage."""
-        return self.shipped.head
+        """Return what the stage's model ends with."""
+        return self.shipped.head()
 
-    @property
-    def temperature(self) -> float:
-        """The stage's."""
-        return self.shipped.temperature
+    def logit_temperature(self) -> float:
+        """Return the stage's."""
+        return self.shipped.logit_temperature()
 
-    @property
-    def reference_hf_path(self) -> str | None:
-        """The stage's."""
-        return self.shipped.reference_hf_path
+    def reference_folder(self) -> str | None:
+        """Return the stage's."""
+        return self.shipped.reference_folder()
 
-    @property
-    def teacher_hf_path(self) -> str | None:
-        """The stage's."""
-        return self.shipped.teacher_hf_path
-
-    @property
-    def attributes(self) -> tuple[tuple[str, float], ...]:
-        """The stage's."""
-        return self.shipped.attributes
+    def teacher_folder(self) -> str | None:
+        """Return the stage's."""
+        return self.shipped.teacher_folder()

@@ -16,7 +16,7 @@ Shapes: T tokens of the micro-batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -72,9 +72,13 @@ class PolicyLoss(Objective):
         """Return it with the model that a stage starts from as its reference, where the switches ask for one."""
         return cls(config, temperature, start if config.kl_coefficient > 0 else None, teacher)
 
-    def at(self, temperature: float) -> PolicyLoss:
-        """Return the same at another temperature."""
-        return replace(self, temperature=temperature)
+    def logit_temperature(self) -> float:
+        """Return the sampling distribution's."""
+        return self.temperature
+
+    def reference_folder(self) -> str | None:
+        """Return the reference's folder."""
+        return self.reference_hf_path
 
     def spec(self) -> LossSpec:
         """Return what it reads: by its switches."""

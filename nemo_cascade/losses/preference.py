@@ -41,7 +41,7 @@ class Preference(Objective):
 
     def spec(self) -> LossSpec:
         """Return what it reads: the reference's log-probabilities, and rewards where its form has any."""
-        return LossSpec("pair", frozenset(self.config.reads))
+        return LossSpec("pair", frozenset(self.config.reads), whole_documents=True)
 
     def loss(self, scored: Scored) -> LossOutput:
         """Return the loss of one micro-batch; documents come in pairs, the preferred one first."""

@@ -10,7 +10,7 @@ m is how strongly the chosen response is preferred. Shapes: P pairs, D documents
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,9 +27,8 @@ from nemo_cascade.losses.units import RATING
 class _RewardObjective(Objective):
     """What reward models share: their head, drawn anew where they start from a language model."""
 
-    @property
     def head(self) -> Head:
-        """A reward model's."""
+        """Return a reward model's."""
         return "score"
 
 
@@ -45,7 +44,8 @@ class BradleyTerry(_RewardObjective):
 
     def spec(self) -> LossSpec:
         """Return what it reads: strengths, where its form has any."""
-        return LossSpec("pair", frozenset() if self.form == "plain" else frozenset(["strength"]))
+        extras = frozenset() if self.form == "plain" else frozenset(["strength"])
+        return LossSpec("pair", extras, whole_documents=True)
 
     def loss(self, scored: Scored) -> LossOutput:
         """Return the loss of one micro-batch; documents come in pairs, the preferred one first."""
@@ -59,24 +59,28 @@ class Regression(_RewardObjective):
     """A reward model's loss on rated attributes.
 
     Attributes:
-        attributes: name, in the order of the head's outputs, and its weight in the score.
+        weights: attribute, in the order of the head's outputs, and its weight in the score.
     """
 
-    attributes: tuple[tuple[str, float], ...]
+    weights: tuple[tuple[str, float], ...]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The outputs'."""
-        return tuple(name for name, _ in self.attributes)
+    def attributes(self) -> tuple[str, ...]:
+        """The outputs' names."""
+        return tuple(name for name, _ in self.weights)
+
+    def score_outputs(self) -> Mapping[str, float]:
+        """Return its attributes."""
+        return dict(self.weights)
 
     def spec(self) -> LossSpec:
         """Return what it reads: each attribute's ratings."""
-        return LossSpec("rating", frozenset(RATING + name for name in self.names))
+        return LossSpec("rating", frozenset(RATING + name for name in self.attributes), whole_documents=True)
 
     def loss(self, scored: Scored) -> LossOutput:
         """Return the loss of one micro-batch."""
-        rated_DK = torch.stack([scored.at_marks(RATING + name) for name in self.names], 1)
-        return regression_loss(scored.outputs(), rated_DK, self.names)
+        rated_DK = torch.stack([scored.at_marks(RATING + name) for name in self.attributes], 1)
+        return regression_loss(scored.outputs(), rated_DK, self.attributes)
 
 
 def bradley_terry_loss(

@@ -28,7 +28,7 @@ NOT_GIVEN = "not given"
 
 # How a stage is run and judged, and from which files; not what it computes.
 _OPERATION = re.compile(
-    r"kind|checkpoint_every|keep_(checkpoints|best)|measure(\..*)?|rollouts_to_keep"
+    r"kind|objective|checkpoint_every|keep_(checkpoints|best)|measure(\..*)?|rollouts_to_keep"
     r"|optimizer\.max_skipped_steps|(promise|gate)(\..*)?"
     r"|(sampled\.)?tasks\.\w+\.(path|domain)|data\.(path|holdout_path|holdout_split|workers)"
     r"|data\.sources\.\d+\.(?!repeat$).*"

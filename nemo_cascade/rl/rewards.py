@@ -313,6 +313,9 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     Returns:
         The text; empty for a stage of another kind, whose rewards aren't known here.
     """
+    own = stage.get("objective")
+    if own and "advantage" not in stage:
+        return _own_formula(own)
     if stage.get("kind") == "preference":
         return _pair_formula(stage["sampled"], stage["loss"]["form"]) if stage["sampled"] else ""
     if stage.get("kind") == "distill":
@@ -326,7 +329,12 @@ def stage_formula(stage: Mapping[str, Any]) -> str:
     baseline = "group mean" if advantage["baseline"] == "mean" else "mean of the others"
     spread = " / group std" if advantage["normalize_by_std"] else ""
     gained = f"A = {f'(r - {baseline})' if spread else f'r - {baseline}'}{spread}"
-    return "; ".join([score, *(rule.text for rule in rules_of(told)), gained])
+    return "; ".join([score, *(rule.text for rule in rules_of(told)), gained, *([_own_formula(own)] if own else [])])
+
+
+def _own_formula(own: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in own["settings"].items())
+    return f"loss = {own['kind'].rpartition(':')[2]}({settings})"
 
 
 def _distill_formula(stage: Mapping[str, Any]) -> str:

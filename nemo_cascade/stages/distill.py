@@ -87,7 +87,7 @@ def run_distill(context: StageContext, stage: DistillStage) -> None:
             step += 1
             line |= measuring.measured(step)
             metrics.log(step, {**line, **timer.report(tokens=tokens)})
-            progress.advance(f"reverse KL {line.get('reverse_kl') or 0.0:.4f}")
+            progress.advance(f"reverse KL {line['reverse_kl']:.4f}" if line.get("reverse_kl") is not None else "")
             state, end = {"step": step, "stream": stream.state(), **same}, measuring.reason_to_end
             checkpoints.save_if_due(policy, step, state, last=end is not None)
     if (end := measuring.reason_to_end) is not None:

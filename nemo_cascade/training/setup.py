@@ -55,17 +55,17 @@ class TrainerSetup:
     @property
     def temperature(self) -> float:
         """Temperature that log-probabilities are computed at: the policy's own, else 1."""
-        return 1.0 if self.training is None else self.training.objective.temperature
+        return 1.0 if self.training is None else self.training.objective.logit_temperature()
 
     @property
     def reference_hf_path(self) -> str | None:
         """HF folder of a frozen second model that scores labels, if there is one."""
-        return None if self.training is None else self.training.objective.reference_hf_path
+        return None if self.training is None else self.training.objective.reference_folder()
 
     @property
     def teacher_hf_path(self) -> str | None:
         """HF folder of a frozen second model whose logits are learned, if there is one."""
-        return None if self.training is None else self.training.objective.teacher_hf_path
+        return None if self.training is None else self.training.objective.teacher_folder()
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,12 +81,13 @@ def loss_of(
         weights_K: of a reward model's outputs in its score; None of a language model.
         teacher: whose logits are learned, where they are.
     """
-    of_documents = objective.spec().of_documents
+    made = objective.made()
+    whole = made.spec().whole_documents
 
     def loss(last: Any, batch: MicroBatch) -> LossOutput:
         taught = [] if teacher is None else teacher.said
-        output = objective.loss(ScoredBatch(last, batch, scoring, weights_K, taught))
-        return counted_once(output, batch.context) if of_documents else output
+        output = made.loss(ScoredBatch(last, batch, scoring, weights_K, taught))
+        return counted_once(output, batch.context) if whole else output
 
     return loss
 
@@ -223,7 +224,7 @@ def run_schedule(
     Args:
         chunks: this rank's, from the embedding upwards.
         batches: micro-batches; all stages need them, for their document boundaries.
-        finish: turns what the last stage ends with (LastStates, or a reward model's scores [1, T, 1]) into its result,
+        finish: turns what the last stage ends with (LastStates, or a reward model's outputs [1, T, K]) into its result,
             a LossOutput where gradients are wanted.
         padding: of micro-batches.
         context: the context-parallel axis.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.errors import ModelError, TrainingError
+from nemo_cascade.errors import ConfigError, ModelError, TrainingError
 from nemo_cascade.models.architecture import Architecture, ScoreHead
 from nemo_cascade.models.choices import check_replay
 from nemo_cascade.models.families import family_named
@@ -100,12 +100,14 @@ class TrainerWorker(RankWorker):
         Raises:
             ConfigError: a temperature at which nothing can be scored.
         """
+        if temperature <= 0:
+            raise ConfigError([f"temperature {temperature} can't score log-probabilities; it must be above 0"])
         ready = self._set_up
         ready.scoring = replace(ready.scoring, temperature=temperature)
         training = ready.setup.training
         if ready.step is not None and training is not None:
-            objective, weights_K = training.objective.at(temperature), _score_weights(ready.arch)
-            ready.step.loss = loss_of(objective, ready.scoring, weights_K, ready.step.teacher)
+            weights_K = _score_weights(ready.arch)
+            ready.step.loss = loss_of(training.objective, ready.scoring, weights_K, ready.step.teacher)
 
     def train_step(self, source: BatchSource, step: int) -> StepResult:
         """Train on one global batch.
@@ -293,13 +295,12 @@ class TrainerWorker(RankWorker):
 
 def _architecture(setup: TrainerSetup) -> Architecture:
     objective = None if setup.training is None else setup.training.objective
-    if objective is None or objective.head == "lm":
+    if objective is None or objective.head() == "lm":
         return _language_model(setup.hf_path, setup.model.family)
     arch = read_architecture(Path(setup.hf_path), setup.model.family)
-    if not objective.attributes:
+    if not (outputs := objective.score_outputs()):
         return arch if arch.scores else arch.with_score_head()
-    names, weights = zip(*objective.attributes, strict=True)
-    head = ScoreHead(names, weights)
+    head = ScoreHead(tuple(outputs), tuple(outputs.values()))
     if isinstance(arch.head, ScoreHead) and arch.head.names != head.names:
         raise ModelError(
             "the reward model has other outputs than the stage trains",

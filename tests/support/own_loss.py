@@ -17,13 +17,14 @@ class Hinge(Objective):
     least_gap: float = 1.0
 
     def spec(self) -> LossSpec:
-        return LossSpec("pair")
+        return LossSpec("pair", whole_documents=True)
 
     def loss(self, scored: Scored) -> LossOutput:
         documents, (logprob_T, _) = scored.documents, scored.logprobs()
         trained_T = torch.where(scored.loss_mask > 0, logprob_T, 0.0)
-        sums_D = documents.reduce(logprob_T.new_zeros(documents.count).index_add(0, documents.of_token_T, trained_T))
-        chosen_P, rejected_P = sums_D[: documents.count // 2 * 2].view(-1, 2).unbind(1)
-        gap_P = chosen_P - rejected_P
-        told = {"gap": sum_and_count(gap_P, torch.ones_like(gap_P))}
-        return LossOutput((self.least_gap - gap_P).clamp(min=0).sum(), told)
+        both_2T = torch.stack([trained_T, scored.loss_mask.to(trained_T)])
+        both_2D = documents.reduce(logprob_T.new_zeros(2, documents.count).index_add(1, documents.of_token_T, both_2T))
+        sums_2P2 = both_2D[:, : documents.count // 2 * 2].view(2, -1, 2)
+        gap_P, is_pair_P = sums_2P2[0, :, 0] - sums_2P2[0, :, 1], sums_2P2[1].amin(1) > 0  # the rest is padding
+        loss_P = torch.where(is_pair_P, (self.least_gap - gap_P).clamp(min=0), 0.0)
+        return LossOutput(loss_P.sum(), {"gap": sum_and_count(gap_P, is_pair_P)})

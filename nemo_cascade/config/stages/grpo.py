@@ -223,6 +223,12 @@ def _schedule(prefix: str, stage: GrpoStage) -> Problems:
     rule = stage.entropy_target
     if rule.nats is None:
         return
+    if stage.objective is not None:
+        value, mend = (
+            f"{prefix}.objective, {prefix}.entropy_target.nats={rule.nats}",
+            f"{prefix}.entropy_target.nats=null",
+        )
+        yield CascadeError("a loss of your own measures no entropy that could steer", value=value, mend=mend)
     if not rule.lowest < rule.highest:
         value = f"{prefix}.entropy_target: lowest={rule.lowest}, highest={rule.highest}"
         yield CascadeError(

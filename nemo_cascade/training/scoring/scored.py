@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemo_cascade.errors import TrainingError
 from nemo_cascade.losses.correction import Documents
 from nemo_cascade.losses.output import LossOutput
 from nemo_cascade.models.axes import Axes, Axis
@@ -112,6 +113,8 @@ class ScoredBatch:
 
     def teacher_kl(self, temperature: float) -> Tensor:
         """Return KL(teacher || model) at each trained token, [N]."""
+        if not self.taught:
+            raise TrainingError("the loss reads a teacher's logits, and the stage has no such teacher")
         own, theirs = at_trained(self.last, self.batch), self.taught[self.batch.number]
         return forward_kl(
             own.hidden_1TH[0],

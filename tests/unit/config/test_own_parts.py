@@ -1,5 +1,6 @@
 """Environments and kinds of stages of a user's own: held to what they take, all violations at once."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.losses.cross_entropy import SftLoss
 from nemo_cascade.losses.objective import OwnObjective
+from nemo_cascade.rl.rewards import stage_formula
 from nemo_cascade.stages.kinds import KINDS, kind_of
 
 SUPPORT = Path(__file__).parents[2] / "support"
@@ -83,6 +85,16 @@ def test_a_loss_of_ones_own_has_typed_settings_and_takes_the_place_of_a_stages()
 @pytest.mark.parametrize("place", [f"{SUPPORT}/own_stage.py:prepare", ENVIRONMENT, STAGE])
 def test_what_is_no_objective_is_refused_before_the_run(place):
     with pytest.raises(CascadeError, match=r"can't be made|no objective"):
-        OwnObjective(place, {}, SftLoss()).spec()
+        OwnObjective(place, {}, SftLoss()).made()
     spec = OwnObjective(LOSS, {"least_gap": 2.0}, SftLoss()).spec()
-    assert (spec.unit, spec.of_documents) == ("pair", True)
+    assert (spec.unit, spec.whole_documents) == ("pair", True)
+
+
+def test_plans_and_reports_tell_it_in_place_of_the_stages_loss():
+    config, _ = compose(["cascade=nano", f"+stages.math_rl.objective={{kind: '{LOSS}', settings: {{least_gap: 2.0}}}}"])
+    assert stage_formula(asdict(config.stages["math_rl"])).endswith("loss = Hinge(least_gap=2.0)")
+    steered, _ = compose(
+        ["cascade=nano", "stages.math_rl.entropy_target.nats=0.3", f"+stages.math_rl.objective={{kind: '{LOSS}'}}"]
+    )
+    wrong = [str(problem) for problem in steered.stages["math_rl"].problems(steered, "math_rl")]
+    assert any("no entropy that could steer" in problem for problem in wrong)

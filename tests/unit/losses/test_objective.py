@@ -13,14 +13,18 @@ from nemo_cascade.losses.reward_model import BradleyTerry, Regression
 
 def test_supervised_and_pair_losses_need_nothing_but_their_labels():
     assert SftLoss().spec() == LossSpec("token")
-    assert BradleyTerry().spec() == LossSpec("pair")
-    assert {BradleyTerry().head, Regression((("a", 1.0),)).head} == {"score"}
+    assert BradleyTerry().spec() == LossSpec("pair", whole_documents=True)
+    assert {BradleyTerry().head(), Regression((("a", 1.0),)).head()} == {"score"}
 
 
 def test_further_tensors_are_asked_for_where_a_form_reads_them():
     assert BradleyTerry("scaled").spec().extras == {"strength"}
-    assert Regression((("a", 0.5), ("b", 0.0))).spec() == LossSpec("rating", {"rating_a", "rating_b"})
-    assert Preference(PreferenceLossConfig()).spec() == LossSpec("pair", extras={"reference_logprobs"})
+    assert Regression((("a", 0.5), ("b", 0.0))).spec() == LossSpec(
+        "rating", {"rating_a", "rating_b"}, whole_documents=True
+    )
+    assert Preference(PreferenceLossConfig()).spec() == LossSpec(
+        "pair", extras={"reference_logprobs"}, whole_documents=True
+    )
     for reads in ({"form": "rpo_bwd_kl"}, {"margin": True}):
         assert Preference(PreferenceLossConfig(**reads)).spec().extras == {"reference_logprobs", "rewards"}
 
@@ -38,7 +42,7 @@ def test_further_tensors_are_asked_for_where_a_form_reads_them():
 def test_a_policy_loss_asks_for_what_its_switches_read(switches, unit, extras, reference):
     objective = PolicyLoss.from_start(PolicyLossConfig(**switches), 1.0, "start")
     spec = objective.spec()
-    assert (spec.unit, objective.head, objective.reference_hf_path) == (unit, "lm", "start" if reference else None)
+    assert (spec.unit, objective.head(), objective.reference_folder()) == (unit, "lm", "start" if reference else None)
     assert spec.extras == extras | {"advantages"}
 
 
