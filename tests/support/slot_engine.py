@@ -43,15 +43,21 @@ class SlotEngine:
         until = now + patience_s
         while True:
             while self._queue and len(self._running) < self.slots:
-                took = self.answer_s * self._rng.uniform(0.5, 1.5)
-                self.busy_s += took
-                heapq.heappush(self._running, (now + took, len(self.asked), self._rng.random(), self._queue.popleft()))
+                self._start(now)
             while self._running and self._running[0][0] <= now:
-                ended.append(heapq.heappop(self._running)[3])
+                ended_at, *_, answered = heapq.heappop(self._running)
+                ended.append(answered)
+                if self._queue:  # an engine goes on by itself, whether anybody listens or not
+                    self._start(ended_at)
             if ended or now >= until:
                 return [self._answer(*one) for one in ended]
             time.sleep(max(0.0, min(self._running[0][0], until) - now))
             now = time.monotonic()
+
+    def _start(self, at):
+        took = self.answer_s * self._rng.uniform(0.5, 1.5)
+        self.busy_s += took
+        heapq.heappush(self._running, (at + took, len(self.asked), self._rng.random(), self._queue.popleft()))
 
     def _answer(self, question, sample):
         ids = np.array([len(question.token_ids), 2])
