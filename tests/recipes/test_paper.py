@@ -14,6 +14,7 @@ from nemo_cascade.papers.compare import RUN, compare, paper_stages, read_papers,
 RECIPES = sorted(recipes())
 SHARED = ["sft_16k", "sft_32k", "reward_model", "rlhf", "if_rl_1", "if_rl_2"]
 ACEREASON = ["math_rl_8k", "math_rl_16k", "math_rl_24k", "code_rl_24k", "code_rl_32k", "math_rl_32k"]
+NEMOTRON_4 = ["reward_model", "code_sft", "general_sft", "dpo", "rpo_1", "rpo_2", "rpo_3"]
 ORDER = {
     "nemotron_cascade/8b": [
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "code_rl_48k", "swe_rl_16k", "swe_rl_24k",
@@ -22,7 +23,8 @@ ORDER = {
         *SHARED, "math_rl_24k", "math_rl_32k", "math_rl_40k", "code_rl_44k", "swe_rl_16k", "swe_rl_24k",
     ],
     "nemotron_cascade/14b_thinking": [*SHARED, "math_rl_28k", "math_rl_40k", "code_rl_56k", "swe_rl_32k"],
-    "nemotron_4/340b": ["reward_model", "code_sft", "general_sft", "dpo", "rpo_1", "rpo_2", "rpo_3"],
+    "nemotron_4/340b": NEMOTRON_4,
+    "nemotron_4/15b": NEMOTRON_4,
     "nemotron_nano_2/12b": ["sft_1", "sft_2", "sft_3", "if_rl", "dpo", "rlhf", "merge"],
     "nemotron_nano_2/9b": ["dpo", "if_rl", "rlhf", "merge"],
     "acereason/1_0_7b": ACEREASON,
