@@ -63,7 +63,7 @@ _RATES = ("target", "drawn")
 # One table for all kinds: a chart is drawn where its metrics are.
 SPECS = (
     Spec("Reward", "mean of valid rollouts", {"reward_mean": "mean", "reward_std": "std"}),
-    Spec("Loss", "nats per token", {"loss": "training", "validation_loss": "validation"}),
+    Spec("Loss", "per token, response, pair or rating", {"loss": "training", "validation_loss": "validation"}),
     Spec("Accuracy", "share of pairs", {"accuracy": "training", "holdout_accuracy": "hold-out"}),
     Spec(
         "Reward model's scores",

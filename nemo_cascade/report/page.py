@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,7 +230,22 @@ def _stage_facts(
         facts.append(("starts from", str(started[-1].details["parent"])))
     if ended := [record.details for record in records if record.event == "stage_ended" and record.stage == name]:
         facts.append(("ended by", _ending(ended[-1])))
+    if read := [record.details for record in records if record.event == "pairs_read" and record.stage == name]:
+        facts += _round_facts(read[-1])
     return tuple(facts)
+
+
+def _round_facts(read: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a round of a preference stage came to; of given pairs and ratings nothing."""
+    if "prompts" not in read:
+        return
+    yield "round", f"{read['pairs']} pairs of {read['prompts']} prompts"
+    left_out = {"tied": "tied", "low_quality": "too poor", "truncated": "cut off", "unjudged": "not judged"}
+    if told := [f"{read[key]} {words}" for key, words in left_out.items() if read.get(key)]:
+        yield "left out", ", ".join(told)
+    for key, words in (("score_mean", "mean score"), ("reward_gap_mean", "mean gap")):
+        if read.get(key) is not None:
+            yield words, f"{read[key]:.3g}"
 
 
 def _ending(end: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import yaml
 from rich.console import Console
 
 from nemo_cascade.cascade.folder import RunFolder
+from nemo_cascade.cascade.ledger import Ledger
 from nemo_cascade.evaluation.preference import preference_scores
 from nemo_cascade.evaluation.scores import Scores
 from nemo_cascade.report.budgets import budget_charts
@@ -187,3 +188,14 @@ def test_suites_that_differ_in_their_budgets_are_a_curve_of_every_stage(run_fold
     assert "Score by budget of thoughts" in " ".join(parse(write_report(run_folder.path)).text)
     suites["code"]["mode"] = "no_think"
     assert budget_charts(collect_matrix(folder), suites) == []
+
+
+def test_a_rounds_pairs_stand_beside_its_stage(run_folder):
+    counts = {"tied": 21, "low_quality": 0, "truncated": 0, "unjudged": 0}
+    found = {"prompts": 256, "pairs": 235, **counts, "score_mean": 2.8767, "reward_gap_mean": 1.0279}
+    Ledger(run_folder.ledger).append("pairs_read", "math_rl", **found)
+    Ledger(run_folder.ledger).append("pairs_read", "sft", pairs=6000)
+    text = re.sub(r"\s+", " ", " ".join(parse(write_report(run_folder.path)).text))
+    assert "235 pairs of 256 prompts" in text
+    assert "left out 21 tied mean score 2.88 mean gap 1.03" in text
+    assert "6000 pairs of" not in text
