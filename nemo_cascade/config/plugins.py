@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from nemo_cascade.errors import CascadeError
 
@@ -140,7 +141,18 @@ def completed_settings(place: str, given: Mapping[str, Any], given_by_position: 
             settings[key] = TypeAdapter(kind).validate_python(given.get(key, default), strict=True)
         except ValidationError as error:
             raise ValueError(f"{key}: {error.errors()[0]['msg']}") from error
+        _check_kept(name, key, kind, settings[key])
     return settings
+
+
+def _check_kept(name: str, key: str, kind: Any, value: Any) -> None:
+    """Hold a setting to what a run's configuration file can keep: a resumed run reads it there."""
+    adapter = TypeAdapter(kind)
+    try:
+        adapter.validate_python(adapter.dump_python(value, mode="json"), strict=True)
+    except (ValidationError, PydanticSerializationError) as error:
+        kept = "numbers, texts, truth values, null, lists and mappings of them"
+        raise ValueError(f"{key}: {name} takes {value!r}, which no file keeps as it is; settings are {kept}") from error
 
 
 def plugin_hashes(names: Iterable[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from nemo_cascade.config.checks.judges import verifiers_of
 from nemo_cascade.config.checks.violations import violations
-from nemo_cascade.config.plugins import load_plugin
+from nemo_cascade.config.plugins import completed_settings, load_plugin
 from nemo_cascade.config.reading.compose import compose
 from nemo_cascade.config.reading.strict import to_run_config
 from nemo_cascade.config.schema import RewardConfig
@@ -131,3 +131,13 @@ def test_the_same_file_is_imported_once(place):
     assert load_plugin(f"{place}:Ends") is load_plugin(f"{place}:Ends")
     assert load_plugin(f"{place}:Ends").__module__ == load_plugin(f"{place}:shortness").__module__
     assert settings_block(f"{place}:Ends")().weights == [1.0]
+
+
+def test_a_setting_that_no_file_keeps_is_refused_though_it_fits(tmp_path):
+    file = tmp_path / "own_pair.py"
+    file.write_text("class Pair:\n    def __init__(self, ends: tuple[int, int] = (0, 1), names: list[str] = []): ...\n")
+    with pytest.raises(ValueError, match=r"ends: Pair takes \(0, 1\), which no file keeps"):
+        completed_settings(f"{file}:Pair", {}, 0)
+    file.with_name("own_list.py").write_text(file.read_text().replace("tuple[int, int] = (0, 1)", "list[int] = [0, 1]"))
+    kept = completed_settings(f"{file.with_name('own_list.py')}:Pair", {"names": ["a"]}, 0)
+    assert kept == {"ends": [0, 1], "names": ["a"]}
