@@ -316,6 +316,7 @@ def test_a_dead_rank_ends_the_step_and_not_the_deadline(policy):
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.long
 def test_ranks_of_another_layout_are_let_go_and_the_new_ones_train_alike(cluster, folder, setup, tmp_path):
     roles = Roles(compose(PINNED)[0], tmp_path)
     roles.cluster = cluster

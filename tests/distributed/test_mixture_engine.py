@@ -55,7 +55,7 @@ def keep_biases(worker):
     worker._call(stale)
 
 
-@pytest.fixture(scope="module", params=["qwen3_moe", "nemotron_h"])
+@pytest.fixture(scope="module", params=[pytest.param("qwen3_moe", marks=pytest.mark.long), "nemotron_h"])
 def trained(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     write_hf_model(root / "start", request.param)

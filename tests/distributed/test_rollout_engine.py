@@ -118,6 +118,7 @@ def weights_of(model, scale=1.0):
     return {name: tensor * scale for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
 
 
+@pytest.mark.long
 def test_the_same_call_gives_the_same_bits_whatever_the_engine_did_before(engines, model):
     used, fresh = engines
     asked = prompts()

@@ -65,6 +65,7 @@ def test_the_wheel_has_the_recipes(installed):
     assert found.startswith(str(installed))
 
 
+@pytest.mark.long
 def test_a_verifier_of_ones_own_rewards_grpo_and_its_settings_are_checked(installed):
     own = [
         *MICRO,
