@@ -45,7 +45,8 @@ class Preference(Objective):
 
     def loss(self, scored: Scored) -> LossOutput:
         """Return the loss of one micro-batch; documents come in pairs, the preferred one first."""
-        logprob_T, _ = scored.logprobs()
+        mask_T = scored.loss_mask > 0  # most of a pair is its prompt, whose logits would be made for nothing
+        logprob_T = torch.zeros_like(scored.loss_mask).masked_scatter(mask_T, scored.trained_logprobs())
         return preference_loss(logprob_T, scored.loss_mask, scored.documents, scored.extras, self.config)
 
 

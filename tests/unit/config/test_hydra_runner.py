@@ -46,7 +46,7 @@ def by_hydra_runner(folder, *overrides):
     "overrides",
     [
         ["cascade=nano", "precision=bf16", "seed=7", "stages.sft1.optimizer.lr=3e-3", "++stages.sft2.max_steps=5"],
-        ["cascade=nemotron_cascade_8b", "cluster=dgx_h100", "slurm=pyxis", "++slurm.container_image=/images/x.sqsh"],
+        ["cascade=nemotron_cascade/8b", "cluster=dgx_h100", "slurm=pyxis", "++slurm.container_image=/images/x.sqsh"],
     ],
     ids=["nano", "8B"],
 )
