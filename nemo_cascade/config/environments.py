@@ -10,11 +10,9 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, PositiveFloat, PositiveInt, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.plugins import anchored, completed_settings, is_plugin, load_plugin
-from nemo_cascade.errors import CascadeError
+from nemo_cascade.config.plugins import completed_settings, is_plugin, loadable
 from nemo_cascade.types import EnvironmentUse
 
 ENVIRONMENTS: Mapping[str, str] = {
@@ -32,13 +30,7 @@ ENVIRONMENTS: Mapping[str, str] = {
 def _known(name: str) -> str:
     if name not in ENVIRONMENTS and not is_plugin(name):
         raise ValueError(f"one of {', '.join(ENVIRONMENTS)}, or your own as my_file.py:Name")
-    place = anchored(name)
-    if is_plugin(place):
-        try:
-            load_plugin(place)
-        except CascadeError as problem:
-            raise PydanticCustomError("refused", "refused", {"problem": problem}) from problem
-    return place
+    return loadable(name) if is_plugin(name) else name
 
 
 @block

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, PositiveFloat, ValidationInfo, field_valida
 from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.plugins import anchored, completed_settings, is_plugin, load_plugin
+from nemo_cascade.config.plugins import completed_settings, is_plugin, loadable
 from nemo_cascade.errors import CascadeError
 
 _HERE = "nemo_cascade.telemetry.sinks"
@@ -37,12 +37,7 @@ def _known(name: str) -> str:
         mend = f"did you mean {near[0]}?" if near else "one of these, or your own: my_sink.py:Name"
         told = CascadeError("unknown sink", value=name, limit=", ".join(SINKS), mend=mend)
         raise PydanticCustomError("refused", "refused", {"problem": told})
-    place = anchored(name)
-    try:
-        load_plugin(SINKS.get(place, place))
-    except CascadeError as problem:
-        raise PydanticCustomError("refused", "refused", {"problem": problem}) from problem
-    return place
+    return loadable(name, SINKS)
 
 
 @block

@@ -21,11 +21,12 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticCustomError, PydanticSerializationError
 
 from nemo_cascade.errors import CascadeError
 
 _FILE = ".py"
+_NONE_SHIPPED: Mapping[str, str] = {}
 _LOADING = threading.RLock()
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -39,6 +40,21 @@ def anchored(name: str) -> str:
     """Return a plug-in's name with the path of its file made absolute: other processes have other working folders."""
     place, _, attribute = name.partition(":")
     return f"{Path(place).expanduser().absolute()}:{attribute}" if place.endswith(_FILE) else name
+
+
+def loadable(name: str, shipped: Mapping[str, str] = _NONE_SHIPPED) -> str:
+    """Return a part's name, anchored, once its code could be loaded: for the validators of blocks that name parts.
+
+    Args:
+        name: a shipped part's, or where a user's own is.
+        shipped: name -> where it is.
+    """
+    place = anchored(name)
+    try:
+        load_plugin(shipped.get(place, place))
+    except CascadeError as problem:
+        raise PydanticCustomError("refused", "refused", {"problem": problem}) from problem
+    return place
 
 
 @cache

@@ -6,22 +6,15 @@ from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 from nemo_cascade.config.base import block
-from nemo_cascade.config.plugins import anchored, completed_settings, is_plugin, load_plugin
-from nemo_cascade.errors import CascadeError
+from nemo_cascade.config.plugins import completed_settings, is_plugin, loadable
 
 
 def _known(name: str) -> str:
     if not is_plugin(name):
         raise ValueError("your own, as my_file.py:Name; the stage's own loss is chosen by its `loss`")
-    place = anchored(name)
-    try:
-        load_plugin(place)
-    except CascadeError as problem:
-        raise PydanticCustomError("refused", "refused", {"problem": problem}) from problem
-    return place
+    return loadable(name)
 
 
 @block
