@@ -300,6 +300,8 @@ class PackedBatch:
         extras: further [T] float32 arrays aligned with `labels` (advantages, behaviour_logprobs, ...).
         routed_experts: [T, layers with experts, experts of a token], which experts the model sends each of `input_ids`
             to, whatever its router would choose; -1: what it chooses. None: its choice for all.
+        borrowed: [documents] int32, how many first tokens of each document aren't laid out, for they are those of the
+            nearest document before it that borrows none. None: all are laid out.
     """
 
     input_ids: Int32
@@ -307,6 +309,7 @@ class PackedBatch:
     cu_seqlens: Int32
     extras: Mapping[str, Float32] = field(default_factory=dict)
     routed_experts: RoutedExperts | None = None
+    borrowed: Int32 | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -79,7 +79,45 @@ def lay_out(documents: Sequence[PackedBatch]) -> PackedBatch:
         cu_seqlens=cu_seqlens,
         extras={name: np.concatenate([d.extras[name] for d in documents], dtype=np.float32) for name in names},
         routed_experts=np.concatenate(routed) if routed else None,
+        borrowed=_borrowed(documents),
     )
+
+
+def share_prompt(documents: Sequence[PackedBatch]) -> list[PackedBatch]:
+    """Return documents that begin alike with that beginning in the first one alone; the others borrow it.
+
+    What is left out of a document is what it has in common with the first, up to where its first label is trained: so
+    each keeps the token that its response is predicted from.
+
+    Args:
+        documents: each a pack of its own; they stand in this order, nothing between them.
+    """
+    first, *others = documents
+    shared = [first]
+    for document in others:
+        room = min(first.num_tokens, document.num_tokens)
+        differ = np.flatnonzero(first.input_ids[:room] != document.input_ids[:room])
+        trained = np.flatnonzero(document.loss_mask)
+        common = min(int(differ[0]) if differ.size else room, int(trained[0]) if trained.size else 0)
+        shared.append(_without_first(document, common) if common else document)
+    return shared
+
+
+def _without_first(document: PackedBatch, tokens: int) -> PackedBatch:
+    assert document.routed_experts is None, "experts are replayed of whole documents"
+    return PackedBatch(
+        input_ids=document.input_ids[tokens:],
+        loss_mask=document.loss_mask[tokens:],
+        cu_seqlens=np.array([0, document.num_tokens - tokens], np.int32),
+        extras={name: values[tokens:] for name, values in document.extras.items()},
+        borrowed=np.array([tokens], np.int32),
+    )
+
+
+def _borrowed(documents: Sequence[PackedBatch]) -> Int32 | None:
+    none = np.zeros(1, np.int32)
+    borrowed: Int32 = np.concatenate([none if d.borrowed is None else d.borrowed for d in documents])
+    return borrowed if borrowed.any() else None
 
 
 def dummy_document(extras: Sequence[str] = ()) -> PackedBatch:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_cascade.data.batches import ShuffledStream, balanced_plan
-from nemo_cascade.data.layout import dummy_document, lay_out, make_document
+from nemo_cascade.data.layout import dummy_document, lay_out, make_document, share_prompt
 from nemo_cascade.data.prepared import read_described
 from nemo_cascade.errors import DataError
 from nemo_cascade.storage.manifest import describe
@@ -176,6 +176,7 @@ class ResponseSource(ShuffledStream):
         seed: draws each epoch's order.
         tokens: most tokens of a micro-batch.
         beside: further extra that the loss reads -> its file, float32 [tokens].
+        share_prompts: an item's documents share their prompt.
     """
 
     def __init__(
@@ -185,10 +186,12 @@ class ResponseSource(ShuffledStream):
         seed: int,
         tokens: int,
         beside: Mapping[str, str] = _NOTHING,
+        share_prompts: bool = False,
     ) -> None:
         super().__init__(folder, global_batch_size, seed)
         self.tokens = tokens
         self.beside = dict(beside)
+        self.share_prompts = share_prompts
 
     @property
     def store(self) -> ResponseStore:
@@ -204,7 +207,7 @@ class ResponseSource(ShuffledStream):
 
     def micro_batches(self, step: int, dp_rank: int, dp_size: int) -> list[PackedBatch]:
         """Return a rank's share of the step, items whole; a micro-batch without any holds an untrained document."""
-        documents = [self.store.documents(item) for item in self.items(step)]
+        documents = self._documents(step)
         dummy = dummy_document(tuple(documents[0][0].extras))
         return [
             lay_out([d for i in members for d in documents[i]] or [dummy])
@@ -218,7 +221,7 @@ class ResponseSource(ShuffledStream):
             step: whose.
             values: [dp_rank][micro-batch], each [trained documents, ...].
         """
-        documents = [self.store.documents(item) for item in self.items(step)]
+        documents = self._documents(step)
         size = self.store.stats["per_item"]
         ordered: dict[int, Float32] = {}
         for rank_plan, rank_values in zip(self._plan(documents, len(values)), values, strict=True):
@@ -226,6 +229,10 @@ class ResponseSource(ShuffledStream):
                 for place, i in enumerate(members):
                     ordered[i] = found[size * place : size * (place + 1)]
         return np.concatenate([ordered[i] for i in range(len(documents))])
+
+    def _documents(self, step: int) -> list[list[PackedBatch]]:
+        items = [self.store.documents(item) for item in self.items(step)]
+        return [share_prompt(documents) for documents in items] if self.share_prompts else items
 
     def _plan(
         self, documents: Sequence[Sequence[PackedBatch]], dp_size: int

@@ -27,6 +27,30 @@ def layout_problems(arch: Architecture, parallel: ParallelConfig) -> list[str]:
     return problems + _expert_parallel(arch, layout) + (wrong or layout.layer_problems(len(arch.layers)))
 
 
+def sharing_problems(arch: Architecture, parallel: ParallelConfig, *, fused: bool) -> list[str]:
+    """Return every reason why documents of a pack can't attend to one copy of what they begin with; empty if they can.
+
+    Args:
+        arch: the model.
+        parallel: the layout.
+        fused: its layers are Transformer Engine's.
+    """
+    problems = []
+    if fused:
+        problems.append(
+            "Transformer Engine attends to a document's own tokens alone; layer_spec=local also to others"
+        )
+    if parallel.layout.cp > 1:
+        problems.append(f"context_parallel_size {parallel.layout.cp} cuts each document on its own; 1 doesn't")
+    if arch.mamba is not None:
+        problems.append(
+            "a state space runs on from token to token: a second response would go on from the first"
+        )
+    if arch.experts is not None:
+        problems.append("experts are balanced over all tokens, and those of a prompt would count once")
+    return problems
+
+
 def fitting_sizes(arch: Architecture, parallel: ParallelConfig) -> dict[str, Any]:
     """Return the fewest changes of a layout that make it one which can split the architecture, no size larger.
 

@@ -35,7 +35,7 @@ from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.own_pairs import sample_round
-from nemo_cascade.stages.roles import stage_setup
+from nemo_cascade.stages.roles import check_sharing, stage_setup
 from nemo_cascade.storage.hashes import hash_folder, hash_recipe
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
@@ -51,6 +51,8 @@ def prepare_preference(
     config: RunConfig, name: str, stage: PreferenceStage, start: Path, folder: Path
 ) -> Prepared[ResponseStore | PromptSet]:
     """Tokenise the pairs, or find them tokenised; or read and render the prompts."""
+    if stage.share_prompts:
+        check_sharing(config, f"stages.{name}.share_prompts", stage.layout(config), start)
     if stage.data is not None:
         by: For = "policy_by_rewards" if stage.loss.reads_rewards else "policy"
         store = build_pairs(stage.data, stage.seq_length, start, folder, of=by)
@@ -83,7 +85,9 @@ def run_preference(context: StageContext, stage: PreferenceStage) -> None:
     same = {"data": store.folder.name, "reference": reference.parent.name}  # hashes of the pairs and of both
     done, _ = checkpoints.resume(policy, same=same)
     seed = config.seed + (0 if stage.data is None else stage.data.shuffle_seed)
-    source = ResponseSource(store.folder, stage.global_batch_size, seed, stage.seq_length, {REFERENCE: str(reference)})
+    beside = {REFERENCE: str(reference)}
+    sizes = stage.global_batch_size, seed, stage.seq_length
+    source = ResponseSource(store.folder, *sizes, beside, stage.share_prompts)
 
     timer = PhaseTimer()
     told = Progress(context.name, steps, done, config.logging, last_line=True)

@@ -133,7 +133,10 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis, number: int) -> 
 
     trained_T = spread(batch.loss_mask) > 0
     document_T = np.repeat(np.arange(len(boundaries) - 1), np.diff(boundaries))
-    positions_T = np.arange(total) - boundaries[document_T]
+    borrowed_D = np.zeros(len(boundaries) - 1, np.int64)
+    if batch.borrowed is not None:
+        borrowed_D[: len(batch.borrowed)] = batch.borrowed
+    positions_T = np.arange(total) - boundaries[document_T] + borrowed_D[document_T]
     real_document_T = np.full(total, -1)
     real_document_T[place_T] = document_T[place_T]
     routed = None if batch.routed_experts is None else move(spread(batch.routed_experts, -1)[share_C], torch.int16)
@@ -147,7 +150,7 @@ def _move(batch: PackedBatch, boundaries: Int64, context: Axis, number: int) -> 
         cu_seqlens=move(boundaries, torch.int32),
         trained_documents=move(np.unique(document_T[trained_T]), torch.int64),
         extras={name: move(spread(values)[share_C], torch.float32) for name, values in batch.extras.items()},
-        packed=packed_sequences(boundaries.astype(np.int32), real_document_T[share_C], routed),
+        packed=packed_sequences(boundaries.astype(np.int32), real_document_T[share_C], routed, borrowed_D),
         place=move(order_T[place_T], torch.int64),
         context=context,
         number=number,

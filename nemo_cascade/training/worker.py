@@ -16,9 +16,11 @@ from nemo_cascade.errors import ConfigError, ModelError, TrainingError
 from nemo_cascade.models.architecture import Architecture, ScoreHead
 from nemo_cascade.models.choices import check_replay
 from nemo_cascade.models.families import family_named
+from nemo_cascade.models.fit import sharing_problems
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.megatron import backend
 from nemo_cascade.models.megatron.build import build_model
+from nemo_cascade.models.megatron.specs import resolve_layer_spec
 from nemo_cascade.models.rules import fp32_names
 from nemo_cascade.models.weights import export_weights, load_weights, save_hf
 from nemo_cascade.training import runtime
@@ -281,6 +283,7 @@ class TrainerWorker(RankWorker):
         vocab_size = self._set_up.arch.vocab_size
         for batch in batches:
             check_replay(batch, self._set_up.arch)
+            self._check_borrowed(batch)
             # In the model a row beyond the embedding is an index error, and one in its padding a token that nobody has.
             wrong = batch.input_ids[(batch.input_ids < 0) | (batch.input_ids >= vocab_size)]
             if wrong.size:
@@ -291,6 +294,15 @@ class TrainerWorker(RankWorker):
                     mend="the data were tokenised with another tokenizer than the model's",
                 )
         return batches
+
+    def _check_borrowed(self, batch: PackedBatch) -> None:
+        if batch.borrowed is None:
+            return
+        setup = self._set_up.setup
+        fused = resolve_layer_spec(setup.model.layer_spec, setup.precision.dtype) == "transformer_engine"
+        if problems := sharing_problems(self._set_up.arch, setup.parallel, fused=fused):
+            mend = "lay every document out with its prompt"
+            raise TrainingError("documents can't share a prompt", value="; ".join(problems), mend=mend)
 
 
 def _architecture(setup: TrainerSetup) -> Architecture:

@@ -112,6 +112,9 @@ class PreferenceStage(PolicyStage):
     """Passes over the pairs."""
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
+    share_prompts: bool = False
+    """The two responses of a pair attend to one copy of their prompt, which is computed once (arXiv 2410.20305): the
+    same numbers but for rounding, from fewer tokens. Dense decoders, without context parallelism."""
 
     def judged(self) -> Mapping[str, TaskConfig]:
         """Return the tasks that its responses are judged on, by their keys."""

@@ -45,6 +45,8 @@ class RewardModelStage(TrainedStage):
     """Passes over the data."""
     max_steps: PositiveInt | None = None
     """Stop after so many steps even if the epochs aren't over."""
+    share_prompts: bool = False
+    """Both responses of a pair attend to one copy of their prompt, as in a stage of kind preference."""
     min_accuracy: Fraction = 0.5
     """Least share of hold-out pairs that it must order right; one that is shown to order fewer breaks its promise.
     regression: the pairs are those of held-out replies to one prompt whose weighted ratings differ."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from nemo_cascade.models.megatron import backend  # before anything of megatron
-from nemo_cascade.models.megatron.context import attend_over_context
+from nemo_cascade.models.megatron.context import attend_over_context, attend_to_all, row
 from nemo_cascade.models.megatron.packing import padding_pays
 
 
@@ -117,6 +117,8 @@ class PackedAttention(torch.nn.Module):
         boundaries = host_boundaries(packed_seq_params)
         if self.context is not None and self.context.size() > 1:
             return attend_over_context(query, key, value, boundaries, self.scale, self.context).flatten(1)
+        if packed_seq_params.borrowed is not None:
+            return attend_borrowing(query, key, value, boundaries, packed_seq_params.borrowed, self.scale).flatten(1)
         attend = attend_padded if padding_pays(boundaries) else attend_each
         return attend(query, key, value, boundaries, self.scale).flatten(1)
 
@@ -134,16 +136,31 @@ def attend_each(
     q_TND: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, boundaries: Sequence[int], scale: float
 ) -> torch.Tensor:
     """Attend within each document by an SDPA call of its own; [T, N, D]."""
-
-    def row(x: torch.Tensor, a: int, b: int) -> torch.Tensor:
-        return x[a:b].transpose(0, 1)[None]
-
     outputs = [
-        sdpa(row(q_TND, a, b), row(k_TKD, a, b), row(v_TKD, a, b), scale)[0].transpose(0, 1)
+        sdpa(row(q_TND[a:b]), row(k_TKD[a:b]), row(v_TKD[a:b]), scale)[0].transpose(0, 1)
         for a, b in pairwise(boundaries)
         if b > a
     ]
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+def attend_borrowing(
+    q_TND: torch.Tensor,
+    k_TKD: torch.Tensor,
+    v_TKD: torch.Tensor,
+    boundaries: Sequence[int],
+    borrowed: Sequence[int],
+    scale: float,
+) -> torch.Tensor:
+    """Attend within each document and to the first tokens that it borrows (arXiv 2410.20305); [T, N, D]."""
+    outputs, lender = [], 0
+    for (begin, end), shared in zip(pairwise(boundaries), borrowed, strict=True):
+        lender = lender if shared else begin
+        seen = [
+            torch.cat([x[lender : lender + shared], x[begin:end]]) if shared else x[begin:end] for x in (k_TKD, v_TKD)
+        ]
+        outputs.append(attend_to_all(row(q_TND[begin:end]), row(seen[0]), row(seen[1]), scale))
+    return torch.cat(outputs)
 
 
 def attend_padded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from nemo_cascade.models.architecture import (
 from nemo_cascade.models.axes import Axes
 from nemo_cascade.models.fit import layout_problems
 from nemo_cascade.models.megatron import backend  # before anything of megatron
+from nemo_cascade.models.megatron.attention import host_boundaries
 from nemo_cascade.models.megatron.hybrid import build_hybrid
 from nemo_cascade.models.megatron.packing import rotary_table_length
 from nemo_cascade.models.megatron.rotary import scaled_frequencies, softmax_scale
@@ -118,7 +120,22 @@ def _gpt(arch: Architecture, config: Any, layer_spec: LayerSpec, part: int | Non
     if arch.positions.scaling is not None:
         rotary = gpt.rotary_pos_emb
         rotary.inv_freq = scaled_frequencies(rotary.inv_freq, arch.positions)
+    gpt.decoder.register_forward_pre_hook(_turned_as_placed, with_kwargs=True)
     return gpt
+
+
+def _turned_as_placed(_: Any, args: tuple[Any, ...], others: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn documents that borrow their first tokens from where they go on: Megatron turns each from position 0.
+
+    A rotary table as long as the pack is taken for one of its tokens, row by row.
+    """
+    packed = others.get("packed_seq_params")
+    if packed is None or packed.borrowed is None:
+        return args, others
+    begins = zip(pairwise(host_boundaries(packed)), packed.borrowed, strict=True)
+    rows = torch.cat([torch.arange(n, n + end - begin) for (begin, end), n in begins])
+    table = others["rotary_pos_emb"]
+    return args, {**others, "rotary_pos_emb": table.index_select(0, rows.to(table.device))}
 
 
 def _keep_dtypes(chunk: Any, dtype: torch.dtype) -> None:
@@ -250,7 +267,10 @@ def _mamba(arch: Architecture) -> dict[str, Any]:
 
 
 def packed_sequences(
-    cu_seqlens: Int32, document: Int64 | None = None, routed_experts: torch.Tensor | None = None
+    cu_seqlens: Int32,
+    document: Int64 | None = None,
+    routed_experts: torch.Tensor | None = None,
+    borrowed: Int64 | None = None,
 ) -> Any:
     """Return Megatron's PackedSeqParams for one packed micro-batch; every pipeline stage needs it.
 
@@ -258,11 +278,13 @@ def packed_sequences(
         cu_seqlens: [documents + 1] document boundaries, host memory, rising from 0.
         document: [C], the document of each token of this context rank, -1 of padding; None: without either.
         routed_experts: int16 [C, layers with experts, experts of a token], what routers replay; -1: their own choice.
+        borrowed: [documents], tokens that each has in common with an earlier one, which alone holds them.
     """
     from megatron.core.packed_seq_params import PackedSeqParams
 
     boundaries = tuple(int(x) for x in cu_seqlens)
-    limit = rotary_table_length(boundaries)
+    shared = (0,) * (len(boundaries) - 1) if borrowed is None else tuple(borrowed.tolist())
+    limit = rotary_table_length(boundaries, shared)
     on_device = torch.from_numpy(np.ascontiguousarray(cu_seqlens, dtype=np.int32))
     if backend.device().type != "meta":  # Megatron still reads the boundaries there
         on_device = on_device.to(backend.device())
@@ -279,6 +301,7 @@ def packed_sequences(
     whole = np.repeat(np.arange(len(cu_seqlens) - 1), np.diff(cu_seqlens)) if document is None else document
     params.document = torch.from_numpy(whole)
     params.routed_experts = routed_experts
+    params.borrowed = shared if any(shared) else None
     return params
 
 

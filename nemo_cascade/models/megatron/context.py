@@ -64,17 +64,18 @@ def attend_over_context(
         piece = (end - begin) // (2 * size)
         for number in (rank, 2 * size - 1 - rank):
             seen = begin + (number + 1) * piece
-            query = _row(q_CND[start : start + piece])
-            outputs.append(_attend(query, _row(k_TKD[begin:seen]), _row(v_TKD[begin:seen]), scale))
+            query = row(q_CND[start : start + piece])
+            outputs.append(attend_to_all(query, row(k_TKD[begin:seen]), row(v_TKD[begin:seen]), scale))
             start += piece
     return torch.cat(outputs)
 
 
-def _row(x_TND: torch.Tensor) -> torch.Tensor:
+def row(x_TND: torch.Tensor) -> torch.Tensor:
+    """Return one document's [S, N, D] as SDPA takes it, [1, N, S, D]."""
     return x_TND.transpose(0, 1)[None]
 
 
-def _attend(q_1NSD: torch.Tensor, k_1KSD: torch.Tensor, v_1KSD: torch.Tensor, scale: float) -> torch.Tensor:
+def attend_to_all(q_1NSD: torch.Tensor, k_1KSD: torch.Tensor, v_1KSD: torch.Tensor, scale: float) -> torch.Tensor:
     """Attend from the last tokens of a document to all before them; [S, N, D]."""
     bias = causal_lower_right(q_1NSD.shape[2], k_1KSD.shape[2])
     grouped = q_1NSD.shape[1] != k_1KSD.shape[1]

@@ -28,7 +28,7 @@ def padding_pays(boundaries: Sequence[int]) -> bool:
     return len(lengths) > 1 and together < separate
 
 
-def rotary_table_length(boundaries: Sequence[int]) -> int:
+def rotary_table_length(boundaries: Sequence[int], borrowed: Sequence[int]) -> int:
     """Return the max_seqlen to tell Megatron: at least the longest document, in tokens.
 
     Never exactly the pack's length if there are several documents: Megatron takes such a table for one that runs on
@@ -36,7 +36,8 @@ def rotary_table_length(boundaries: Sequence[int]) -> int:
 
     Args:
         boundaries: [documents + 1] tokens, rising from 0.
+        borrowed: [documents], tokens before each that it has in common with another.
     """
-    longest = max(b - a for a, b in pairwise(boundaries))
+    longest = max(b - a + n for (a, b), n in zip(pairwise(boundaries), borrowed, strict=True))
     length = -(-longest // _ROTARY_GRANULE) * _ROTARY_GRANULE
     return length + _ROTARY_GRANULE if length == boundaries[-1] and len(boundaries) > 2 else length
