@@ -37,15 +37,11 @@ def sharing_problems(arch: Architecture, parallel: ParallelConfig, *, fused: boo
     """
     problems = []
     if fused:
-        problems.append(
-            "Transformer Engine attends to a document's own tokens alone; layer_spec=local also to others"
-        )
+        problems.append("Transformer Engine attends to a document's own tokens alone; layer_spec=local also to others")
     if parallel.layout.cp > 1:
         problems.append(f"context_parallel_size {parallel.layout.cp} cuts each document on its own; 1 doesn't")
     if arch.mamba is not None:
-        problems.append(
-            "a state space runs on from token to token: a second response would go on from the first"
-        )
+        problems.append("a state space runs on from token to token: a second response would go on from the first")
     if arch.experts is not None:
         problems.append("experts are balanced over all tokens, and those of a prompt would count once")
     return problems
