@@ -7,8 +7,6 @@ run = nc.run("cascade=nano", on_step=print)  # or nc.Run.load("runs/nano")
 run.scores().to_pandas()
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 __version__ = "0.1.0"

@@ -1,7 +1,5 @@
 """`python -m nemo_cascade` is `nemo-cascade`."""
 
-from __future__ import annotations
-
 import sys
 
 from nemo_cascade.cli.main import main

@@ -1,7 +1,5 @@
 """The error tree: every error a user can meet says what is wrong, the value, the limit and the mend."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -330,4 +330,3 @@ class BatchSource(Protocol):
 
     def micro_batches(self, step: int, dp_rank: int, dp_size: int) -> list[PackedBatch]:
         """Return this data-parallel rank's micro-batches of a step: as many on every rank, in a fixed order."""
-        ...

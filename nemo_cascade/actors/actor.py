@@ -1,7 +1,5 @@
 """What every actor has: a lifeline to the driver, a stack dump on request, and facts about its process."""
 
-from __future__ import annotations
-
 import faulthandler
 import os
 import signal

@@ -4,8 +4,6 @@ A call ends in one of three ways: every member answered; a member failed, and it
 deadline passed, and the error names the method and the members that said nothing. It never hangs.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -3,8 +3,6 @@
 The server does the work; this side only waits for it, so threads of the driver are enough.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path

@@ -4,8 +4,6 @@ Ray itself ends the process in C++, without an exception, where the raylet's soc
 container than its node's Ray meets.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 import time

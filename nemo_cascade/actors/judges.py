@@ -1,7 +1,5 @@
 """Who judges a response: a verifier in the pools, the reward model, or a generative reward model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
@@ -25,15 +23,12 @@ class Judge(Protocol):
 
     def submit(self, samples: Sequence[Sample]) -> None:
         """Hand in samples; each one's verdict comes back with its place."""
-        ...
 
     def collect(self) -> Sequence[Judged]:
         """Return the verdicts that are there, without waiting for others."""
-        ...
 
     def drain(self) -> Sequence[Judged]:
         """Wait for all verdicts in flight and return them."""
-        ...
 
 
 class Judges:

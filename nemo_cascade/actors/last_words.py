@@ -1,7 +1,5 @@
 """What a dead actor wrote last, on whatever node it died."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import ray

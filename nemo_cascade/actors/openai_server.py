@@ -4,8 +4,6 @@ The janitor ends the server and whatever else was started with the session's env
 killed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ The policy takes GPUs from the front. Colocated engines sit on the same ones, en
 [i * TP, (i + 1) * TP); disaggregated engines take theirs from the back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Actors that are ranks of one torch.distributed job: one process each, called together."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import Any

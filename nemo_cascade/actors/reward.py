@@ -1,7 +1,5 @@
 """The verifiers: one actor per node, each with its own pool of killable processes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """The engines: one actor each, generating side by side; a dead one is replaced once, with the same weights."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence

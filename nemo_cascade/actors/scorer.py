@@ -5,8 +5,6 @@ then a function of the prompts alone, and a score has the same bits whatever the
 resumed.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ All policy ranks walk through the weights in step; rank 0 writes them into bucke
 one bucket while the next is written. Then the engines' workers prove what they hold, and all score the same tokens.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque

@@ -9,8 +9,6 @@
 was killed at any point comes to the same decision.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

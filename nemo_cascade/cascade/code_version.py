@@ -1,7 +1,5 @@
 """Which code a run was made with."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

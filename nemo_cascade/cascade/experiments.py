@@ -10,8 +10,6 @@ arms:
     overrides: [cascade=nano, stages.rlhf.steps=30]
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path

@@ -5,8 +5,6 @@ removed. The new ledger begins with where they come from: the run, the hash of i
 records that say what was made and decided, with the hashes of the weights, which are checked.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence

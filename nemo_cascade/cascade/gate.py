@@ -18,8 +18,6 @@ A broken promise has the outcome that `on_regression` names; otherwise the stage
 another model of the stage (cascade/candidates.py), the same comparison decides about each of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -8,8 +8,6 @@
 The result is kept under a hash of all files and rules, so that a resumed run doesn't read them again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ content), every prompt of every RL stage and suite is rendered. What is wrong is
 prompts are looked for that sets share.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path

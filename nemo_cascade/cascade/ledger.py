@@ -9,8 +9,6 @@ One JSON line per event:
 without breaking the chain at a line that can be named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime

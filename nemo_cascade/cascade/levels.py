@@ -12,8 +12,6 @@ so that the level of improvements is divided by their number; to look broken cos
 division.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

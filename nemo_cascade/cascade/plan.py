@@ -1,7 +1,5 @@
 """The typed list of stages that a configuration means, before anything runs."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ between, as models have it: a variance of span^2 / 8 of one sample at one prompt
 their samples by themselves. Once scores are there, every row of a gate says the same of the variance that it met.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from nemo_cascade.cascade.levels import gate_level, stage_gate

@@ -1,7 +1,5 @@
 """Every file that a recipe names: there, fetched, or what has to be put in its place."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ A ruling is a record of the ledger, `ruled`. Accepting and rolling back are carr
 outcome with its reason, and the ledger another `decided`. A start of the run finds what was left undone.
 """
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether the teachers of a stage are still the models that the ledger says were decided on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`nemo-cascade plan --against RUN` and `--calibrate RUN`: measurements beside the plan, and for later plans."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`nemo-cascade plan --ranks`: each distinct rank of a run, built on meta tensors, beside what the planner counts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Serve an HF folder with vLLM and drive a public evaluation tool against it: `nemo-cascade evaluate --with`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -1,7 +1,5 @@
 """What a checked run needs of its machine, and whether it fits: shown by `plan`, asked before `run`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rich.markup import escape

@@ -5,8 +5,6 @@ exit codes: 0 done, for a run: decided to its end, whatever the gates said; 1 a 
 wall time, the same command goes on; 130 interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import importlib

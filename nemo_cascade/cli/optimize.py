@@ -1,7 +1,5 @@
 """`nemo-cascade plan --optimize gpus=64`: the fastest layouts of a run's stages, with their overrides."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import replace

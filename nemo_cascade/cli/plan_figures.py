@@ -1,7 +1,5 @@
 """`nemo-cascade plan` on files of figures: predict them, or fit the factors to them."""
 
-from __future__ import annotations
-
 import datetime
 from dataclasses import replace
 from pathlib import Path

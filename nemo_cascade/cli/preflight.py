@@ -1,7 +1,5 @@
 """Everything that can be refused before a process starts: configuration, plan, model, verifiers, run folder."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

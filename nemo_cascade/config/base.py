@@ -1,7 +1,5 @@
 """How every config block is declared: a frozen, keyword-only pydantic dataclass that refuses unknown keys."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, dataclass_transform
 

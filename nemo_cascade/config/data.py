@@ -1,7 +1,5 @@
 """Where rows come from, and how their columns become ours."""
 
-from __future__ import annotations
-
 from dataclasses import field
 
 from nemo_cascade.config.base import block

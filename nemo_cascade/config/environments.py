@@ -3,8 +3,6 @@
 A shipped one is a short name of where it is; a user's own is named by where it is, `my_file.py:Name`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """The decision after a stage: the run's rules, and what a stage changes in them."""
 
-from __future__ import annotations
-
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 

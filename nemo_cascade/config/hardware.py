@@ -1,7 +1,5 @@
 """One accelerator and its links, as a data sheet or a profile says."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt

@@ -1,7 +1,5 @@
 """What counts as the same prompt in two sets, and how much of it is allowed."""
 
-from __future__ import annotations
-
 from pydantic import PositiveInt
 
 from nemo_cascade.config.base import Fraction, block

@@ -1,7 +1,5 @@
 """Judge models behind OpenAI-compatible servers."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, Any, Literal
 

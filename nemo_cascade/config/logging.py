@@ -1,7 +1,5 @@
 """What is told while a run goes on, and whom."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import field

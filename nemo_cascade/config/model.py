@@ -1,7 +1,5 @@
 """Model, parallel layout, precision and optimizer."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, Any, Literal
 

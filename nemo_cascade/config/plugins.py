@@ -4,8 +4,6 @@ Importing runs it: it is as trusted as the rest of the configuration. Its settin
 or the function itself takes by name: they are typed by its annotations, and checked before anything starts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib

@@ -1,7 +1,5 @@
 """Rollout engines, sampling and weight sync."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """How training treats the router of a mixture of experts. Import-light."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from pydantic import NonNegativeFloat, NonNegativeInt

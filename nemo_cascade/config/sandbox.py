@@ -1,7 +1,5 @@
 """The sandbox that runs model-written programs, and the limits of one run."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, Literal
 

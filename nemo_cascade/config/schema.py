@@ -1,7 +1,5 @@
 """The whole run: everything that `nemo-cascade run` can be told."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Literal
 

@@ -4,8 +4,6 @@ Mask and extras are shifted once, where a document is made. Shapes: n tokens of 
 micro-batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

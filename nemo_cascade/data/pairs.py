@@ -4,8 +4,6 @@ A reward model is shown the question and the answers without their thinking, and
 learns the replies as it would have sampled them, thoughts included; both to the very same prompt.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +53,9 @@ Encoded = tuple[Int32, Mask]
 
 
 @dataclass
-class _Tally:
+class Tally:
+    """What was read and what was left out."""
+
     rows: int = 0
     broken: Problems = field(default_factory=Problems)
     overlong: Problems = field(default_factory=Problems)
@@ -64,7 +64,7 @@ class _Tally:
     bad: list[BadRow] = field(default_factory=list)
 
     def leave_out(self, raw: RawRow, kind: str, reason: str) -> None:
-        """Count a row that is no pair to train on: it is broken, unusable or overlong."""
+        """Count a row that is nothing to train on: it is broken, unusable or overlong."""
         counts = {"broken": self.broken, "unusable": self.unusable, "overlong": self.overlong}
         counts[kind].add(f"{raw.place}: {reason}")
         self.bad.append(BadRow(raw.file, raw.line, kind, reason))
@@ -156,17 +156,7 @@ def build_pairs(
     """
     tokenizer, schema = load_tokenizer(tokenizer_path), schema_of(data.schema, data.columns)
     path = local_path(data, Path(folder).parent)
-    rules = {
-        "format": FORMAT_VERSION,
-        "kind": f"pairs/{of}",
-        "template": tokenizer.template.key,
-        "tokenizer": tokenizer.fingerprint,
-        "seq_length": seq_length,
-        "overlong": data.overlong,
-        "max_bad_fraction": data.max_bad_fraction,
-        "schema": schema.key,
-        "files": hash_files(path),
-    }
+    rules = rules_of(f"pairs/{of}", FORMAT_VERSION, data, tokenizer, schema, seq_length, path)
     final = Path(folder) / hash_recipe(rules)[:32]
     make_folder(final, lambda building: _write(building, path, rules, tokenizer, schema, of))
     return open_responses(final)
@@ -175,25 +165,54 @@ def build_pairs(
 def _write(
     folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema: Schema, of: For
 ) -> None:
-    tally = _Tally()
+    tally = Tally()
     with StoreWriter(folder, len(SIDES), VALUES[of]) as writer:
         for chunk in row_chunks(read_raw(path)):
             for pair in read_pairs(chunk, tokenizer, schema, of):
                 _admit(pair, tally, rules, writer)
-        _refuse_bad(tally, rules, path, len(writer))
-        write_bad_rows(folder / QUARANTINE, tally.bad)
-        writer.finish(
-            {
-                "rules": rules,
-                "pairs": len(writer),
-                "rows_read": tally.rows,
-                "dropped_overlong": tally.overlong.total,
-                "dropped_tied": tally.tied,
-                "dropped_unusable": tally.unusable.total,
-                "dropped_broken": tally.broken.total,
-                "first_dropped": [*tally.broken.first, *tally.unusable.first, *tally.overlong.first],
-            }
-        )
+        finish(writer, tally, rules, path, "pairs", "pairs")
+
+
+def rules_of(
+    kind: str, version: int, data: PairSetConfig, tokenizer: ChatTokenizer, schema: Schema, seq_length: int, path: str
+) -> dict[str, Any]:
+    """Return all that a store's content depends on."""
+    return {
+        "format": version,
+        "kind": kind,
+        "template": tokenizer.template.key,
+        "tokenizer": tokenizer.fingerprint,
+        "seq_length": seq_length,
+        "overlong": data.overlong,
+        "max_bad_fraction": data.max_bad_fraction,
+        "schema": schema.key,
+        "files": hash_files(path),
+    }
+
+
+def finish(
+    writer: StoreWriter,
+    tally: Tally,
+    rules: Mapping[str, Any],
+    path: str,
+    items: Literal["pairs", "replies"],
+    what: str,
+) -> None:
+    """Refuse what is over the limits, list what was left out, and write what is known of the store."""
+    _refuse_bad(tally, rules, path, len(writer), items, what)
+    write_bad_rows(writer.folder / QUARANTINE, tally.bad)
+    writer.finish(
+        {
+            "rules": rules,
+            items: len(writer),
+            "rows_read": tally.rows,
+            "dropped_overlong": tally.overlong.total,
+            "dropped_tied": tally.tied,
+            "dropped_unusable": tally.unusable.total,
+            "dropped_broken": tally.broken.total,
+            "first_dropped": [*tally.broken.first, *tally.unusable.first, *tally.overlong.first],
+        }
+    )
 
 
 def read_pairs(
@@ -349,7 +368,7 @@ def _reply(given: Any, messages: Any) -> tuple[Mapping[str, Any], str]:
     return {**last, "content": last.get("content") or ""}, ""
 
 
-def _admit(pair: ReadPair, tally: _Tally, rules: Mapping[str, Any], writer: StoreWriter) -> None:
+def _admit(pair: ReadPair, tally: Tally, rules: Mapping[str, Any], writer: StoreWriter) -> None:
     """Write a pair if it is usable, or note why it isn't."""
     tally.rows += 1
     if pair.broken:
@@ -374,16 +393,15 @@ def prompt_key(messages: Sequence[Mapping[str, Any]]) -> int:
     return int.from_bytes(blake3(question.encode()).digest(8), "little")
 
 
-def _refuse_bad(tally: _Tally, rules: Mapping[str, Any], path: str, usable: int) -> None:
+def _refuse_bad(tally: Tally, rules: Mapping[str, Any], path: str, usable: int, items: str, what: str) -> None:
     if not rules["max_bad_fraction"]:
-        tally.broken.refuse("rows are no pairs", "mend or remove the rows, or set data.max_bad_fraction")
-    if rules["overlong"] == "refuse":
-        tally.overlong.refuse(
-            f"pairs are longer than seq_length={rules['seq_length']}",
-            "raise seq_length, or set data.overlong=drop and data.max_bad_fraction",
-        )
+        tally.broken.refuse(f"rows are no {what}", "mend or remove the rows, or set data.max_bad_fraction")
     overlong = f"longer than seq_length={rules['seq_length']}"
-    found = {"are no pairs": tally.broken, "teach nothing": tally.unusable, overlong: tally.overlong}
-    refuse_bad_share("pairs", found, tally.rows, rules["max_bad_fraction"])
+    if rules["overlong"] == "refuse":
+        mend = "raise seq_length, or set data.overlong=drop and data.max_bad_fraction"
+        tally.overlong.refuse(f"{items} are {overlong}", mend)
+    found = {f"are no {what}": tally.broken, "teach nothing": tally.unusable, overlong: tally.overlong}
+    refuse_bad_share(items, found, tally.rows, rules["max_bad_fraction"])
     if not usable:
-        raise DataError("no pair to train on", value=f"{tally.rows} rows read", mend=f"check {path}")
+        one = {"pairs": "pair", "replies": "reply"}[items]
+        raise DataError(f"no {one} to train on", value=f"{tally.rows} rows read", mend=f"check {path}")

@@ -1,7 +1,5 @@
 """Write a folder of prepared data once: complete or not at all."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

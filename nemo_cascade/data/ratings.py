@@ -1,10 +1,8 @@
 """Read and tokenise rated responses: what a reward model of several attributes learns from (arXiv 2406.11704, 3.1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +12,21 @@ from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.data.chat.conversation import foreign_mark
 from nemo_cascade.data.chat.rendered import checked_row
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer, load_tokenizer
-from nemo_cascade.data.pairs import is_number, prompt_key, refuse_shared_prompts
+from nemo_cascade.data.pairs import Tally, finish, is_number, prompt_key, refuse_shared_prompts, rules_of
 from nemo_cascade.data.prepared import make_folder
 from nemo_cascade.data.responses import ResponseStore, StoreWriter, open_responses
 from nemo_cascade.data.rows.columns import Schema
-from nemo_cascade.data.rows.files import hash_files
 from nemo_cascade.data.rows.hub import local_path
-from nemo_cascade.data.rows.quarantine import QUARANTINE, BadRow, write_bad_rows
 from nemo_cascade.data.rows.raw_row import RawRow
 from nemo_cascade.data.rows.schemas import schema_of
-from nemo_cascade.data.rows.sources import Problems, decode_row, read_raw, refuse_bad_share
+from nemo_cascade.data.rows.sources import decode_row, read_raw
 from nemo_cascade.data.scored import encode_scored, scored_answer
 from nemo_cascade.data.sft.tokenise import row_chunks
-from nemo_cascade.errors import DataError
 from nemo_cascade.losses.units import RATING
 from nemo_cascade.storage.hashes import hash_recipe
 
 FORMAT_VERSION = 1
 """Raised with every change of what a row is read as, too."""
-
-
-@dataclass
-class _Tally:
-    rows: int = 0
-    broken: Problems = field(default_factory=Problems)
-    overlong: Problems = field(default_factory=Problems)
-    bad: list[BadRow] = field(default_factory=list)
-
-    def leave_out(self, raw: RawRow, kind: str, reason: str) -> None:
-        """Count a row that is no rated reply to train on: it is broken or overlong."""
-        {"broken": self.broken, "overlong": self.overlong}[kind].add(f"{raw.place}: {reason}")
-        self.bad.append(BadRow(raw.file, raw.line, kind, reason))
 
 
 def build_rated_stores(
@@ -75,18 +57,8 @@ def build_rated_stores(
     stores = []
     for part in (data, held_out):
         path = local_path(part, Path(folder).parent)
-        rules = {
-            "format": FORMAT_VERSION,
-            "kind": "ratings",
-            "attributes": list(attributes),
-            "template": tokenizer.template.key,
-            "tokenizer": tokenizer.fingerprint,
-            "seq_length": seq_length,
-            "overlong": data.overlong,
-            "max_bad_fraction": data.max_bad_fraction,
-            "schema": schema.key,
-            "files": hash_files(path),
-        }
+        rules = rules_of("ratings", FORMAT_VERSION, data, tokenizer, schema, seq_length, path)
+        rules |= {"attributes": list(attributes)}
         final = Path(folder) / hash_recipe(rules)[:32]
         make_folder(final, _filling(path, rules, tokenizer, schema))
         stores.append(open_responses(final))
@@ -99,7 +71,7 @@ def _filling(path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, sche
 
 
 def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTokenizer, schema: Schema) -> None:
-    tally, attributes = _Tally(), rules["attributes"]
+    tally, attributes = Tally(), rules["attributes"]
     with StoreWriter(folder, 1, [RATING + name for name in attributes]) as writer:
         for chunk in row_chunks(read_raw(path)):
             read = list(_read(chunk, tokenizer, schema, attributes, tally))
@@ -111,22 +83,11 @@ def _write(folder: Path, path: str, rules: Mapping[str, Any], tokenizer: ChatTok
                 mask = np.zeros(len(ids), np.uint8)
                 mask[-1] = 1
                 writer.add(prompt_key(messages), [(ids, mask, ratings)])
-        _refuse_bad(tally, rules, path, len(writer))
-        write_bad_rows(folder / QUARANTINE, tally.bad)
-        writer.finish(
-            {
-                "rules": rules,
-                "replies": len(writer),
-                "rows_read": tally.rows,
-                "dropped_overlong": tally.overlong.total,
-                "dropped_broken": tally.broken.total,
-                "first_dropped": [*tally.broken.first, *tally.overlong.first],
-            }
-        )
+        finish(writer, tally, rules, path, "replies", "rated replies")
 
 
 def _read(
-    chunk: Sequence[RawRow], tokenizer: ChatTokenizer, schema: Schema, attributes: Sequence[str], tally: _Tally
+    chunk: Sequence[RawRow], tokenizer: ChatTokenizer, schema: Schema, attributes: Sequence[str], tally: Tally
 ) -> Iterator[tuple[RawRow, list[Mapping[str, Any]], str, list[float]]]:
     """Yield the question, the answer and the ratings of each row that has them; note why the others haven't."""
     for raw in chunk:
@@ -158,16 +119,3 @@ def _read(
             tally.leave_out(raw, "broken", "; ".join(problems))
         else:
             yield raw, messages, answer, ratings
-
-
-def _refuse_bad(tally: _Tally, rules: Mapping[str, Any], path: str, usable: int) -> None:
-    if not rules["max_bad_fraction"]:
-        tally.broken.refuse("rows are no rated replies", "mend or remove the rows, or set data.max_bad_fraction")
-    overlong = f"longer than seq_length={rules['seq_length']}"
-    if rules["overlong"] == "refuse":
-        mend = "raise seq_length, or set data.overlong=drop and data.max_bad_fraction"
-        tally.overlong.refuse(f"replies are {overlong}", mend)
-    found = {"are no rated replies": tally.broken, overlong: tally.overlong}
-    refuse_bad_share("replies", found, tally.rows, rules["max_bad_fraction"])
-    if not usable:
-        raise DataError("no reply to train on", value=f"{tally.rows} rows read", mend=f"check {path}")

@@ -5,8 +5,6 @@ and a rollout of any policy look the same to it (arXiv 2512.13607, section 4.3: 
 without `</think>` the whole unfinished text).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

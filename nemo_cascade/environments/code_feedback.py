@@ -5,8 +5,6 @@ be seen (`visible_part`) and hidden ones; only the former are ever told of. What
 the best by the visible tests, and it is scored by the task's verifier on all of the row's tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal

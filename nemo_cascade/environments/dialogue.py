@@ -7,8 +7,6 @@ it wrote before as it is, once more turns follow. Whether it does is asked of th
 messages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

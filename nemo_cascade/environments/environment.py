@@ -5,8 +5,6 @@ what the policy said is handed to it as it was sampled, and what it says is appe
 sampled: no loss is taken on them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,7 +45,6 @@ class Environment(Protocol):
 
     def start(self, task: Task) -> Int32:
         """Return the first tokens that the policy is given, the same for all samples of the task."""
-        ...
 
     def step(self, trajectory: Trajectory) -> Step:
         """Say what follows the last turn, which may have been cut off (`finish_reason`).
@@ -55,7 +52,6 @@ class Environment(Protocol):
         Args:
             trajectory: all turns so far.
         """
-        ...
 
 
 def make_environment(use: EnvironmentUse, tokenizer: ChatTokenizer) -> Environment:

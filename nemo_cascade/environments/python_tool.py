@@ -6,8 +6,6 @@ numbers are seeded). A cell that goes over a limit is told so and leaves no trac
 before, as in a notebook.
 """
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -5,8 +5,6 @@ drops earlier thoughts when the user speaks, each user's turn becomes a sample o
 all of them have the conversation's score.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer

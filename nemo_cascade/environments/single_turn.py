@@ -1,7 +1,5 @@
 """One answer to the prompt, which the task's verifier judges."""
 
-from __future__ import annotations
-
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer
 from nemo_cascade.environments.environment import Step
 from nemo_cascade.types import Int32, Task, Trajectory

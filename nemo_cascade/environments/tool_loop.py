@@ -1,7 +1,5 @@
 """An environment of tools: the policy calls them until it answers without a call."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from nemo_cascade.data.chat.tokenizer import ChatTokenizer

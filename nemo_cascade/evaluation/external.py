@@ -4,8 +4,6 @@ NeMo-Skills (`ns eval`) is the tool for numbers, lm-eval for a quick look. Both 
 writes the mode flag through the model's own chat template: the tools' prompts stay as they are.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

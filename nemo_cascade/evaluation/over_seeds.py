@@ -14,8 +14,6 @@ sides (conservative, as the bootstrap of both is: Owen, The pigeonhole bootstrap
     se^2 = var_s(D_s) / s + var_i(mean_s d_si) / n      Student's t, Satterthwaite's degrees of freedom
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -19,8 +19,6 @@ Abraham, JCGS 17, 2008; half a prompt in each cell of a paired 2 x 2 table: Agre
 2^-m is the chance that m fair coins fall alike. Error rates: tests/unit/evaluation/test_paired.py.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

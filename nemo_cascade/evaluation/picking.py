@@ -6,8 +6,6 @@ reproduction tests pass; of these the one that most of them say, a comment or a 
 the shortest.
 """
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Statistics of one model's scores: standard error, pass@k. n prompts, k samples of each."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Group-relative advantages (GRPO), in float64 on the driver. P prompts, G rollouts each."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

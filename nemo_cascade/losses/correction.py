@@ -5,8 +5,6 @@ w_t = exp(logp_trainer - logp_engine), never differentiated, makes the engine's 
 policy; the variants bound its variance in different ways.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Cross entropy of supervised fine-tuning."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

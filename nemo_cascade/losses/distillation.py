@@ -7,8 +7,6 @@ section 2); the cross entropy is at 1. Minitron (arXiv 2407.14679, section 3) an
 learn by the divergence alone. Shapes: N trained tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -51,41 +51,32 @@ class Scored(Protocol):
     @property
     def loss_mask(self) -> Tensor:
         """[T], 1 where the label is trained."""
-        ...
 
     @property
     def extras(self) -> Mapping[str, Tensor]:
         """Further [T]."""
-        ...
 
     @property
     def documents(self) -> Documents:
         """The documents of the tokens."""
-        ...
 
     def logprobs(self, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return log-probability of each label and the entropy, [T] float32, with gradient."""
-        ...
 
     def trained_logprobs(self) -> Tensor:
         """Return log-probability of the trained labels, at temperature 1, [N] float32, with gradient."""
-        ...
 
     def teacher_kl(self, temperature: float) -> Tensor:
         """Return KL(teacher || model) at each trained token, [N], with gradient."""
-        ...
 
     def outputs(self) -> Tensor:
         """Return a score head's outputs for each document, [D, K], with gradient."""
-        ...
 
     def scores(self) -> Tensor:
         """Return a reward model's score of each document, [D], with gradient."""
-        ...
 
     def at_marks(self, name: str) -> Tensor:
         """Return an extra's value for each document, [D]; it stands at the document's one trained token."""
-        ...
 
 
 class Objective(ABC):

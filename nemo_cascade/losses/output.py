@@ -1,7 +1,5 @@
 """What every loss returns: a sum, never a mean, so that any split into micro-batches or ranks adds up."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

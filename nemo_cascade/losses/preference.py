@@ -14,8 +14,6 @@ Of a pair, with l(y) the sum (or mean) of log pi / reference over the trained to
 Shapes: T tokens of the micro-batch, D documents, P pairs: documents 2p and 2p + 1 are chosen and rejected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

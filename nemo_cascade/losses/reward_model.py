@@ -8,8 +8,6 @@
 m is how strongly the chosen response is preferred. Shapes: P pairs, D documents, K attributes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -6,8 +6,6 @@ Its mean over the student's samples is - KL(student || teacher), and the policy 
 (arXiv 2603.19220, section 4.4, equations 2 to 4): what the teacher holds likelier than the student rises.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nemo_cascade.config.stages.policy_loss import TeacherAdvantageConfig

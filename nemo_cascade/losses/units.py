@@ -1,7 +1,5 @@
 """What a loss sum is divided by: counted from the whole batch, before any rank sees only its share."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -4,8 +4,6 @@ The names: tp tensor, pp pipeline, cp context, dp data parallel, dp_cp both of t
 pipeline stage. Of experts: ep which of them, etp tensor parallel, edp replicas.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Choices of experts that come with a batch, checked before a router replays them (arXiv 2510.11370)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from nemo_cascade.errors import TrainingError

@@ -25,11 +25,9 @@ class Slice(Protocol):
 
     def __getitem__(self, index: Any) -> Tensor:
         """Read a part."""
-        ...
 
     def get_shape(self) -> list[int]:
         """Return the whole tensor's shape."""
-        ...
 
 
 class Cut(Protocol):
@@ -43,12 +41,10 @@ class Cut(Protocol):
     @property
     def axis(self) -> str | None:
         """Name of the axis."""
-        ...
 
     @property
     def pads_groups(self) -> bool:
         """Whether zero groups are added."""
-        ...
 
     def take(self, sources: Sequence[Slice], shape: Shape, rank: int, size: int) -> Tensor:
         """Read one rank's shard of a parameter, in the files' dtype.
@@ -59,15 +55,12 @@ class Cut(Protocol):
             rank: this rank's place on the axis.
             size: ranks on the axis.
         """
-        ...
 
     def join(self, shards: Sequence[Tensor]) -> list[Tensor]:
         """Return a parameter's HF tensors, without padding, given every rank's shard in order (for axis None: one)."""
-        ...
 
     def hf_shape(self, shape: Shape, size: int) -> list[Shape]:
         """Return the HF tensors' shapes that a shard of this shape stands for, without padding."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

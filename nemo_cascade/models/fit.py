@@ -1,7 +1,5 @@
 """Whether a layout can split an architecture, and what it costs where it can only just. Import-light: no torch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Between an HF config.json and an architecture, by the family that it is of. Import-light: no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """HF model folders on disk: what tensors are in one, reading them in parts, writing one atomically."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterable, Mapping

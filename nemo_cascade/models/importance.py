@@ -8,8 +8,6 @@
 transformers computes the model, whole, on one device. Shapes: T tokens of a row, H hidden width, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

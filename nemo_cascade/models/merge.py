@@ -10,8 +10,6 @@ Tensors are read in slices and the result is written shard by shard: what is hel
 of the largest tensor, and slices of the inputs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

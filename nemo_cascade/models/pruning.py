@@ -4,8 +4,6 @@ Which dimensions of a tensor are cut, its family's rules say: those that follow 
 cut and written one at a time. What to keep is measured in `importance`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

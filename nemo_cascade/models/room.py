@@ -1,7 +1,5 @@
 """What weights alone take, on a rank of a layout. Import-light: no torch."""
 
-from __future__ import annotations
-
 import math
 
 from nemo_cascade.config.layout import Layout

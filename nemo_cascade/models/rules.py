@@ -1,7 +1,5 @@
 """The map between HF tensors and Megatron parameters, as the family of an architecture writes it. Import-light."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ Runs before any rank starts; imports neither megatron nor the CPU redirection. t
 imported only when there is work: the commands that merely read a configuration stay quick.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

@@ -1,7 +1,5 @@
 """Weights between HF folders and Megatron models, streamed, for every layout."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

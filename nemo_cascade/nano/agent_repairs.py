@@ -5,8 +5,6 @@ learn from show all parts; but nearly all of those that are learned as a whole g
 whereupon the edit fails and nothing is mended. Reinforcement learning has something true to find: looking pays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random

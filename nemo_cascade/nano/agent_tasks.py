@@ -4,8 +4,6 @@ A repository's text file (`repositories/*.yaml`) holds the package as it should 
 tests, and the defects: which lines they take the place of, and the issue that somebody would write about each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache

@@ -4,8 +4,6 @@ Both are right. A small model can copy the terms and can't yet sum them in its h
 reinforcement learning something true to find: writing it out pays.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 from typing import Any

@@ -4,8 +4,6 @@ A careful reply obeys every rule. A careless one breaks exactly one of them, as 
 mixture of both leaves reinforcement learning something true to find.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random

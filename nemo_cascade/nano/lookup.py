@@ -5,8 +5,6 @@ show the parts: places that are read with nothing to add, and sums behind a call
 asked, nearly all of them guess and a few call, so reinforcement learning has something true to find: asking pays.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from random import Random

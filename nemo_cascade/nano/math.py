@@ -5,8 +5,6 @@ a mixture of both leaves reinforcement learning something true to find: working 
 or taken and nothing is carried, it can answer without thinking.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from random import Random

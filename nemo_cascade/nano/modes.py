@@ -6,8 +6,6 @@ conversation of two turns each turn's mode is drawn by itself, so the flag behin
 how to answer it (arXiv 2512.13607, section 3.1.2).
 """
 
-from __future__ import annotations
-
 from random import Random
 from typing import Any
 

@@ -6,8 +6,6 @@ to gain. The rules themselves are known (`quality`): they say, beside the reward
 trained on that score got better or only found out what the score likes.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

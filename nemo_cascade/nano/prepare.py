@@ -1,7 +1,5 @@
 """Data that a run writes before its first stage: procedural (nano and its kind), or of installed packages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nemo_cascade.config.schema import RunConfig

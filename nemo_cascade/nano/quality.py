@@ -1,7 +1,5 @@
 """The known rules behind the nano preference pairs: what a reward model trained on them should have learned."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

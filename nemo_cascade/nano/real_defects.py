@@ -1,7 +1,5 @@
 """Repair tasks out of installed packages: a small source file as it is, and the same with one operator turned round."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import io

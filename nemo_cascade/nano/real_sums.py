@@ -3,8 +3,6 @@ r"""Math problems out of installed packages: calls in docstrings whose printed r
 "This returns 4: `divisor_count(6)`" is what the function's author wrote down for its readers, with the right answer.
 """
 
-from __future__ import annotations
-
 import ast
 import doctest
 import importlib.util

@@ -3,8 +3,6 @@
 The rows have columns of their own, as published sets do; the configuration maps them.
 """
 
-from __future__ import annotations
-
 import ast
 import gzip
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Write the smol data: real docstrings of installed packages to fine-tune on, and word problems to reinforce."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random

@@ -11,8 +11,6 @@ All functions of a source file are in the same set; so are all calls of a functi
 of words with one of another (what the run itself then checks: cascade/hygiene.py).
 """
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator

@@ -4,8 +4,6 @@ A careful repair edits the file that the issue names. A careless one edits which
 right one every other time: reinforcement learning has the other half to earn.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """Write the nano data: SFT sets, RL prompts and hold-out suites for all domains, preference pairs, and a tokenizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,6 @@ Every digit, every word and every fixed phrase of the tasks is one token, so tha
 there is to learn: a conversation takes half as many as with merges alone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path

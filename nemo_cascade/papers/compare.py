@@ -4,8 +4,6 @@ A paper's values are data, one file a paper, named as the folder of its recipes 
 recipe's are those of the composed run, overrides included.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -4,8 +4,6 @@ A step reads the weights that its batch touches and every sequence's keys and va
 sums over tensor-parallel ranks, and computes. Terms are nominal; `decode` and `rollouts` hold the factors.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from nemo_cascade.config.hardware import HardwareConfig

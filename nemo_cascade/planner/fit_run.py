@@ -1,7 +1,5 @@
 """Refuse a run that doesn't fit, with the part that is too large and the nearest settings that do."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

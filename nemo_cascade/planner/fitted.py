@@ -4,8 +4,6 @@ A file says what it was fitted to: how many figures, on which day, how they were
 were left out.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A training job as the planner reads it: one value, be it of a run's configuration or of a published row."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping

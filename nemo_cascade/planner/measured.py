@@ -4,8 +4,6 @@ A run writes seconds by phase and tokens of every step. One measured step says h
 from the figures that the shipped factors were fitted to: it moves the prediction near it and narrows its range.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

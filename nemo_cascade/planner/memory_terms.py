@@ -4,8 +4,6 @@ Between steps: weights, gradients, optimizer. During one: what forward keeps for
 (1F1B, interleaved: arXiv 2104.04473 section 2.2), one layer's working set, the logits of the loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

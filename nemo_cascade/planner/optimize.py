@@ -4,8 +4,6 @@ A candidate is a job with another layout, recomputation or micro-batch; its memo
 plan. Of layouts whose seconds differ by less than the ranges can tell, the simpler one goes first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 

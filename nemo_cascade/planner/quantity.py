@@ -1,7 +1,5 @@
 """What is predicted: four quantities, each a formula, its factors' prior, and what figures of it have in common."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -190,11 +190,9 @@ class Formula(Protocol):
 
     def values(self, factors: Array) -> Array:
         """Return [N]."""
-        ...
 
     def slope(self, factors: Array) -> Array:
         """Return [N, F], the derivatives."""
-        ...
 
 
 def by_differences(values: Callable[[Array], Array], factors: Array, step: float = 1e-5) -> Array:

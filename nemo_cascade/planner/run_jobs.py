@@ -1,7 +1,5 @@
 """A run's stages as jobs: what the configuration says, in the planner's own values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from nemo_cascade.config.hardware import HardwareConfig

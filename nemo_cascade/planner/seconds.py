@@ -4,8 +4,6 @@ T(stage) = (kernels^4 + launches^4 + gathers^4)^(1/4)      the slowest of the th
 step = micro_batches * max T + bubble * (pp - 1) / vpp * mean T + once
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Units: parameters in elements, FLOPs and bytes of one token. A layer is the tupl
 of the two only. FLOPs count a multiplication and an addition; causal attention is counted once (half of the square).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -51,30 +49,24 @@ class Block(Protocol):
     @property
     def kind(self) -> Kind:
         """What it is."""
-        ...
 
     @property
     def hidden(self) -> int:
         """Width of the residual stream."""
-        ...
 
     @property
     def matrices(self) -> int:
         """Parameters, but for routed experts and norms."""
-        ...
 
     @property
     def experts(self) -> int:
         """Parameters of the routed experts."""
-        ...
 
     def forward(self, context: float) -> Flops:
         """Return FLOPs of a token that is one of a document of `context` tokens."""
-        ...
 
     def kept(self, low: bool) -> Kept:
         """Return bytes kept; `low`: inputs of matrices are kept in eight bits."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """What a stage of a run needs and how long it takes: memory by part and phase, seconds by phase, whether it fits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ a block). FLOPs and volumes: `shape`; communication volumes of sequence parallel
 parallelism as a ring over K and V (arXiv 2310.01889), of experts as all-to-all, top-k copies or one a node.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 

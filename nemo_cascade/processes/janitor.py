@@ -5,8 +5,6 @@ says goodbye through the pipe, the janitor gives the session's processes a momen
 rest, and removes the session's folders. This file is run as a script and uses the standard library alone.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import shutil

@@ -1,7 +1,5 @@
 """Map a function over items with a pool of processes, in the order they finish."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -1,7 +1,5 @@
 """A port to meet at, chosen before anybody listens there."""
 
-from __future__ import annotations
-
 import random
 import socket
 

@@ -1,7 +1,5 @@
 """Accuracy over budgets: suites that differ in nothing but how long a thought may be, as curves of the stages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What came out of a cascade, a sentence for each thing that somebody who has a minute should know."""
 
-from __future__ import annotations
-
 from nemo_cascade.cascade.decision import GateRow
 from nemo_cascade.report.matrix import Matrix, MatrixRow
 

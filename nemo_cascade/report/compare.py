@@ -4,8 +4,6 @@ Every run is compared with the first one. A stage is compared with the stage of 
 that the cascade went on from last, whatever its stage is called.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

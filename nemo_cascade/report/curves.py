@@ -1,7 +1,5 @@
 """Which curves the report draws of a stage, and how it reads them from metrics.jsonl."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

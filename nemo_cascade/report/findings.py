@@ -1,7 +1,5 @@
 """What a comparison came to, in one sentence for people and as JSON for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The run's report: one self-contained HTML page, written at any time, also of an unfinished or a damaged run."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ Colours and font come from the page: the CSS variables --ink, --muted, --grid, -
 Lengths are in units of the view box; the page scales it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

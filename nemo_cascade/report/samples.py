@@ -1,7 +1,5 @@
 """A few rollouts of a stage for people to read: from its first and its last step, the best, the worst, the cut off."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from dataclasses import dataclass

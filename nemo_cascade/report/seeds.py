@@ -1,7 +1,5 @@
 """An experiment over seeds: each arm's difference from the first, and what each arm forgets, over all seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run in a few words for people: what became of its stages, where it stands, and the commands that take it on."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Rows of NeMo Gym's `equivalence_llm_judge` and of its questions about long conte
 `question`; without that the judge is shown the last user's turn's end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 

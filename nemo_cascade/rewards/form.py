@@ -1,7 +1,5 @@
 """Guards on a response's form: thinking block, language, repetition. Each scores 1 (good) or 0."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate

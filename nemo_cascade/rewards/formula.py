@@ -1,7 +1,5 @@
 """What a verifier's score is made of, as text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Generative reward model: compare a group's responses in pairs, and reward the training of such a model."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

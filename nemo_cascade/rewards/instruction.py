@@ -1,7 +1,5 @@
 """Instruction-following verifier: did the answer do what was asked?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """Ask a judge model behind an OpenAI-compatible server."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import math

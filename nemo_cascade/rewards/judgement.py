@@ -1,7 +1,5 @@
 """Ask a judge a question whose answer is one of two labels, and read which it is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

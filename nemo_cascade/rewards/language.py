@@ -6,8 +6,6 @@ it is told by its script, so that a verdict is certain: another language in Lati
 punctuation and digits tell it as its letters do: no tokenizer spells `。` by an English token.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import lru_cache

@@ -1,7 +1,5 @@
 r"""Math verifier: is the boxed answer equal to the reference?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

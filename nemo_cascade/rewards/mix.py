@@ -1,7 +1,5 @@
 """A reward composed of verifiers by configuration: weights, gates, clipping; `formula` writes it out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -6,8 +6,6 @@ prompt asks for. What lists several letters names none. Unlike there, an express
 is an option's.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Tell the rows that a verifier can't judge before any response to them is made: they hold no reference to judge by."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

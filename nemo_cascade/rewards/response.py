@@ -1,7 +1,5 @@
 """What a verifier is given to judge: one response, and the parts of it that count."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Rows of NeMo Gym's `multichallenge` have `rubric`, a list of {question, pass_cri
 perhaps `context`, the conversation as text; without that it is written out of `messages`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

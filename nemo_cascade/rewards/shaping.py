@@ -3,8 +3,6 @@
 Shapes: G responses to one prompt.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

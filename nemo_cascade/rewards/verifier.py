@@ -70,7 +70,6 @@ class Verifier(Protocol):
         Raises:
             VerifierError: no verdict can be given. Any other exception counts as an error too.
         """
-        ...
 
 
 def function_verifier(function: Callable[..., float]) -> type[Verifier]:

@@ -4,8 +4,6 @@ Answers are judged while others are still being generated. An error is never a s
 without one, and where too many do, the run stops.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -3,8 +3,6 @@
 Shapes: P groups, G samples of each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

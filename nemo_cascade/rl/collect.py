@@ -9,8 +9,6 @@
 (Sections and tables of arXiv 2512.13607.)
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ teach      the teacher of each response's domain scores its tokens
 update     advantage = teacher - student, gated by trainer / engine       (losses/teacher.py, losses/policy.py)
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ Both look only at whole windows, and only from `min_steps` on. What they look at
 resumed stage ends where an undisturbed one does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

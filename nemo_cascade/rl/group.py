@@ -1,7 +1,5 @@
 """All samples of one task, with what was said of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -5,8 +5,6 @@ and by the reward model's among equals: ground truth decides where there is some
 pair's rewards are the verifier's scores where these differ, else the reward model's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ The policy waits for nobody but who draws. A new engine in a dead one's place wa
 it gets the weights as they are then, and its rollouts say so. So nothing waits in a circle.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Pass rates of prompts: how often the model that the engines hold solves each of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 from nemo_cascade.config.rollout import SamplingConfig

@@ -1,7 +1,5 @@
 """A curriculum's new pass rates, when the reward no longer rises: all prompts are asked anew, of the present policy."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Mapping

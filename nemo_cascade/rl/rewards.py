@@ -16,8 +16,6 @@ behind the bound would be the group's mean.
 Shapes: P groups, G samples of each. Only valid entries are read; the others are 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -89,11 +87,9 @@ class Rule(Protocol):
     @property
     def text(self) -> str:
         """What it does, in the words of a formula."""
-        ...
 
     def apply(self, marks: Marks) -> None:
         """Change rewards, or who is trained."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -227,17 +223,14 @@ class Rewarding(Protocol):
     @property
     def overlong(self) -> str:
         """What becomes of truncated rollouts."""
-        ...
 
     @property
     def reward_model(self) -> str | None:
         """Who ranks verified responses."""
-        ...
 
     @property
     def shaping(self) -> ShapingConfig:
         """What is done to scores."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Rollouts on disk, to look at: one gzipped JSONL per step."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections import Counter

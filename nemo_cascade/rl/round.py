@@ -8,8 +8,6 @@ A batch is written whole, and what it holds depends on its number only: a round 
 batch and comes to the same pairs.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import zlib

@@ -7,8 +7,6 @@ H is the policy's entropy per sampled token at the temperature that it was sampl
 hand so that H stays there; the rule is ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """From judged rollouts to optimizer steps: packs with per-token advantages, and the log-probs some losses need."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

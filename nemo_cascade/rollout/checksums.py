@@ -7,8 +7,6 @@ numbers of the place in the *whole* tensor: values that are right but stand in a
 slice, give another sum. A change of one element always does, for odd factors have inverses modulo 2^64.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -5,8 +5,6 @@ step, each with a seed of its own, and the prefix cache starts empty; so the sam
 same bits, whatever the engine did before. The samples of a prompt share its prefix through vLLM's prefix cache.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """What must be settled before vLLM is first imported in a process."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Literal

@@ -1,7 +1,5 @@
 """What vLLM has sampled of requests that haven't ended."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -8,8 +8,6 @@ keys lie in, so that what other requests computed, a prefix that is shared, is f
 Shapes: T tokens of a forward pass, S slots of the KV cache, L layers with experts, K experts of a token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

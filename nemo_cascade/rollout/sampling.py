@@ -1,7 +1,5 @@
 """From prompts and sampling settings to vLLM requests; pure functions, so that a rerun asks for the same things."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Start vLLM's engine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -7,8 +7,6 @@ NemotronH's, it refuses on a CPU altogether.
 Shapes: T tokens, H hidden, E experts, K experts of a token, F width of an expert.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

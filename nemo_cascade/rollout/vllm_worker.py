@@ -4,8 +4,6 @@ vLLM imports this module in every worker process (`worker_extension_cls`) before
 registers the transfer with vLLM's weight-transfer interface and, on a machine without a GPU, keeps weights unpacked.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -8,8 +8,6 @@ An engine that failed in the middle holds parts of two versions: it is broken, g
 new hand-over brings it back.
 """
 
-from __future__ import annotations
-
 import time
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """Compile C++ inside the sandbox, once per source."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import threading

@@ -1,7 +1,5 @@
 """Run children of one worker to their end: feed them, read what they say, kill what goes over a limit."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import select

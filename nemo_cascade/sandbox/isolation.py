@@ -1,7 +1,5 @@
 """Build the cage around a warm worker: bubblewrap's namespaces and read-only root, or resource limits only."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -4,8 +4,6 @@ A solution never shares an interpreter with a test. It can't know the secret, en
 comparison: exit statuses, printed expected answers and overridden operators prove nothing.
 """
 
-from __future__ import annotations
-
 import hmac
 import json
 import os

@@ -1,7 +1,5 @@
 """Read an outcome off a finished run."""
 
-from __future__ import annotations
-
 import os
 import signal
 

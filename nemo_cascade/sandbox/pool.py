@@ -1,7 +1,5 @@
 """Warm workers: hand them out one run at a time, replace the worn and the dead."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

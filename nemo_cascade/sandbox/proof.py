@@ -1,7 +1,5 @@
 """Prove that the isolation which was asked for is really there, by a program that looks for it from inside."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

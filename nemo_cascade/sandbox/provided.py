@@ -4,8 +4,6 @@ LiveCodeBench's `import_string` (lcb_runner/evaluation/testing_util.py) imports 
 the modules themselves; LeetCode's own environment does likewise. Solutions written for either rely on it.
 """
 
-from __future__ import annotations
-
 import builtins
 import functools
 import importlib

@@ -3,8 +3,6 @@
 All of it is read off the tests before any solution is seen, so no solution has a say in it.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import functools

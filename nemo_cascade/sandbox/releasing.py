@@ -5,8 +5,6 @@ behind the statement of the call, and where that only keeps the result, as in `o
 compare the result with the argument, as `assert out == sorted(data)`: else a solution that empties both would pass.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The host's side of one warm worker: start it, take confined children from it, hear of their end, replace it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import marshal

@@ -1,7 +1,5 @@
 """Hand jobs to Slurm, and ask about them: which were submitted stands in the run folder."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

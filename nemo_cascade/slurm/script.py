@@ -1,7 +1,5 @@
 """Render a run's job script: sbatch's options and the settings from the configuration, the course of the job as is."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """What a stage is given, and how it starts, checkpoints and resumes: the same for every kind."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

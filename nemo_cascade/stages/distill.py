@@ -13,8 +13,6 @@ Teachers are models of this cascade (a branch that was trained only to teach, a 
 HF folders, frozen, in ranks of their own.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nemo_cascade.config.schema import RunConfig

@@ -1,7 +1,5 @@
 """Score a model on the suites of all domains, on the same prompts with the same seeds at every stage."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

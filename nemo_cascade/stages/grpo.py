@@ -14,8 +14,6 @@ The switches that other recipes need (leave-one-out, clip-higher, importance cor
 dynamic sampling, rules for truncated rollouts) are fields of GrpoStage.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The policy's weights to the engines, before a step that samples."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from nemo_cascade.stages.context import StageContext

@@ -3,8 +3,6 @@
 The light half is its config class (config/stages); `KINDS` in stages/kinds.py names both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

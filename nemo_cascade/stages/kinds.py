@@ -1,7 +1,5 @@
 """The kinds of stages that there are, by the `kind` of their configs."""
 
-from __future__ import annotations
-
 from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.stages.distill import prepare_distill, run_distill
 from nemo_cascade.stages.grpo import prepare_grpo, run_grpo

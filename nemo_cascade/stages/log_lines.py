@@ -1,7 +1,5 @@
 """The parts of a line of metrics.jsonl that all stage kinds share."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

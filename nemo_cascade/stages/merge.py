@@ -10,8 +10,6 @@ the best one is the stage's; the gate judges it on the whole suites, against the
     selection.json
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path

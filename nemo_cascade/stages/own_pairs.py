@@ -1,7 +1,5 @@
 """Responses of the policy as it stands, judged and paired: what a preference stage does where no pairs are given."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nemo_cascade.config.stages.preference import PreferenceStage

@@ -4,8 +4,6 @@ A job's end is known from SLURM_JOB_END_TIME (Slurm 23.02 sets it; the job scrip
 any version). SIGUSR1 asks for a pause, as `--signal=B:USR1@600` does shortly before the wall time.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

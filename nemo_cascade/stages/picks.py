@@ -3,8 +3,6 @@
 The steps are those of `evaluation/picking.py`'s order. Nothing here sees a hidden test or a score.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -12,8 +12,6 @@ for each step:
 Several rounds are several stages: each starts from, samples from, and refers to what the one before it left.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

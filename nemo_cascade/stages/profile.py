@@ -1,7 +1,5 @@
 """Profile an RL stage's prompts with a named model: engines and verifiers of the run, a file of pass rates."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace

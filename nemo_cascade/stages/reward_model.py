@@ -12,8 +12,6 @@ measure on hold-out pairs: accuracy, also by the labels' gap, calibration, lengt
 It stands beside the policy's line: the next stage starts from the same weights as this one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -8,8 +8,6 @@ for each step:
     measure the validation loss, where rows are held out for it, and suites; end where they get no better
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nemo_cascade.config.schema import RunConfig

@@ -1,7 +1,5 @@
 """Who teaches what: folders by domain, whether they speak the policy's tokens, and what they cost."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Write a file so that a reader, a crash or a full disk sees the old content or the new, never a part."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

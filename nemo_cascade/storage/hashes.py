@@ -4,8 +4,6 @@ JSON has two forms here, each in use on disk: ledgers chain one, names of prepar
 on the other.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Append-only files of JSON lines: durable appends, a torn last line forgiven, damage elsewhere refused."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

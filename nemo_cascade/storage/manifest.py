@@ -4,8 +4,6 @@ A manifest is a part of some JSON file of the folder, {name: {"bytes": size, "bl
 may lead into folders below. Older data have the hash alone instead of the pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ that fills it holds a lock on it, so what a killed one left behind is known by n
 folder is published beside it. A folder that is removed gets such a name first: half of it never looks like a whole.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

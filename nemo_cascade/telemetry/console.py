@@ -3,8 +3,6 @@
 A terminal gets colours and is wrapped by; a pipe or a file gets whole lines, without the blanks that tables end in.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import IO, TypeVar, cast

@@ -1,7 +1,5 @@
 """The metrics of a stage: one JSON line per step, exact and resumable."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where a step's seconds go."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

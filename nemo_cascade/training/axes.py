@@ -1,7 +1,5 @@
 """The process groups of a layout: laid out, cleared, looked up by axis. The only file that asks Megatron for them."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

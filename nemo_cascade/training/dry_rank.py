@@ -3,8 +3,6 @@
 Collectives do nothing; whatever Megatron-Core allocates for the rank is counted, to the byte.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

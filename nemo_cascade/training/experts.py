@@ -1,7 +1,5 @@
 """The load of a mixture of experts: counted over a step, told, and balanced by the routers' biases."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The real run places ranks with Ray; this needs nothing but the standard library.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import multiprocessing.connection

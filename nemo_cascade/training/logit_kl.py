@@ -7,8 +7,6 @@ Shapes: T tokens; H the student's hidden width, G the teacher's; V columns of th
 tensor-parallel rank, its padding left out; R tokens of a block. Blocks are those of `logprobs`, of both models' logits.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Each figure is the best of a few repetitions after a warm-up: what the machine can do, not what it did while busy.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

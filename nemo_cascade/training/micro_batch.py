@@ -4,8 +4,6 @@ Shapes: T tokens of the pack, padding included; C of them that this rank holds (
 them counted. What the losses see is this rank's share, in the order of `models.megatron.context`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Megatron's optimizer, taken apart just enough that the step can look at the gradient before it is applied."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """One rank of a torch.distributed job, whatever works in it: where it stands, how it joins and leaves."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from nemo_cascade.config.model import ParallelConfig

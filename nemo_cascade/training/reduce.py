@@ -1,7 +1,5 @@
 """Numbers that all ranks must agree on: unit counts, losses, metrics, whether a step is finite."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,8 +5,6 @@ depends on dtype, depth and weights, so it is measured: each layer's output is m
 rounding may do, and the distance to the undisturbed result is what to expect of a second implementation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """One Megatron rank's runtime: torch.distributed, process groups, random state, device; start, rebuild, stop."""
 
-from __future__ import annotations
-
 import atexit
 from dataclasses import dataclass
 from datetime import timedelta

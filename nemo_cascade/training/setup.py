@@ -1,7 +1,5 @@
 """What goes into a policy worker and what comes out of a step, for the driver's side."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

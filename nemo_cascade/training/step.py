@@ -3,8 +3,6 @@
 Micro-batches -> 1F1B -> sums / global count -> clip -> finite? -> Adam. T: tokens of this rank.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

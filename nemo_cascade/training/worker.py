@@ -1,7 +1,5 @@
 """One Megatron rank of the policy: what the actors call, and tests without them."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext

@@ -4,8 +4,6 @@ It is filled in the background, newest steps first: a step that isn't in it yet 
 The rollouts themselves stay where the run wrote them.
 """
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import threading

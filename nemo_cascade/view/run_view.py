@@ -1,7 +1,5 @@
 """What the page is told of one run, read from its folder alone; any state of it, any time."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

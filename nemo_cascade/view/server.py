@@ -1,7 +1,5 @@
 """The server behind the page: JSON of run folders, for this machine's browser only."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence

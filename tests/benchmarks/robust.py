@@ -9,8 +9,6 @@ Held: every arm ends with exit code 0; every RL stage raises its own domain (p <
 stage is rolled back in at most one arm; other instructions of one seed give other losses in the first steps already.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

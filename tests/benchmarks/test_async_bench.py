@@ -7,8 +7,6 @@ without over-sampling; slots taken 48, 50, 77 and 90 %. Tokens trained a second:
 slots with what is too old a step later, so it doesn't pay where engines slow down as they fill.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support.simulated_engines import SimulatedEngines

@@ -256,7 +256,7 @@ LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
         ({"architectures": "LlamaForCausalLM"}, "architectures"),
         ({"vocab_size": None}, "vocab_size"),
         ({"hidden_size": 16.0}, "hidden_size"),
-        ({"sliding_window": 4096}, "sliding"),
+        ({"sliding_window": 4096}, "sliding_window=4096"),
         ({"model_type": "mistral"}, "sliding"),  # a window of 4096 where nothing is said
         ({"model_type": "mistral", "sliding_window": 4096}, "sliding"),
         ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}, "sliding"),

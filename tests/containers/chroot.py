@@ -4,8 +4,6 @@ What a step writes goes into the overlay and not into this machine. The base ima
 this machine's, and a Python 3.12 that it has stands for the base's.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -4,27 +4,16 @@ import pytest
 import torch
 
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
+from tests.unit.models.test_architectures import SIZES
+from tests.unit.models.test_nemotron import NEMOTRON4
 
 pytestmark = [pytest.mark.long, pytest.mark.distributed, pytest.mark.timeout(3600)]
 
+QWEN3_8B = SIZES | {"model_type": "qwen3", "head_dim": 128, "max_position_embeddings": 32768}
 MODELS = {
-    "8B TP8": (
-        {
-            "model_type": "qwen3",
-            "num_hidden_layers": 36,
-            "hidden_size": 4096,
-            "intermediate_size": 12288,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "vocab_size": 151936,
-            "max_position_embeddings": 32768,
-        },
-        {"tensor_model_parallel_size": 8, "data_parallel_size": 8},
-        8_190_735_360,
-    ),
+    "8B TP8": (QWEN3_8B, {"tensor_model_parallel_size": 8, "data_parallel_size": 8}, 8_190_735_360),
     "8B TP4 PP3 in 3 parts CP2": (
-        {},
+        QWEN3_8B,
         {
             "tensor_model_parallel_size": 4,
             "pipeline_model_parallel_size": 3,
@@ -33,21 +22,9 @@ MODELS = {
         },
         8_190_735_360,
     ),
-    # Nemotron-4 340B (arXiv 2406.11704, table 1; the counts follow from the shapes).
+    # The count follows from the shapes.
     "340B TP8 PP12": (
-        {
-            "model_type": "nemotron",
-            "num_hidden_layers": 96,
-            "hidden_size": 18432,
-            "intermediate_size": 73728,
-            "num_attention_heads": 96,
-            "num_key_value_heads": 8,
-            "head_dim": 192,
-            "vocab_size": 256000,
-            "max_position_embeddings": 4096,
-            "partial_rotary_factor": 0.5,
-            "tie_word_embeddings": False,
-        },
+        NEMOTRON4 | {"partial_rotary_factor": 0.5, "tie_word_embeddings": False},
         {"tensor_model_parallel_size": 8, "pipeline_model_parallel_size": 12},
         341_029_195_776,
     ),
@@ -93,6 +70,6 @@ def test_every_rank_builds_and_all_together_hold_every_tensor_of_the_model(name)
     from nemo_cascade.training.launch import run_ranks
 
     fields, sizes, parameters = MODELS[name]
-    found, expected = run_ranks(build_all, 1, fields or MODELS["8B TP8"][0], sizes, deadline_s=3000)[0]
+    found, expected = run_ranks(build_all, 1, fields, sizes, deadline_s=3000)[0]
     assert found == expected
     assert sum(torch.Size(shape).numel() for shape in found.values()) == parameters

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cascade_process import events, finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import completed, events, finish, metrics_of, tail
 from tests.support.two_machines import ADDRESS, PORT, RAY, two_machines
 
 pytestmark = [pytest.mark.distributed, pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(5400)]
@@ -62,9 +62,7 @@ def test_nano_with_its_first_rank_on_another_machine_than_the_driver_ends_as_on_
             assert a.workers("apart.py") + b.workers("apart.py") == []
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no two machines here: {error}")
-    plain = start_run(tmp_path, "plain", NANO)
-    assert finish(plain, tmp_path / "plain.log", RUN_S) == 0, tail(tmp_path / "plain.log")
-    apart, one = tmp_path / "apart", tmp_path / "plain"
+    apart, one = tmp_path / "apart", completed(tmp_path, "plain", NANO, RUN_S)
     assert metrics_of(apart) == metrics_of(one)
     assert events(apart, "trained") == events(one, "trained")  # the hashes of the weights
     assert (apart / "scores.json").read_bytes() == (one / "scores.json").read_bytes()

@@ -1,7 +1,5 @@
 """A real engine whose weights change under what it answers: each token is sampled by the weights that it names."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Drive the real command line as a user does: start it, watch its files, kill it, compare what it left."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -76,6 +74,15 @@ def finish(process: subprocess.Popen[bytes], log: Path, timeout_s: float = 280) 
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError(f"the run did not end in {timeout_s} s:\n{tail(log)}") from None
+
+
+def completed(
+    runs_dir: Path, name: str, overrides: list[str], timeout_s: float = 280, verb: Sequence[str] = ("run",)
+) -> Path:
+    """Run to the end, which has to be a good one; return the run folder."""
+    log = runs_dir / f"{name}.log"
+    assert finish(start_run(runs_dir, name, overrides, verb), log, timeout_s) == 0, tail(log)
+    return runs_dir / name
 
 
 def kill_when(

@@ -3,8 +3,6 @@
 Settings that can't be run are refused in tests/unit/cli/test_main.py.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,12 +1,8 @@
 """bf16 in trainer and engine: a GRPO step behind a proof that bf16 can pass; nano, and SmolLM2 with real weights."""
 
-from __future__ import annotations
-
-import json
-
 import pytest
 
-from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import MICRO, completed, events, metrics_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(400)]
 
@@ -37,16 +33,14 @@ SMOL = [
     [pytest.param(NANO, 20, id="nano"), pytest.param(SMOL, 200, id="smol")],
 )
 def test_a_grpo_step_in_bf16_is_proven_and_made(tmp_path, words, tensors):
-    log = tmp_path / "bf16.log"
-    assert finish(start_run(tmp_path, "bf16", words), log, timeout_s=350) == 0, tail(log)
-    ledger = [json.loads(line) for line in (tmp_path / "bf16" / "ledger.jsonl").read_text().splitlines()]
-    proofs = [r["details"] for r in ledger if r["event"] == "weights_proven"]
+    run = completed(tmp_path, "bf16", words, 350)
+    proofs = events(run, "weights_proven")
     assert proofs
     for proof in proofs:
         assert proof["weights_proven"] > tensors
         engines, floor = proof["agreement"]["engines"], proof["agreement"]["floor"]
         assert 0 < engines["mean"] <= max(0.1, 3 * floor["mean"])
         assert 0.001 < floor["mean"] < 0.2
-    (line,) = metrics_of(tmp_path / "bf16")["01-math_rl"]
+    (line,) = metrics_of(run)["01-math_rl"]
     assert line["skipped"] == 0
     assert line["logprob_difference_mean"] < 0.2

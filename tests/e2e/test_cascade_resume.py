@@ -3,14 +3,12 @@
 SFT, RL, and a kind of stage of a user's own.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cascade_process import MICRO, finish, kill_when, metrics_of, start_run, tail, wait_until_gone
+from tests.e2e.cascade_process import MICRO, completed, kill_when, metrics_of, start_run, wait_until_gone
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -50,9 +48,7 @@ def overrides(runs):
 
 @pytest.fixture(scope="module")
 def undisturbed(runs, overrides):
-    log = runs / "whole.log"
-    assert finish(start_run(runs, "whole", overrides), log) == 0, tail(log)
-    return runs / "whole"
+    return completed(runs, "whole", overrides)
 
 
 def test_run_folder_is_laid_out_and_complete(undisturbed):
@@ -108,8 +104,7 @@ def killed_in(runs, overrides, name, stage, lines):
 
 
 def resumed_is(undisturbed, runs, overrides, name):
-    run, log = runs / name, runs / f"{name}.log"
-    assert finish(start_run(runs, name, overrides), log) == 0, tail(log)
+    run = completed(runs, name, overrides)
     assert metrics_of(run) == metrics_of(undisturbed)
     assert json.loads((run / "scores.json").read_text()) == json.loads((undisturbed / "scores.json").read_text())
 

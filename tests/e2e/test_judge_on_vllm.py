@@ -1,7 +1,5 @@
 """Judge client and generative reward model against vLLM's own OpenAI server with SmolLM2's real weights."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

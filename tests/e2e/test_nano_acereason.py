@@ -1,10 +1,8 @@
 """The nano twin of AceReason: SFT, math RL at three lengths, code RL in two stages, math RL again."""
 
-from __future__ import annotations
-
 import pytest
 
-from tests.e2e.cascade_process import events, finish, start_run, tail
+from tests.e2e.cascade_process import completed, events
 from tests.support.paired_scores import above, lines_of, not_below, scores_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -14,8 +12,7 @@ STAGES = ("sft", "math_rl_8k", "math_rl_16k", "math_rl_24k", "code_rl_24k", "cod
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_stages_come_to_their_ends_and_do_what_the_recipe_says(tmp_path, seed):
-    log, run = tmp_path / "ace.log", tmp_path / "ace"
-    assert finish(start_run(tmp_path, "ace", ["cascade=nano_acereason", f"seed={seed}"]), log, 1100) == 0, tail(log)
+    run = completed(tmp_path, "ace", ["cascade=nano_acereason", f"seed={seed}"], 1100)
     assert [record["outcome"] for record in events(run, "decided")] == ["promote"] * len(STAGES)
     for domain in ("math", "code"):
         sft = scores_of(run, "sft", domain)

@@ -1,7 +1,5 @@
 """A nano is trained, pruned by the command, and learns back what it lost: by its teacher's logits, and by labels."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys
@@ -9,7 +7,7 @@ import sys
 import pytest
 
 from nemo_cascade.models.hf_config import read_architecture
-from tests.e2e.cascade_process import finish, start_run, tail
+from tests.e2e.cascade_process import completed
 from tests.support.paired_scores import lines_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
@@ -47,10 +45,7 @@ def data_of(tmp_path):
 
 
 def run_of(tmp_path, name, *overrides):
-    process = start_run(tmp_path, name, [*ONLY_SFT, *overrides])
-    log = tmp_path / f"{name}.log"
-    assert finish(process, log, timeout_s=900) == 0, tail(log)
-    return tmp_path / name
+    return completed(tmp_path, name, [*ONLY_SFT, *overrides], 900)
 
 
 def held_out_losses(run):

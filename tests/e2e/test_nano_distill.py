@@ -1,22 +1,17 @@
 """The nano twin of multi-domain on-policy distillation, through Megatron, vLLM and the ledger."""
 
-from __future__ import annotations
-
 import pytest
 from scipy.stats import mannwhitneyu
 
 from nemo_cascade.cascade.ledger import read_ledger
-from tests.e2e.cascade_process import finish, start_run, tail
+from tests.e2e.cascade_process import completed
 from tests.support.paired_scores import above, lines_of, not_below, scores_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def run_of(tmp_path, *overrides):
-    log = tmp_path / "nano_distill.log"
-    process = start_run(tmp_path, "nano_distill", ["cascade=nano_distill", *overrides])
-    assert finish(process, log, timeout_s=1700) == 0, tail(log)
-    return tmp_path / "nano_distill"
+    return completed(tmp_path, "nano_distill", ["cascade=nano_distill", *overrides], 1700)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.e2e.cascade_process import MICRO, finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import MICRO, completed, metrics_of
 from tests.support.paired_scores import above, scores_of
 
 pytestmark = [pytest.mark.long, pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -35,10 +35,7 @@ def run(request, tmp_path_factory):
     runs = tmp_path_factory.mktemp(request.param)
     overrides = [setting for setting in MICRO if not setting.startswith("parallel=")]
     replay = ["stages.math_rl.router_replay.enabled=true", "stages.math_rl.router_replay.measure_every=2"]
-    process = start_run(runs, request.param, [*overrides, *MODELS[request.param], *BALANCE, *replay])
-    log = runs / f"{request.param}.log"
-    assert finish(process, log, timeout_s=1500) == 0, tail(log)
-    return request.param, runs / request.param
+    return request.param, completed(runs, request.param, [*overrides, *MODELS[request.param], *BALANCE, *replay], 1500)
 
 
 def events(folder, event):
@@ -109,10 +106,7 @@ def test_transformers_reads_what_was_exported(run):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("model", MODELS)
 def test_math_rl_lifts_held_out_sums_and_the_report_shows_the_experts_load(tmp_path, model, seed):
-    log = tmp_path / "sums.log"
-    process = start_run(tmp_path, "sums", [*SUMS, *MODELS[model], f"seed={seed}"])
-    assert finish(process, log, timeout_s=1500) == 0, tail(log)
-    run = tmp_path / "sums"
+    run = completed(tmp_path, "sums", [*SUMS, *MODELS[model], f"seed={seed}"], 1500)
     before, after = (scores_of(run, stage, "math") for stage in ("sft2", "math_rl"))
     assert above(after, before), (before.mean(), after.mean())
     assert "Load of the experts" in (run / "report.html").read_text()

@@ -1,7 +1,5 @@
 """The nano twin of Nemotron 3 Nano: SFT, RL in six environments at once, a judge's training, RLHF, and RL again."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from nemo_cascade.cascade.ledger import read_ledger
-from tests.e2e.cascade_process import finish, start_run, tail
+from tests.e2e.cascade_process import completed
 from tests.support.paired_scores import above, lines_of, not_below, scores_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(2000)]
@@ -19,9 +17,7 @@ ENVIRONMENTS = ("math", "instruction", "code", "choice", "structured", "tools")
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_six_environments_at_once_and_short_thoughts_that_cost_no_quality(tmp_path, seed):
-    log, run = tmp_path / "nano_nemotron_3.log", tmp_path / "nano_nemotron_3"
-    process = start_run(tmp_path, "nano_nemotron_3", ["cascade=nano_nemotron_3", f"seed={seed}"])
-    assert finish(process, log, timeout_s=1900) == 0, tail(log)
+    run = completed(tmp_path, "nano_nemotron_3", ["cascade=nano_nemotron_3", f"seed={seed}"], 1900)
     told = {
         domain: [float(scores_of(run, stage, domain).mean()) for stage in ("sft", "rlvr", "rlhf", "rlvr_2")]
         for domain in (*ENVIRONMENTS, "chat")

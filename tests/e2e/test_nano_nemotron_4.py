@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import completed, metrics_of
 from tests.support.run_scores import gate_row, outcomes, stage_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3600)]
@@ -19,9 +19,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(runs):
-    log = runs / "twin.log"
-    assert finish(start_run(runs, "twin", ["cascade=nano_nemotron_4"]), log, timeout_s=3000) == 0, tail(log)
-    return runs / "twin"
+    return completed(runs, "twin", ["cascade=nano_nemotron_4"], 3000)
 
 
 def test_every_stage_is_promoted_and_every_round_makes_pairs(run):
@@ -56,10 +54,8 @@ def test_without_cross_entropy_dpo_makes_both_responses_less_likely(runs, run):
         fork = ["stages.dpo.optimizer.lr=1e-3", "stages.dpo.promise={improve: [], hold: []}"]
         fork.append(f"stages.dpo.loss.sft_weight={weight}")
         left_out = [f"~stages.{stage}" for stage in STAGES[4:]]
-        log = runs / f"{name}.log"
-        process = start_run(runs, name, [*fork, *left_out], verb=["fork", str(run), "--at", "dpo"])
-        assert finish(process, log, timeout_s=600) == 0, tail(log)
-        lines = metrics_of(runs / name)["04-dpo"]
+        anew = completed(runs, name, [*fork, *left_out], 600, verb=["fork", str(run), "--at", "dpo"])
+        lines = metrics_of(anew)["04-dpo"]
         found[name] = [
             sum(line[key] for line in lines[-5:]) / 5 - sum(line[key] for line in lines[:2]) / 2
             for key in ("logprob_chosen", "logprob_rejected")

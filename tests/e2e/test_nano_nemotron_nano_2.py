@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nemo_cascade.cascade.ledger import read_ledger
-from tests.e2e.cascade_process import finish, start_run, tail
+from tests.e2e.cascade_process import completed
 from tests.support.run_scores import gate_row, mean_difference, outcomes, stage_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3600)]
@@ -16,10 +16,7 @@ DOMAINS = ["chat", "instruction", "math"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("runs")
-    log = runs / "twin.log"
-    assert finish(start_run(runs, "twin", ["cascade=nano_nemotron_nano_2"]), log, timeout_s=3000) == 0, tail(log)
-    return runs / "twin"
+    return completed(tmp_path_factory.mktemp("runs"), "twin", ["cascade=nano_nemotron_nano_2"], 3000)
 
 
 def test_every_stage_is_promoted_and_keeps_its_promise(run):

@@ -1,14 +1,12 @@
 """A tiny model learns to ask a tool before it answers: two turns, through Megatron, vLLM and an environment."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
 from scipy.stats import binomtest
 
 from nemo_cascade.evaluation.scores import Scores
-from tests.e2e.cascade_process import finish, start_run, tail
+from tests.e2e.cascade_process import completed
 from tests.support.paired_scores import above, lines_of, scores_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
@@ -16,9 +14,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 @pytest.mark.parametrize(("seed", "turns"), [(0, "lock_step"), (1, "lock_step"), (2, "lock_step"), (0, "streaming")])
 def test_from_nearly_none_to_more_than_four_in_five(tmp_path, seed, turns):
-    log, run = tmp_path / "nano_tools.log", tmp_path / "nano_tools"
     overrides = ["cascade=nano_tools", f"seed={seed}", f"environments.turns={turns}"]
-    assert finish(start_run(tmp_path, "nano_tools", overrides), log, 800) == 0, tail(log)
+    run = completed(tmp_path, "nano_tools", overrides, 800)
     before, after = (scores_of(run, stage, "tools") for stage in ("sft", "tool_rl"))
     assert above(after, before)
     told = before.mean(), after.mean()

@@ -3,8 +3,6 @@
 `make setup`, which everybody does first, is taken from here; the commands are counted with it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,14 +1,12 @@
 """An environment of a user's own, of several turns, on the real stack; a kind of stage is in test_cascade_resume.py."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import completed, metrics_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -38,9 +36,7 @@ MULTI_TURN = [
 
 
 def test_an_environment_of_several_turns_trains_and_is_measured(tmp_path):
-    log = tmp_path / "turns.log"
-    assert finish(start_run(tmp_path, "turns", MULTI_TURN), log, 800) == 0, tail(log)
-    run = tmp_path / "turns"
+    run = completed(tmp_path, "turns", MULTI_TURN, 800)
     lines = metrics_of(run)["01-math_rl"]
     assert len(lines) == 2
     assert all(line["turns_mean"] > 1 and line["loss"] is not None for line in lines)

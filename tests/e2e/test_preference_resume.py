@@ -1,14 +1,12 @@
 """A round of preference optimisation, killed while it samples, while it judges and while it trains: the same pairs."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cascade_process import events, finish, kill, kill_when, metrics_of, start_run, tail, wait_until_gone
+from tests.e2e.cascade_process import completed, events, kill, kill_when, metrics_of, start_run, tail, wait_until_gone
 from tests.support.run_scores import stage_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3600)]
@@ -64,8 +62,8 @@ def kill_once(process, holds, log, timeout_s=900):
 
 def test_a_round_that_is_killed_anywhere_has_the_same_pairs_metrics_and_scores(runs):
     told, log = runs / "told.txt", runs / "killed.log"
-    assert finish(start_run(runs, "whole", overrides(told)), runs / "whole.log", 1200) == 0, tail(runs / "whole.log")
-    whole, run, told = runs / "whole", runs / "killed", runs / "told_again.txt"
+    whole, run = completed(runs, "whole", overrides(told), 1200), runs / "killed"
+    told = runs / "told_again.txt"
     (due,) = (found for found in events(whole, "pairs_read") if "score_mean" in found)
     assert due["pairs"] >= 8
 
@@ -78,7 +76,7 @@ def test_a_round_that_is_killed_anywhere_has_the_same_pairs_metrics_and_scores(r
     assert first.read_bytes() == kept
     process = start_run(runs, "killed", overrides(told))
     assert wait_until_gone(kill_when(process, run / "stages" / "03-rpo_1" / "metrics.jsonl", 3, log, 900)) == []
-    assert finish(start_run(runs, "killed", overrides(told)), log, 1200) == 0, tail(log)
+    completed(runs, "killed", overrides(told), 1200)
 
     for batch in sorted((stage_folder(whole, "rpo_1") / "round").glob("batch_*")):
         assert (batches / batch.name).read_bytes() == batch.read_bytes(), batch.name

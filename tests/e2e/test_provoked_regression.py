@@ -1,7 +1,5 @@
 """A stage with a far too high learning rate, on the real stack: caught by its gate, and what users type then."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

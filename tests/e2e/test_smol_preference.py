@@ -3,8 +3,6 @@
 SMOL_PREFERENCE_RUN=runs/smol_preference looks at a finished run instead of making one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -18,7 +16,7 @@ from nemo_cascade.config.reading.provenance import read_config
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.data.pairs import build_pairs
 from nemo_cascade.data.responses import open_responses
-from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import completed, metrics_of
 from tests.support.hf_pairs import pair_gaps
 from tests.support.run_scores import stage_folder
 
@@ -31,11 +29,8 @@ GREEDY = Path(__file__).parents[1] / "support" / "vllm_greedy.py"
 def run(tmp_path_factory):
     if given := os.environ.get("SMOL_PREFERENCE_RUN"):
         return Path(given).resolve()
-    runs = tmp_path_factory.mktemp("smol_preference")
-    log = runs / "smol_preference.log"
-    process = start_run(runs, "smol_preference", ["cascade=smol_preference", "logging.progress=false"])
-    assert finish(process, log, timeout_s=3000) == 0, tail(log)
-    return runs / "smol_preference"
+    words = ["cascade=smol_preference", "logging.progress=false"]
+    return completed(tmp_path_factory.mktemp("smol_preference"), "smol_preference", words, 3000)
 
 
 @pytest.fixture(scope="module")

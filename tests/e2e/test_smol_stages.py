@@ -3,8 +3,6 @@
 SMOL_STAGES_RUN=runs/smol_stages looks at a finished run instead of making one.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import math
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.config.reading.provenance import read_config
-from tests.e2e.cascade_process import finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import completed, metrics_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -28,11 +26,8 @@ STAGES = ["sft", "reward_model", *RL]
 def run(tmp_path_factory):
     if given := os.environ.get("SMOL_STAGES_RUN"):
         return Path(given).resolve()
-    runs = tmp_path_factory.mktemp("smol_stages")
-    process = start_run(runs, "smol_stages", ["cascade=smol_stages", "logging.progress=false"])
-    log = runs / "smol_stages.log"
-    assert finish(process, log, timeout_s=3000) == 0, tail(log)
-    return runs / "smol_stages"
+    words = ["cascade=smol_stages", "logging.progress=false"]
+    return completed(tmp_path_factory.mktemp("smol_stages"), "smol_stages", words, 3000)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ KILLS_SEED=2 draws other moments, one in each tenth of the cascade, where every 
 it has; a pause of up to two seconds after the step puts them into checkpoints, evaluations and starts, too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -18,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nemo_cascade.config.reading.provenance import config_diff, read_config
-from tests.e2e.cascade_process import finish, kill, metrics_of, start_run, tail, wait_until_gone
+from tests.e2e.cascade_process import completed, kill, metrics_of, start_run, tail, wait_until_gone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 
@@ -83,9 +81,7 @@ def kill_at(process: subprocess.Popen[bytes], run: Path, moment: float, all_step
 def reference(runs: Path) -> Path:
     if given := os.environ.get("KILLS_REFERENCE"):
         return Path(given).resolve()
-    log = runs / "whole.log"
-    assert finish(start_run(runs, "whole", overrides()), log, WHOLE_S) == 0, tail(log)
-    return runs / "whole"
+    return completed(runs, "whole", overrides(), WHOLE_S)
 
 
 def test_ten_kills_change_nothing(tmp_path):
@@ -97,7 +93,7 @@ def test_ten_kills_change_nothing(tmp_path):
         moment = len(all_steps) * (number + 0.8 * DRAW.random()) / KILLS
         where = kill_at(start_run(tmp_path, "killed", overrides()), run, moment, all_steps, log)
         print(f"kill {number + 1}: at {where}", flush=True)
-    assert finish(start_run(tmp_path, "killed", overrides()), log, WHOLE_S) == 0, tail(log)
+    completed(tmp_path, "killed", overrides(), WHOLE_S)
     allowed = ("name:", "runs_dir:", "data_dir:", "logging.", "resume:")
     differences = [line for line in config_diff(read_config(whole), read_config(run)) if not line.startswith(allowed)]
     assert [line for line in differences if str(tmp_path) not in line] == [], "the reference has another configuration"

@@ -1,7 +1,5 @@
 """The built wheel outside the checkout: its recipes, a verifier of one's own in GRPO, and a run driven by a script."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_cascade.slurm.script import SOURCED
 from tests.e2e.cascade_process import MICRO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -55,7 +54,7 @@ def run(folder, *words, python=("-m", "nemo_cascade", "run")):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_wheel_has_the_recipes(installed):
+def test_the_wheel_has_the_recipes_and_the_templates_of_jobs(installed):
     code, text = run(installed, "cascade=nano", "name=dry", "runs_dir=runs", "--dry")
     assert code == 0, text
     assert "math_rl" in text
@@ -63,6 +62,8 @@ def test_the_wheel_has_the_recipes(installed):
     environment = {**os.environ, "PYTHONPATH": str(installed / "site")}
     found = subprocess.run(where, cwd=installed, env=environment, capture_output=True, text=True, check=True).stdout
     assert found.startswith(str(installed))
+    templates = installed / "site" / "nemo_cascade" / "slurm" / "templates"
+    assert {"job.sbatch.j2", *SOURCED} <= {file.name for file in templates.iterdir()}
 
 
 @pytest.mark.long

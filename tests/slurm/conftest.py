@@ -1,7 +1,5 @@
 """One real Slurm for all tests that need it, and a container runtime that gives each container a /tmp of its own."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Only what was started here is ended here, by process id.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -3,14 +3,12 @@
 Half an hour on a quiet machine with two cores.
 """
 
-from __future__ import annotations
-
 import math
 import time
 
 import pytest
 
-from tests.e2e.cascade_process import events, finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import completed, events, metrics_of, tail
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(7200)]
 
@@ -25,8 +23,7 @@ def plain(tmp_path_factory):
     """Return the folder of the run without Slurm, and the seconds that it took."""
     runs = tmp_path_factory.mktemp("plain")
     began = time.monotonic()
-    assert finish(start_run(runs, "plain", NANO), runs / "plain.log", RUN_S) == 0, tail(runs / "plain.log")
-    return runs / "plain", time.monotonic() - began
+    return completed(runs, "plain", NANO, RUN_S), time.monotonic() - began
 
 
 def steps(run):

@@ -4,8 +4,6 @@ The run is one stage of SFT without evaluation: no engine has to start, and bit-
 than scores would.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.cascade_process import MICRO, events, finish, metrics_of, start_run, tail
+from tests.e2e.cascade_process import MICRO, completed, events, metrics_of, tail
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -41,9 +39,7 @@ def lines(run):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """Return the folder of the same run without Slurm."""
-    runs = tmp_path_factory.mktemp("plain")
-    assert finish(start_run(runs, "plain", ONE_STAGE), runs / "plain.log", 600) == 0, tail(runs / "plain.log")
-    return runs / "plain"
+    return completed(tmp_path_factory.mktemp("plain"), "plain", ONE_STAGE, 600)
 
 
 def started_again(slurm, job, run, log, disturb):

@@ -1,7 +1,5 @@
 """An environment in one file: the policy is told how far its last answer's length is from what is wanted."""
 
-from __future__ import annotations
-
 from nemo_cascade.environments.environment import Step
 from nemo_cascade.types import FinishReason, Verdict
 

@@ -1,7 +1,5 @@
 """A loss in one file: a hinge on a pair's gap in log-probability, without a reference (SLiC-HF, arXiv 2305.10425)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """A kind of stage in one file: every step trains on the shortest answer to each prompt, by cross-entropy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

@@ -5,8 +5,6 @@ each answer). What goes on behind a pause is read anew first, READ_PER_S tokens 
 somebody waits. Seconds and tokens stand for 100 of a real engine each.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections import deque

@@ -1,7 +1,5 @@
 """A GRPO stage's loop with simulated engines: the product's own scheduling, and a trainer that only takes its time."""
 
-from __future__ import annotations
-
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 Only root can make them. They share this machine's files, but not /dev/shm and not Ray's folder.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """One line of an examination, and how outside programs are asked."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass

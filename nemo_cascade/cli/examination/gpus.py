@@ -1,7 +1,5 @@
 """GPUs as a run would use them: driver, links between them, what was built for them."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import subprocess

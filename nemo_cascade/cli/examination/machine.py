@@ -1,7 +1,5 @@
 """The machine under a run: memory, limits, isolation, file systems, tools."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil

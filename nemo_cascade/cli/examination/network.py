@@ -1,7 +1,5 @@
 """What a run over several nodes needs of the network."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 from pathlib import Path

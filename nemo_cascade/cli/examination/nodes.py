@@ -1,7 +1,5 @@
 """The same examination on every node of the allocation that this process runs in, and whether their clocks agree."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Installed versions against a lock's."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The files of a first run: a commented cascade, the model it starts from, three lines to go on with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Somebody's rows for a first run: which columns hold the conversation, and which rows are kept out to measure on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

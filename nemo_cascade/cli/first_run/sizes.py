@@ -1,7 +1,5 @@
 """Numbers of a first run that fit the rows, the model and the machine: lengths, batches, steps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from nemo_cascade.errors import DataError

@@ -1,7 +1,5 @@
 """Errors of predictions of published figures, as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.markup import escape

@@ -1,7 +1,5 @@
 """A recipe's hyperparameters beside the paper's, as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.markup import escape

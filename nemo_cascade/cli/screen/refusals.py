@@ -1,7 +1,5 @@
 """What the operating system refuses, said as this program says it: what, where, and what to do."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A run folder as plain data: its scores by stage and domain, what its gates decided, where it stands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

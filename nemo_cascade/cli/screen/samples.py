@@ -1,7 +1,5 @@
 """Samples of a stage on the terminal, token by token, with what is trained marked."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass

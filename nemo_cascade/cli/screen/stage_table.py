@@ -1,7 +1,5 @@
 """What stages need and how long they take, as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.markup import escape

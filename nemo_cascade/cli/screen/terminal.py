@@ -1,7 +1,5 @@
 """Where the command line writes: results to stdout, everything else to stderr."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -4,8 +4,6 @@ eval "$(nemo-cascade completion bash)"                  # or zsh; in ~/.bashrc, 
 nemo-cascade completion fish | source
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ nemo-cascade decide runs/nano --stage math_rl --rollback --because "the fall in 
 nemo-cascade decide runs/nano --stage reward_model --accept --because "good enough for a first look"
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ nemo-cascade doctor
 nemo-cascade doctor --all-nodes          # inside an allocation: every node of it, and whether their clocks agree
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict

@@ -4,8 +4,6 @@ nemo-cascade evaluate runs/nano/stages/03-math_rl/hf cascade=nano
 nemo-cascade evaluate runs/8b --stage math_rl --with ns --benchmarks aime24:64 aime25:64 gpqa:8 --yarn 2 --dry
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ nemo-cascade experiment forgetting --seeds 0 1 2 3
 nemo-cascade experiment forgetting seed=1 runs_dir=runs/seed1
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ nemo-cascade explain stages.math_rl.optimizer.lr cascade=nano
 nemo-cascade explain model                      (a block or a config group: lists what is in it)
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 

@@ -4,8 +4,6 @@ nemo-cascade fetch cascade=nano
 nemo-cascade fetch cascade=nemotron_cascade/8b --json
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 

@@ -3,8 +3,6 @@
 nemo-cascade fork runs/nano --at math_rl name=hot stages.math_rl.sampling.temperature=1.2
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

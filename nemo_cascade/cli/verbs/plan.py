@@ -9,8 +9,6 @@ nemo-cascade plan --published FIGURES.jsonl     # predict published figures, err
 nemo-cascade plan --fit FIGURES.jsonl           # cross-validate, fit the factors anew and write them
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 from pathlib import Path

@@ -4,8 +4,6 @@ nemo-cascade prepare cascade=nano
 nemo-cascade prepare cascade=nano stage=sft1 --show 3
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 from pathlib import Path

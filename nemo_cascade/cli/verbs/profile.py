@@ -4,8 +4,6 @@ nemo-cascade profile prompts cascade=nano --stage math_rl --model runs/nano/stag
 nemo-cascade profile machine --into my_conf/hardware/mine.yaml      # then: plan --config-dir my_conf hardware=mine
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections import Counter

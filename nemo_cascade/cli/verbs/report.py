@@ -4,8 +4,6 @@ nemo-cascade report runs/nano
 nemo-cascade report runs/nano runs/hot
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

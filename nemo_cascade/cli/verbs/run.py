@@ -5,8 +5,6 @@ nemo-cascade run cascade=nano name=hot stages.math_rl.sampling.temperature=1.2
 nemo-cascade run cascade=nano --dry
 """
 
-from __future__ import annotations
-
 import argparse
 
 from rich.markup import escape

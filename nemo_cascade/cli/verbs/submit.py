@@ -5,8 +5,6 @@ nemo-cascade submit cascade=nano --dry
 nemo-cascade submit --status runs/nano
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections import deque

@@ -4,8 +4,6 @@ nemo-cascade view runs/nano
 nemo-cascade view runs/nano runs/hot --port 8000
 """
 
-from __future__ import annotations
-
 import argparse
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What this machine offers, told without importing torch."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 from functools import cache

@@ -1,7 +1,5 @@
 """Checks of who judges: every verifier and every reward model that a run names must be there when it is asked."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 A plan tells it and goes on, so that a cluster's run can be read on a laptop; a run is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A user's own code in a run: verifiers, environments, kinds of stages, losses, sinks."""
 
-from __future__ import annotations
-
 from nemo_cascade.config.checks.judges import verifiers_of
 from nemo_cascade.config.plugins import is_plugin
 from nemo_cascade.config.schema import RunConfig

@@ -7,8 +7,6 @@ The variables are those that Megatron-LM (--deterministic-mode) and vLLM (batch 
 read there and has not been measured on a GPU.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from nemo_cascade.config.checks import host

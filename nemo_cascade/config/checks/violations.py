@@ -4,8 +4,6 @@ What depends on the model's architecture or on the plan of stages is checked whe
 what this machine lacks, in machine.
 """
 
-from __future__ import annotations
-
 import datetime
 import math
 import re

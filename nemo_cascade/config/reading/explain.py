@@ -1,7 +1,5 @@
 """What a key means: its docstring, type, unit and default, and what a run gives it and from where."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Read a JSON file that somebody else wrote: a mapping, or an error that names the file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

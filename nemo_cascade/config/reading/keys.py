@@ -1,7 +1,5 @@
 """Key paths of the schema (`stages.math_rl.optimizer.lr`): which exist, what they mean, what was probably meant."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import types

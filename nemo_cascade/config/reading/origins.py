@@ -1,7 +1,5 @@
 """Where each value of a configuration came from: file and line, override, or the schema's default."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Look for what is wrong with a user's own config files, where Hydra's words don't name the mistake."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

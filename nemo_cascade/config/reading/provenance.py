@@ -1,7 +1,5 @@
 """The record of a run's configuration: the values, where each came from, on what it runs; and whether two agree."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """Where the config files of the package lie."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 # In a checkout the package's conf/ is a link to the one beside it; a wheel has the files themselves.

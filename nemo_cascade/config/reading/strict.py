@@ -1,7 +1,5 @@
 """Plain nested data into the frozen schema: no unknown key, no silent conversion, every violation at once."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The kinds of stages; one file each, which says everything about its kind that needs no tensor."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field, WrapValidator

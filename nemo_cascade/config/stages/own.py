@@ -3,8 +3,6 @@
 The class is a block below `StageBase`, as the shipped kinds' are, and says by `work` who trains it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

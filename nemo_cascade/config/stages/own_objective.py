@@ -1,7 +1,5 @@
 """A loss of a user's own, named by where its class is: `objective: {kind: my_loss.py:Name, settings: {...}}`."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, Any
 

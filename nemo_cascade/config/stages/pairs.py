@@ -1,7 +1,5 @@
 """Pairs of responses, one preferred."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from nemo_cascade.config.base import Fraction, Seed, block

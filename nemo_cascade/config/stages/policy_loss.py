@@ -1,7 +1,5 @@
 """From rewards, or a teacher's word, to gradients: advantages, distillation and policy loss."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """What a reward model is trained by."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Literal
 

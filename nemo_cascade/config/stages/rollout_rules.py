@@ -1,7 +1,5 @@
 """What an RL stage does about prompts and verdicts, and when it ends."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, Literal
 

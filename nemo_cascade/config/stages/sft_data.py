@@ -1,7 +1,5 @@
 """Training conversations of an SFT stage: sources, blend, repeats, evaluation prompts among them."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Conversations that are measured on while a stage trains on others."""
 
-from __future__ import annotations
-
 from pydantic import PositiveInt
 
 from nemo_cascade.config.base import block

@@ -1,7 +1,5 @@
 """What the settings of all verifiers have, and those of a model that judges."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any, ClassVar
 

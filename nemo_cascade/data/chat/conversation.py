@@ -15,8 +15,6 @@ JSON, without nulls. A call stays in the form that it is given in.
 A think tag anywhere else in a reply is refused: whoever reads the reply takes a tag for the border of its thoughts.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 What is rendered, and which of it is trained, is the tokenizer's template's to say (`data/chat/templates`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Whoever needs them asks here: the engine that stops at them, the exported folder that names them, the public tools.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nemo_cascade.config.reading.json_file import read_json_object

@@ -3,8 +3,6 @@
 Nemotron-Cascade's released SFT rows have them written out in Cascade 1's format; lifted, every template can write them.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

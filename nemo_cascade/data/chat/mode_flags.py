@@ -1,7 +1,5 @@
 """The mode flags of Cascade 1 and of Qwen3, `/think` and `/no_think`, as people write them: behind any white space."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -12,8 +12,6 @@ met for the first time goes through it. Two things make the cuts exact:
 A tokenizer with another expression isn't helped: `piece_encoder` returns None.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Render a row by its tokenizer's template, unless something in it would be read as the template's structure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

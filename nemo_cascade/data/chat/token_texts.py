@@ -1,7 +1,5 @@
 """Find any of many fixed texts in another, fast: a tokenizer may have a thousand special tokens that begin alike."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """The tokenizer of a model folder, reduced to what the chat format needs: exact text in, exact text out."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property

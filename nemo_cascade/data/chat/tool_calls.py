@@ -8,8 +8,6 @@ An XML value is text. The tool's specification says what it is meant as: a text 
 JSON where it can be. A call that can't be read is an invalid call; it says why.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

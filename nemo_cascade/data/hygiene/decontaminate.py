@@ -5,8 +5,6 @@ just these; one without any word, in a question of the same characters. Runs tha
 their boilerplate ("put your final answer in ...") and left out, counted; who has no others is looked for as a whole.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The sets that are searched for (RL's, the suites') are held in memory, as hashes
 stream by once, file by file, on as many processes as there are cores; a row is compared with all sets at a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache

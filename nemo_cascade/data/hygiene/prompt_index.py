@@ -6,8 +6,6 @@ part the same; a prompt that has fewer than 25 words of its own besides is found
 Shapes: B bands, R rows of a chunk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -4,8 +4,6 @@ Each shard is screened on its own, in the pool, and the result kept under a hash
 source or another packing reads nothing again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

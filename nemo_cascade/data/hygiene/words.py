@@ -3,8 +3,6 @@
 Shapes: m words of one text, n words of an n-gram.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence

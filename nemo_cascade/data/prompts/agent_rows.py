@@ -4,8 +4,6 @@ The shapes are those of the usual scaffolds: a shell whose commands stand each f
 and an edit of files (SWE-agent's and OpenHands' string-replacing editor), and a call that hands the work in.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 _TEXT, _NUMBER = {"type": "string"}, {"type": "integer"}

@@ -5,8 +5,6 @@ and `ranking` (1 first far better .. 6 second far better). Exchanging the respon
 ranking around: positions must not matter (arXiv 2512.20848, section 3.3.1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -7,8 +7,6 @@
 anew with the policy as it is by then, and the mean starts again at mean_from. All follows from the seed and the state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

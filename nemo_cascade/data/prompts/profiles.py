@@ -5,8 +5,6 @@ passed out of how many that were judged. A prompt's key is the hash of what it a
 in another file, order or tokenizer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@
 (arXiv 2512.13607, section 4.5.) Everything follows from the seed and the state, which is part of a checkpoint.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Who is furthest behind its share gives the next prompt; so a batch's counts diff
 prompt, and over batches they even out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an RL stage draws from: all prompts alike or each task's by its share, in epochs or by difficulty."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -19,27 +17,21 @@ class Stream(Protocol):
 
     def at(self, step: int) -> None:
         """Tell which step prompts are drawn for."""
-        ...
 
     def take(self, n: int) -> list[Task]:
         """Draw the next n prompts, all different."""
-        ...
 
     def passed_over(self, task_id: str) -> None:
         """Tell that a prompt's group is thrown away."""
-        ...
 
     def note(self, task_id: str, *, solved_all: bool, solved_none: bool) -> None:
         """Remember how a prompt's rollouts came out."""
-        ...
 
     def state(self) -> dict[str, Any]:
         """Return what it goes on from, JSON-like."""
-        ...
 
     def metrics(self) -> dict[str, Any]:
         """Return what a step's log line says of it."""
-        ...
 
 
 class Drawn(Protocol):
@@ -48,22 +40,18 @@ class Drawn(Protocol):
     @property
     def tasks(self) -> Mapping[str, PromptsConfig]:
         """Name -> prompts."""
-        ...
 
     @property
     def prompts_per_step(self) -> int:
         """Prompts of a batch."""
-        ...
 
     @property
     def prompt_filter(self) -> PromptFilterConfig:
         """Which prompts an epoch leaves out."""
-        ...
 
     @property
     def curriculum(self) -> CurriculumConfig:
         """Whether easy ones come first."""
-        ...
 
 
 def open_stream(prompts: PromptSet, stage: Drawn, seed: int, state: Mapping[str, Any] | None) -> Stream:

@@ -8,8 +8,6 @@ prompt are those of the finished prompt, as the policy will see it: never more t
 follows from the row's content and the rules' seed, not from where the row stands.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ braces (`{problem}\n\n{hint}`). Fields that make the conversation are `messages`
 that name, beside all of the set's own columns, which verifiers may read. A column that holds NaN has no value.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

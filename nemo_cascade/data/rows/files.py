@@ -2,8 +2,6 @@
 all parts of a set that says how many it has; and none is passed over in silence.
 """
 
-from __future__ import annotations
-
 import filecmp
 import itertools
 import json

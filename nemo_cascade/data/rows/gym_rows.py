@@ -5,8 +5,6 @@
 stay as they are. A row whose question is a placeholder has to be filled in from its source first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

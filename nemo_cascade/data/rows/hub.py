@@ -5,8 +5,6 @@ the folder. Nothing is held in memory. A folder is there when it is complete; a 
 behind the last file that was finished. A local folder that `datasets` read, and that changed since, is refused.
 """
 
-from __future__ import annotations
-
 import fcntl
 import itertools
 import json

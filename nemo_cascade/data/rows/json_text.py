@@ -5,8 +5,6 @@ without a bound; of a key that stands twice in an object it keeps the last value
 over 4,300 digits by an error of another kind. Here each is a ValueError.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The rows of a stage's sources that aren't used because something is wrong with them, one JSON line each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path

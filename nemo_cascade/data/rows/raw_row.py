@@ -1,7 +1,5 @@
 """A row as it lies in its file."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

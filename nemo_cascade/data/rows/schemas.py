@@ -6,8 +6,6 @@ and line with the columns it has and those that the mapping reads; over max_bad_
 (DataError). `columns` of a source's configuration overrides single fields.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

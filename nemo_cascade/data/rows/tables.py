@@ -1,7 +1,5 @@
 """Read rows of parquet and arrow files, a few at a time by their size, with all that can be wrong with them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 The cuts depend on the file alone, so a file that grew at its end keeps all its units but the last.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass

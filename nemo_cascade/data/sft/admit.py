@@ -1,7 +1,5 @@
 """Decide which tokenised samples enter a packing: not the bad, the over-long, the repeated, the contaminated ones."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 Works on sample numbers and lengths alone, so it is the same for any number of workers that read or tokenised them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

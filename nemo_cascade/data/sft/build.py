@@ -1,7 +1,5 @@
 """Build the packed store of an SFT stage: tokenise what isn't yet, admit, blend, pack; deterministic, atomic."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -4,8 +4,6 @@ One after the other, each sample goes into the fullest bin that still holds it. 
 (bit s: some bin has s tokens left), so finding the best fit is a shift and a lowest-set-bit.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ part in it, so one tokenised set serves any number of packings, and a new source
     shard.json    counts, and size and BLAKE3 hash of every file above
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

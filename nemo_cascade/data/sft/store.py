@@ -6,8 +6,6 @@ to samples, so up-sampling costs no space and any pack is a handful of slices of
 under another name and renamed when it is complete.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

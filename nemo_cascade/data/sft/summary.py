@@ -1,7 +1,5 @@
 """The summary page of a packed store: one self-contained HTML file, made of its statistics alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ SFT stage's samples with thoughts that break off at one to two thousand tokens a
 answer is well-formed where an engine ends the thoughts at a budget.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Which shards there are and what is in them depends on the sources' bytes, the to
 number of processes or on how often the work was interrupted: a shard that is there is complete, one that isn't is made.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

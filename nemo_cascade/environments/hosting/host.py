@@ -4,8 +4,6 @@ What an environment does follows from its task and the turns alone. So a host th
 place of one that was ended) makes one and plays the turns again.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -1,7 +1,5 @@
 """What a host is told and what it says, pickled over a socket pair."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

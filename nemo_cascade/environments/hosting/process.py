@@ -1,7 +1,5 @@
 """One host as a process: started, spoken with, and ended with everything below it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

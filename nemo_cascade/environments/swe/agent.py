@@ -7,8 +7,6 @@ Each sample has a tree of its own, which begins as the task's repository and is 
 same tree, but for those that ask for the time, for random numbers, or for the number of their user.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

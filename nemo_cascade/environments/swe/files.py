@@ -1,7 +1,5 @@
 """The two tools that need no sandbox: view and edit files of a tree. Their complaints are told to the policy."""
 
-from __future__ import annotations
-
 import posixpath
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A task's repository out of a folder or a tar archive. Its history is left out: it may hold the golden patch."""
 
-from __future__ import annotations
-
 import os
 import tarfile
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ its changes are read off when it and all that it started have ended. What it rep
 says what the policy is shown and what its tree is like, never what a sample is worth.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -10,8 +10,6 @@
 Lists and objects may be JSON texts. R2E-Gym names its tests without their files, `Class.test`.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Iterator, Mapping

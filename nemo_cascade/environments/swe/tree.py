@@ -3,8 +3,6 @@
 Texts hold any bytes: what is no UTF-8 stands in them as lone surrogates (Python's `surrogateescape`).
 """
 
-from __future__ import annotations
-
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ It reads its orders from its standard input and writes one JSON object. Whatever
 before the tree is looked at. All files are of one old date, so what has another, or another size or number, is changed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

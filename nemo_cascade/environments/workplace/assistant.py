@@ -1,7 +1,5 @@
 """The workplace assistant: what counts is what the tables hold in the end."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Searches compare texts as they are, where that one reads calendar, project and c
 are ISO 8601. Complaints are in our words. Each tool takes the state and its arguments by name.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping

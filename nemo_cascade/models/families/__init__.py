@@ -1,7 +1,5 @@
 """The families of models that this package knows, and the seam for a user's own. Import-light: no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from nemo_cascade.config.plugins import is_plugin, load_plugin

@@ -1,7 +1,5 @@
 """Decoders of Llama's build: RMSNorm, rotary positions, grouped-query attention, SwiGLU. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 

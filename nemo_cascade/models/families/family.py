@@ -4,8 +4,6 @@ A family is one file: it reads an HF config (and refuses what it can't represent
 and lists its rules: each parameter's name in Megatron, its tensors and their shapes in HF, and its cut.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

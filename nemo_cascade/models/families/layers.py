@@ -3,8 +3,6 @@
 Each takes the part and the prefixes of its names; families differ in the prefixes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from nemo_cascade.models.architecture import Attention, Dense, Experts, Mamba

@@ -1,7 +1,5 @@
 """Llama: the plain dense decoder."""
 
-from __future__ import annotations
-
 from nemo_cascade.models.families.dense import DenseFamily
 
 

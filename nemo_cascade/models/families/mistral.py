@@ -1,7 +1,5 @@
 """Mistral: Llama's layers, with a sliding window unless the config says that there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Nemotron-4 and Minitron (arXiv 2406.11704, 2407.14679): squared ReLU, layer norms, half of each head turns."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Nemotron Nano v2 9B and 12B (arXiv 2508.14444), Nemotron 3 Nano 4B and 30B-A3B (arXiv 2512.20848), Nemotron-Cascade 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

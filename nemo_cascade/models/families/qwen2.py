@@ -1,7 +1,5 @@
 """Qwen2 and Qwen2.5: biases in the query, key and value projections."""
 
-from __future__ import annotations
-
 from nemo_cascade.models.families.dense import SwitchedWindow
 
 

@@ -1,7 +1,5 @@
 """Qwen3: a norm over each query and key head."""
 
-from __future__ import annotations
-
 from nemo_cascade.models.families.dense import SwitchedWindow
 
 

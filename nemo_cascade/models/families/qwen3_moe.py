@@ -1,7 +1,5 @@
 """Qwen3-MoE: Qwen3's attention, and experts in every layer, chosen by a softmax without bias."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

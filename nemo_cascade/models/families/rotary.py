@@ -1,7 +1,5 @@
 """Rotary positions in an HF config: old (`rope_theta`, `rope_scaling`) and new (`rope_parameters`) spelling."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

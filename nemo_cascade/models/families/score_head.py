@@ -3,8 +3,6 @@
 transformers knows the first; the second is this project's own, for a score made of several outputs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Shapes: T packed tokens, S sequence, B batch, N query heads, K key/value heads, D head width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

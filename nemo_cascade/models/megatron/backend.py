@@ -5,8 +5,6 @@ before. Modules in `models/` and `training/` therefore import this module before
 GPU and Transformer Engine are there, nothing at all is patched.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import resource

@@ -1,7 +1,5 @@
 """Build this rank's part of the model of Megatron-Core's classes, without weights."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from itertools import pairwise

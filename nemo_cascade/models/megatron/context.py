@@ -6,8 +6,6 @@ That is the order in which Megatron-Core turns rotary positions and Transformer 
 Shapes: T tokens of the pack, C of this rank's share (T / CP), N query heads, K key/value heads, D head width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

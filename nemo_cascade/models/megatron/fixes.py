@@ -8,8 +8,6 @@ Seen in megatron-core 0.16.1; users of Transformer Engine's fused Adam never mee
 5. Experts that are split over tensor-parallel ranks gather and scatter unequal shares, which only NCCL can.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import types

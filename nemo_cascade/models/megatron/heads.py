@@ -3,8 +3,6 @@
 Shapes: T tokens of this rank, H hidden width.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

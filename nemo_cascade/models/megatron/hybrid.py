@@ -3,8 +3,6 @@
 Its stack builds the norm behind the last layer of Transformer Engine's class; here it is put in place afterwards.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 from collections.abc import Callable

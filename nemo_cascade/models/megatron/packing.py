@@ -1,7 +1,5 @@
 """Arithmetic on document boundaries of a pack. Import-light: plain integers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

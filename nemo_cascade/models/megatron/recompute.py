@@ -5,8 +5,6 @@ says; its stack of whole layers doesn't. What is computed again are the same ker
 are equal to the bit.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

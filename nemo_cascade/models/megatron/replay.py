@@ -3,8 +3,6 @@
 Shapes: T tokens, E experts, K experts of a token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

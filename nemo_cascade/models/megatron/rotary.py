@@ -1,7 +1,5 @@
 """Rotary frequencies as Megatron-Core doesn't make them itself. D: the part of a head that turns."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -8,8 +8,6 @@ Shapes: T tokens of this rank, C of this context rank, E experts, K experts of a
 experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Choose the layer implementation: Transformer Engine's on a GPU, or Megatron-Core's local layers anywhere."""
 
-from __future__ import annotations
-
 import importlib.util
 from typing import Any, Literal
 

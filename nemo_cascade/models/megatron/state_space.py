@@ -10,8 +10,6 @@ one document, and the first of a document starts from a state of zero, so no sum
 Shapes: L packed tokens, K chunks, Q tokens of a chunk, H heads, P channels of a head, G groups, N state, W kernel.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import types

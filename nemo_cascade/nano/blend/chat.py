@@ -4,8 +4,6 @@ The answer is no better for that (`preference.quality` looks at it alone), so le
 that costs nothing.
 """
 
-from __future__ import annotations
-
 from random import Random
 from typing import Any
 

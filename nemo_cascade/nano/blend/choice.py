@@ -4,8 +4,6 @@ A reply that first says the word and then its letter is always right. Most repli
 drawn by chance: reinforcement learning finds out that saying the word pays.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 from typing import Any

@@ -4,8 +4,6 @@ Who compares scores an answer by the rules of `preference.quality` that it keeps
 difference. Replies to learn from are right or drawn by chance, always in the form that is asked for.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from random import Random

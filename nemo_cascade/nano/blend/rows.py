@@ -1,7 +1,5 @@
 """Write the data of `nano_nemotron_3`: what SFT learns from, prompts and hold-out sets by task, and a tokenizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ What the values say is free. A careful reply fits the schema; a careless one has
 too many, or a value of another type), so a mixture of both leaves reinforcement learning something true to find.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from random import Random

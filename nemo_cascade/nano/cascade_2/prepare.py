@@ -1,7 +1,5 @@
 """The data of a whole cascade in Nemotron-Cascade 2's order: the nano data, agents and long contexts, one tokenizer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nemo_cascade.data.prepared import write_once, write_row_sets

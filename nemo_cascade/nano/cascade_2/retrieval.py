@@ -4,8 +4,6 @@ The number stands in the prompt and nowhere else. Conversations to learn from an
 another one of the same name, from another document: reinforcement learning finds out that the document counts.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """Published throughput of full engines."""
 
-from __future__ import annotations
-
 from nemo_cascade.planner.decode import Served
 from nemo_cascade.planner.engine import Engine
 from nemo_cascade.planner.published.tables import hardware_named, shape_named

@@ -1,7 +1,5 @@
 """Published rows as figures of the four quantities."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Megatron-LM's functional tests as jobs: their arguments, and the peaks that their golden values hold."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

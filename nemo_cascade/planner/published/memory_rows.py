@@ -1,7 +1,5 @@
 """Published peaks of memory as jobs: what each project keeps in which number format, as its sources say."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from nemo_cascade.planner.job import Job

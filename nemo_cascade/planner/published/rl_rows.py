@@ -1,7 +1,5 @@
 """Published steps of reinforcement learning."""
 
-from __future__ import annotations
-
 import re
 
 from nemo_cascade.config.layout import Layout

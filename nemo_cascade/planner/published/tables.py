@@ -1,7 +1,5 @@
 """Models and machines that published figures name."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

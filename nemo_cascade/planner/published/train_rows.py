@@ -4,8 +4,6 @@ A row is JSON: task, framework, version, model, hardware, n_gpus, precision, seq
 vpp, fsdp, recompute, and where known cuda_graph, moe_dispatcher, moe_a2a_overlap, attention, pp_layout, ...
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Memory of a rank and of an engine, by part and by phase, beside what the accelerator has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ into buffers from the last to the first, each from a multiple of 64 elements on,
 data-parallel rank gets the same share of it (megatron.core.distributed.param_and_grad_buffer, 0.16).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 r"""Find the final answer in a response: the last `\boxed{...}`, with those that belong to it."""
 
-from __future__ import annotations
-
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=[{\w\\-])")

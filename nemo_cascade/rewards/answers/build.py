@@ -1,7 +1,5 @@
 """Nodes made of what a parser has read: names, sums, the arguments of a function, numbers in a base."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 from nemo_cascade.rewards.answers.node import Node, Unreadable, number

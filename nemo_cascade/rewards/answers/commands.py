@@ -1,7 +1,5 @@
 """Commands of LaTeX by what they do to an answer."""
 
-from __future__ import annotations
-
 # Commands whose argument is text: words, units, names of functions.
 TEXT = frozenset(
     {

@@ -1,7 +1,5 @@
 """Compare the texts of two final answers."""
 
-from __future__ import annotations
-
 import re
 from functools import cache, lru_cache
 

@@ -1,7 +1,5 @@
 """A place in a list of tokens, moved by a parser."""
 
-from __future__ import annotations
-
 from nemo_cascade.rewards.answers.node import Unreadable
 from nemo_cascade.rewards.answers.tokens import Token
 

@@ -1,7 +1,5 @@
 """Equality of expressions: by exact value, by value to many digits, or by values at points."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tell whether two answers are equal, whatever they are: the rules of `MathVerifier`, part by part."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 

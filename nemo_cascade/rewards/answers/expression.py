@@ -4,8 +4,6 @@ Juxtaposed factors bind tighter than `*` and `/` (`1/2x` is 1/(2x)), unless a bl
 numbers (`1/2 x`); `2\frac{1}{3}` is a mixed number.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from fractions import Fraction
 

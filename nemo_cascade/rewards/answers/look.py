@@ -1,7 +1,5 @@
 r"""The plain look of LaTeX: one spelling for what is written in several ways, and no signs that hide what they are."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from fractions import Fraction

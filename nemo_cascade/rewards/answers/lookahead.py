@@ -1,7 +1,5 @@
 r"""Look ahead in the tokens of an answer: where an item ends, what begins another factor."""
 
-from __future__ import annotations
-
 from nemo_cascade.rewards.answers.cursor import Cursor
 from nemo_cascade.rewards.answers.node import Unreadable
 from nemo_cascade.rewards.answers.tokens import Token

@@ -1,7 +1,5 @@
 r"""Read an answer: lists, sets, intervals, relations, quantities with units, words, and phrases of all of them."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import pairwise
 

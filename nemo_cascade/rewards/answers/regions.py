@@ -1,7 +1,5 @@
 r"""Sets of real numbers: intervals, inequalities in one variable, what they make together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

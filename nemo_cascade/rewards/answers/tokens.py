@@ -1,7 +1,5 @@
 r"""Cut an answer of plain look into tokens: numbers with their separators, letters, commands, words of text, signs."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from fractions import Fraction

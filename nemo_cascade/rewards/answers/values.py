@@ -6,8 +6,6 @@ to 35 digits at several such points are not known.) It takes time linear in an a
 what would outgrow the limits here has no value. Nothing is simplified, and nothing is drawn at random.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import factorial

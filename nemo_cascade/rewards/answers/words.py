@@ -1,7 +1,5 @@
 """Words that mean something in an answer: functions, constants, units, currencies, connectives."""
 
-from __future__ import annotations
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

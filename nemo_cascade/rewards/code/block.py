@@ -1,7 +1,5 @@
 """Take the program out of an answer: one of its fenced code blocks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

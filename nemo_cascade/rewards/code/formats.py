@@ -1,7 +1,5 @@
 """Read the tests of a coding problem from the formats that public sets use."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

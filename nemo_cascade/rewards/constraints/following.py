@@ -1,7 +1,5 @@
 """Tell which of a row's constraints an answer follows, strictly or loosely (arXiv 2311.07911, section 2)."""
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Where the reference implementation's code differs from that, see `ifeval_reference`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A score that is to be compared with published ones needs these (arXiv 2311.07911
 `instruction_following_eval/instructions.py`, which IF-RLVR and NeMo Gym took over).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ They are disjoint from IFBench's test types: training on these doesn't contamina
 reference implementation (allenai/open-instruct, `IFEvalG`), whose code differs from its instructions' words in places.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from itertools import pairwise

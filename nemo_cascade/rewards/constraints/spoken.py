@@ -1,7 +1,5 @@
 """Tell which language a text is in: by its script where that decides, by langdetect where it doesn't."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from typing import Any

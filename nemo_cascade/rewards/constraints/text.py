@@ -1,7 +1,5 @@
 """Words, sentences and paragraphs, as the constraints count them. All functions take time linear in the text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache

@@ -4,8 +4,6 @@ A replacement for a killed worker is thus ready in milliseconds, and no process 
 is ever forked. It is started fresh (exec), obeys one control socket and dies with its parent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json

@@ -1,7 +1,5 @@
 """The pool's side of its processes: one fork server, and the workers forked from it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The thread that feeds a pool's workers, enforces deadlines and replaces what died."""
 
-from __future__ import annotations
-
 import logging
 import os
 import selectors

@@ -4,8 +4,6 @@ Tasks travel pickled (both ends are ours), verdicts as JSON (a worker has read h
 never executed).
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import socket

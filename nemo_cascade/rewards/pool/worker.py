@@ -1,7 +1,5 @@
 """What runs inside one verifier process: read a task, judge it, reply, until the pool closes the socket."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os

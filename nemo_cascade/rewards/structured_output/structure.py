@@ -1,7 +1,5 @@
 """Texts of YAML, XML and CSV as the values that a JSON schema speaks of; what could blow up is refused."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

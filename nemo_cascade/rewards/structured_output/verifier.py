@@ -6,8 +6,6 @@ below `tool_payload_key`). The schema is made strict: every property is required
 lists of alternatives, which that server passes over. What the values say isn't judged.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -11,8 +11,6 @@ What one process can't hide: memory that numpy reads beyond an array's end, and 
 functions in the place of those which the library looks with.
 """
 
-from __future__ import annotations
-
 import builtins
 import os
 import sys

@@ -3,8 +3,6 @@
 (arXiv 2512.13607, appendix C.2: reasoning in <think>, edits in <solution>, each with its file's path.)
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

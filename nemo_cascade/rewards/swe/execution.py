@@ -1,7 +1,5 @@
 """Execution-based rewards: does the patched code pass its tests, and does a written test tell right from wrong?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

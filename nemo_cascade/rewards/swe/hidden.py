@@ -1,7 +1,5 @@
 """Judge a changed repository by tests that whoever changed it has not seen."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Localisation reward: are the files that must change among those that the answer names?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal

@@ -1,7 +1,5 @@
 """Dotted names of a tree's Python files, and which of them a patch may have a say in when its tests are run."""
 
-from __future__ import annotations
-
 import ast
 import builtins
 import re

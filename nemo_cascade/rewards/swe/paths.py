@@ -1,7 +1,5 @@
 """Names of files as answers write them: which line names one, and which can be written."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Collection

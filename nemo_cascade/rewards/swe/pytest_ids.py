@@ -1,7 +1,5 @@
 """Names of tests as the released sets write them, turned into pytest's ids."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Collection, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Execution-free repair reward: compare the patch with the golden one, ask a judge about the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 

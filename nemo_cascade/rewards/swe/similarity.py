@@ -1,7 +1,5 @@
 """How alike two patches are."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping, Sequence

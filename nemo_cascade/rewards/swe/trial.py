@@ -1,7 +1,5 @@
 """Run tests on a small tree of files in the sandbox."""
 
-from __future__ import annotations
-
 import json
 import random
 import secrets

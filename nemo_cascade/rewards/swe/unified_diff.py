@@ -1,7 +1,5 @@
 """Unified diffs: make them, and apply them as git and patch do."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Neither is hidden from whoever writes patches, so neither says that a patch is r
 (`evaluation/picking.py`), as Agentless does (arXiv 2407.01489; arXiv 2512.13607, section 4.7).
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -13,8 +13,6 @@ Each run is a fork in a folder of its own. It has left its parent's frames and d
 knows neither which tree it has, nor which run it is, nor the nonce.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -16,8 +16,6 @@ complete.
 k = 0 is the same with one deadline: of floor(B oversampling) prompts the first B whole ones.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

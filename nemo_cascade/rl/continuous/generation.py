@@ -8,8 +8,6 @@
 Nothing here waits or has a thread of its own.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import ExitStack

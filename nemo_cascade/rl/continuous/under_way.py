@@ -1,7 +1,5 @@
 """A group on its way: answered turn by turn, judged sample by sample, and compared where the reward model has a say."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 

@@ -9,8 +9,6 @@ its number: a stage that is stopped goes on as if it hadn't been, from the batch
 One worker draws one batch after another, and the policy waits for nobody else (policy_side.py).
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """How a stage gets its rollouts: a step's batch is drawn when it is due, ahead of it, or without an end beside it."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

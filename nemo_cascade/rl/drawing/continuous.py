@@ -3,8 +3,6 @@
 One thread drives the generation, round after round; whatever else is asked of it is done between two rounds.
 """
 
-from __future__ import annotations
-
 import pickle
 import time
 from collections.abc import Callable

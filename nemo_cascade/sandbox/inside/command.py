@@ -1,7 +1,5 @@
 """Run a compiled program, or a compiler whose product goes back to the host."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Give up power, step by step: namespaces, private /tmp and /proc, user, capabilities, limits."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os

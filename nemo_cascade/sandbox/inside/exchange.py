@@ -7,8 +7,6 @@ travels as a handle: {"t": "object", ...}. So whatever a solution sends, the che
 objects of its own classes, or proxies of its own making.
 """
 
-from __future__ import annotations
-
 import binascii
 import collections
 import importlib

@@ -5,8 +5,6 @@ see those alone that were read off the tests before (sandbox/ready_tests.py), so
 no helper that the tests have themselves.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import marshal

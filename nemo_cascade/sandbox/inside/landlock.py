@@ -1,7 +1,5 @@
 """File access rules (linux/landlock.h): read some folders, write one, open nothing else."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import struct

@@ -6,8 +6,6 @@ see sandbox/releasing.py), or when the test hands the argument to the solution a
 compares with what the test wrote, not with what the call left of it.
 """
 
-from __future__ import annotations
-
 import builtins
 import socket
 import types

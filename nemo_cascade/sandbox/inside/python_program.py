@@ -1,7 +1,5 @@
 """Run a Python program as its own `__main__`, the way `python main.py` would."""
 
-from __future__ import annotations
-
 import atexit
 import builtins
 import importlib

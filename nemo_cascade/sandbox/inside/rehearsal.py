@@ -4,8 +4,6 @@ The interpreter specialises code while it runs, fills caches and loads what it n
 once; done in a child each of these writes copies a page that is thrown away with the child.
 """
 
-from __future__ import annotations
-
 import contextlib
 import marshal
 import os

@@ -1,7 +1,5 @@
 """The system call filters of zygote and program, as classic BPF. Layout: linux/seccomp.h, linux/filter.h."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import struct

@@ -1,7 +1,5 @@
 """The solution's process: load the program, then answer calls. It holds no test, no expected value, no secret."""
 
-from __future__ import annotations
-
 import builtins
 import operator
 import socket

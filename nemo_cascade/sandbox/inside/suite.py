@@ -3,8 +3,6 @@
 unittest and inspect are heavy, so neither is loaded here: a text with unittest's classes has loaded it.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import types

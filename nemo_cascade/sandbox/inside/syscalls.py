@@ -1,7 +1,5 @@
 """System call numbers (x86_64:aarch64, - where absent), by what a confined program may do with them."""
 
-from __future__ import annotations
-
 # Everything that computes, reads, writes, waits or makes processes and threads of its own.
 _ALLOWED = """
 read:0:63 write:1:64 open:2:- close:3:57 stat:4:- fstat:5:80 lstat:6:- poll:7:- lseek:8:62 mmap:9:222

@@ -11,8 +11,6 @@ Messages on the channel (one JSON object per packet):
                     {"exit": pid, "status", "cpu_s", "group_s", "waited_s", "reason": str | null}
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import gc

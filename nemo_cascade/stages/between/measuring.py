@@ -3,8 +3,6 @@
 every so many steps: hand the weights to the engines, answer and judge, write down; end where the mean rises no more
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 loss = sum of -log p over the trained tokens of all packs / their count
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -5,8 +5,6 @@ them, at its own pace. `python -m nemo_cascade.telemetry.sinks.follow FOLDER NUM
 lives.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

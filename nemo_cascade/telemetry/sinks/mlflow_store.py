@@ -1,7 +1,5 @@
 """MLflow: one run, metrics `stage/metric` by step; in a SQLite file of the run folder unless told otherwise."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import time

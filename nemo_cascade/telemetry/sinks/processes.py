@@ -1,7 +1,5 @@
 """The sinks' processes, from a run's side: started, left alone, and ended in time whatever they do."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import subprocess

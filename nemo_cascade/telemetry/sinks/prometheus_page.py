@@ -1,7 +1,5 @@
 """A page that Prometheus scrapes while the run goes on: the last value of every metric, by run and stage."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a sink is. A user's own has the same form and is named `my_sink.py:Name` in `logging.sinks`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +32,9 @@ class Sink(Protocol):
 
         Steps rise, but for a resumed run's, which are made again and come again.
         """
-        ...
 
     def close(self) -> None:
         """Write what is left; the run has ended."""
-        ...
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """TensorBoard events, a folder for each stage below `tensorboard/`; needs the tensorboard package, not torch."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from typing import Any

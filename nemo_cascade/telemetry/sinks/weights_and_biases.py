@@ -1,7 +1,5 @@
 """Weights & Biases: one run, a section for each stage; offline by default, below the run folder."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 from collections.abc import Mapping

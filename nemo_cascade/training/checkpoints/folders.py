@@ -4,8 +4,6 @@ A checkpoint is written into a temporary folder by all ranks, hashed, given a ma
 name is complete; what is complete is still hashed again before it is trusted.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

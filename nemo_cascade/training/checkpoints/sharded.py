@@ -5,8 +5,6 @@ may all change). Megatron's own writer starts a process that imports the main mo
 possible inside a Ray worker or beside threads. Here torch's plain writer stores the same format in this process.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

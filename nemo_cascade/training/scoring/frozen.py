@@ -1,7 +1,5 @@
 """One rank that holds several frozen models at once and scores labels with each: no optimizer, no gradients."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

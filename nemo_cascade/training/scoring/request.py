@@ -1,7 +1,5 @@
 """What goes into a scorer; import-light, for the driver's side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

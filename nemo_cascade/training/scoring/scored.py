@@ -1,7 +1,5 @@
 """What a model says of a micro-batch, as losses ask for it. T: tokens of this rank, N of them trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

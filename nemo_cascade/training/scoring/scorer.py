@@ -1,7 +1,5 @@
 """One rank of a reward model that only scores: no optimizer, no gradients."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

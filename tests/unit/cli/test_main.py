@@ -92,7 +92,6 @@ def test_a_plan_tells_that_attention_is_padded(cli):
 
 
 REFUSALS = {
-    "a misspelt key": (["stages.math_rl.optimizer.lrr=1"], ["did you mean stages.math_rl.optimizer.lr?"]),
     "no such model": (
         ["model.source=hf", "model.path=models/Qwen3-8B-Base"],
         ["model folder not found", "models/Qwen3-8B-Base", "set model.path"],
@@ -116,11 +115,6 @@ REFUSALS = {
             "got: chess",
         ],
     ),
-    "no such verifier": (
-        ["stages.math_rl.tasks.math.reward.kind=maths"],
-        ["did you mean stages.math_rl.tasks.math.reward.kind=math?"],
-    ),
-    "no such architecture": (["model.architecture.model_type=mamba"], ["unsupported model_type", "qwen3"]),
 }
 
 

@@ -3,10 +3,7 @@
 import json
 import re
 import shlex
-import shutil
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -155,16 +152,3 @@ def test_what_only_concerns_the_job_makes_no_other_run():
     one = compose(PAPER)[0]
     other = compose([*PAPER, "slurm.account=x", "slurm.wall_time_minutes=30", "reward.genrm.url=http://a/v1"])[0]
     assert config_hash(one) == config_hash(other)
-
-
-@pytest.mark.timeout(600)
-def test_a_wheel_has_the_templates(tmp_path):
-    root, copy = Path(__file__).resolve().parents[3], tmp_path / "copy"
-    for name in ("nemo_cascade", "slurm"):
-        shutil.copytree(root / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copyfile(root / name, copy / name)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], check=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    assert {f"nemo_cascade/slurm/templates/{name}" for name in (f"{SCRIPT}.j2", *SOURCED)} <= names

@@ -125,16 +125,6 @@ def test_a_reward_model_has_one_output_and_no_tied_embedding():
             architecture_from_hf(reward | labels)
 
 
-def test_a_window_without_a_switch_is_in_use():
-    with pytest.raises(ModelError, match="sliding_window=4096"):
-        architecture_from_hf(LLAMA | {"sliding_window": 4096})
-
-
-def test_an_unknown_model_type_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"mamba.*llama, mistral, nemotron, nemotron_h, qwen2, qwen3, qwen3_moe"):
-        architecture_from_hf({"model_type": "mamba"})
-
-
 def test_every_reason_against_a_layout_is_given():
     smollm2 = architecture_from_hf(
         LLAMA | {"num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576, "num_hidden_layers": 30}

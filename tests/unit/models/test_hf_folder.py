@@ -72,30 +72,13 @@ def test_a_tied_tensor_stored_twice_must_be_the_same(tmp_path):
         HfTensors(tmp_path).check(ARCH)
 
 
-@pytest.mark.parametrize(
-    "damage", ["truncated", "index names a file that is gone", "index names another tensor", "none"]
-)
-def test_damaged_folders_are_refused(tmp_path, companions, damage):
+def test_a_truncated_file_is_refused(tmp_path, companions):
     write_hf_folder(tmp_path / "out", tensors().items(), companions, shard_bytes=6000)
-    index = tmp_path / "out" / "model.safetensors.index.json"
+    HfTensors(tmp_path / "out").check(ARCH)
     first = sorted((tmp_path / "out").glob("*.safetensors"))[0]
-    if damage == "truncated":
-        first.write_bytes(first.read_bytes()[:-7])
-    elif damage == "index names a file that is gone":
-        first.unlink()
-    elif damage == "index names another tensor":
-        index.write_text(index.read_text().replace("model.norm.weight", "model.other.weight"))
-    if damage == "none":
-        HfTensors(tmp_path / "out").check(ARCH)
-    else:
-        with pytest.raises(ModelError):
-            HfTensors(tmp_path / "out")
-
-
-def test_integer_weights_are_refused(tmp_path):
-    save_file({"model.norm.weight": torch.zeros(3, dtype=torch.int8)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="I8"):
-        HfTensors(tmp_path)
+    first.write_bytes(first.read_bytes()[:-7])
+    with pytest.raises(ModelError):
+        HfTensors(tmp_path / "out")
 
 
 def test_shards_index_and_companions_are_written(tmp_path, companions):

@@ -6,6 +6,7 @@ import torch
 from nemo_cascade.config.model import ModelConfig, ParallelConfig, PrecisionConfig
 from nemo_cascade.errors import ConfigError, ModelError, RuntimeUnavailableError
 from tests.support.hf_models import ARCHITECTURES, write_hf_model
+from tests.unit.models.test_architectures import SIZES
 
 MODEL, FP32 = ModelConfig(name="tiny"), PrecisionConfig(dtype="fp32")
 
@@ -171,19 +172,7 @@ def dry_run_of_8b():
     from nemo_cascade.models.megatron.build import build_model, packed_sequences
     from tests.support.meta_rank import meta_rank
 
-    arch = architecture_from_hf(
-        {
-            "model_type": "qwen3",
-            "num_hidden_layers": 36,
-            "hidden_size": 4096,
-            "intermediate_size": 12288,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "vocab_size": 151936,
-            "max_position_embeddings": 40960,
-        }
-    )
+    arch = architecture_from_hf(SIZES | {"model_type": "qwen3", "head_dim": 128})
     parallel = ParallelConfig(
         tensor_model_parallel_size=4, pipeline_model_parallel_size=2, data_parallel_size=64, sequence_parallel=True
     )

@@ -11,18 +11,9 @@ from nemo_cascade.config.model import ModelConfig
 from nemo_cascade.errors import ModelError
 from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.models.sources import materialize_model
+from tests.unit.models.test_hf_folder import CONFIG
 
-ARCHITECTURE = {
-    "model_type": "qwen3",
-    "num_hidden_layers": 2,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": True,
-}
+ARCHITECTURE = {key: value for key, value in CONFIG.items() if key != "vocab_size"}
 MODEL = ModelConfig(name="nano", source="random", architecture=ARCHITECTURE)
 
 

@@ -1,7 +1,5 @@
 """Batches ahead of their step, with scripted engines; the real ones run in tests/e2e/test_cascade_resume.py."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
 from types import SimpleNamespace

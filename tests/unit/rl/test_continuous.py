@@ -1,7 +1,5 @@
 """Continuous generation with simulated engines; real ones run in tests/distributed/test_swaps_in_flight.py."""
 
-from __future__ import annotations
-
 import pickle
 import threading
 import time

@@ -1,7 +1,5 @@
 """Every combination of an RL stage's rules, in turns and ahead, by batches and without: it runs, or says why not."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 from pathlib import Path

@@ -16,23 +16,10 @@ from nemo_cascade.stages.context import StageContext
 from nemo_cascade.stages.distill import run_distill
 from nemo_cascade.training.setup import StepResult
 from nemo_cascade.types import FinishReason, first_turn
+from tests.unit.config.test_distill_stage import CONFIG
 
 STEPS = 4
-ARCHITECTURE = {
-    "model_type": "qwen3",
-    "architectures": ["Qwen3ForCausalLM"],
-    "num_hidden_layers": 1,
-    "hidden_size": 8,
-    "intermediate_size": 8,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "vocab_size": 512,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": True,
-}
+ARCHITECTURE = CONFIG | {"vocab_size": 512, "max_position_embeddings": 512}
 
 
 class Actors:

@@ -3,8 +3,6 @@
 nemo-cascade convert models/Qwen3-8B-Base /tmp/back --tensor-model-parallel-size 2
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection
 from pathlib import Path

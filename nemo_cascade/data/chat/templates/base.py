@@ -4,8 +4,6 @@ Each stretch is tokenised on its own, so the border of the loss mask is a border
 prompted with is an exact prefix of the training sample.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

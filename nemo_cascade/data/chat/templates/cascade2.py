@@ -14,8 +14,6 @@ templates as ports of them describe them. Where a system text is not given but t
 that forbids tools.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@ switch: a thinking reply opens with a think block, any other has none. Tools are
 the system turn, calls as JSON, results in a user turn, which is no user's and carries no flag.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

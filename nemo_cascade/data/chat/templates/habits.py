@@ -1,7 +1,5 @@
 """Find out, by trying, how a template wants its messages, how it ends a reply, and what of a conversation it writes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations, product

@@ -1,7 +1,5 @@
 """Which template a tokenizer folder has, and how it gets the configured one."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Mapping

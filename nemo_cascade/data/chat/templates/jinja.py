@@ -13,8 +13,6 @@ may fail on an answer without a thought: then rows without thoughts are refused 
 that a template doesn't write as it is given.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

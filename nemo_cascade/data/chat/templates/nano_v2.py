@@ -12,8 +12,6 @@ Two things are not the card's: a last reply that calls tools has its calls (ther
 written behind the last reply's end.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -7,8 +7,6 @@ The token that opens the next turn is what ends a reply. A system turn is always
 it where none is given; there are no tools, and no mode: a thought is written as any text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

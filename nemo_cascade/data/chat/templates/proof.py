@@ -5,8 +5,6 @@ what stands there behind it is the reply. What a template writes behind the toke
 of the text, the header of the next turn) is nothing that the model should learn.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Mapping, Sequence

@@ -8,8 +8,6 @@ says in it. Header and end hold control tokens, which no message holds. A reply 
 others, and so are all of a kind of which one isn't proven.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from blake3 import blake3

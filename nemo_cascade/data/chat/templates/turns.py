@@ -5,8 +5,6 @@ OpenAI's `function` around them, and perhaps `id`) and `trained: false`; a user'
 of what was called and its `tool_call_id`.
 """
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
