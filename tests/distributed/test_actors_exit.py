@@ -97,6 +97,8 @@ def test_nothing_is_left_behind(driven, name):
     driven.assert_nothing_left(DEADLINE_S if number == signal.SIGKILL else 0.5)
 
 
+# In every suite, `tests/e2e/test_cascade_resume.py` kills a driver in a generation and waits for its family.
+@pytest.mark.long
 def test_nothing_is_left_of_real_roles_when_the_driver_is_killed_in_a_generation(driven, tmp_path):
     folder = write_tiny_folder(tmp_path / "model", vocab_size=512, head_dim=32)
     train_nano_tokenizer(["1 + 2 = 3", "user assistant"] * 8, Path(folder))

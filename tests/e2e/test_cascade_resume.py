@@ -109,6 +109,12 @@ def resumed_is(undisturbed, runs, overrides, name):
     assert json.loads((run / "scores.json").read_text()) == json.loads((undisturbed / "scores.json").read_text())
 
 
+def test_killed_in_rl_and_resumed_equals_undisturbed(runs, undisturbed, overrides):
+    killed_in(runs, overrides, "killed_in_rl", "02-math_rl", 3)
+    resumed_is(undisturbed, runs, overrides, "killed_in_rl")
+
+
+@pytest.mark.long
 def test_killed_in_sft_and_in_rl_with_a_bad_checkpoint_and_resumed_equals_undisturbed(runs, undisturbed, overrides):
     run, log = runs / "killed", runs / "killed.log"
     killed_in(runs, overrides, "killed", "01-sft2", 5)
