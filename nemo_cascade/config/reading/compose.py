@@ -20,12 +20,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_cascade.config.plugins import is_plugin
-from nemo_cascade.config.reading import keys, strict
+from nemo_cascade.config.reading import keys, libyaml, strict
 from nemo_cascade.config.reading.origins import complete, flatten, trace_origins
 from nemo_cascade.config.reading.own_files import file_faults
 from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.errors import CascadeError, ConfigError
+
+libyaml.install()
 
 CONFIG_NAME = "config"
 EXPERIMENTS = "experiment"

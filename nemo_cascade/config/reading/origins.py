@@ -9,6 +9,8 @@ import yaml
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 
+from nemo_cascade.config.reading import libyaml
+
 SCHEMA_DEFAULT = "schema default"
 COMMAND_LINE = "command line"
 
@@ -72,7 +74,7 @@ def _forget_lists(origins: dict[str, str], written: Iterable[str]) -> None:
 def key_lines(file: Path) -> Iterator[tuple[str, int]]:
     """Yield every dotted key of a config file that holds a value, with its line (from 1)."""
     with file.open(encoding="utf-8") as text:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=libyaml.SafeLoader)
     if root is not None:
         yield from _node_lines(root, "")
 
