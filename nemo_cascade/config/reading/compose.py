@@ -11,11 +11,11 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -120,15 +120,13 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[R
         groups, values, more = _sort(parsed, dirs.groups())
         problems += more
         try:
-            base = _hydra(fixed + groups)
+            base, merged = _hydra(fixed + groups)
         except CascadeError as error:
             if faults := list(file_faults(dirs.chosen(groups), dirs.groups())):
                 raise ConfigError([*problems, *faults, *_unknown(values)]) from None
             # A misspelt cascade=... leaves none chosen: say it once.
             told = any(f"{error.mend}".removeprefix("add ").split("=")[0] + "=" in f"{p.mend}" for p in problems)
             raise ConfigError([*problems, *([] if told else [error]), *_unknown(values)]) from None
-        loader = GlobalHydra.instance().config_loader()
-        merged = loader.compute_defaults_list(CONFIG_NAME, fixed + groups, RunMode.RUN).defaults
     applied, more = _apply(base, values)
     problems += more
     data, more = _resolve(base)
@@ -210,9 +208,21 @@ def _unknown(values: Sequence[Override]) -> list[CascadeError]:
     return problems
 
 
-def _hydra(lines: Sequence[str]) -> DictConfig:
+def _hydra(lines: Sequence[str]) -> tuple[DictConfig, list[ResultDefault]]:
+    """Return what Hydra composes, and the files that it merges, in order."""
+    merged: list[ResultDefault] = []
+    loader: Any = GlobalHydra.instance().config_loader()
+    from_files = loader._compose_config_from_defaults_list
+
+    def noted(defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        merged[:] = defaults
+        composed: DictConfig = from_files(defaults=defaults, repo=repo)
+        return composed
+
+    # `compute_defaults_list` would read every file once more.
+    loader._compose_config_from_defaults_list = noted
     try:
-        return hydra.compose(CONFIG_NAME, overrides=list(lines))
+        return hydra.compose(CONFIG_NAME, overrides=list(lines)), merged
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
