@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
-from nemo_cascade.config.stages.pairs import PairSetConfig
+from nemo_cascade.config.stages.pairs import PairSetConfig, sharing_problems
 from nemo_cascade.config.stages.sft import epochs_size
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE
@@ -158,6 +158,8 @@ class PreferenceStage(PolicyStage):
         if self.loss.margin and self.loss.form != "dpo":
             value = f"{key}.loss.form={self.loss.form}, {key}.loss.margin=true"
             yield CascadeError("only dpo has a margin", value=value, mend=f"{key}.loss.margin=false")
+        if self.share_prompts:
+            yield from sharing_problems(key, self.layout(run))
         if (sampled := self.sampled) is None:
             return
         if not sampled.tasks:

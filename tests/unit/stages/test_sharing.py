@@ -36,3 +36,10 @@ def test_what_cannot_share_is_refused_with_every_reason(tmp_path, model, overrid
     for reason, told in zip(reasons, refused.value.violations, strict=True):
         assert reason in told
         assert f"{KEY}=false" in told
+
+
+def test_a_layout_that_cuts_documents_is_refused_before_there_is_a_model():
+    config, _ = compose(["cascade=smol_preference", "parallel.context_parallel_size=2"])
+    told = [str(p) for name, stage in config.stages.items() for p in stage.problems(config, name)]
+    found = [text for text in told if "can't share a prompt" in text]
+    assert [text.split(".")[1] for text in found] == ["reward_model", "dpo", "rpo"]
