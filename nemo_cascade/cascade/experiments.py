@@ -18,6 +18,7 @@ import yaml
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.config.reading.compose import EXPERIMENTS
 from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
@@ -73,7 +74,7 @@ def read_experiment(name: str) -> Experiment:
     if not path.is_file():
         raise ConfigError([f"no such experiment: {name}; allowed: {', '.join(experiment_names())}, or a .yaml file"])
     try:
-        found = TypeAdapter(Experiment).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        found = TypeAdapter(Experiment).validate_python(libyaml.parsed(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as error:
         raise ConfigError([f"{path} is no experiment: {error}"]) from None
     problems = [] if found.arms else [f"{path} has no arms"]

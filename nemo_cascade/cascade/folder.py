@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.config.reading.provenance import record
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import START
@@ -203,7 +204,7 @@ class RunFolder:
             RunFolderError: it is missing or isn't a mapping.
         """
         try:
-            stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            stored = libyaml.parsed(self.config.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise RunFolderError(
                 "can't read the run's configuration",

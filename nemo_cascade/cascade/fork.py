@@ -16,6 +16,7 @@ import yaml
 from nemo_cascade.cascade.decision import Decision
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.ledger import Ledger, Record, read_ledger
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.config.reading.provenance import config_diff, config_hash, read_config, run_command
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import START
@@ -36,7 +37,7 @@ def inherited_overrides(origin: Path) -> list[str]:
         RunFolderError: it has no record of them.
     """
     try:
-        record = yaml.safe_load((origin / "provenance.yaml").read_text(encoding="utf-8"))
+        record = libyaml.parsed((origin / "provenance.yaml").read_text(encoding="utf-8"))
         return [text for text in record["overrides"] if not _ITS_OWN.match(text)]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         mend = "name a folder that `nemo-cascade run` made"

@@ -13,8 +13,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """A seed that every library takes: vLLM's and NumPy's have 32 bits."""
 
-# The docstring under each field becomes its description: `nemo-cascade explain KEY` reads it.
-_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+_CONFIG = ConfigDict(extra="forbid", validate_default=True)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.data.prompts.agent_rows import AGENT_TOOLS, agent_messages
 
 _FOLDER = Path(__file__).with_name("repositories")
@@ -51,7 +50,7 @@ def repository_tasks() -> list[RepositoryTask]:
 
 @cache
 def _tasks_of(place: Path) -> tuple[RepositoryTask, ...]:
-    told = yaml.safe_load(place.read_text(encoding="utf-8"))
+    told = libyaml.parsed(place.read_text(encoding="utf-8"))
     (test_path, test_text), *_ = told["hidden"].items()
     named = [line[4:].partition("(")[0] for line in test_text.split("\n") if line.startswith("def test")]
     tasks = []

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from nemo_cascade.config.base import block
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.config.reading.origins import COMMAND_LINE, flatten
 from nemo_cascade.config.schema import RunConfig
 
@@ -117,7 +117,7 @@ class Row:
 def read_papers() -> Mapping[str, Paper]:
     """Return every paper's values, by name."""
     files = sorted(Path(__file__).parent.glob("*.yaml"))
-    papers = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+    papers = {file.stem: libyaml.parsed(file.read_text(encoding="utf-8")) for file in files}
     return {name: TypeAdapter(Paper).validate_python(data) for name, data in papers.items()}
 
 

@@ -1,7 +1,11 @@
 """Key paths of the schema (`stages.math_rl.optimizer.lr`): which exist, what they mean, what was probably meant."""
 
+import ast
 import difflib
+import inspect
+import itertools
 import re
+import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -9,11 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from nemo_cascade.config.plugins import anchored
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase
@@ -59,12 +63,8 @@ class SchemaField:
 
     @property
     def meaning(self) -> str:
-        """The docstring under the field; a subclass does not inherit it from pydantic, so look up the bases."""
-        for base in self.block.__mro__:
-            info = _declared(base).get(self.name)
-            if info is not None and info.description:
-                return " ".join(info.description.split())
-        return ""
+        """The docstring under the field, in its block or in a base of it."""
+        return next((told for base in self.block.__mro__ if (told := _meanings(base).get(self.name))), "")
 
     @property
     def default(self) -> Any:
@@ -76,6 +76,27 @@ class SchemaField:
 def _declared(cls: type) -> Mapping[str, FieldInfo]:
     fields: Mapping[str, FieldInfo] = cls.__dict__.get("__pydantic_fields__", {})
     return fields
+
+
+@cache
+def _meanings(cls: type) -> Mapping[str, str]:
+    """Return a block's own fields with the docstrings under them.
+
+    Pydantic would read them as it declares a class, and every process declares all of them.
+    """
+    told: dict[str, str] = {}
+    if not _declared(cls):
+        return told
+    try:
+        (declared,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):  # a block of a user's own whose file is gone
+        return told
+    assert isinstance(declared, ast.ClassDef)
+    for field, below in itertools.pairwise(declared.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                told[name] = " ".join(text.split())
+    return told
 
 
 def is_block(annotation: Any) -> bool:
@@ -329,7 +350,7 @@ def _architecture_keys() -> tuple[str, ...]:
     """Return the fields of config.json that shipped models name: `model.architecture` itself takes any."""
     found: dict[str, None] = {}
     for file in sorted(SHIPPED_CONF.glob("model/*.yaml")):
-        sizes = yaml.safe_load(file.read_text(encoding="utf-8")).get("architecture", {})
+        sizes = libyaml.parsed(file.read_text(encoding="utf-8")).get("architecture", {})
         found |= dict.fromkeys(f"model.architecture.{name}" for name in sizes)
     return tuple(found)
 

@@ -18,6 +18,7 @@ import yaml
 
 from nemo_cascade.config.checks import host
 from nemo_cascade.config.checks.repeatable import repeatability
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.config.reading.origins import flatten
 from nemo_cascade.config.reading.shipped import SHIPPED_CONF
 from nemo_cascade.config.reading.strict import to_run_config
@@ -104,7 +105,7 @@ def read_config(folder: Path) -> RunConfig:
     """
     path = folder / "config.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = libyaml.parsed(path.read_text(encoding="utf-8"))
         return to_run_config(data)
     except FileNotFoundError:
         mend = "name a folder that `nemo-cascade run` made"
@@ -117,7 +118,7 @@ def read_config(folder: Path) -> RunConfig:
 def run_command(folder: Path) -> str:
     """Return the command that a run was started with last, by its record."""
     try:
-        record = yaml.safe_load((folder / "provenance.yaml").read_text(encoding="utf-8"))
+        record = libyaml.parsed((folder / "provenance.yaml").read_text(encoding="utf-8"))
         overrides, dirs = [str(text) for text in record["overrides"]], record.get("config_dirs", [])
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         # Only the command is lost with the record; what asks for it has something else to say.

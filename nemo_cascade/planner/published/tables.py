@@ -3,9 +3,8 @@
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
 from nemo_cascade.config.hardware import HardwareConfig
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.planner.shape import Shape, shape_from_sizes
 
 _SHAPES = Path(__file__).parents[1] / "shapes.yaml"
@@ -14,7 +13,7 @@ _HARDWARE = Path(__file__).parents[2] / "conf" / "hardware"
 
 @lru_cache(maxsize=1)
 def _sizes() -> dict[str, dict[str, object]]:
-    read: dict[str, dict[str, object]] = yaml.safe_load(_SHAPES.read_text("utf-8"))
+    read: dict[str, dict[str, object]] = libyaml.parsed(_SHAPES.read_text("utf-8"))
     return read
 
 
@@ -29,7 +28,7 @@ def shape_named(name: str) -> Shape | None:
 @lru_cache(maxsize=1)
 def hardware_table() -> dict[str, HardwareConfig]:
     """Return the shipped machines by the names that figures have for them."""
-    read = [HardwareConfig(**yaml.safe_load(file.read_text("utf-8"))) for file in sorted(_HARDWARE.glob("*.yaml"))]
+    read = [HardwareConfig(**libyaml.parsed(file.read_text("utf-8"))) for file in sorted(_HARDWARE.glob("*.yaml"))]
     return {machine.name: machine for machine in read}
 
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nemo_cascade.config.logging import SINKS, SinkConfig
 from nemo_cascade.config.plugins import load_plugin
+from nemo_cascade.config.reading import libyaml
 from nemo_cascade.telemetry.sinks.sink import Sink, SinkRun, flat
 
 EVERY_S = 1.0
@@ -91,7 +90,7 @@ def follow(sink: Sink, follower: Follower) -> None:
 
 def main(folder: Path, number: int) -> None:
     """Open the run's sink of that number, and follow the run."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = libyaml.parsed((folder / "config.yaml").read_text(encoding="utf-8"))
     wanted = SinkConfig(**config["logging"]["sinks"][number])
     make = load_plugin(SINKS.get(wanted.kind, wanted.kind))
     sink = make(SinkRun(folder.name, folder, config), **wanted.settings)
