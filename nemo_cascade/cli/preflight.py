@@ -8,6 +8,7 @@ from typing import Any
 
 from nemo_cascade.cascade.folder import RunFolder
 from nemo_cascade.cascade.plan import PlannedStage, plan_stages
+from nemo_cascade.config.checks.host import resolved_device
 from nemo_cascade.config.checks.machine import lacks
 from nemo_cascade.config.checks.violations import violations
 from nemo_cascade.config.model import ParallelConfig
@@ -15,9 +16,10 @@ from nemo_cascade.config.reading.compose import ConfigDirs, compose
 from nemo_cascade.config.reading.provenance import check_run_folder
 from nemo_cascade.config.router import RouterConfig
 from nemo_cascade.config.schema import RunConfig
+from nemo_cascade.config.stages.base import StageBase
 from nemo_cascade.errors import CascadeError, ConfigError, ModelError
 from nemo_cascade.models.architecture import Architecture
-from nemo_cascade.models.fit import fitting_sizes, layout_problems
+from nemo_cascade.models.fit import fitting_sizes, layout_problems, sharing_problems, takes_transformer_engine
 from nemo_cascade.models.hf_config import architecture_from_hf, read_architecture, unexpected_fields
 
 # What SmolLM2-135M's own config.json says; its weights come out of an installed package, not of a folder.
@@ -177,15 +179,30 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
         length = {} if trained is None else {f"stages.{name}.seq_length": trained.seq_length}
         if stage.moves_policy:
             lengths |= length
+            problems += _unshared(config, name, stage, architecture)
             continue
         parallel = stage.layout(config)
         key = "parallel" if parallel is config.parallel else f"stages.{name}.parallel"
         start = next((use.reference for use in stage.models() if use.role == "start"), None)
-        if start is None:
-            problems += _unfit(architecture, config.model.name, parallel, key, length)
-        elif (Path(start) / "config.json").is_file():
-            problems += _unfit(read_architecture(Path(start), config.model.family), start, parallel, key, length)
+        if start is None or (Path(start) / "config.json").is_file():
+            own = architecture if start is None else read_architecture(Path(start), config.model.family)
+            problems += _unfit(own, start or config.model.name, parallel, key, length)
+            problems += _unshared(config, name, stage, own)
     return _unfit(architecture, config.model.name, config.parallel, "parallel", lengths) + problems
+
+
+def _unshared(config: RunConfig, name: str, stage: StageBase, architecture: Architecture) -> list[CascadeError]:
+    """Return why a stage's documents can't share a prompt, where they shall."""
+    trained = stage.trained()
+    if trained is None or not trained.shares_prompts():
+        return []
+    on_gpu = resolved_device(config.cluster) == "gpu"  # whose image has Transformer Engine
+    fused = takes_transformer_engine(config.model.layer_spec, config.precision.dtype, usable=on_gpu)
+    key = f"stages.{name}.share_prompts"
+    return [
+        CascadeError(f"documents can't share a prompt: {text}", value=f"{key}=true", mend=f"{key}=false")
+        for text in sharing_problems(architecture, stage.layout(config), fused=fused)
+    ]
 
 
 def _unfit(

@@ -45,6 +45,18 @@ def sharing_problems(arch: Architecture, parallel: ParallelConfig, *, fused: boo
     return problems
 
 
+def takes_transformer_engine(wanted: str, dtype: str, *, usable: bool) -> bool:
+    """Tell whether layers are Transformer Engine's.
+
+    Args:
+        wanted: `model.layer_spec`; auto takes local layers for fp32, for Transformer Engine multiplies fp32 in TF32
+            (common/gemm/cublaslt_gemm.cu) and its fast attention refuses it.
+        dtype: `precision.dtype`.
+        usable: the package and a GPU are there.
+    """
+    return wanted == "transformer_engine" or (wanted == "auto" and usable and dtype == "bf16")
+
+
 def fitting_sizes(arch: Architecture, parallel: ParallelConfig) -> dict[str, Any]:
     """Return the fewest changes of a layout that make it one which can split the architecture, no size larger.
 

@@ -33,7 +33,7 @@ from nemo_cascade.stages.context import StageCheckpoints, StageContext, finish
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
 from nemo_cascade.stages.own_pairs import sample_round
-from nemo_cascade.stages.roles import check_sharing, stage_setup
+from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.storage.hashes import hash_folder, hash_recipe
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
@@ -49,8 +49,6 @@ def prepare_preference(
     config: RunConfig, name: str, stage: PreferenceStage, start: Path, folder: Path
 ) -> Prepared[ResponseStore | PromptSet]:
     """Tokenise the pairs, or find them tokenised; or read and render the prompts."""
-    if stage.share_prompts:
-        check_sharing(config, f"stages.{name}.share_prompts", stage.layout(config), start)
     if stage.data is not None:
         by: For = "policy_by_rewards" if stage.loss.reads_rewards else "policy"
         store = build_pairs(stage.data, stage.seq_length, start, folder, of=by)

@@ -31,7 +31,7 @@ from nemo_cascade.losses.units import RATING
 from nemo_cascade.stages.context import StageCheckpoints, StageContext
 from nemo_cascade.stages.kind import Prepared
 from nemo_cascade.stages.log_lines import optimizer_line
-from nemo_cascade.stages.roles import check_sharing, stage_setup
+from nemo_cascade.stages.roles import stage_setup
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
 from nemo_cascade.training.setup import TrainerSetup
@@ -60,8 +60,6 @@ def prepare_reward_model(
 ) -> Prepared[tuple[ResponseSource, HeldOut]]:
     """Tokenise what is trained on and what is held out, or find it tokenised."""
     tokenizer, form = _start(stage, start), stage.loss.form
-    if stage.share_prompts:
-        check_sharing(config, f"stages.{name}.share_prompts", stage.layout(config), start)
     data, length = stage.data, stage.seq_length
     if form == "regression":
         names, of = list(stage.loss.attributes), "replies"

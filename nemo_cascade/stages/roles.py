@@ -28,10 +28,7 @@ from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase, TrainedStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
-from nemo_cascade.errors import CascadeError, ConfigError
 from nemo_cascade.losses.objective import Objective, OwnObjective
-from nemo_cascade.models.fit import sharing_problems
-from nemo_cascade.models.hf_config import read_architecture
 from nemo_cascade.training.setup import FrozenSetup, TrainerSetup, Training
 
 log = logging.getLogger(__name__)
@@ -261,27 +258,6 @@ def stage_setup(
         seed=config.seed,
         training=Training(objective, stage.optimizer, total_steps, stage.router),
     )
-
-
-def check_sharing(config: RunConfig, key: str, parallel: ParallelConfig, start: Path) -> None:
-    """Refuse a stage whose documents can't share a prompt.
-
-    Args:
-        config: the run.
-        key: the setting that asks for it.
-        parallel: the stage's layout.
-        start: HF folder of the model.
-
-    Raises:
-        ConfigError: every reason.
-    """
-    model = config.model
-    on_gpu = resolved_device(config.cluster) == "gpu" and config.precision.dtype == "bf16"
-    fused = model.layer_spec == "transformer_engine" or (model.layer_spec == "auto" and on_gpu)
-    problems = sharing_problems(read_architecture(start, model.family), parallel, fused=fused)
-    if problems:
-        told = [CascadeError(problem, value=f"{key}=true", mend=f"{key}=false") for problem in problems]
-        raise ConfigError(told)
 
 
 def forward_setup(config: RunConfig, hf_folder: Path) -> TrainerSetup:

@@ -274,6 +274,10 @@ class TrainedStage(StageBase):
         """Tell whether its routers replay the engines' choices of experts, which these then have to return."""
         return False
 
+    def shares_prompts(self) -> bool:
+        """Tell whether documents of its packs attend to one copy of what they begin with."""
+        return False
+
 
 @block
 class PolicyStage(TrainedStage):

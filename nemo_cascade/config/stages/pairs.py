@@ -1,12 +1,9 @@
 """Pairs of responses, one preferred."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 from nemo_cascade.config.base import Fraction, Seed, block
 from nemo_cascade.config.data import DataFileConfig
-from nemo_cascade.config.model import ParallelConfig
-from nemo_cascade.errors import CascadeError
 
 
 @block
@@ -38,12 +35,3 @@ class PairDataConfig(PairSetConfig):
     """Rows of the same kind that are never trained on; a prompt that is also in `path` refuses the run."""
     holdout_split: str | None = None
     """hf:// only: their split; null: `split`."""
-
-
-def sharing_problems(key: str, parallel: ParallelConfig) -> Iterator[CascadeError]:
-    """Yield why a layout lets no two documents share a prompt; what the model has to say is asked once it is there."""
-    size = parallel.context_parallel_size
-    if size > 1:
-        value = f"{key}.share_prompts=true, parallel.context_parallel_size={size}"
-        mend = f"{key}.share_prompts=false, or parallel.context_parallel_size=1"
-        yield CascadeError("documents that are cut over ranks can't share a prompt", value=value, mend=mend)

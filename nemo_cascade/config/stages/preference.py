@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from nemo_cascade.config.base import block
 from nemo_cascade.config.rollout import SamplingConfig, room_problems
 from nemo_cascade.config.stages.base import DataUse, ModelUse, PolicyStage, Problems, StageSize
-from nemo_cascade.config.stages.pairs import PairSetConfig, sharing_problems
+from nemo_cascade.config.stages.pairs import PairSetConfig
 from nemo_cascade.config.stages.sft import epochs_size
 from nemo_cascade.config.stages.tasks import TaskConfig
 from nemo_cascade.config.verifiers.kinds import GENRM, PREFERENCE
@@ -148,6 +148,10 @@ class PreferenceStage(PolicyStage):
         """Return how large the stage is."""
         return epochs_size(self.epochs, self.max_steps, self.global_batch_size, "pairs", self.seq_length)
 
+    def shares_prompts(self) -> bool:
+        """Tell whether the responses to a prompt attend to one copy of it."""
+        return self.share_prompts
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with its pairs and its loss."""
         key = f"stages.{name}"
@@ -158,8 +162,6 @@ class PreferenceStage(PolicyStage):
         if self.loss.margin and self.loss.form != "dpo":
             value = f"{key}.loss.form={self.loss.form}, {key}.loss.margin=true"
             yield CascadeError("only dpo has a margin", value=value, mend=f"{key}.loss.margin=false")
-        if self.share_prompts:
-            yield from sharing_problems(key, self.layout(run))
         if (sampled := self.sampled) is None:
             return
         if not sampled.tasks:

@@ -12,7 +12,7 @@ from nemo_cascade.config.base import Fraction, block
 from nemo_cascade.config.data import DataFileConfig
 from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.stages.base import DataUse, ModelUse, Problems, StageSize, TrainedStage
-from nemo_cascade.config.stages.pairs import PairDataConfig, sharing_problems
+from nemo_cascade.config.stages.pairs import PairDataConfig
 from nemo_cascade.config.stages.reward_loss import RewardLossConfig
 from nemo_cascade.config.stages.sft import epochs_size
 from nemo_cascade.errors import CascadeError
@@ -85,10 +85,12 @@ class RewardModelStage(TrainedStage):
         """Return the metrics that checkpoints can be kept by, and the steps between their values."""
         return {"holdout_accuracy": self.checkpoint_every}
 
+    def shares_prompts(self) -> bool:
+        """Tell whether the responses to a prompt attend to one copy of it."""
+        return self.share_prompts
+
     def problems(self, run: RunConfig, name: str) -> Problems:
         """Yield what is wrong with its promise and its attributes."""
-        if self.share_prompts:
-            yield from sharing_problems(f"stages.{name}", self.layout(run))
         key, attributes = f"stages.{name}.loss.attributes", self.loss.attributes
         if self.loss.form == "regression" and not any(attributes.values()):
             mend = f"{key}={{helpfulness: 1.0}}, or another form of loss"

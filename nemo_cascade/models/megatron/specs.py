@@ -4,6 +4,7 @@ import importlib.util
 from typing import Any, Literal
 
 from nemo_cascade.errors import RuntimeUnavailableError
+from nemo_cascade.models.fit import takes_transformer_engine
 from nemo_cascade.models.megatron import backend  # before anything of megatron
 from nemo_cascade.models.megatron.attention import PackedAttention, RMSNorm, ZeroCentredLayerNorm
 
@@ -13,26 +14,26 @@ LayerSpec = Literal["transformer_engine", "local"]
 def resolve_layer_spec(
     wanted: Literal["auto", "transformer_engine", "local"], dtype: Literal["fp32", "bf16"]
 ) -> LayerSpec:
-    """Return the implementation to build with.
+    """Return the implementation to build with here.
 
     Args:
-        wanted: `model.layer_spec`; auto takes local layers for fp32, for Transformer Engine multiplies fp32 in TF32
-            (common/gemm/cublaslt_gemm.cu) and its fast attention refuses it.
+        wanted: `model.layer_spec`.
         dtype: `precision.dtype`.
 
     Raises:
         RuntimeUnavailableError: Transformer Engine was asked for and it, or a GPU, is absent.
     """
     installed = importlib.util.find_spec("transformer_engine") is not None
-    if wanted == "auto":
-        return "transformer_engine" if backend.HAS_GPU and installed and dtype == "bf16" else "local"
-    if wanted == "transformer_engine" and not (backend.HAS_GPU and installed):
+    usable = backend.HAS_GPU and installed
+    if not takes_transformer_engine(wanted, dtype, usable=usable):
+        return "local"
+    if not usable:
         raise RuntimeUnavailableError(
             "model.layer_spec=transformer_engine needs a GPU and the package transformer_engine",
             value=f"GPU {'present' if backend.HAS_GPU else 'absent'}, package {'installed' if installed else 'absent'}",
             mend="set model.layer_spec=local, or auto",
         )
-    return wanted
+    return "transformer_engine"
 
 
 def expert_spec(config: Any, layer_spec: LayerSpec) -> Any:
