@@ -31,8 +31,8 @@ TINY_LAYOUTS = {
     "tp2 cp3 sp": {"tp": 2, "cp": 3, "sp": True},
     "tp6": {"tp": 6},
 }
-# How a layout deals out has little to do with the family: two are tried in all of them, the others in these.
-FEW = ("pp3 in 2 parts tp2", "tp2 cp3 sp")
+# How a layout deals out has little to do with the family: one is tried in all of them, the others in these.
+FEW = ("pp3 in 2 parts tp2",)
 WHOLE = ("qwen3_tied", "nemotron")
 # By the number of ranks, what `make matrix` tries beside them.
 FURTHER_LAYOUTS = {

@@ -13,7 +13,7 @@ from tests.support.tiny_policy import Job, TinyPairs, TinySource, launch_jobs, p
 
 pytestmark = [pytest.mark.long, pytest.mark.distributed, pytest.mark.timeout(7200)]
 
-WORLD = 8
+WORLD, STEPS = 8, 10
 MASKED = PolicyLossConfig(correction="sequence_mask", correction_min=0.9, correction_max=1.1, aggregation="sequence")
 # What a step is trained for, from where its data come, and how closely its curve has to follow.
 OBJECTIVES = {
@@ -50,7 +50,12 @@ def test_every_layout_gives_the_curve_of_one_process(tmp_path, name):
         # Small layouts run beside one another.
         free = 0 if free + ranks > WORLD else free
         jobs.append(
-            Job(layout, tuple(range(free, free + ranks)), curve_of, (policy_setup(hf, **sizes, **changes), source))
+            Job(
+                layout,
+                tuple(range(free, free + ranks)),
+                curve_of,
+                (policy_setup(hf, **sizes, **changes), source, STEPS),
+            )
         )
         free = (free + ranks) % WORLD
     answers = launch_jobs(jobs, world_size=WORLD, deadline_s=7000)
