@@ -44,8 +44,8 @@ demo: $(STAMP)
 
 # Two files at a time; half of a test's time is waiting for processes to start.
 test: $(STAMP)
-	@$(RUN)/pytest tests -m "not gpu and not bench and not long" -n 2 --dist loadfile --no-loadscope-reorder \
-	  --durations=15
+	@$(RUN)/pytest tests --ignore=tests/benchmarks -m "not gpu and not bench and not long" -n 2 --dist loadfile \
+	  --no-loadscope-reorder --durations=15
 
 $(NEWEST_STAMP): $(NEWEST_LOCK)
 	@test -n "$(NEWEST_PYTHON)" || { echo "needs python3.12 (or: make NEWEST_PYTHON=... test-newest)"; exit 1; }

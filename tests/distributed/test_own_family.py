@@ -101,6 +101,7 @@ def test_layouts_agree_and_what_is_written_is_what_was_read(trained):
     assert read[0] | {"dtype": "float32"} == read[1] | {"dtype": "float32"}
 
 
+@pytest.mark.long  # others meet the engine's way: test_mixture_engine, test_rollout_engine
 def test_trained_weights_reach_the_engine_which_proves_that_it_holds_them(trained):
     from transformers import AutoModelForCausalLM
 

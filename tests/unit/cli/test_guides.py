@@ -44,10 +44,11 @@ def commands(guide):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """Return a folder with all that the guides name."""
+def place(tmp_path, data_dir, monkeypatch):
+    """Return a folder with all that the guides name, nano's data among it."""
     monkeypatch.chdir(tmp_path)
     decided_run(tmp_path / "runs")
+    (tmp_path / "runs" / "data").symlink_to(data_dir)
     (tmp_path / "tests/benchmarks").mkdir(parents=True)
     shutil.copy(ROOT / "tests/benchmarks/published.jsonl", tmp_path / "tests/benchmarks")
     (tmp_path / "rows.jsonl").write_text(

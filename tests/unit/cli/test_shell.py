@@ -80,14 +80,16 @@ def test_tables_and_refusals_are_told_to_programs_too(capsys, tmp_path, monkeypa
     assert "no run folder" in json.loads(capsys.readouterr().out)["refusals"][0]
 
 
-def test_a_recipe_s_files_are_told_with_hashes_licences_and_what_is_missing(capsys, tmp_path, monkeypatch):
+def test_a_recipe_s_files_are_told_with_hashes_licences_and_what_is_missing(capsys, tmp_path, data_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.main(["fetch", "cascade=nemotron_cascade/8b", "--dry", "--json"]) == command.REFUSED
     files = {file["key"]: file for file in json.loads(capsys.readouterr().out)["facts"]["files"]}
     assert "gets Qwen/Qwen3-8B-Base" in files["model.path"]["needs"]
     assert "60 or more rows" in files["evaluation.suites.math.path"]["needs"]
     assert "`answer` for the verifier math" in files["evaluation.suites.math.path"]["needs"]
-    files = {file["key"]: file for file in facts(capsys, "fetch", "cascade=nano", "--json")["files"]}
+    files = {
+        file["key"]: file for file in facts(capsys, "fetch", "cascade=nano", f"data_dir={data_dir}", "--json")["files"]
+    }
     test_set = files["evaluation.suites.math.path"]
     assert (test_set["state"], test_set["licence"]) == ("there", "written by this program")
     assert len(test_set["hash"]) == 64
