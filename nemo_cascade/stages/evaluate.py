@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nemo_cascade.actors.rollout import RolloutGroup
 from nemo_cascade.config.pick import PickConfig
@@ -21,7 +22,7 @@ from nemo_cascade.stages.picks import pick_samples
 from nemo_cascade.stages.roles import Roles
 from nemo_cascade.telemetry.progress import Progress
 from nemo_cascade.telemetry.timers import PhaseTimer
-from nemo_cascade.types import FinishReason
+from nemo_cascade.types import FinishReason, Task
 
 
 def evaluate(
@@ -64,6 +65,7 @@ def score_suites(
 ) -> Scores:
     """Return the scores of the weights that the engines hold; `hf_folder` has their tokenizer. See `evaluate`."""
     samples, details = {}, {}
+    tokenizer, environments = load_tokenizer(hf_folder), roles.environments(hf_folder)
     total = sum(suite.num_prompts * suite.samples_per_prompt for suite in suites.values())
     with Progress(f"{label}: scoring", total, 0, config.logging) as progress:
         for domain, suite in suites.items():
@@ -71,8 +73,9 @@ def score_suites(
             model = None if reference is None else reward_models.get(reference, Path(reference))
             judges = roles.judges(hf_folder, suite.samples_per_prompt, model)
             judges.self_test([suite.reward.kind], suite.reward.options)
-            by = Answerers(rollout, judges, load_tokenizer(hf_folder), config, roles.environments(hf_folder))
-            samples[domain], details[domain] = _run_suite(domain, suite, by, progress)
+            by = Answerers(rollout, judges, tokenizer, config, environments)
+            tasks = _prompts(domain, suite, by, roles.asked).first(suite.num_prompts)
+            samples[domain], details[domain] = _run_suite(domain, suite, tasks, by, progress)
     return Scores(samples, details)
 
 
@@ -85,8 +88,26 @@ def scorable_suites(config: RunConfig, reward_models: Collection[str]) -> dict[s
     }
 
 
+def _prompts(domain: str, suite: SuiteConfig, by: Answerers, asked: dict[str, PromptSet]) -> PromptSet:
+    """Return a suite's prompts; what was `asked` before isn't read again."""
+    how: dict[str, Any] = {
+        "domain": domain,
+        "verifier": suite.reward.kind,
+        "mode": suite.mode,
+        "max_prompt_tokens": by.config.rollout.max_model_len - suite.sampling.max_tokens,
+        "schema": schema_of(suite.schema, suite.columns),
+        "settings": suite.reward.options,
+        "environment": suite.environment.use,
+    }
+    path = local_path(suite, by.config.data_dir)
+    key = f"{path} {by.tokenizer.key} {how}"
+    if key not in asked:
+        asked[key] = PromptSet.load(path, tokenizer=by.tokenizer, record_check=record_problem, **how)
+    return asked[key]
+
+
 def _run_suite(
-    domain: str, suite: SuiteConfig, by: Answerers, progress: Progress
+    domain: str, suite: SuiteConfig, tasks: Sequence[Task], by: Answerers, progress: Progress
 ) -> tuple[dict[str, list[float | None]], dict[str, float]]:
     """Answer and judge one suite; a sample whose verifier failed has no score, and such are bounded.
 
@@ -94,18 +115,6 @@ def _run_suite(
         Task id -> score of each sample, and `Scores.details` of the suite.
     """
     config, tokenizer = by.config, by.tokenizer
-    tasks = PromptSet.load(
-        local_path(suite, config.data_dir),
-        domain=domain,
-        verifier=suite.reward.kind,
-        mode=suite.mode,
-        tokenizer=tokenizer,
-        max_prompt_tokens=config.rollout.max_model_len - suite.sampling.max_tokens,
-        schema=schema_of(suite.schema, suite.columns),
-        settings=suite.reward.options,
-        environment=suite.environment.use,
-        record_check=record_problem,
-    ).first(suite.num_prompts)
     # The seed doesn't depend on the stage: a difference between stages is the weights', not the dice's.
     seed = zlib.crc32(f"{config.seed}/evaluation/{domain}".encode())
     groups = ask(

@@ -27,6 +27,7 @@ from nemo_cascade.config.model import ParallelConfig
 from nemo_cascade.config.schema import RunConfig
 from nemo_cascade.config.stages.base import StageBase, TrainedStage
 from nemo_cascade.data.chat.tokenizer import load_tokenizer
+from nemo_cascade.data.prompts.prompt_sets import PromptSet
 from nemo_cascade.environments.hosting.hosts import EnvironmentHosts
 from nemo_cascade.losses.objective import Objective, OwnObjective
 from nemo_cascade.training.setup import FrozenSetup, TrainerSetup, Training
@@ -42,10 +43,14 @@ class Roles:
     Args:
         config: the run's configuration.
         log_folder: where the actors' own logs are kept.
+
+    Attributes:
+        asked: the prompts of suites, by all that they depend on: every stage is asked the same.
     """
 
     def __init__(self, config: RunConfig, log_folder: Path) -> None:
         self.config, self.log_folder = config, log_folder
+        self.asked: dict[str, PromptSet] = {}
         self.cluster: Cluster | None = None
         self._policy: TrainerGroup | None = None
         self._rollout: RolloutGroup | None = None
@@ -145,8 +150,7 @@ class Roles:
 
     def environments(self, tokenizer_path: Path) -> EnvironmentHosts:
         """Return the processes of environments; they start where some are played in."""
-        tokenizer = load_tokenizer(tokenizer_path)
-        place = f"{tokenizer.fingerprint} {tokenizer.template.key}"  # of all stages, most often
+        place = load_tokenizer(tokenizer_path).key  # of all stages, most often
         if place not in self._environments:
             hosts = EnvironmentHosts(self.config.environments, str(tokenizer_path), self.config.sandbox)
             self._environments[place] = hosts

@@ -68,6 +68,11 @@ class ChatTokenizer:
         self.end_ids = frozenset(_number(backend, token) for token in template.ends)
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
+    @property
+    def key(self) -> str:
+        """What two tokenizers have in common that make the same tokens of the same conversations."""
+        return f"{self.fingerprint} {self.template.key}"
+
     def control_in(self, text: str, *, tags: bool = False) -> str | None:
         """Return the first control token in a text; None if there is none.
 

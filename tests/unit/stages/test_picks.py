@@ -48,6 +48,7 @@ class Scripted:
 
     def __init__(self, folder, broken=()):
         self.tokenizer, self.broken, self._waiting, self.judged = load_tokenizer(folder), broken, [], []
+        self.asked = {}
 
     def judges(self, model, group_size, reward_model):
         return self
