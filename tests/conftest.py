@@ -1,5 +1,7 @@
 """Fixtures that several packages' tests share; marks `tests/` as importable."""
 
+import gc
+
 import pytest
 
 # Files are handed to whichever worker is free, so the longest go first: one that comes last keeps the others waiting.
@@ -12,6 +14,11 @@ def pytest_collection_modifyitems(items):
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=place)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what all test files import would be walked again and again: a tenth of the configs' tests
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from nemo_cascade.rewards.response import Response
 FOLDER = Path(__file__).parent / "rewards"
 HONEST = 200
 OF_A_KIND = 2
+# Until its sandbox's time is over: twenty seconds.
+SLEEPS = {"K17-r-vfork-sleep"}
 
 
 def rows():
@@ -32,7 +34,8 @@ def rows():
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             seen[kind := row["id"].partition("-")[0]] += 1
-            marks = [pytest.mark.long] if hostile and seen[kind] > OF_A_KIND else []
+            left_out = hostile and (seen[kind] > OF_A_KIND or row["id"] in SLEEPS)
+            marks = [pytest.mark.long] if left_out else []
             yield pytest.param(row, hostile, id=f"{path.stem}:{row['id']}", marks=marks)
 
 

@@ -265,6 +265,7 @@ def test_responses_are_decoded_and_judged_once_each(cluster, folder):
 # --- deaths: last, they cost actors ----------------------------------------------------------------------------------
 
 
+@pytest.mark.long  # an engine more to start; what becomes of a dead member's call is met above
 def test_an_engine_killed_in_a_generation_is_replaced_bit_for_bit_and_only_once(policy, rollout):
     sync_weights(policy, rollout, 20, SYNC, verify=False)
     undisturbed = bits(flat(rollout.generate(questions(prompts(), 12), LONG, 5)))

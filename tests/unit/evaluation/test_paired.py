@@ -47,7 +47,7 @@ def test_swapping_sides_swaps_the_answers_and_order_and_company_change_none():
     assert p_below(10 * batch, -0.2) == pytest.approx(p_below(batch, -0.02), rel=1e-9)
 
 
-@pytest.mark.parametrize("n", [12, 60, pytest.param(400, marks=pytest.mark.long)])
+@pytest.mark.parametrize("n", [12, *(pytest.param(n, marks=pytest.mark.long) for n in (60, 400))])
 @pytest.mark.parametrize(
     ("value", "chance", "bound"),
     [

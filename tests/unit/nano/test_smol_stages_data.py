@@ -13,6 +13,8 @@ from nemo_cascade.rewards.math import MathVerifier
 from nemo_cascade.rewards.response import Response
 from nemo_cascade.rewards.swe.repair import RepairVerifier
 
+pytestmark = pytest.mark.long  # the data of a cascade that is trained in long tests
+
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
