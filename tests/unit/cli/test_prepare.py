@@ -21,9 +21,11 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Where nano's data is written once."""
-    return tmp_path_factory.mktemp("runs")
+def runs(tmp_path_factory, data_dir):
+    """Where nano's data is."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "data").symlink_to(data_dir)
+    return folder
 
 
 @pytest.fixture
