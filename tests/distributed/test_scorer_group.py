@@ -175,6 +175,7 @@ def test_judges_send_each_rollout_to_who_is_named_and_can_ask_for_a_second_opini
         pools.close()
 
 
+@pytest.mark.long  # two ranks more to start
 def test_a_language_model_is_refused_and_a_tensor_parallel_replica_scores_alike(
     cluster, scorer, tokenizer, reward_model, language_model
 ):

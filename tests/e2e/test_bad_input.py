@@ -36,6 +36,7 @@ def spoiled_source(tmp_path, data_dir, line, spoil):
     return f"stages.sft1.data.sources=[{{path: {path}}}]"
 
 
+@pytest.mark.long  # the whole set is read; the others end as it does
 def test_broken_line_is_named(tmp_path, data_dir):
     source = spoiled_source(tmp_path, data_dir, 17, lambda line: line[: len(line) // 2])
     text = run(tmp_path, data_dir, source)

@@ -46,7 +46,7 @@ LARGE = Shape(
     rates={"math": 0.75, "science": 0.65, "instruction": 0.85, "instruction_think": 0.85,
            "code": 0.7, "swe": 0.4},
 )  # fmt: skip
-SHAPES = [pytest.param(NANO, id="nano"), pytest.param(LARGE, id="8B", marks=pytest.mark.long)]
+SHAPES = [pytest.param(NANO, id="nano", marks=pytest.mark.long), pytest.param(LARGE, id="8B", marks=pytest.mark.long)]
 
 
 def gates(shape):

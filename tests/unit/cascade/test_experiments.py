@@ -112,6 +112,7 @@ def test_another_seed_has_a_folder_and_data_of_its_own_and_the_own_seed_is_the_r
     assert told == (3, "somewhere/seed3", "nano", "somewhere/seed3/data")
 
 
+@pytest.mark.long  # six runs
 def test_an_experiment_over_seeds_runs_every_arm_with_each_and_finds_what_holds_over_all(
     tmp_path, monkeypatch, capsys, finished_folder
 ):

@@ -107,6 +107,7 @@ def test_one_tokenised_set_serves_several_packings(tokenizer, parts, tmp_path):
     assert files_of(tmp_path / "c" / "tokens") == shards
 
 
+@pytest.mark.long  # twice the set; a killed writer is met in unit/storage
 def test_killed_in_the_middle_and_run_again_gives_the_bytes_of_an_undisturbed_run(tokenizer, write_jsonl, tmp_path):
     parts = write_parts(tmp_path, write_jsonl, 12, 2000)  # two seconds of work: time to be killed in
     killed, whole = tmp_path / "killed", tmp_path / "whole"

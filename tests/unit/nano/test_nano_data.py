@@ -62,6 +62,7 @@ def test_sft_rl_and_hold_out_share_no_task(nano):
         assert not train & test
 
 
+@pytest.mark.long  # all data once more
 def test_data_is_the_same_when_written_again_and_left_alone_when_there(nano, tmp_path):
     prepare_nano(tmp_path / "again", seed=0)
     contents = [
