@@ -188,6 +188,8 @@ def model_problems(config: RunConfig, architecture: Architecture) -> list[Cascad
             own = architecture if start is None else read_architecture(Path(start), config.model.family)
             problems += _unfit(own, start or config.model.name, parallel, key, length)
             problems += _unshared(config, name, stage, own)
+        elif start in config.stages:  # a model of this run's own line
+            problems += _unshared(config, name, stage, architecture)
     return _unfit(architecture, config.model.name, config.parallel, "parallel", lengths) + problems
 
 

@@ -15,10 +15,10 @@ SafeLoader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 def parsed(text: str) -> Any:
-    """Return the one document of a text.
+    """Return the one document of a text; None of an empty one.
 
     Raises:
-        yaml.YAMLError: there is none, or more.
+        yaml.YAMLError: it is no YAML, or more than one document.
     """
     return yaml.load(text, SafeLoader)
 
